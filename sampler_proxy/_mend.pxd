@@ -1,0 +1,5 @@
+# cython: language_level=3
+from sampler_proxy._proto cimport Message, cbytes
+
+cdef bint text_is_valid(Message message, cbytes p, cbytes end) noexcept nogil
+cdef bytes mended(Message message, const unsigned char* data, unsigned int size)

@@ -1,0 +1,107 @@
+"""The commands, and the only place that sets up logging, ends the process or looks at the environment and the terminal.
+
+Exit codes: 0 done, 1 a configuration or start that failed (its reasons on stderr, one a line, no traceback), 2 a wrong
+command line; otherwise what the service returns.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import click
+import structlog
+
+from sampler_proxy import __version__
+from sampler_proxy.check import check, load_config
+from sampler_proxy.config import Config, json_schema
+from sampler_proxy.errors import SamplerProxyError
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sampler-proxy", message="%(prog)s %(version)s")
+def main() -> None:
+    """A tail-sampling proxy for OpenTelemetry traces: OTLP in, the traces worth keeping out."""
+
+
+@main.command()
+@click.option(
+    "--config", "path", metavar="FILE", help="YAML file; without one, the defaults, and a summary on the terminal."
+)
+@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+def run(path: str | None, log_level: str) -> None:
+    """Run the proxy in the foreground until SIGTERM or SIGINT."""
+    # gRPC's C core writes lines of its own format to stderr, which belongs to our log; who debugs it sets the variable.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    set_up_logging(log_level)
+    try:
+        loaded = load_config(Config()) if path is None else check(path, os.environ)
+        from sampler_proxy import service  # grpc takes its time, which the other commands need not wait for
+
+        code = service.run(loaded, summary=path is None)
+    except SamplerProxyError as error:
+        _fail(error)
+    sys.exit(code)
+
+
+@main.command("check")
+@click.argument("path", metavar="FILE")
+def check_command(path: str) -> None:
+    """Say whether a configuration file is sound: every fault as FILE:LINE:COLUMN: message, on stderr."""
+    try:
+        check(path, os.environ)
+    except SamplerProxyError as error:
+        _fail(error)
+    click.echo(f"{path}: ok")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def set_up_logging(level: str) -> None:
+    """Ours and the libraries' log to stderr: text on a terminal, else JSON lines, with UTC times."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    last: list[structlog.typing.Processor]
+    if sys.stderr.isatty():
+        # Where rich is installed structlog would take its tracebacks, which show local variables, that is: payload.
+        plain = structlog.dev.plain_traceback
+        last = [structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, exception_formatter=plain)]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+
+
+def _fail(error: SamplerProxyError) -> NoReturn:
+    click.echo(str(error), err=True)
+    sys.exit(1)

@@ -1,0 +1,74 @@
+"""The vocabulary between the rule language and the native scan: which field, which comparison, which constant.
+
+`traceql.plan` writes these, `_wire` and `rules` read them. A `Condition` is true or false of one span (or of one trace, for the
+trace fields); what is missing, or has a type that the constant cannot be compared with, makes it false whatever the operator,
+`IS_NIL` apart.
+
+Programs over conditions are postfix lists of integers: n >= 0 pushes operand n, the negative numbers are the constants below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+AND, OR, NOT, TRUE, FALSE = -1, -2, -3, -4, -5
+
+
+class Field(IntEnum):
+    """Where the left side of a condition is read. The first four are attributes and have a key."""
+
+    SPAN_ATTRIBUTE = 0
+    RESOURCE_ATTRIBUTE = 1
+    SCOPE_ATTRIBUTE = 2  # TraceQL's instrumentation.
+    ANY_ATTRIBUTE = 3  # unscoped: the span's, where it has the key, else the resource's
+    NAME = 4
+    STATUS = 5
+    STATUS_MESSAGE = 6
+    KIND = 7
+    DURATION = 8  # nanoseconds; 0 where the end lies before the start
+    SPAN_ID = 9  # as lower-case hex text
+    PARENT_ID = 10  # as lower-case hex text; empty for a root
+    SCOPE_NAME = 11
+    SCOPE_VERSION = 12
+    # Of the trace, known at decision time only:
+    TRACE_DURATION = 32
+    ROOT_NAME = 33
+    ROOT_SERVICE = 34
+    TRACE_ID = 35  # as lower-case hex text
+
+
+FIRST_TRACE_FIELD = Field.TRACE_DURATION
+
+
+class Op(IntEnum):
+    EQ = 0
+    NE = 1
+    LT = 2
+    LE = 3
+    GT = 4
+    GE = 5
+    MATCH = 6  # the constant is a callable bytes -> bool, anchored at both ends by whoever made it
+    NOT_MATCH = 7
+    IS_NIL = 8  # no constant
+    NOT_NIL = 9  # no constant
+
+
+class Kind(IntEnum):
+    """The type of the constant. Integers compare with doubles and the other way round; nothing else crosses types."""
+
+    NONE = 0
+    STRING = 1  # bytes, UTF-8
+    INT = 2  # 64 bits, signed; durations (ns), status codes and span kinds (as OTLP numbers them) too
+    FLOAT = 3
+    BOOL = 4
+    REGEX = 5  # Callable[[bytes], bool]
+
+
+class Condition(NamedTuple):
+    field: Field
+    key: bytes  # of the attribute; empty otherwise
+    op: Op
+    kind: Kind
+    value: bytes | int | float | bool | Callable[[bytes], bool] | None

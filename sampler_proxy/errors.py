@@ -1,0 +1,100 @@
+"""Every exception of this project, as one tree.
+
+A `RequestError` knows how each protocol answers it and whether the sender may try again (OTLP specification, "Failures";
+the numbers are those of `grpc.StatusCode` and of HTTP). Messages carry kinds and offsets, never payload: attribute values
+reach neither logs nor error texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class SamplerProxyError(Exception):
+    """The root of the tree."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing wrong with a configuration file. `line` and `column` count from 1; 0 means "the file as a whole"."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        position = f":{self.line}:{self.column}" if self.line else ""
+        return f"{self.path}{position}: {self.message}"
+
+
+class ConfigError(SamplerProxyError):
+    """A configuration that cannot be used; carries every fault found, in file order."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = tuple(sorted(faults))
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class TraceQLError(SamplerProxyError):
+    """An expression that is not TraceQL, or not TraceQL that can select a trace here.
+
+    `offset` is the index (in characters, from 0) into the expression; `message` says what is wrong and what to write instead.
+    """
+
+    def __init__(self, message: str, offset: int) -> None:
+        self.message = message
+        self.offset = offset
+        super().__init__(message)
+
+
+class StartError(SamplerProxyError):
+    """The service cannot start (a port that is taken, a file that cannot be written); the message says which and why."""
+
+
+class RequestError(SamplerProxyError):
+    """A request that is refused whole, before anything of it was taken.
+
+    `reason` is the label of `requests_refused_total`; `retry_after_ns` is None when the same bytes must not be sent again.
+    """
+
+    reason: ClassVar[str]
+    grpc_status: ClassVar[int]
+    http_status: ClassVar[int]
+
+    def __init__(self, message: str, retry_after_ns: int | None = None) -> None:
+        self.retry_after_ns = retry_after_ns
+        super().__init__(message)
+
+
+class MalformedRequest(RequestError):
+    """Bytes that are not an `ExportTraceServiceRequest`."""
+
+    reason = "malformed"
+    grpc_status = 3  # INVALID_ARGUMENT
+    http_status = 400
+
+
+class RequestTooLarge(RequestError):
+    """More bytes, after decompression, than one request may have."""
+
+    reason = "too_large"
+    grpc_status = 8  # RESOURCE_EXHAUSTED; without RetryInfo, that is: not retryable
+    http_status = 413
+
+
+class Overloaded(RequestError):
+    """The buffer is full and deciding early made no room."""
+
+    reason = "memory"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 503
+
+
+class Draining(RequestError):
+    """The service is stopping; another replica, or the next process, will take the request."""
+
+    reason = "draining"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 503

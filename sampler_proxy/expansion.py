@@ -1,0 +1,88 @@
+"""`${env:NAME}` and `${env:NAME:-default}` in a text, and where each character of the result came from.
+
+As in the OpenTelemetry Collector: `$$` stands for `$`, a lone `$` for itself, and the default is taken where the
+variable is not set (one that is set and empty stays empty). Stricter than it: a variable that is not set and has no
+default is a problem, as is any other `${...}`; and what a variable holds is never expanded again. Problems name
+variables, never what they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import NamedTuple
+
+_SPECIAL = re.compile(r"\$\$|\$\{([^}]*)(\})?")
+_REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+
+class Piece(NamedTuple):
+    """The text from `at` on was written at `written_at`: character by character if `verbatim`, else as a reference."""
+
+    at: int
+    written_at: int
+    verbatim: bool
+
+
+class Expanded(NamedTuple):
+    text: str
+    pieces: tuple[Piece, ...]
+    problems: tuple[tuple[int, str], ...]
+    """Offset in what was written, and message; the text is of no use where there are any."""
+    values: tuple[str, ...]
+    """What references put in."""
+
+    def written_at(self, offset: int) -> int:
+        """The offset, in what was written, of a character of the text (or of its end)."""
+        piece = self.pieces[bisect_right(self.pieces, offset, key=lambda piece: piece.at) - 1]
+        return piece.written_at + (offset - piece.at if piece.verbatim else 0)
+
+
+def expand(written: str, environ: Mapping[str, str]) -> Expanded:
+    parts: list[str] = []
+    pieces = [Piece(0, 0, True)]
+    problems: list[tuple[int, str]] = []
+    values: list[str] = []
+    length = done = 0
+
+    def add(part: str, written_at: int, verbatim: bool) -> None:
+        nonlocal length
+        if part:
+            parts.append(part)
+            pieces.append(Piece(length, written_at, verbatim))
+            length += len(part)
+
+    for special in _SPECIAL.finditer(written):
+        add(written[done : special.start()], done, True)
+        done = special.end()
+        if special[0] == "$$":
+            add("$", special.start(), False)
+            continue
+        try:
+            values.append(_value(special[1], special[2] is not None, environ))
+            add(values[-1], special.start(), False)
+        except ValueError as problem:
+            problems.append((special.start(), str(problem)))
+    add(written[done:], done, True)
+    if done == len(written):
+        pieces.append(Piece(length, done, True))  # the end of the text, after a reference
+    return Expanded("".join(parts), tuple(pieces), tuple(problems), tuple(values))
+
+
+def _value(body: str, closed: bool, environ: Mapping[str, str]) -> str:
+    if not closed:
+        raise ValueError("`${` without its `}`: write ${env:NAME}, or $${ for the characters themselves")
+    reference = _REFERENCE.fullmatch(body)
+    if not reference:
+        raise ValueError(
+            "not a reference: write ${env:NAME} or ${env:NAME:-default}, or $${ for the characters themselves"
+        )
+    name, default = reference.groups()
+    if default is not None and "${" in default:
+        raise ValueError("a reference inside a default is not supported: write the default itself")
+    if name in environ:
+        return environ[name]
+    if default is None:
+        raise ValueError(f"environment variable {name} is not set: set it, or write ${{env:{name}:-default}}")
+    return str(default).replace("$$", "$")

@@ -1,0 +1,122 @@
+# cython: language_level=3
+"""What a scan returns and the buffer holds. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    # What a block of the C allocator costs beside the bytes asked for (glibc: 8 of header, rounded up to 16).
+    BLOCK_OVERHEAD = 16
+
+cdef enum Flag:
+    HAS_ROOT = 1  # a span without parent is in it
+    HAS_TIMES = 2  # min_start and max_end are of at least one span with usable times
+    HAS_RANDOMNESS = 4  # randomness is an explicit `rv`
+    HAS_TRACESTATE = 8  # some span has a tracestate: stamping has to read it
+    UNEQUAL_THRESHOLDS = 16  # the spans do not agree on the incoming `th`
+
+
+cdef struct Envelope:
+    # The header of a ResourceSpans or ScopeSpans: the encoded fields other than its spans. Interned; `refs` counts the
+    # groups and the child envelopes that point here. Touched with the GIL held only.
+    Envelope* parent  # a scope's resource; NULL for a resource
+    Envelope* next  # in its hash chain
+    uint64_t hash
+    uint32_t refs
+    uint32_t size
+    uint8_t data[1]  # `size` bytes
+
+
+cdef union EnvelopeRef:
+    uint64_t index  # into Scanned.headers until the request has been accepted
+    Envelope* envelope  # from then on; one reference
+
+
+cdef struct Group:
+    # A run of spans under one ScopeSpans header.
+    EnvelopeRef scope
+    uint32_t size  # bytes in the payload
+    uint32_t spans
+
+
+cdef struct Fragment:
+    # One block of memory: this header, `words` filter words, `groups` groups, then the payload: spans as the encoded
+    # field `ScopeSpans.spans` (tag 0x12, length, body), group after group.
+    Fragment* next  # of the same trace
+    uint64_t[2] trace_id  # as loaded from the 16 bytes
+    uint64_t min_start, max_end  # ns since the epoch; valid with HAS_TIMES
+    uint64_t randomness  # 56 bits; valid with HAS_RANDOMNESS: the smallest of its spans
+    uint64_t threshold  # incoming `th`, 0 where absent; of the first span
+    uint64_t root_start, root_id  # of the root: start, and span id as a big-endian number
+    uint32_t root_offset, root_size  # of the root's body in the payload
+    uint32_t size  # of the payload
+    uint32_t spans
+    uint32_t plan  # Plan.serial it was scanned with
+    uint16_t flags
+    uint16_t words
+    uint32_t groups
+    uint32_t root_group
+
+
+cdef inline uint64_t mix(const uint64_t* trace_id, uint64_t seed) noexcept nogil:
+    """A hash of a trace id; the seed is drawn at start, so that nobody outside can choose ids that collide."""
+    cdef uint64_t state = (trace_id[0] ^ seed) * 0xFF51AFD7ED558CCDULL
+    state = (state ^ (state >> 32) ^ trace_id[1] ^ (seed << 7)) * 0xC4CEB9FE1A85EC53ULL
+    return state ^ (state >> 29)
+
+
+cdef inline uint64_t* filter_words(Fragment* fragment) noexcept nogil:
+    return <uint64_t*>(<uint8_t*>fragment + sizeof(Fragment))
+
+
+cdef inline Group* groups_of(Fragment* fragment) noexcept nogil:
+    return <Group*>(<uint8_t*>fragment + sizeof(Fragment) + 8 * fragment.words)
+
+
+cdef inline uint8_t* payload_of(Fragment* fragment) noexcept nogil:
+    return <uint8_t*>fragment + sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group)
+
+
+cdef inline uint64_t fragment_cost(Fragment* fragment) noexcept nogil:
+    """Bytes of memory held for a fragment, the allocator's share included; its envelopes apart."""
+    return (sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group) + fragment.size + BLOCK_OVERHEAD)
+
+
+cdef struct Header:
+    # An envelope as found in a request, not interned yet.
+    uint32_t offset, size  # in Scanned.header_bytes
+    int32_t parent  # index of the resource's header; -1 for a resource
+    bint damaged_text  # some string in it is not UTF-8
+
+
+cdef class Scanned:
+    cdef Fragment** fragments  # `count` owned fragments; NULL where the ownership has passed on
+    cdef uint32_t count
+    cdef Header* headers
+    cdef uint32_t header_count
+    cdef uint8_t* header_bytes
+    cdef readonly uint32_t spans  # in the fragments
+    cdef readonly uint32_t invalid_trace_ids, invalid_span_ids  # spans that were left out
+    cdef readonly uint64_t cost  # of the fragments, in bytes of memory
+
+
+cdef class Envelopes:
+    cdef Envelope** buckets
+    cdef uint64_t mask
+    cdef uint64_t count
+    cdef readonly uint64_t cost
+    cdef int grow(self) except -1
+    cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL
+    cdef void release(self, Envelope* envelope) noexcept
+    cdef int adopt(self, Scanned scanned) except -1
+    cdef void free_fragment(self, Fragment* fragment) noexcept
+
+
+cdef class KeptTrace:
+    cdef Envelopes envelopes  # that the groups' references belong to
+    cdef Group* group_list
+    cdef uint32_t group_count
+    cdef uint8_t* data  # finished spans, as in a fragment's payload, group after group
+    cdef readonly uint64_t nbytes
+    cdef readonly uint32_t spans
+    cdef readonly bytes trace_id
+    cdef readonly uint32_t rule  # its id in the ledger
+    cdef public int waiting  # destinations that have not taken it yet

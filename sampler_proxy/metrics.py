@@ -1,0 +1,225 @@
+"""Every metric of sampler-proxy, declared once: name, kind, unit, help, labels. Nothing else names a metric.
+
+The ledger holds in every single scrape, because a scrape asks for one `Snapshot` and renders nothing but that:
+
+    spans_received = spans_sampled_out + buffer_spans + spans_kept                    summed over their labels
+    spans_routed = spans_exported + queue_spans + spans_rejected + spans_lost         for each destination
+
+Declaring and rendering live here; counting does not. The stages count in plain integers of their own and the service
+assembles the snapshot, so that no metric object stands on the path of a span. A metric is a key, compared by identity:
+the constants below, each called like its metric without `_total`, are all there are. One that the snapshot leaves out
+still shows its HELP and TYPE.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+PREFIX = "sampler_proxy_"
+_UNITS = ("seconds", "bytes")  # the base units of OpenMetrics that we use; a name ends with its unit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One declaration. `buckets` are the upper bounds (inclusive, ascending, no +Inf) of a histogram, else empty."""
+
+    name: str  # without the prefix
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        return PREFIX + self.name
+
+    @property
+    def unit(self) -> str:
+        """The base unit that the name ends with; empty for what is counted in itself (spans, traces, requests)."""
+        suffix = self.name.removesuffix("_total").rpartition("_")[2]
+        return suffix if suffix in _UNITS else ""
+
+
+class HistogramValue(NamedTuple):
+    """A histogram as it stood: one count per bucket (not cumulative), the last one for +Inf, and the sum observed."""
+
+    counts: tuple[int, ...]
+    sum: float
+
+
+class HistogramData:
+    """Being filled. Not thread-safe: it is read under the lock or on the loop of the stage that fills it."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, metric: Metric) -> None:
+        self._bounds = metric.buckets
+        self._counts = [0] * (len(metric.buckets) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count `value`, in the metric's unit. One that equals a bound belongs to that bound's bucket, as `le` says."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def value(self) -> HistogramValue:
+        return HistogramValue(tuple(self._counts), self._sum)
+
+
+Series = Mapping[tuple[str, ...], float | HistogramValue]
+"""Label values, in the order of `Metric.labels`, to the value. A metric without labels has the one key `()`."""
+
+Snapshot = Mapping[Metric, Series]
+"""All values at one instant. It belongs to whoever receives it: nothing changes it after it has been returned."""
+
+
+_declared: list[Metric] = []
+
+
+def _declare(metric: Metric) -> Metric:
+    _declared.append(metric)
+    return metric
+
+
+def _counter(name: str, help: str, *labels: str) -> Metric:
+    return _declare(Metric(name, "counter", help, labels))
+
+
+def _gauge(name: str, help: str, *labels: str) -> Metric:
+    return _declare(Metric(name, "gauge", help, labels))
+
+
+def _histogram(name: str, help: str, *labels: str, buckets: tuple[float, ...]) -> Metric:
+    return _declare(Metric(name, "histogram", help, labels, buckets))
+
+
+# The ledger, receiving side.
+SPANS_RECEIVED = _counter("spans_received_total", "Valid spans of accepted requests.", "transport")
+SPANS_SAMPLED_OUT = _counter("spans_sampled_out_total", "Spans dropped because the rule said so.", "rule")
+BUFFER_SPANS = _gauge("buffer_spans", "Spans held: undecided, or kept and not yet taken by every destination.")
+SPANS_KEPT = _counter("spans_kept_total", "Spans kept by the rule and taken by every destination.", "rule")
+
+# The ledger, for each destination.
+SPANS_ROUTED = _counter("spans_routed_total", "Kept spans handed to the destination.", "destination")
+SPANS_EXPORTED = _counter("spans_exported_total", "Spans that the destination has acknowledged.", "destination")
+QUEUE_SPANS = _gauge("queue_spans", "Spans waiting for the destination, requests in flight included.", "destination")
+SPANS_REJECTED = _counter("spans_rejected_total", "Spans that the destination refused for good.", "destination")
+SPANS_LOST = _counter("spans_lost_total", "Spans given up without a final answer.", "destination", "reason")
+
+# Requests.
+REQUESTS_RECEIVED = _counter("requests_received_total", "Export requests received, refused ones included.", "transport")
+REQUESTS_REFUSED = _counter("requests_refused_total", "Requests refused whole; nothing of them was taken.", "reason")
+SPANS_REJECTED_INPUT = _counter(
+    "spans_rejected_input_total",
+    "Spans of accepted requests that were invalid; the reason is the faulty field, trace_id or span_id.",
+    "reason",
+)
+STRINGS_MENDED = _counter("strings_mended_total", "Strings of kept spans that were not UTF-8 and left mended.")
+REQUEST_SIZE_BYTES = _histogram(
+    "request_size_bytes",
+    "Size of an export request after decompression.",
+    buckets=(256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864),
+)
+
+# Decisions.
+TRACES_DECIDED = _counter(
+    "traces_decided_total",
+    "Traces decided; decision is keep or drop, reason (root, wait, size, early, memory, shutdown) what triggered it.",
+    "rule",
+    "decision",
+    "reason",
+)
+LATE_SPANS = _counter(
+    "late_spans_total", "Spans of a trace decided before they came; decision is the remembered one.", "decision"
+)
+LATE_WOULD_KEEP = _counter(
+    "late_would_keep_total",
+    "Late spans that match a keep-all rule though their trace was dropped: the waits are too short.",
+)
+TRACES_UNEQUAL_THRESHOLD = _counter(
+    "traces_unequal_threshold_total", "Decided traces whose spans came with different sampling thresholds (ot=th)."
+)
+SPANS_INCONSISTENT_THRESHOLD = _counter(
+    "spans_inconsistent_threshold_total", "Kept spans whose randomness lies below their own threshold; it was erased."
+)
+DECISION_DELAY_SECONDS = _histogram(
+    "decision_delay_seconds",
+    "Time from the first span of a trace to its decision.",
+    # Fine around the default waits (5 s after the root, 30 s after the first span).
+    buckets=(0.1, 0.25, 0.5, 1, 2, 3, 5, 6, 7.5, 10, 15, 20, 30, 31, 45, 60, 120, 300),
+)
+
+# Memory.
+BUFFER_TRACES = _gauge("buffer_traces", "Traces held in the buffer.")
+BUFFER_BYTES = _gauge("buffer_bytes", "Memory held by the buffer, overhead included.")
+BUFFER_MAX_BYTES = _gauge("buffer_max_bytes", "Configured bound of buffer_bytes.")
+BUFFER_OLDEST_SECONDS = _gauge("buffer_oldest_seconds", "Age of the oldest trace in the buffer; 0 when it is empty.")
+DECISION_MEMORY_TRACES = _gauge("decision_memory_traces", "Traces whose decision is remembered.")
+DECISION_MEMORY_BYTES = _gauge("decision_memory_bytes", "Memory held by remembered decisions.")
+
+# Export.
+QUEUE_BYTES = _gauge("queue_bytes", "Memory held by queue_spans.", "destination")
+QUEUE_MAX_BYTES = _gauge("queue_max_bytes", "Configured bound of queue_bytes.", "destination")
+EXPORT_LATENCY_SECONDS = _histogram(
+    "export_latency_seconds",
+    "Time from sending a request to its answer or failure; every try counts by itself.",
+    "destination",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+
+BUILD_INFO = _gauge("build_info", "Always 1; the labels say what is running.", "version", "grpc_engine")
+
+METRICS = tuple(_declared)
+"""All declarations, in the order of exposition."""
+
+
+class LedgerCollector(Collector):
+    """What prometheus-client asks at a scrape; calls `snapshot` exactly once for each."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Family]:
+        values = self._snapshot()
+        for metric in METRICS:
+            yield _family(metric, values.get(metric, {}))
+
+
+def new_registry(snapshot: Callable[[], Snapshot]) -> CollectorRegistry:
+    """A registry of our own: the ledger first, then memory, CPU and file descriptors of this process.
+
+    Nothing about Python's garbage collector: it is frozen after start and would only invite questions.
+    """
+    registry = CollectorRegistry()
+    registry.register(LedgerCollector(snapshot))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def _family(metric: Metric, series: Series) -> Family:
+    for labels in series:
+        if len(labels) != len(metric.labels):  # prometheus-client would zip, and drop what is left over
+            raise ValueError(f"{metric.name} has {len(metric.labels)} labels, not {len(labels)}")
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
+        bounds = [*map(floatToGoString, metric.buckets), "+Inf"]
+        for labels, value in series.items():
+            assert isinstance(value, HistogramValue)
+            histogram.add_metric(labels, list(zip(bounds, accumulate(value.counts), strict=True)), value.sum)
+        return histogram
+    family_of = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = family_of(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
+    for labels, value in series.items():
+        assert not isinstance(value, HistogramValue)
+        family.add_metric(labels, value)
+    return family

@@ -1,0 +1,392 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The whole flow without I/O: requests in, kept traces out, every span counted. `pipeline.pyi` is the manual.
+
+One lock guards everything behind the scan. It is held for short, bounded slices only, so that a request never waits behind a large
+decision; the scan itself runs before it, without the GIL. Time is an argument; it is made monotonic here, because two threads that
+read the clock may take the lock in the other order.
+"""
+import threading
+from collections import deque
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from sampler_proxy._wire cimport Scanner
+from sampler_proxy.buffer cimport Buffer, Trace
+from sampler_proxy.decided cimport Decision, Decisions
+from sampler_proxy.fragments cimport BLOCK_OVERHEAD, Envelopes, Fragment, KeptTrace, Scanned, UNEQUAL_THRESHOLDS
+from sampler_proxy.rules cimport RuleSet, randomness_of
+from sampler_proxy.stamp cimport Stamper
+
+from sampler_proxy import metrics
+from sampler_proxy._wire import response
+from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
+
+REASONS = ("root", "wait", "size", "memory", "shutdown")
+
+cdef enum:
+    ROOT
+    WAIT
+    SIZE
+    MEMORY
+    SHUTDOWN
+    REASON_COUNT
+
+cdef enum:
+    DROP = 0
+    KEEP = 1
+    DELAY_BUCKETS = 32
+    # How many traces one request may have decided early to make room for itself. It bounds the time that a request
+    # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
+    EARLY_DECISIONS = 1024
+
+cdef struct RuleCounters:
+    uint64_t sampled_out, kept  # spans
+    uint64_t[2 * REASON_COUNT] decided  # traces, at REASON_COUNT * kept + reason
+
+# A refused sender comes back after this long: RetryInfo and Retry-After.
+cdef int64_t RETRY_AFTER_NS = 1_000_000_000
+
+
+cdef class Outlet:
+    """A destination, and the kept traces that it has not taken yet, in order."""
+    cdef object offer
+    cdef object backlog
+
+    def __init__(self, destination):
+        self.offer = destination.offer
+        self.backlog = deque()
+
+
+cdef class Pipeline:
+    cdef readonly object lock
+    cdef readonly RuleSet rules
+    cdef readonly Envelopes envelopes
+    cdef readonly Buffer buffer
+    cdef readonly Decisions decisions
+    cdef Stamper stamper
+    cdef readonly uint64_t max_bytes, max_trace_bytes
+    cdef list outlets
+    cdef uint64_t backlog_bytes, backlog_spans
+    cdef bint closed
+    cdef int64_t now_ns
+    cdef dict rule_ids  # name -> id in the ledger; ids outlive the rule sets
+    cdef list rule_names
+    cdef RuleCounters* counters
+    cdef dict attributes  # (rule id, reason) -> what stamping appends
+    cdef dict received_spans, received_requests, refused_requests
+    cdef uint64_t invalid_trace_ids, invalid_span_ids
+    cdef uint64_t[2] late_spans
+    cdef uint64_t late_would_keep, unequal_thresholds
+    cdef uint64_t[DELAY_BUCKETS] delays
+    cdef int64_t[DELAY_BUCKETS] delay_bounds_ns
+    cdef int delay_bucket_count
+    cdef double delay_sum_s
+    cdef object request_sizes
+
+    def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns, decision_memory_bytes,
+                 stamp_decision, stamp_adjusted_count, seed):
+        self.lock = threading.Lock()
+        self.envelopes = Envelopes()
+        self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
+        self.decisions = Decisions(decision_memory_bytes, seed=seed)
+        self.stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
+        self.max_bytes = max_bytes
+        self.max_trace_bytes = max_trace_bytes
+        self.outlets = [Outlet(destination) for destination in destinations]
+        self.rule_ids = {}
+        self.rule_names = []
+        self.attributes = {}
+        self.received_spans = {}
+        self.received_requests = {}
+        self.refused_requests = {}
+        bounds = metrics.DECISION_DELAY_SECONDS.buckets
+        self.delay_bucket_count = len(bounds)
+        for i, bound in enumerate(bounds):
+            self.delay_bounds_ns[i] = int(bound * 1e9)
+        self.request_sizes = metrics.HistogramData(metrics.REQUEST_SIZE_BYTES)
+        names, keeps, plan, trace_conditions, programs = rules
+        self.rules = RuleSet(names=names, keeps=keeps, plan=plan, trace_conditions=trace_conditions, programs=programs,
+                             ledger_id=self.ledger_id)
+
+    def __dealloc__(self):
+        free(self.counters)
+
+    def ledger_id(self, name):
+        if name not in self.rule_ids:
+            counters = realloc(self.counters, (len(self.rule_names) + 1) * sizeof(RuleCounters))
+            if counters == NULL:
+                raise MemoryError
+            self.counters = <RuleCounters*>counters
+            memset(&self.counters[len(self.rule_names)], 0, sizeof(RuleCounters))
+            self.rule_ids[name] = len(self.rule_names)
+            self.rule_names.append(name)
+        return self.rule_ids[name]
+
+    def entrance(self, transport):
+        return Entrance(self, transport)
+
+    # Receiving.
+
+    cdef uint64_t held(self):
+        return self.buffer.nbytes_() + self.backlog_bytes
+
+    cdef int refuse(self, str reason) except -1:
+        self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1
+        return 0
+
+    def count_refused(self, transport, reason):
+        with self.lock:
+            self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
+            self.refuse(reason)
+
+    cdef int take(self, Scanned scanned, str transport, uint64_t size, int64_t now_ns) except -1:
+        """Take a scanned request, or raise the refusal; the lock is held."""
+        cdef uint64_t need
+        cdef uint32_t i
+        cdef Fragment* fragment
+        self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
+        self.request_sizes.observe(size)
+        if scanned is None:
+            self.refuse("malformed")
+            return 0
+        if self.closed:
+            self.refuse("draining")
+            raise Draining("the proxy is stopping", RETRY_AFTER_NS)
+        self.now_ns = max(self.now_ns, now_ns)
+        need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD)
+        if self.held() + need > self.max_bytes and not self.make_room(need):
+            if need + self.envelopes.cost > self.max_bytes:
+                self.refuse("too_large")
+                raise RequestTooLarge("the request is larger than the whole buffer (buffer.max_bytes)")
+            self.refuse("memory")
+            raise Overloaded("the buffer is full", RETRY_AFTER_NS)
+        self.envelopes.adopt(scanned)
+        self.invalid_trace_ids += scanned.invalid_trace_ids
+        self.invalid_span_ids += scanned.invalid_span_ids
+        self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
+        for i in range(scanned.count):
+            fragment = scanned.fragments[i]
+            scanned.fragments[i] = NULL
+            self.file(fragment)
+        return 0
+
+    cdef int file(self, Fragment* fragment) except -1:
+        """One adopted fragment: to its trace, or after the decision on its trace."""
+        cdef Trace* trace = self.buffer.find(fragment.trace_id)
+        cdef Decision* decision
+        if trace == NULL:
+            decision = self.decisions.find(fragment.trace_id)
+            if decision != NULL:
+                return self.late(fragment, decision)
+        trace = self.buffer.add(trace, fragment, self.now_ns)
+        if trace.cost >= self.max_trace_bytes:
+            self.decide(trace, SIZE)
+        return 0
+
+    cdef int late(self, Fragment* fragment, Decision* decision) except -1:
+        """A fragment of a trace that has been decided follows the decision, with its threshold, rule and reason."""
+        cdef uint32_t spans = fragment.spans
+        cdef uint32_t rule = decision.rule
+        cdef bint kept = decision.kept
+        self.late_spans[kept] += spans
+        self.note_thresholds(fragment)
+        if kept:
+            trace = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment),
+                                        self.attributes_of(rule, decision.reason), rule)
+            self.envelopes.free_fragment(fragment)
+            self.deliver(trace)
+            return 0
+        self.counters[rule].sampled_out += spans
+        if fragment.plan == self.rules.plan.serial and self.rules.thresholds[self.rules.first_match(fragment)] == 0:
+            self.late_would_keep += spans
+        self.envelopes.free_fragment(fragment)
+        return 0
+
+    cdef bint make_room(self, uint64_t need) except -1:
+        """Decide the oldest traces early until `need` bytes fit."""
+        cdef int left = EARLY_DECISIONS
+        if self.backlog_spans:
+            self.flush()
+        while self.held() + need > self.max_bytes and self.buffer.oldest != NULL and left:
+            self.decide(self.buffer.oldest, MEMORY)
+            left -= 1
+        return self.held() + need <= self.max_bytes
+
+    # Deciding.
+
+    cdef bytes attributes_of(self, uint32_t rule, uint32_t reason):
+        key = (rule, reason)
+        found = self.attributes.get(key)
+        if found is None:
+            found = self.stamper.decision_attributes(self.rule_names[rule], REASONS[reason])
+            self.attributes[key] = found
+        return found
+
+    cdef void note_thresholds(self, Fragment* fragment) noexcept:
+        cdef uint64_t first = fragment.threshold
+        while fragment != NULL:
+            if fragment.flags & UNEQUAL_THRESHOLDS or fragment.threshold != first:
+                self.unequal_thresholds += 1
+                return
+            fragment = fragment.next
+
+    cdef int decide(self, Trace* trace, uint8_t reason) except -1:
+        cdef uint32_t index = self.rules.first_match(trace.first)
+        cdef uint64_t randomness = randomness_of(trace.first)
+        cdef int64_t delay_ns = self.now_ns - trace.first_ns
+        cdef RuleCounters* counters
+        cdef Decision decision
+        cdef KeptTrace kept = None
+        cdef int i = 0
+        decision.trace_id = trace.first.trace_id
+        decision.threshold = self.rules.thresholds[index]
+        decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
+        decision.rule = self.rules.ids[index]
+        decision.reason = reason
+        decision.kept = randomness >= decision.threshold
+        if decision.kept:
+            kept = self.stamper.finish(trace.first, decision.threshold, randomness,
+                                       self.attributes_of(decision.rule, reason), decision.rule)
+        self.decisions.remember(&decision)
+        counters = &self.counters[decision.rule]
+        counters.decided[REASON_COUNT * decision.kept + reason] += 1
+        if not decision.kept:
+            counters.sampled_out += trace.spans
+        while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
+            i += 1
+        self.delays[i] += 1
+        self.delay_sum_s += <double>delay_ns / 1e9
+        self.note_thresholds(trace.first)
+        self.buffer.remove(trace)
+        if kept is not None:
+            self.deliver(kept)
+        return 0
+
+    def tick(self, int64_t now_ns, int slice=256):
+        cdef Trace* trace
+        cdef bint has_root = False
+        with self.lock:
+            self.now_ns = max(self.now_ns, now_ns)
+            if self.backlog_spans:
+                self.flush()
+            while slice > 0:
+                trace = self.buffer.due(self.now_ns, &has_root)
+                if trace == NULL:
+                    return False
+                self.decide(trace, ROOT if has_root else WAIT)
+                slice -= 1
+            return True
+
+    def close(self):
+        with self.lock:
+            self.closed = True
+
+    def drain(self, int64_t now_ns, int slice=256):
+        with self.lock:
+            self.now_ns = max(self.now_ns, now_ns)
+            if self.backlog_spans:
+                self.flush()
+            while slice > 0 and self.buffer.oldest != NULL:
+                self.decide(self.buffer.oldest, SHUTDOWN)
+                slice -= 1
+            return self.buffer.oldest != NULL or self.backlog_spans != 0
+
+    # Handing on.
+
+    cdef int deliver(self, KeptTrace kept) except -1:
+        cdef Outlet outlet
+        kept.waiting = 0
+        for outlet in self.outlets:
+            if outlet.backlog or not outlet.offer(kept):
+                outlet.backlog.append(kept)
+                kept.waiting += 1
+        if kept.waiting:
+            self.backlog_bytes += kept.nbytes
+            self.backlog_spans += kept.spans
+        else:
+            self.counters[kept.rule].kept += kept.spans
+        return 0
+
+    cdef int flush(self) except -1:
+        """Offer again what the destinations had no room for, in order."""
+        cdef Outlet outlet
+        cdef KeptTrace kept
+        for outlet in self.outlets:
+            while outlet.backlog and outlet.offer(outlet.backlog[0]):
+                kept = outlet.backlog.popleft()
+                kept.waiting -= 1
+                if not kept.waiting:
+                    self.backlog_bytes -= kept.nbytes
+                    self.backlog_spans -= kept.spans
+                    self.counters[kept.rule].kept += kept.spans
+        return 0
+
+    # Accounting.
+
+    def snapshot(self, int64_t now_ns):
+        cdef uint32_t i, j, k
+        sampled_out = {}
+        kept = {}
+        decided = {}
+        for i in range(<uint32_t>len(self.rule_names)):
+            name = self.rule_names[i]
+            sampled_out[name,] = self.counters[i].sampled_out
+            kept[name,] = self.counters[i].kept
+            for j in range(2):
+                for k in range(REASON_COUNT):
+                    if self.counters[i].decided[REASON_COUNT * j + k]:
+                        decided[name, "keep" if j else "drop", REASONS[k]] = self.counters[i].decided[REASON_COUNT * j + k]
+        delays = metrics.HistogramValue(tuple([self.delays[i] for i in range(self.delay_bucket_count + 1)]), self.delay_sum_s)
+        oldest_ns = self.buffer.oldest_ns
+        return {
+            metrics.SPANS_RECEIVED: {(transport,): n for transport, n in self.received_spans.items()},
+            metrics.SPANS_SAMPLED_OUT: sampled_out,
+            metrics.BUFFER_SPANS: {(): self.buffer.spans + self.backlog_spans},
+            metrics.SPANS_KEPT: kept,
+            metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
+            metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
+            metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
+            metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
+            metrics.TRACES_DECIDED: decided,
+            metrics.LATE_SPANS: {("drop",): self.late_spans[DROP], ("keep",): self.late_spans[KEEP]},
+            metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
+            metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
+            metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
+            metrics.DECISION_DELAY_SECONDS: {(): delays},
+            metrics.BUFFER_TRACES: {(): self.buffer.traces},
+            metrics.BUFFER_BYTES: {(): self.held()},
+            metrics.BUFFER_MAX_BYTES: {(): self.max_bytes},
+            metrics.BUFFER_OLDEST_SECONDS: {(): 0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9},
+            metrics.DECISION_MEMORY_TRACES: {(): self.decisions.count},
+            metrics.DECISION_MEMORY_BYTES: {(): self.decisions.nbytes},
+        }
+
+
+cdef class Entrance:
+    cdef Pipeline pipeline
+    cdef str transport
+    cdef Scanner scanner
+
+    def __init__(self, Pipeline pipeline not None, str transport not None):
+        self.pipeline = pipeline
+        self.transport = transport
+
+    def accept(self, bytes request not None, int64_t now_ns):
+        cdef Scanned scanned
+        cdef Pipeline pipeline = self.pipeline
+        if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
+            self.scanner = Scanner(pipeline.rules.plan)
+        try:
+            scanned = self.scanner.scan(request)
+        except MalformedRequest:
+            with pipeline.lock:
+                pipeline.take(None, self.transport, len(request), now_ns)
+            raise
+        with pipeline.lock:
+            pipeline.take(scanned, self.transport, len(request), now_ns)
+        if scanned.invalid_trace_ids or scanned.invalid_span_ids:
+            return response(scanned.invalid_trace_ids, scanned.invalid_span_ids)
+        return b""

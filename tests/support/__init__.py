@@ -1,0 +1,1 @@
+"""What the tests stand on: an independent reference, generators, recorded traces. Nothing here imports native code."""

@@ -1,0 +1,280 @@
+"""The admin port over real HTTP on loopback, on asyncio's loop and on uvloop's."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from sampler_proxy import __version__, metrics
+from sampler_proxy.admin import Admin, Readiness
+from sampler_proxy.config_types import Endpoint
+from sampler_proxy.errors import StartError
+from sampler_proxy.metrics import Snapshot
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    runner: Run = request.param
+    return runner
+
+
+class Service:
+    """What stands behind the port: counts scrapes, and is as ready as a test says."""
+
+    def __init__(self) -> None:
+        self.scrapes = 0
+        self.failure: Exception | None = None
+        self.readiness = Readiness("ready")
+
+    def snapshot(self) -> Snapshot:
+        self.scrapes += 1
+        if self.failure:
+            raise self.failure
+        return {
+            metrics.SPANS_RECEIVED: {("grpc",): self.scrapes},
+            metrics.SPANS_KEPT: {("errors",): self.scrapes},
+            metrics.BUFFER_SPANS: {(): 0},
+        }
+
+    def registry(self) -> CollectorRegistry:
+        return metrics.new_registry(self.snapshot)
+
+
+@asynccontextmanager
+async def serving(service: Service, host: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
+    admin = Admin(Endpoint(host=host, port=0), service.registry(), lambda: service.readiness)
+    bound, port = await admin.start()
+    url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
+    try:
+        async with aiohttp.ClientSession(url, auto_decompress=False) as session:
+            yield session
+    finally:
+        await admin.stop()
+
+
+def test_metrics_in_the_format_asked_for(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        async with serving(service) as session:
+            for accept, content_type, parse in (
+                ("", "text/plain; version=0.0.4; charset=utf-8", parse_text),
+                ("text/html, */*;q=0.1", "text/plain; version=0.0.4; charset=utf-8", parse_text),
+                ("application/openmetrics-text; version=one", "text/plain; version=0.0.4; charset=utf-8", parse_text),
+                (
+                    "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                    parse_openmetrics,
+                ),
+            ):
+                async with session.get("/metrics", headers={"Accept": accept, "Accept-Encoding": ""}) as response:
+                    assert response.status == 200
+                    assert response.headers["Content-Type"].startswith(content_type)
+                    families = {family.name: family for family in parse(await response.text())}
+                received = families["sampler_proxy_spans_received"].samples[0]
+                assert (received.labels, received.value) == ({"transport": "grpc"}, service.scrapes)
+                assert len(families) >= len(metrics.METRICS)
+                assert "process_open_fds" in families
+        assert service.scrapes == 4
+
+    run(main())
+
+
+def test_metrics_compressed_when_accepted(run: Run) -> None:
+    async def main() -> None:
+        async with (
+            serving(Service()) as session,
+            session.get("/metrics", headers={"Accept-Encoding": "gzip"}) as response,
+        ):
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert b"# HELP sampler_proxy_spans_received_total" in gzip.decompress(await response.read())
+
+    run(main())
+
+
+def test_concurrent_scrapes_are_each_consistent(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+
+        async def scrape(session: aiohttp.ClientSession) -> float:
+            async with session.get("/metrics", headers={"Accept-Encoding": ""}) as response:
+                values = [
+                    sample.value
+                    for family in parse_text(await response.text())
+                    if family.name in ("sampler_proxy_spans_received", "sampler_proxy_spans_kept")
+                    for sample in family.samples
+                ]
+            assert len(values) == 2
+            assert values[0] == values[1]
+            return values[0]
+
+        async with serving(service) as session:
+            seen = await asyncio.gather(*(scrape(session) for _ in range(40)))
+        assert sorted(seen) == list(range(1, 41))
+
+    run(main())
+
+
+def test_health_says_the_version(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        service.readiness = Readiness("draining")  # which is not a reason to be restarted
+        async with serving(service) as session, session.get("/healthz") as response:
+            assert response.status == 200
+            assert await response.json() == {"status": "ok", "version": __version__}
+            assert response.headers["Server"] == "sampler-proxy"
+
+    run(main())
+
+
+def test_readiness_follows_the_service(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        async with serving(service) as session:
+            for readiness, status, body in (
+                (Readiness("starting"), 503, {"status": "starting"}),
+                (Readiness("ready"), 200, {"status": "ready"}),
+                (Readiness("ready", {"reload": "refused"}), 200, {"status": "ready", "reload": "refused"}),
+                (Readiness("draining", {"spans": 12}), 503, {"status": "draining", "spans": 12}),
+            ):
+                service.readiness = readiness
+                async with session.get("/readyz") as response:
+                    assert (response.status, await response.json()) == (status, body)
+        assert service.scrapes == 0
+
+    run(main())
+
+
+def test_anything_else_lists_what_there_is(run: Run) -> None:
+    async def main() -> None:
+        async with serving(Service()) as session:
+            for path in "/", "/metric", "/metrics/", "/%00", "/../etc/passwd":
+                async with session.get(path) as response:
+                    assert response.status == 404
+                    assert (await response.json())["there is"] == ["/metrics", "/healthz", "/readyz"]
+                    assert response.headers["Server"] == "sampler-proxy"
+            async with session.post("/readyz") as response:
+                assert response.status == 405
+                assert response.headers["Allow"] == "GET,HEAD"
+
+    run(main())
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+def test_head_is_get_without_the_body(run: Run, path: str) -> None:
+    async def main() -> None:
+        async with serving(Service()) as session:
+            async with session.get(path) as got:
+                await got.read()
+            async with session.head(path) as head:
+                assert await head.read() == b""
+                assert (head.status, head.content_type) == (got.status, got.content_type)
+                assert int(head.headers["Content-Length"]) > 0
+
+    run(main())
+
+
+def test_ipv6(run: Run) -> None:
+    async def main() -> None:
+        async with serving(Service(), "::1") as session, session.get("/healthz") as response:
+            assert response.status == 200
+
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    run(main())
+
+
+def test_a_taken_port_is_a_start_error(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            admin = Admin(Endpoint(host="127.0.0.1", port=port), service.registry(), lambda: service.readiness)
+            with pytest.raises(StartError, match=rf"^admin: cannot listen on 127\.0\.0\.1:{port}: .*in use"):
+                await admin.start()
+            await admin.stop()
+        assert await admin.start() == ("127.0.0.1", port)  # nothing was left open
+        await admin.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "x" * 64 + ".invalid"])
+def test_an_address_that_is_not_ours_is_a_start_error(run: Run, host: str) -> None:
+    async def main() -> None:
+        service = Service()
+        admin = Admin(Endpoint(host=host, port=0), service.registry(), lambda: service.readiness)
+        with pytest.raises(StartError, match=r"^admin: cannot listen on "):
+            await admin.start()
+
+    run(main())
+
+
+def test_stop_closes_idle_connections_and_the_port(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        admin = Admin(Endpoint(host="127.0.0.1", port=0), service.registry(), lambda: service.readiness)
+        await admin.stop()  # before it was started: nothing to do
+        host, port = await admin.start()
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        async with asyncio.timeout(5):
+            await admin.stop()
+            await reader.read()  # to the end
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, port)
+        await admin.stop()
+
+    run(main())
+
+
+def test_a_failing_scrape_harms_nothing_else_and_is_logged_by_class(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        service = Service()
+        service.failure = LookupError("secret")
+        async with serving(service) as session:
+            async with session.get("/metrics") as response:
+                assert response.status == 500
+                assert "secret" not in await response.text()
+            service.failure = None
+            for path in "/healthz", "/metrics":
+                async with session.get(path) as response:
+                    assert response.status == 200
+
+    run(main())
+    assert "LookupError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_bytes_that_are_not_http_are_refused_and_not_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with serving(Service()) as session:
+            async with session.get("/healthz") as response:
+                host, port = response.url.host, response.url.port
+            for garbage in b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nsecret\x00: secret\r\n\r\n":
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(garbage)
+                async with asyncio.timeout(5):
+                    assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+                writer.close()
+            async with session.get("/healthz") as response:
+                assert response.status == 200
+
+    run(main())
+    assert "secret" not in caplog.text

@@ -82,7 +82,7 @@ class Buffer(Section):
     """How long a trace waits after its root span, if that is sooner."""
     max_bytes: Annotated[int, Size(at_least=MIB)] = GIB
     """Memory for undecided traces; when it is full, the oldest are decided early."""
-    max_trace_bytes: Annotated[int, Size()] = Field(default=32 * MIB, validate_default=True)
+    max_trace_bytes: Annotated[int, Size()] = 32 * MIB
     """A trace that grows beyond this is decided at once."""
     decision_memory_bytes: Annotated[int, Size(at_least=4 * KIB)] = Field(default=64 * MIB, alias="decision_memory")
     """Memory for past decisions, which late spans follow."""
@@ -91,7 +91,7 @@ class Buffer(Section):
     @classmethod
     def _trace_fits(cls, value: int, info: ValidationInfo) -> int:
         if value > info.data.get("max_bytes", value):
-            raise ValueError("max_trace_bytes (32MiB if not set) is larger than max_bytes: write max_bytes or less")
+            raise ValueError("max_trace_bytes is larger than max_bytes: write max_bytes or less")
         return value
 
 

@@ -1,0 +1,161 @@
+"""Kept traces into a local file: OTLP JSON lines, one `ExportTraceServiceRequest` a line, bounded in size.
+
+The file and its one predecessor, `<path>.1`, together hold at most `max_bytes`: a file that would grow beyond half of
+that becomes the predecessor. A file that is there already is appended to (one larger than half, left by a larger
+limit, is removed at its turn). A disk that fails is tried again with backoff, as a back end would be. Nothing is
+synced: a crash of the machine may cost the tail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from sampler_proxy.config import FileExport
+from sampler_proxy.errors import StartError
+from sampler_proxy.export.exporter import Accepted, Exporter, Refused
+from sampler_proxy.export.queue import KeptTrace, Queue
+from sampler_proxy.export.retry import Backoff
+
+RETRY_INITIAL_NS = 10**9
+RETRY_MAX_NS = 30 * 10**9
+_IDS = ("traceId", "spanId", "parentSpanId")
+
+
+class FileExporter(Exporter):
+    """`assemble` makes one request of several traces; `observe_latency` is told the seconds that each successful write
+    took."""
+
+    def __init__(
+        self,
+        config: FileExport,
+        assemble: Callable[[Sequence[KeptTrace]], bytes],
+        *,
+        clock: Callable[[], int],
+        random: Callable[[], float],
+        observe_latency: Callable[[float], object],
+    ) -> None:
+        queue = Queue(
+            max_bytes=config.queue.max_bytes,
+            batch_bytes=config.batch.max_bytes,
+            max_wait_ns=config.batch.max_wait_ns,
+            clock=clock,
+        )
+        backoff = Backoff(RETRY_INITIAL_NS, RETRY_MAX_NS, random)
+        super().__init__(config.name, queue, concurrency=1, backoff=backoff, clock=clock)
+        self._assemble = assemble
+        self._observe_latency = observe_latency
+        self._path = config.path
+        self._lines = LineFile(config.path, config.max_bytes)
+
+    def start(self) -> None:
+        try:
+            self._lines.check()
+        except OSError as error:
+            raise StartError(f"export {self.name}: cannot write {self._path}: {error.strerror}") from error
+        super().start()
+
+    async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
+        request = self._assemble(traces)
+        started_ns = self._clock()
+        try:
+            line = await asyncio.to_thread(json_line, request)
+        except DecodeError:  # our scan is more patient than the official parser, in how deep values may nest for one
+            return Refused("not to be written as JSON", divisible=True)
+        if len(line) > self._lines.max_line_bytes:
+            return Refused("larger than half of the file's limit", divisible=True)
+        failures = 0
+        while True:
+            try:
+                await asyncio.to_thread(self._lines.append, line)
+            except OSError as error:
+                self._failed(f"cannot write the file, {errno.errorcode.get(error.errno or 0, 'unknown error')}")
+                await self._pause(self._backoff.delay_ns(failures))
+                failures += 1
+            else:
+                self._observe_latency((self._clock() - started_ns) / 1e9)
+                self._succeeded()
+                return Accepted()
+
+
+class LineFile:
+    """Whole lines into a file and its predecessor. Blocking; not for two threads at once.
+
+    It is opened for each append, a few times a second: so it may be moved or removed at any time, and nothing is held
+    in between. Every method may raise OSError; then nothing of the line is left in the file, as far as the disk
+    allows.
+    """
+
+    def __init__(self, path: str, max_bytes: int) -> None:
+        self.max_line_bytes = max_bytes // 2
+        self._path = path
+        self._predecessor = f"{path}.1"
+
+    def check(self) -> None:
+        """Make sure that the file can be written: it is there afterwards. Removes a predecessor that is too large."""
+        os.close(self._open())
+        with suppress(FileNotFoundError):
+            if os.stat(self._predecessor).st_size > self.max_line_bytes:
+                os.unlink(self._predecessor)
+
+    def append(self, line: bytes) -> None:
+        """`line` ends with a line break and is no longer than `max_line_bytes`."""
+        fd = self._open()
+        try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a crash has torn the last line; it must not take this one with it
+            if size + len(line) > self.max_line_bytes:
+                line = line.removeprefix(b"\n")
+                if 0 < size <= self.max_line_bytes:
+                    os.replace(self._path, self._predecessor)
+                elif size:
+                    os.unlink(self._path)
+                os.close(fd)
+                fd = -1
+                fd = self._open()
+                size = 0
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(fd, size)
+                raise
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _open(self) -> int:
+        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file")
+        return fd
+
+
+def json_line(request: bytes) -> bytes:
+    """One line of OTLP/JSON: the Protobuf JSON mapping, but enumerations as integers and ids as hex. Raises
+    DecodeError."""
+    message = ExportTraceServiceRequest.FromString(request)
+    # As a dictionary, for the official mapping writes every bytes field as base64, ids too.
+    tree = MessageToDict(message, use_integers_for_enums=True)
+    for resource_spans in tree.get("resourceSpans", ()):
+        for scope_spans in resource_spans.get("scopeSpans", ()):
+            for span in scope_spans.get("spans", ()):
+                for holder in (span, *span.get("links", ())):
+                    for key in _IDS:
+                        if key in holder:
+                            holder[key] = base64.b64decode(holder[key]).hex()
+    return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,145 @@
+"""Kept traces out over OTLP/gRPC.
+
+A batch becomes one request, assembled once and sent as it is, again and again until the back end has given a final
+answer. What an answer means is said in `retry`. RetryInfo silences the whole destination, not only the batch that met
+it. Each try that may have reached the back end may have been stored there although no answer came, so duplicates are
+possible, as OTLP has it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from sampler_proxy import __version__
+from sampler_proxy.config import GrpcExport
+from sampler_proxy.errors import StartError
+from sampler_proxy.export.exporter import Accepted, Exporter, Refused
+from sampler_proxy.export.queue import KeptTrace, Queue
+from sampler_proxy.export.retry import Backoff, Verdict, retry_after_ns, verdict
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+DEFAULT_PORT = 4317
+
+_OPTIONS = (
+    ("grpc.primary_user_agent", f"sampler-proxy/{__version__}"),
+    ("grpc.enable_retries", 0),  # ours are counted, and know RetryInfo
+    # A connection of its own: one destination's reconnect backoff does not hold up another to the same address.
+    ("grpc.use_local_subchannel_pool", 1),
+    # gRPC's own backoff would grow to two minutes, and our tries fail at once while it lasts.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # which is how long connecting may take
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # Not for the pings (Go servers punish those that come more often than every five minutes), but because keepalive
+    # makes gRPC set TCP_USER_TIMEOUT to this timeout: a peer that vanished is given up after that, not after the
+    # kernel's quarter hour.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+class GrpcExporter(Exporter):
+    """`assemble` makes one request of several traces; `observe_latency` hears how many seconds each success took."""
+
+    def __init__(
+        self,
+        config: GrpcExport,
+        assemble: Callable[[Sequence[KeptTrace]], bytes],
+        *,
+        clock: Callable[[], int],
+        random: Callable[[], float],
+        observe_latency: Callable[[float], object],
+    ) -> None:
+        queue = Queue(
+            max_bytes=config.queue.max_bytes,
+            batch_bytes=config.batch.max_bytes,
+            max_wait_ns=config.batch.max_wait_ns,
+            clock=clock,
+        )
+        backoff = Backoff(config.retry.initial_ns, config.retry.max_ns, random)
+        super().__init__(config.name, queue, concurrency=config.concurrency, backoff=backoff, clock=clock)
+        self._assemble = assemble
+        self._observe_latency = observe_latency
+        self._endpoint = config.endpoint
+        self._timeout = config.timeout_ns / 1e9
+        self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
+        self._metadata = grpc.aio.Metadata(*((key.lower(), value) for key, value in config.headers.items()))
+        self._channel: grpc.aio.Channel | None = None
+
+    def start(self) -> None:
+        target, secure = _target(self._endpoint)
+        if secure:
+            try:
+                credentials = grpc.ssl_channel_credentials(_system_roots())
+            except OSError as error:
+                raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
+            self._channel = grpc.aio.secure_channel(
+                target, credentials, options=_OPTIONS, compression=self._compression
+            )
+        else:
+            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS, compression=self._compression)
+        self._export = self._channel.unary_unary(EXPORT)  # bytes in, bytes out
+        super().start()
+
+    async def stop(self) -> int:
+        lost = await super().stop()
+        if self._channel is not None:
+            await self._channel.close()
+        return lost
+
+    async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
+        request = self._assemble(traces)
+        failures = 0
+        while True:
+            await self._unthrottled()
+            started_ns = self._clock()
+            try:
+                response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                code = error.code()
+                delay_ns = retry_after_ns(error.trailing_metadata())
+            else:
+                self._observe_latency((self._clock() - started_ns) / 1e9)
+                self._succeeded()
+                return Accepted(_rejected_spans(response))
+            what = verdict(code, delay_ns)
+            if what is not Verdict.RETRY:
+                return Refused(code.name, divisible=what is Verdict.SPLIT)
+            self._failed(code.name)
+            if delay_ns:
+                self._throttle(delay_ns)
+            if failures or not delay_ns:
+                await self._pause(self._backoff.delay_ns(failures))
+            failures += 1
+
+
+def _rejected_spans(response: bytes) -> int:
+    """Of a partial success, whose message stays unread: it may quote attribute values. The status was OK, so whatever
+    cannot be read says nothing against it."""
+    try:
+        return ExportTraceServiceResponse.FromString(response).partial_success.rejected_spans
+    except DecodeError:
+        return 0
+
+
+def _target(endpoint: str) -> tuple[str, bool]:
+    """`http[s]://host[:port]` -> what gRPC dials, and whether by TLS."""
+    url = urlsplit(endpoint)
+    host = url.hostname or ""
+    return f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORT}", url.scheme == "https"
+
+
+def _system_roots() -> bytes | None:
+    """The certificates that the system, or SSL_CERT_FILE, trusts. gRPC by itself takes a list that came with it, where
+    no company's own authority is in; that one remains for a system without any (None)."""
+    path = ssl.get_default_verify_paths().cafile
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,210 @@
+"""The queue in front of one destination: bounded in bytes, cut into batches, and every span in it accounted for.
+
+The ledger, at every instant that is looked at under the pipeline's lock on the loop's thread:
+
+    routed = exported + queued + rejected + lost
+
+No I/O, no lock, no task. Two sides use it. The *offering* side is the pipeline: `offer` is called from any thread, but
+never from two at once (the pipeline's lock is held). Everything else, `counters` included, belongs to the thread of
+the event loop. Each number below is written by one side only, so neither waits for the other; what both change (bytes
+held, spans queued) is a difference of two such numbers. `abandon`, at the very end, wants the offering side at rest.
+
+A trace counts as queued, and its bytes as held, until it is settled: exported, rejected or lost. Whoever has taken a
+batch settles each of its traces exactly once and then drops them, for they hold native memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class KeptTrace(Protocol):
+    """A trace on its way out. Immutable; several destinations may share it."""
+
+    @property
+    def trace_id(self) -> bytes: ...
+    @property
+    def spans(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """The bytes of memory that it holds."""
+
+
+class Counters(NamedTuple):
+    routed_spans: int
+    exported_spans: int
+    queued_spans: int  # with what is in flight
+    rejected_spans: int
+    lost_spans: Mapping[str, int]  # by reason
+    queued_bytes: int
+
+
+def _nothing() -> None:
+    pass
+
+
+class Queue:
+    """A batch is ready when `batch_bytes` are waiting or the oldest trace has waited `max_wait_ns`.
+
+    `clock` tells monotonic nanoseconds. Two hooks, both to be set before the first offer and both cheap and without
+    exceptions: `wake` is called by `offer`, on its thread, when a wait that `wait_ns` answered has become wrong: at
+    most once per answer. `on_room` is called on the loop's thread when a settled batch made room for a trace that
+    `offer` had refused.
+    """
+
+    def __init__(self, *, max_bytes: int, batch_bytes: int, max_wait_ns: int, clock: Callable[[], int]) -> None:
+        self.max_bytes = max_bytes
+        self.wake: Callable[[], object] = _nothing
+        self.on_room: Callable[[], object] = _nothing
+        self._batch_bytes = min(batch_bytes, max_bytes)
+        self._max_wait_ns = max_wait_ns
+        self._clock = clock
+        self._traces: deque[KeptTrace] = deque()
+        self._since: deque[int] = deque()  # when each of them came
+        # Written by the offering side:
+        self._routed_traces = 0
+        self._routed_spans = 0
+        self._routed_bytes = 0
+        # Written by the loop:
+        self._taken_bytes = 0
+        self._settled_traces = 0
+        self._settled_spans = 0
+        self._settled_bytes = 0
+        self._exported_spans = 0
+        self._rejected_spans = 0
+        self._lost_spans: dict[str, int] = {}
+        self._flushing = False
+        self._closed: str | None = None
+        # Notes from one side to the other. Whoever writes one looks again at what it depends on afterwards, so none
+        # goes unseen.
+        self._wake_at_bytes: int | None = None  # None: nobody waits
+        self._refused_bytes: int | None = None  # the smallest trace refused since there was room
+
+    # The offering side.
+
+    def offer(self, trace: KeptTrace) -> bool:
+        """Take `trace`, or refuse it for want of room. A trace larger than the whole queue is taken when the queue is
+        empty.
+
+        After `abandon` there is no want of room: a trace is taken, and lost at once.
+        """
+        nbytes = trace.nbytes
+        if not self._fits(nbytes):
+            self._refused_bytes = min(nbytes, self._refused_bytes or nbytes)
+            if not self._fits(nbytes):
+                return False
+        self._routed_traces += 1
+        self._routed_spans += trace.spans
+        self._routed_bytes += nbytes
+        if self._closed is not None:
+            self._lose(self._settle([trace]), self._closed)
+            return True
+        self._since.append(self._clock())  # first, for whoever sees the trace looks for its time
+        self._traces.append(trace)
+        wake_at = self._wake_at_bytes
+        if wake_at is not None and self._routed_bytes - self._taken_bytes >= wake_at:
+            self._wake_at_bytes = None
+            self.wake()
+        return True
+
+    def _fits(self, nbytes: int) -> bool:
+        held = self._routed_bytes - self._settled_bytes
+        return held <= 0 or held + nbytes <= self.max_bytes
+
+    # The loop's side.
+
+    def wait_ns(self, now_ns: int) -> int | None:
+        """How long until a batch is ready if nothing more is offered: 0 is now, None is never. `wake` says when it got
+        shorter."""
+        self._wake_at_bytes = self._batch_bytes if self._traces else 0
+        if not self._traces:
+            return None
+        ready_ns = self._since[0] + self._max_wait_ns
+        full = self._routed_bytes - self._taken_bytes >= self._batch_bytes
+        if full or self._flushing or ready_ns <= now_ns:
+            self._wake_at_bytes = None
+            return 0
+        return ready_ns - now_ns
+
+    def take(self) -> list[KeptTrace]:
+        """The oldest traces, as many as `batch_bytes` hold, whether ready or not; at least one, unless none waits."""
+        batch: list[KeptTrace] = []
+        room = self._batch_bytes
+        while self._traces:
+            nbytes = self._traces[0].nbytes
+            room -= nbytes
+            if batch and room < 0:
+                break
+            batch.append(self._traces.popleft())
+            self._since.popleft()
+            self._taken_bytes += nbytes
+        return batch
+
+    def flush(self) -> None:
+        """From now on whatever waits is ready."""
+        self._flushing = True
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits and nothing is in flight."""
+        return self._settled_traces >= self._routed_traces
+
+    def exported(self, traces: Sequence[KeptTrace], rejected_spans: int = 0) -> None:
+        """The destination has taken `traces`, save `rejected_spans` of their spans (any number that it cares to
+        name)."""
+        spans = self._settle(traces)
+        rejected = min(max(rejected_spans, 0), spans)
+        self._exported_spans += spans - rejected
+        self._rejected_spans += rejected
+        self._tell_room()
+
+    def rejected(self, traces: Sequence[KeptTrace]) -> None:
+        """The destination has refused `traces` for good."""
+        self._rejected_spans += self._settle(traces)
+        self._tell_room()
+
+    def lost(self, traces: Sequence[KeptTrace], reason: str) -> None:
+        """`traces` are given up without a final answer."""
+        self._lose(self._settle(traces), reason)
+        self._tell_room()
+
+    def abandon(self, reason: str) -> None:
+        """Lose whatever is not settled, in flight or not, and whatever is offered from now on. Settle nothing
+        afterwards."""
+        self._closed = reason
+        self._traces.clear()
+        self._since.clear()
+        self._lose(self._routed_spans - self._settled_spans, reason)
+        self._taken_bytes = self._settled_bytes = self._routed_bytes
+        self._settled_spans = self._routed_spans
+        self._settled_traces = self._routed_traces
+        self._tell_room()
+
+    def counters(self) -> Counters:
+        return Counters(
+            routed_spans=self._routed_spans,
+            exported_spans=self._exported_spans,
+            queued_spans=self._routed_spans - self._settled_spans,
+            rejected_spans=self._rejected_spans,
+            lost_spans=dict(self._lost_spans),
+            queued_bytes=self._routed_bytes - self._settled_bytes,
+        )
+
+    def _settle(self, traces: Sequence[KeptTrace]) -> int:
+        spans = sum(trace.spans for trace in traces)
+        self._settled_traces += len(traces)
+        self._settled_spans += spans
+        self._settled_bytes += sum(trace.nbytes for trace in traces)
+        return spans
+
+    def _lose(self, spans: int, reason: str) -> None:
+        if spans:
+            self._lost_spans[reason] = self._lost_spans.get(reason, 0) + spans
+
+    def _tell_room(self) -> None:
+        refused = self._refused_bytes
+        if refused is not None and self._fits(refused):
+            self._refused_bytes = None
+            self.on_room()

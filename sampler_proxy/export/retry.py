@@ -1,0 +1,82 @@
+"""What a refusal means and how long to wait: OTLP's table of statuses, RetryInfo, and backoff with full jitter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+MAX_RETRY_AFTER_NS = 300 * 10**9
+"""The longest RetryInfo that is believed: a back end that names a longer one is asked again after this."""
+
+
+class Verdict(Enum):
+    RETRY = "retry"  # the same bytes, later
+    SPLIT = "split"  # something in these bytes is not wanted: look for it
+    DROP = "drop"  # nothing like it is wanted
+
+
+_RETRYABLE = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+_ABOUT_THE_BYTES = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # without RetryInfo: larger than the server's limit
+        grpc.StatusCode.INTERNAL,  # what gRPC's own servers (Go, Python) answer to a message that they cannot parse
+    }
+)
+
+
+def verdict(code: grpc.StatusCode, retry_after_ns: int | None) -> Verdict:
+    """What to do about `code`, with the RetryInfo that came with it (None: none came)."""
+    if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_ns is not None):
+        return Verdict.RETRY
+    return Verdict.SPLIT if code in _ABOUT_THE_BYTES else Verdict.DROP
+
+
+def retry_after_ns(trailers: Iterable[tuple[str, str | bytes]] | None) -> int | None:
+    """The delay of the RetryInfo in `trailers`, from 0 to MAX_RETRY_AFTER_NS; None where there is none that can be
+    read."""
+    for key, value in trailers or ():
+        info = RetryInfo()
+        try:
+            if key == "grpc-status-details-bin" and isinstance(value, bytes):
+                if not any(detail.Unpack(info) for detail in Status.FromString(value).details):
+                    continue
+            elif key == "google.rpc.retryinfo-bin" and isinstance(value, bytes):
+                info.ParseFromString(value)
+            else:
+                continue
+        except DecodeError:
+            continue
+        delay_ns: int = info.retry_delay.seconds * 10**9 + info.retry_delay.nanos
+        return min(max(delay_ns, 0), MAX_RETRY_AFTER_NS)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Full jitter: before try n + 1, anything from nothing to `initial_ns` · 2ⁿ, at most `max_ns`. `random` gives [0,
+    1)."""
+
+    initial_ns: int
+    max_ns: int
+    random: Callable[[], float]
+
+    def delay_ns(self, failures: int) -> int:
+        """`failures`: how many tries have failed before the one that just did."""
+        return int(self.random() * min(self.max_ns, self.initial_ns << min(failures, 62)))

@@ -1,0 +1,59 @@
+"""What a refused call is answered with: status code, message, trailers. The same for every gRPC engine.
+
+A retryable refusal carries RetryInfo in two trailers, since clients differ in which they read:
+`grpc-status-details-bin` (google.rpc.Status, what the OTLP specification asks for; Go, Java) and
+`google.rpc.retryinfo-bin` (the only one that the Python SDK reads). A refusal without RetryInfo must not be retried, so
+a code that clients retry only with it (RESOURCE_EXHAUSTED) gets none.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from sampler_proxy.errors import RequestError
+
+RETRY_AFTER_MAX_NS = 2_000_000_000
+"""Python's exporter has 10 s in all and gives up rather than wait past them: a longer pause would lose what it should save."""
+
+
+class Refusal(NamedTuple):
+    """`code` is the number of a `grpc.StatusCode`, never OK."""
+
+    code: int
+    message: str
+    trailers: tuple[tuple[str, bytes], ...] = ()
+
+
+def refusal(error: RequestError) -> Refusal:
+    return _refusal(error.grpc_status, str(error), error.retry_after_ns)
+
+
+@lru_cache(maxsize=64)  # under overload the same few refusals go out thousands of times a second
+def _refusal(code: int, message: str, retry_after_ns: int | None) -> Refusal:
+    if retry_after_ns is None:
+        return Refusal(code, message)
+    seconds, nanos = divmod(min(retry_after_ns, RETRY_AFTER_MAX_NS), 1_000_000_000)
+    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=seconds, nanos=nanos))
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=code, message=message, details=[detail])
+    return Refusal(
+        code,
+        message,
+        (
+            ("grpc-status-details-bin", status.SerializeToString()),
+            ("google.rpc.retryinfo-bin", info.SerializeToString()),
+        ),
+    )
+
+
+# The codes follow gRPC's own table (grpc/doc/statuscodes.md), "Request cardinality violation" among it.
+UNKNOWN_METHOD = Refusal(12, "no such method")
+NO_MESSAGE = Refusal(12, "a unary call has exactly one message")
+INTERNAL = Refusal(13, "internal error")
+TOO_MANY_CALLS = _refusal(14, "too many calls at once", 1_000_000_000)
+STALLED = _refusal(14, "the request's message did not arrive in time", None)

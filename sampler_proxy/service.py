@@ -1,0 +1,202 @@
+"""The composition root: builds every part, starts them in order, keeps time, and takes them down again without losing a span.
+
+Two threads matter. The gRPC engine has one, on which requests are scanned and filed; everything else (exporters, admin port, the
+timer that decides what is due) lives on the event loop's. Only this module knows them all; none of them knows another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+import uvloop
+
+from sampler_proxy import __version__, metrics
+from sampler_proxy._wire import Plan
+from sampler_proxy.admin import Admin, Readiness
+from sampler_proxy.check import Loaded
+from sampler_proxy.config import FileExport, GrpcExport
+from sampler_proxy.export.exporter import Exporter
+from sampler_proxy.export.file import FileExporter
+from sampler_proxy.export.otlp_grpc import GrpcExporter
+from sampler_proxy.pipeline import Pipeline
+from sampler_proxy.receive import engine as grpc_engine
+from sampler_proxy.stamp import assemble
+
+TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+TICK_S = 0.05
+"""How late a decision may be, at most, beside the wait that is configured."""
+
+SUMMARY_S = 5.0
+
+SWITCH_INTERVAL_S = 0.0005
+"""Two busy threads hand over the GIL this often. By default it is 5 ms, which a request would wait for every tick that it meets."""
+
+log = structlog.get_logger()
+
+
+def run(loaded: Loaded, summary: bool) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code. Raises StartError where something cannot be started.
+
+    `summary`: log a line every few seconds, for somebody who looks at a terminal.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    return uvloop.run(Service(loaded, summary).run())
+
+
+class Service:
+    def __init__(self, loaded: Loaded, summary: bool) -> None:
+        config = self._config = loaded.config
+        self._summary = summary
+        self._status: Readiness = Readiness("starting")
+        self._stopping = asyncio.Event()
+        self._latencies = {
+            export.name: metrics.HistogramData(metrics.EXPORT_LATENCY_SECONDS) for export in config.export
+        }
+        self._exporters = [self._exporter(export) for export in config.export]
+        self._pipeline = Pipeline(
+            rules=(
+                [rule.name for rule in config.rules],
+                [rule.keep for rule in config.rules],
+                Plan(loaded.compiled.conditions, loaded.compiled.filters),
+                loaded.compiled.trace_conditions,
+                loaded.compiled.programs,
+            ),
+            destinations=[exporter.queue for exporter in self._exporters],
+            max_bytes=config.buffer.max_bytes,
+            max_trace_bytes=config.buffer.max_trace_bytes,
+            wait_ns=config.buffer.decision_wait_ns,
+            wait_after_root_ns=config.buffer.decision_wait_after_root_ns,
+            decision_memory_bytes=config.buffer.decision_memory_bytes,
+            stamp_decision=config.stamp.decision,
+            stamp_adjusted_count=config.stamp.adjusted_count,
+            seed=secrets.randbits(64),
+        )
+        accept, clock = self._pipeline.entrance("grpc").accept, time.monotonic_ns
+        self._engine = grpc_engine.create(
+            {TRACE_EXPORT: lambda request: accept(request, clock())},
+            str(config.receive.grpc.endpoint),
+            config.receive.max_request_bytes,
+            partial(self._pipeline.count_refused, "grpc"),
+        )
+        self._admin = Admin(config.admin.endpoint, metrics.new_registry(self.snapshot), lambda: self._status)
+
+    def _exporter(self, config: GrpcExport | FileExport) -> Exporter:
+        build: Callable[..., Exporter] = GrpcExporter if isinstance(config, GrpcExport) else FileExporter
+        return build(
+            config,
+            assemble,
+            clock=time.monotonic_ns,
+            random=random.random,
+            observe_latency=self._latencies[config.name].observe,
+        )
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        deadline_ns: int | None = None
+        admin_address = await self._admin.start()
+        try:
+            for exporter in self._exporters:
+                exporter.start()
+            port = self._engine.start()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: restart to apply a changed configuration")
+            # What exists by now stays; the cyclic collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
+            self._status = Readiness("ready")
+            log.info(
+                "ready",
+                grpc=f"{self._config.receive.grpc.endpoint.host}:{port}",
+                admin=f"{admin_address[0]}:{admin_address[1]}",
+                export=[exporter.name for exporter in self._exporters],
+                version=__version__,
+            )
+            await self._keep_time()
+            deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
+            await self._drain(deadline_ns)
+            return 0
+        finally:
+            if deadline_ns is None:
+                await asyncio.to_thread(self._engine.stop)
+            for exporter in self._exporters:
+                await exporter.stop()
+            self._pipeline.tick(time.monotonic_ns())
+            await self._admin.stop()
+
+    async def _keep_time(self) -> None:
+        """Decide what is due, until it is time to stop."""
+        next_summary = time.monotonic() + SUMMARY_S
+        while not self._stopping.is_set():
+            while self._pipeline.tick(time.monotonic_ns()):
+                await asyncio.sleep(0)
+            if self._summary and time.monotonic() >= next_summary:
+                next_summary += SUMMARY_S
+                self._log_summary()
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
+
+    async def _drain(self, deadline_ns: int) -> None:
+        """Take nothing more, decide everything, and send it, as far as the time reaches."""
+        self._status = Readiness("draining")
+        log.info("stopping: no new requests, deciding and sending what is buffered")
+        loop = asyncio.get_running_loop()
+        hurry = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, hurry.set)
+        left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+        await asyncio.to_thread(self._engine.drain, left_s / 2)
+        self._pipeline.close()
+        while time.monotonic_ns() < deadline_ns and not hurry.is_set():
+            more = self._pipeline.drain(time.monotonic_ns())
+            slice_ns = min(deadline_ns, time.monotonic_ns() + (0 if more else int(TICK_S * 1e9)))
+            empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
+            if not more and all(empty):
+                break
+
+    def _log_summary(self) -> None:
+        values = self.snapshot()
+
+        def total(metric: metrics.Metric) -> int:
+            return int(sum(value for value in values[metric].values() if isinstance(value, int | float)))
+
+        received, kept, buffered = (
+            total(metric) for metric in (metrics.SPANS_RECEIVED, metrics.SPANS_KEPT, metrics.BUFFER_SPANS)
+        )
+        traces = total(metrics.TRACES_DECIDED)
+        log.info(
+            f"{received} spans received, {kept} kept, {total(metrics.SPANS_SAMPLED_OUT)} sampled out, "
+            f"{buffered} waiting; {traces} traces decided"
+        )
+
+    def snapshot(self) -> metrics.Snapshot:
+        """All values at one instant. On the loop's thread, which the exporters count on; the lock holds the rest still."""
+        values: dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]
+        with self._pipeline.lock:
+            values = self._pipeline.snapshot(time.monotonic_ns())
+            counters = [(exporter, exporter.queue.counters()) for exporter in self._exporters]
+        values[metrics.SPANS_ROUTED] = {(exporter.name,): c.routed_spans for exporter, c in counters}
+        values[metrics.SPANS_EXPORTED] = {(exporter.name,): c.exported_spans for exporter, c in counters}
+        values[metrics.QUEUE_SPANS] = {(exporter.name,): c.queued_spans for exporter, c in counters}
+        values[metrics.SPANS_REJECTED] = {(exporter.name,): c.rejected_spans for exporter, c in counters}
+        values[metrics.SPANS_LOST] = {
+            (exporter.name, reason): spans for exporter, c in counters for reason, spans in c.lost_spans.items()
+        }
+        values[metrics.QUEUE_BYTES] = {(exporter.name,): c.queued_bytes for exporter, c in counters}
+        values[metrics.QUEUE_MAX_BYTES] = {(exporter.name,): exporter.queue.max_bytes for exporter, _ in counters}
+        values[metrics.EXPORT_LATENCY_SECONDS] = {(name,): data.value() for name, data in self._latencies.items()}
+        values[metrics.BUILD_INFO] = {(__version__, self._engine.name): 1}
+        return values

@@ -1,0 +1,337 @@
+"""What the parser calls for each rule of `grammar.lark`: builds the tree from below, checks types, folds constants.
+
+Types are those of TraceQL: numbers, durations and decimals compare with each other; nothing else crosses types; the
+type of an attribute is known only on a span. What could never hold is refused, with what to write instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import lark
+import re2
+
+from ..conditions import Op
+from ..errors import TraceQLError
+from . import literals
+from .ast import (
+    NUMERIC,
+    Aggregate,
+    Arithmetic,
+    Attribute,
+    Comparison,
+    Field,
+    Filter,
+    Intrinsic,
+    Literal,
+    Logical,
+    Name,
+    Negative,
+    Not,
+    Pipeline,
+    Regex,
+    Scope,
+    Spanset,
+    SpansetLogical,
+    Structural,
+    Type,
+)
+
+_OPS = {"=": Op.EQ, "!=": Op.NE, "<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "=~": Op.MATCH, "!~": Op.NOT_MATCH}
+_EQUALITY = (Op.EQ, Op.NE)
+_MATCHING = (Op.MATCH, Op.NOT_MATCH)
+_FLIPPED = {Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op.LT, Op.GE: Op.LE}
+_FOLD: dict[Op, Any] = {
+    Op.EQ: operator.eq,
+    Op.NE: operator.ne,
+    Op.LT: operator.lt,
+    Op.LE: operator.le,
+    Op.GT: operator.gt,
+    Op.GE: operator.ge,
+}
+
+_WORDS: dict[str, tuple[Type, bool | int | None]] = {
+    "true": (Type.BOOL, True),
+    "false": (Type.BOOL, False),
+    "nil": (Type.NIL, None),
+    "minInt": (Type.INT, literals.MIN_INT),
+    "maxInt": (Type.INT, literals.MAX_INT),
+    "unset": (Type.STATUS, 0),
+    "ok": (Type.STATUS, 1),
+    "error": (Type.STATUS, 2),
+    "unspecified": (Type.KIND, 0),
+    "internal": (Type.KIND, 1),
+    "server": (Type.KIND, 2),
+    "client": (Type.KIND, 3),
+    "producer": (Type.KIND, 4),
+    "consumer": (Type.KIND, 5),
+}
+_UNSCOPED = {
+    "name": Name.NAME,
+    "status": Name.STATUS,
+    "statusMessage": Name.STATUS_MESSAGE,
+    "kind": Name.KIND,
+    "duration": Name.DURATION,
+    "rootName": Name.ROOT_NAME,
+    "rootServiceName": Name.ROOT_SERVICE,
+    "traceDuration": Name.TRACE_DURATION,
+}
+_SCOPED = {name.value: name for name in Name}
+_UNSUPPORTED = {"parent", "childCount", "span:childCount", "nestedSetLeft", "nestedSetRight", "nestedSetParent"}
+
+_HOW_TO_WRITE = {
+    Type.BOOL: "write true or false",
+    Type.INT: "write a number",
+    Type.FLOAT: "write a number",
+    Type.DURATION: "write a duration such as 100ms or 1h30m",
+    Type.STRING: "write a string in double quotes",
+    Type.STATUS: "write error, ok or unset, without quotes",
+    Type.KIND: "write server, client, producer, consumer, internal or unspecified, without quotes",
+}
+
+_SCOPE = re.compile(r"[a-z]*\.")
+_QUOTED_PART = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
+_SPACES = re.compile(r"[ \t\r\n]+")
+
+
+def at(token: lark.Token) -> int:
+    assert token.start_pos is not None
+    return token.start_pos
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name."""
+    match = difflib.get_close_matches(word, known, 1, 0.7) if len(word) <= 64 else []
+    return f": did you mean {match[0]}?" if match else ""
+
+
+class Builder(lark.Transformer[lark.Token, Spanset]):
+    """One method for each rule of the grammar, called with its parts (in a chain: operand, token, operand, ...)."""
+
+    def attribute(self, parts: list[lark.Token]) -> Attribute:
+        token = parts[0]
+        scope = _SCOPE.match(token)
+        assert scope is not None
+        if scope[0] == "parent.":
+            raise TraceQLError(
+                "attributes of the parent are not supported: relate spans by { ... } > { ... }", at(token)
+            )
+        key = _QUOTED_PART.sub(lambda part: _ESCAPED.sub(r"\1", part[1]), token[scope.end() :])
+        if not key:
+            raise TraceQLError("this key is empty", at(token) + scope.end())
+        return Attribute(at(token), Scope(scope[0]), key.encode())
+
+    def scoped(self, parts: list[lark.Token]) -> Intrinsic:
+        word = _SPACES.sub("", parts[0])
+        if word in _SCOPED:
+            return Intrinsic(at(parts[0]), _SCOPED[word])
+        if word in _UNSUPPORTED:
+            raise TraceQLError(f"{word} is not supported", at(parts[0]))
+        raise TraceQLError(f"unknown intrinsic {literals.shorten(word)}{nearest(word, _SCOPED)}", at(parts[0]))
+
+    def word(self, parts: list[lark.Token]) -> Literal | Intrinsic:
+        word, start = str(parts[0]), at(parts[0])
+        if word in _WORDS:
+            return Literal(start, *_WORDS[word])
+        if word in _UNSCOPED:
+            return Intrinsic(start, _UNSCOPED[word])
+        if word in _UNSUPPORTED:
+            raise TraceQLError(f"{word} is not supported", start)
+        hint = (
+            nearest(word, (*_UNSCOPED, *_WORDS)) or ": attributes are written with a scope or a dot, as in span.x or .x"
+        )
+        raise TraceQLError(f"unknown word {literals.shorten(word)}{hint}", start)
+
+    def number(self, parts: list[lark.Token]) -> Literal:
+        return literals.number(str(parts[0]), at(parts[0]))
+
+    def string(self, parts: list[lark.Token]) -> Literal:
+        return Literal(at(parts[0]), Type.STRING, literals.quoted(str(parts[0]), at(parts[0])))
+
+    def power(self, parts: list[Any]) -> Field:
+        result: Field = parts[-1]
+        for operand in reversed(parts[:-1:2]):
+            result = _arithmetic("^", operand, result)
+        return result
+
+    tail = power
+
+    def sum(self, parts: list[Any]) -> Field:
+        result: Field = parts[0]
+        for op, operand in zip(parts[1::2], parts[2::2], strict=True):
+            result = _arithmetic(str(op), result, operand)
+        return result
+
+    term = sum
+
+    def negation(self, parts: list[Any]) -> Field:
+        operand: Field = parts[1]
+        _require_number(operand)
+        return literals.negate(operand) if isinstance(operand, Literal) else Negative(operand.start, operand)
+
+    def inversion(self, parts: list[Any]) -> Field:
+        operand: Field = parts[1]
+        _require_condition(operand, "! stands before a condition")
+        return _inverse(operand)
+
+    def comparison(self, parts: list[Any]) -> Field:
+        result: Field = parts[0]
+        for op, operand in zip(parts[1::2], parts[2::2], strict=True):
+            result = _compare(result, op, operand)
+        return result
+
+    def logical(self, parts: list[Any]) -> Field:
+        if len(parts) == 1:
+            return parts[0]  # type: ignore[no-any-return]
+        for operand in parts[::2]:
+            _require_condition(operand, "&& and || join conditions")
+        return _chain(parts, Logical)  # type: ignore[no-any-return]
+
+    def filter(self, parts: list[Any]) -> Filter:
+        brace, condition = parts
+        if condition is None:
+            condition = Literal(at(brace), Type.BOOL, True)
+        _require_condition(condition, "braces hold a condition")
+        return Filter(at(brace), condition)
+
+    def structural(self, parts: list[Any]) -> Spanset:
+        result: Spanset = parts[0]
+        for op, operand in zip(parts[1::2], parts[2::2], strict=True):
+            result = Structural(result.start, str(op), result, operand)
+        return result
+
+    def spansets(self, parts: list[Any]) -> Spanset:
+        return parts[0] if len(parts) == 1 else _chain(parts, SpansetLogical)  # type: ignore[no-any-return]
+
+    def aggregate_filter(self, parts: list[Any]) -> Aggregate:
+        function, argument, op, value = parts
+        if function == "count":
+            if argument is not None:
+                raise TraceQLError(
+                    "count() counts spans: put what they must be into the braces before it", argument.start
+                )
+        elif argument is None:
+            raise TraceQLError(f"{function}() of what? write {function}(duration) or {function}(span.x)", at(function))
+        else:
+            _require_number(argument)
+            if isinstance(argument, Literal):
+                raise TraceQLError(
+                    f"{function} of a constant: write {function}(duration) or {function}(span.x)", argument.start
+                )
+        if not isinstance(value, Literal) or value.type not in NUMERIC:
+            raise TraceQLError("an aggregate is compared with a number or a duration", value.start)
+        return Aggregate(at(function), str(function), argument, _OPS[op], value)
+
+    def pipeline(self, parts: list[Any]) -> Spanset:
+        return parts[0] if len(parts) == 1 else Pipeline(parts[0].start, tuple(parts))
+
+    def start(self, parts: list[Any]) -> Spanset:
+        return parts[0]  # type: ignore[no-any-return]
+
+
+def _require_number(field: Field) -> None:
+    if field.type not in NUMERIC and field.type is not Type.ANY:
+        raise TraceQLError(f"a number is needed here, and this is {field.type.value}", field.start)
+
+
+def _require_condition(field: Field, why: str) -> None:
+    if field.type not in (Type.BOOL, Type.ANY):
+        raise TraceQLError(
+            f"{why}, and this is {field.type.value}: write a comparison, such as duration > 1s", field.start
+        )
+
+
+def _chain(parts: list[Any], node: Any) -> Any:
+    """`a && b && c || d` -> or(and(a, b, c), d): from left to right, equal operators in one node."""
+    start, op, operands = parts[0].start, str(parts[1]), [parts[0]]
+    mixed: int | None = None
+    for token, operand in zip(parts[1::2], parts[2::2], strict=True):
+        if token != op:
+            operands = [node(start, op, tuple(operands), mixed)]
+            op, mixed = str(token), at(token)
+        operands.append(operand)
+    return node(start, op, tuple(operands), mixed)
+
+
+def _arithmetic(op: str, left: Field, right: Field) -> Field:
+    _require_number(left)
+    _require_number(right)
+    if isinstance(left, Literal) and isinstance(right, Literal):
+        return literals.arithmetic(op, left, right)
+    return Arithmetic(left.start, op, left, right)
+
+
+def _inverse(condition: Field) -> Field:
+    if isinstance(condition, Literal):
+        return Literal(condition.start, Type.BOOL, not condition.value)
+    return Not(condition.start, condition)
+
+
+def _compare(left: Field, token: lark.Token, right: Field) -> Field:
+    op, start = _OPS[token], left.start
+    if Type.NIL in (left.type, right.type):
+        return _compare_nil(left, op, token, right)
+    if op in _MATCHING:
+        return _match(left, op, token, right)
+    if isinstance(left, Literal) and not isinstance(right, Literal):
+        left, right, op = right, left, _FLIPPED.get(op, op)
+    _check_types(left, op, token, right)
+    if isinstance(left, Literal) and isinstance(right, Literal):
+        return Literal(start, Type.BOOL, bool(_FOLD[op](left.value, right.value)))
+    if left.type is Type.BOOL and isinstance(right, Literal):
+        return left if right.value == (op is Op.EQ) else _inverse(left)
+    return Comparison(start, op, left, right)
+
+
+def _check_types(left: Field, op: Op, token: lark.Token, right: Field) -> None:
+    types = {left.type, right.type}
+    if Type.ANY in types:
+        for field in (left, right):
+            if field.type in (Type.STATUS, Type.KIND):
+                raise TraceQLError(
+                    f"no attribute is {field.type.value}: write a string in quotes, or compare the intrinsic",
+                    field.start,
+                )
+    elif len(types) == 2 and not types <= NUMERIC:
+        raise TraceQLError(f"this is compared with {left.type.value}: {_HOW_TO_WRITE[left.type]}", right.start)
+    ordered = {Type.BOOL, Type.STATUS, Type.KIND} & types
+    if ordered and op not in _EQUALITY:
+        raise TraceQLError(f"{ordered.pop().value} is compared by = and != only", at(token))
+
+
+def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
+    if op not in _EQUALITY:
+        raise TraceQLError("nil is compared by = and != only", at(token))
+    field = right if left.type is Type.NIL else left
+    if field.type is Type.NIL:  # as in Tempo: nil equals nothing and differs from nothing
+        return Literal(left.start, Type.BOOL, False)
+    if isinstance(field, Intrinsic) and op is Op.EQ:
+        name = field.name.value
+        raise TraceQLError(
+            f"an intrinsic is never nil: leave this out, or write !({name} != nil) where there may be none", field.start
+        )
+    if not isinstance(field, Attribute | Intrinsic):
+        raise TraceQLError("only an attribute can be nil", field.start)
+    return Comparison(left.start, Op.IS_NIL if op is Op.EQ else Op.NOT_NIL, field, None)
+
+
+def _match(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
+    if not (isinstance(right, Literal) and isinstance(right.value, bytes)):
+        raise TraceQLError(f"a regular expression in quotes must stand to the right of {token}", right.start)
+    if left.type not in (Type.STRING, Type.ANY):
+        raise TraceQLError(f"{token} looks at strings, and this is {left.type.value}", left.start)
+    try:
+        regex = Regex.compile(right.value)
+    except re2.error as error:
+        reason = error.args[0]
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise TraceQLError(f"not a regular expression (RE2 syntax): {literals.shorten(text)}", right.start) from None
+    if isinstance(left, Literal):
+        assert isinstance(left.value, bytes)
+        return Literal(left.start, Type.BOOL, regex(left.value) == (op is Op.MATCH))
+    return Comparison(left.start, op, left, Literal(right.start, Type.REGEX, regex))

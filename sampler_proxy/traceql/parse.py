@@ -1,0 +1,248 @@
+"""Text -> syntax tree: `parse` accepts the TraceQL that can select a trace, checked for types, and refuses all else.
+
+The only exception is `errors.TraceQLError`, whose offset is a character of the text (its length where something is
+missing at the end). Time and memory are linear in the text, which may have 64 KiB; there is no recursion here, and the
+tree is at most `MAX_DEPTH` deep. Nothing that Tempo would understand is ignored: what cannot select a trace, or is not
+supported, is refused by name.
+
+The parser is built once and keeps no state between calls: any thread may call.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import NoReturn
+
+import lark
+
+from ..errors import TraceQLError
+from .ast import Expression, Logical, Remark, Spanset, SpansetLogical, walk
+from .build import Builder, at, nearest
+from .literals import shorten
+
+MAX_BYTES = 64 * 1024
+MAX_NESTING = 100  # parentheses and prefix operators round one spot
+MAX_DEPTH = 200  # of the tree: in each parenthesis there may be a logical operator and a comparison
+
+_AGGREGATES = ("count", "min", "max", "avg", "sum")
+_METRICS = {
+    *("rate", "compare", "topk", "bottomk", "count_over_time", "min_over_time", "max_over_time", "avg_over_time"),
+    *("sum_over_time", "quantile_over_time", "histogram_over_time"),
+}
+_OTHER_STAGES = {"by", "select", "coalesce"}
+
+_CLOSERS = {"LPAR": "RPAR", "LBRACE": "RBRACE"}
+_SYMBOLS = {"RPAR": ")", "RBRACE": "}"}
+_OPERAND_ENDS = {"RPAR", "RBRACE", "ATTRIBUTE", "SCOPED", "WORD", "NUMBER", "STRING", "RAW_STRING"}
+_UNION = re.compile(r"&(>>|<<|>|<|~)")
+_ENGLISH = {"and": "&&", "or": "||", "not": "!"}
+
+
+def parse(text: str) -> Expression:
+    """Raises `TraceQLError` and nothing else."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise TraceQLError("half of a surrogate pair is not a character", error.start) from None
+    if size > MAX_BYTES:
+        raise TraceQLError(
+            f"this expression has {size} bytes, and {MAX_BYTES} are allowed: split it into several rules", 0
+        )
+    root = _run(text)
+    for node, depth in walk(root):
+        if depth > MAX_DEPTH:
+            raise TraceQLError("this is nested too deeply: split it into several rules", node.start)
+    return Expression(text, root)
+
+
+def warnings(expression: Expression) -> list[Remark]:
+    """What is allowed but may surprise, in the order of the text."""
+    message = "&& and || have the same precedence, left to right: use parentheses to say which goes first"
+    nodes = (node for node, _ in walk(expression.root) if isinstance(node, Logical | SpansetLogical))
+    return sorted(Remark(node.mixed, message) for node in nodes if node.mixed is not None)
+
+
+@functools.cache
+def _parser() -> lark.Lark:
+    # The basic lexer, like Tempo's: a token is the same everywhere, so that a misplaced one can be named.
+    grammar = Path(__file__).with_name("grammar.lark").read_text(encoding="utf-8")
+    return lark.Lark(grammar, parser="lalr", lexer="basic", transformer=Builder())
+
+
+def _run(text: str) -> Spanset:
+    """Feeds the parser token by token, to bound the nesting and to know where we are when something is wrong."""
+    state = _parser().parse_interactive(text)
+    place = _Place(text)
+    try:
+        for token in state.lexer_thread.lex(state.parser_state):  # type: ignore[no-untyped-call]
+            place.enter(token)
+            state.feed_token(token)
+            place.leave(token)
+        result: Spanset = state.feed_eof()  # type: ignore[no-untyped-call]
+    except lark.UnexpectedCharacters as error:
+        place.refuse_character(error.pos_in_stream or 0)
+    except lark.UnexpectedToken as error:
+        place.refuse_token(error.token)
+    return result
+
+
+class _Place:
+    """Where in the text the parser is, as far as nesting and good messages need to know."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._previous: lark.Token | None = None  # the last token that the parser took
+        # Of each open parenthesis or brace: what will close it, and the base and function round it.
+        self._open: list[tuple[str, int, str | None]] = []
+        self._level = self._base = 0  # nesting here; without the prefix operators right before
+        self._function: str | None = None  # of the aggregate that this stage is
+
+    @property
+    def _in_braces(self) -> bool:
+        return any(closer == "RBRACE" for closer, _, _ in self._open)
+
+    def enter(self, token: lark.Token) -> None:
+        """Before the parser takes the token."""
+        if token.type == "LPAR":
+            self._level += 1
+            if self._previous is not None and self._previous.type == "WORD":
+                self._check_call(self._previous)
+        elif token.type in _SYMBOLS:
+            if not self._open:
+                raise TraceQLError(f"nothing is open that this {token} could close", at(token))
+            if self._open[-1][0] != token.type:
+                raise TraceQLError(f"{_SYMBOLS[self._open[-1][0]]} is missing before this {token}", at(token))
+        elif token.type == "NOT" or (token.type == "MINUS" and not self._after_operand):
+            self._level += 1
+        else:
+            self._level = self._base
+        if self._level > MAX_NESTING:
+            raise TraceQLError(f"this is nested more than {MAX_NESTING} deep: split it into several rules", at(token))
+
+    def leave(self, token: lark.Token) -> None:
+        """The parser has taken it."""
+        if token.type in _CLOSERS:
+            call = self._previous is not None and self._previous.type == "WORD"
+            self._open.append((_CLOSERS[token.type], self._base, self._function))
+            self._base = self._level
+            self._function = self._function if call else None
+        elif token.type in _SYMBOLS:
+            _, self._base, self._function = self._open.pop()
+            self._level = self._base
+        elif token.type == "VBAR":
+            self._function = None
+        self._previous = token
+
+    @property
+    def _after_operand(self) -> bool:
+        return self._previous is not None and self._previous.type in _OPERAND_ENDS
+
+    def _check_call(self, word: lark.Token) -> None:
+        message = f"unknown function {shorten(word)}{nearest(word, _AGGREGATES)}"
+        if word in _METRICS:
+            message = (
+                f"{word}() computes a metric and selects no traces: leave it out, or use count, min, max, avg or sum"
+            )
+        elif word in _OTHER_STAGES:
+            message = f"{word}() is not supported: leave it out"
+        elif word == "with":
+            message = "hints, with(...), are not supported: leave them out"
+        elif word in _AGGREGATES:
+            if self._in_braces:
+                message = f"{word}() stands behind the braces, as in {{ ... }} | {word}(...) > 2"
+            elif self._function is None:
+                self._function = str(word)
+                return
+            else:
+                message = "one aggregate is compared with one number, as in count() > 2"
+        raise TraceQLError(message, at(word))
+
+    def refuse_character(self, offset: int) -> NoReturn:
+        character = self._text[offset]
+        if character == '"':
+            message = "this string is not closed on its line"
+        elif character == "`":
+            message = "this string is not closed"
+        elif character == "'":
+            message = "strings stand in double quotes, or in back quotes"
+        elif character == ".":
+            message = 'a key must follow the dot, as in span.http.route or span."a key with spaces"'
+        elif character == "&":
+            union = _UNION.match(self._text, offset)
+            message = (
+                f"&{union[1]} is not supported: {union[1]} selects the same traces" if union else "write && for and"
+            )
+        elif character.isspace():
+            message = f"write a plain space instead of this character (U+{ord(character):04X})"
+        else:
+            message = f"unexpected character {character!a}"
+        if self._outside_after_word():
+            self._refuse_bare_condition()
+        raise TraceQLError(message, offset)
+
+    def refuse_token(self, token: lark.Token) -> NoReturn:
+        previous = self._previous
+        if token.type == "$END":
+            raise TraceQLError(self._what_is_missing(), len(self._text))
+        word = str(token)
+        if previous is not None and previous.end_pos == at(token) and previous + word in ("==", "<>"):
+            right = "=" if word == "=" else "!="
+            raise TraceQLError(f"there is no operator {previous + word}: write {right}", at(previous))
+        if word.lower() in _ENGLISH:
+            message = f"write {_ENGLISH[word.lower()]} instead of {word}"
+        elif word == "with":
+            message = "hints, with(...), are not supported: leave them out"
+        elif self._in_braces and self._after_operand:
+            message = f"unexpected {shorten(word)}: an operator such as = or && is expected here, or the closing }}"
+        elif self._in_braces:
+            message = (
+                f"unexpected {shorten(word)}: an attribute such as span.x, an intrinsic or a constant is expected here"
+            )
+        elif self._function is not None:
+            message = self._about_aggregate(token)
+        else:
+            message = self._about_spansets(token)
+        raise TraceQLError(message, at(token))
+
+    def _about_aggregate(self, token: lark.Token) -> str:
+        if token.type in ("AND", "OR"):
+            return f"put pipelines into parentheses to combine them: ({{ ... }} | count() > 2) {token} {{ ... }}"
+        return f"unexpected {shorten(token)}: one aggregate is compared with one number, as in count() > 2"
+
+    def _about_spansets(self, token: lark.Token) -> str:
+        if self._outside_after_word():
+            self._refuse_bare_condition()
+        if token.type == "NOT":
+            return "a set of spans cannot be negated: negate inside the braces, or put it into unless"
+        if self._after_operand:
+            return f"unexpected {shorten(token)}: &&, ||, a structural operator or | is expected here"
+        if token.type in ("NUMBER", "STRING", "RAW_STRING"):
+            return (
+                "conditions stand in braces, as in { duration > 1s }; an aggregate comes before its number: count() > 2"
+            )
+        return f"unexpected {shorten(token)}: conditions stand in braces, as in {{ status = error }}"
+
+    def _outside_after_word(self) -> bool:
+        if self._in_braces or self._function is not None:
+            return False
+        return self._previous is not None and self._previous.type == "WORD"
+
+    def _refuse_bare_condition(self) -> NoReturn:
+        assert self._previous is not None
+        message = (
+            f"{shorten(self._previous)} is no set of spans: conditions stand in braces, as in {{ status = error }}"
+        )
+        raise TraceQLError(message, at(self._previous))
+
+    def _what_is_missing(self) -> str:
+        if self._previous is None:
+            return "the expression is empty: write {} for every trace"
+        if not self._after_operand:
+            return f"something is missing after {shorten(self._previous)}"
+        if self._open:
+            return f"{_SYMBOLS[self._open[-1][0]]} is missing"
+        if self._outside_after_word():
+            self._refuse_bare_condition()
+        return f"{self._function}() must be compared with a number, as in count() > 2"

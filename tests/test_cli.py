@@ -1,0 +1,204 @@
+"""The commands as processes: output, exit codes, the positions of faults in expressions, and the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sampler_proxy import __version__
+from sampler_proxy.check import check, load_config
+from sampler_proxy.config import Config
+from sampler_proxy.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+SECRET = "s3cret-value"
+
+
+def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sampler_proxy", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, **environ},
+    )
+
+
+def test_version():
+    done = command("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"sampler-proxy {__version__}\n", "")
+
+
+def test_check_of_a_sound_file():
+    path = str(ROOT / "deploy" / "sampler-proxy.yaml")
+    done = command("check", path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}: ok\n", "")
+
+
+def test_check_prints_every_fault_at_once_with_a_caret_under_expressions(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text(
+        """\
+bufer: {}
+rules:
+  - name: a
+    match: '{ name = "${env:SECRET}" && }'
+    keep: 1
+  - name: b
+    match: |
+      { status = error }
+        && { }}
+    keep: all
+  - {name: c, unless: "{ status = \\"error\\" }", keep: all}
+  - {name: d, keep: all}
+"""
+    )
+    done = command("check", str(file), SECRET=SECRET)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert SECRET not in done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    heads = [index for index, line in enumerate(lines) if line.startswith(f"{file}:")]
+    assert [lines[index].split(":")[1:3] for index in heads] == [
+        ["1", "1"],
+        ["4", "41"],
+        ["5", "11"],
+        ["9", "15"],
+        ["11", "35"],
+    ]
+    for index, source, marked in (
+        (heads[1], '{ name = "${env:SECRET}" && }', "}"),
+        (heads[3], "  && { }}", "}"),
+        (heads[4], '{ status = "error" }', '"'),
+    ):
+        assert lines[index + 1] == "    " + source
+        assert lines[index + 2].strip() == "^"
+        assert lines[index + 1][lines[index + 2].index("^")] == marked
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["run", "--config"]])
+def test_a_file_that_is_not_there(tmp_path, arguments):
+    path = str(tmp_path / "none.yaml")
+    done = command(*arguments, path)
+    assert done.returncode == 1
+    assert (done.stdout, done.stderr) == ("", f"{path}: cannot be read: No such file or directory\n")
+
+
+def test_run_refuses_what_check_refuses(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("rules:\n  - {name: a, match: '{ statu = error }', keep: all}\n  - {name: b, keep: 1%}\n")
+    checked, run = command("check", str(file)), command("run", "--config", str(file))
+    assert run.returncode == checked.returncode == 1
+    assert run.stderr == checked.stderr
+    assert run.stderr.startswith(f"{file}:2:25: ")
+
+
+def test_schema_is_json():
+    done = command("schema")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["title"] == "sampler-proxy configuration"
+
+
+def test_a_wrong_command_line_exits_with_2():
+    assert command("chekc").returncode == 2
+    assert command("check").returncode == 2
+    assert command("run", "--log-level", "loud").returncode == 2
+
+
+def test_a_service_that_cannot_start_says_why_without_traceback():
+    code = (
+        "import sys, types\n"
+        "from sampler_proxy.errors import StartError\n"
+        "service = types.ModuleType('sampler_proxy.service')\n"
+        "def run(loaded, summary):\n"
+        "    assert summary and loaded.config.rules[0].name == 'errors'\n"
+        "    raise StartError('port taken')\n"
+        "service.run = run\n"
+        "import sampler_proxy\n"
+        "sys.modules['sampler_proxy.service'] = sampler_proxy.service = service\n"
+        "from sampler_proxy.cli import main\n"
+        "main(['run'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "port taken\n")
+
+
+LOGGER = """
+import logging, structlog
+from sampler_proxy.cli import set_up_logging
+set_up_logging("info")
+structlog.get_logger().info("ready", grpc="h:1")
+structlog.get_logger().debug("unseen")
+logging.getLogger("lib").warning("from %s", "outside")
+logging.getLogger("lib").info("said", extra={"x": 1})
+try:
+    payload = "s3cret-value"
+    raise KeyError
+except KeyError:
+    structlog.get_logger().exception("failed")
+"""
+
+
+def test_logs_are_json_lines_off_a_terminal():
+    done = subprocess.run([sys.executable, "-c", LOGGER], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "")
+    ready, outside, said, failed = (json.loads(line) for line in done.stderr.splitlines())
+    assert ready.pop("timestamp").endswith("Z")
+    assert ready == {"event": "ready", "grpc": "h:1", "level": "info"}
+    assert (outside["event"], outside["level"], outside["logger"]) == ("from outside", "warning", "lib")
+    assert said["event"] == "said"
+    assert failed["level"] == "error"
+    assert "KeyError" in failed["exception"]
+
+
+def test_logs_are_text_on_a_terminal_and_show_no_local_variables():
+    terminal, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", LOGGER.replace('"s3cret-value"', '"s3cret" + "-value"')],
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            timeout=60,
+            cwd=ROOT,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        written = os.read(terminal, 1 << 16).decode()
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+    assert done.returncode == 0
+    assert "[info     ] ready" in written
+    assert "KeyError" in written
+    assert "s3cret-value" not in written
+
+
+def test_defaults_compile():
+    loaded = load_config(Config())
+    assert loaded.config == Config()
+
+
+def test_check_gives_settings_and_compiled_rules(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("rules:\n  - {name: a, match: '{ name = \"${env:N}\" }', keep: all}\n  - {name: b, keep: none}\n")
+    loaded = check(str(file), {"N": "x"})
+    assert loaded.config.rules[0].match == '{ name = "x" }'
+    with pytest.raises(ConfigError, match="N is not set"):
+        check(str(file), {})
+
+
+def test_a_fault_of_an_expression_does_not_quote_what_a_variable_holds(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("rules:\n  - {name: a, match: '{ ${env:SECRET} = 1 }', keep: all}\n  - {name: b, keep: none}\n")
+    with pytest.raises(ConfigError) as refused:
+        check(str(file), {"SECRET": "s3cret"})
+    (fault,) = refused.value.faults
+    assert (fault.line, fault.column) == (2, 25)
+    assert "s3cret" not in fault.message
+    assert fault.message.splitlines()[1:] == ["    { ${env:SECRET} = 1 }", "      ^"]

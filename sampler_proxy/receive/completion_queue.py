@@ -1,5 +1,6 @@
-"""The gRPC engine as a plain loop over grpcio's completion queue, on a thread of its own: no task, no future, no wake-up
-between threads per call.
+"""The gRPC engine as a plain loop over grpcio's completion queue, on a thread of its own.
+
+No task, no future, no wake-up between threads per call.
 
 This is the hot path of the proxy. It stands on grpcio's internal module `cygrpc`, whose `request_call`,
 `start_server_batch` and `poll` have kept their shape for years though nobody promises it: `engine.self_check` guards
@@ -12,10 +13,11 @@ A call is two batches and three events, told apart by their tags:
     _ANSWERED        the answer has left, or never will (cancelled, deadline passed, connection lost)
 
 The operation that waits for a call's end (`ReceiveCloseOnServerOperation`) rides in the answer's batch; gRPC's own
-servers spend a third batch and a fourth event on it. Without it core would take the call for abandoned and cancel it.
+servers spend a third batch and a fourth event on it. Core cancels a call that is freed without it.
 
-A call lives, and the server cannot shut down, while an event, a tag or a variable of ours refers to it. So nothing keeps
-calls but the tags of pending batches, `_receiving` and `_waiting`, and the loop lets go of its event before it waits.
+A call lives, and the server cannot shut down, while an event, a tag or a variable of ours refers to it. So nothing
+keeps calls but the tags of pending batches, `_receiving` and `_waiting`, and the loop lets go of its event before it
+waits again.
 """
 
 from __future__ import annotations
@@ -39,9 +41,6 @@ _DOWN = "down"
 
 _REQUESTED_CALLS = 64
 """Calls asked for in advance. More than these between two polls wait in core's queue, which costs it a lock."""
-
-_RECHECK_S = 1.0
-"""How often stalled calls are looked for while others wait."""
 
 # Operations without state of their own may take part in many batches at once: these have no metadata, no details that
 # would have to be freed, and a flag that nobody reads.
@@ -89,7 +88,7 @@ class CompletionQueueEngine(GrpcEngine):
     def _run(self) -> None:
         poll = self._queue.poll
         while True:
-            event = poll(time.time() + _RECHECK_S if self._waiting else None)  # the GIL is free meanwhile
+            event = poll(time.time() + engine.RECHECK_S if self._waiting else None)  # the GIL is free meanwhile
             tag = event.tag
             try:
                 if type(tag) is tuple:
@@ -105,9 +104,7 @@ class CompletionQueueEngine(GrpcEngine):
                     return
                 else:
                     self._evict()
-            except (
-                Exception
-            ) as error:  # nothing that one call does may end the loop; the call itself is cancelled as it is freed
+            except Exception as error:  # one call must not end the loop; core cancels it as it is freed
                 self._log_once(error)
             event = tag = None
 
@@ -158,12 +155,10 @@ class CompletionQueueEngine(GrpcEngine):
             else:
                 call.start_server_batch((_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE), _ANSWERED)
         elif event.success:
-            _refuse(
-                call, grpc_status.NO_MESSAGE
-            )  # the client closed without one, or has cancelled and will not hear it
+            _refuse(call, grpc_status.NO_MESSAGE)  # unless the client has cancelled, and will not hear it
         else:
-            self._on_refused("too_large")  # core has answered RESOURCE_EXHAUSTED; what follows only ends the call
-            _refuse(call, grpc_status.NO_MESSAGE)
+            self._on_refused("too_large")
+            _refuse(call, grpc_status.NO_MESSAGE)  # core has answered RESOURCE_EXHAUSTED; this only ends the call
 
 
 def _refuse(call: Any, refusal: Refusal) -> None:

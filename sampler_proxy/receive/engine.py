@@ -1,8 +1,8 @@
 """The gRPC server behind a small interface, and the choice between its two engines.
 
-`create` prefers the completion-queue engine (completion_queue.py), which costs 40 % of the CPU per small call but stands
-on grpcio's internal module: before it is used, a few real calls prove that this grpcio still behaves as it needs. If it
-does not: one warning, and the engine over the public `grpc.aio` (grpc_aio.py). One contract suite holds for both.
+`create` prefers the completion-queue engine (completion_queue.py), which costs 40 % of the CPU per small call but
+stands on grpcio's internal module: before it is used, a few real calls prove that this grpcio behaves as it needs. If
+not: one warning, and the engine over the public `grpc.aio` (grpc_aio.py). One contract suite holds for both.
 
 What both do beside calling handlers: bound the messages being received at once (below), inflate under the size limit,
 turn exceptions into statuses (grpc_status.py). A handler runs on the engine's thread, one at a time.
@@ -40,15 +40,18 @@ MAX_WAITING = 1024
 each below WINDOW_BYTES, so this is another 256 MB at worst."""
 
 WINDOW_BYTES = 256 * 1024
-"""What a sender may send of a message before we ask for more of it. A batch of 512 spans fits: measured on a 2-core VM,
-it then costs 0.27 ms of CPU instead of 0.45 with HTTP/2's 64 KiB (and a round trip less); smaller ones cost the same."""
+"""What a sender may send of a message before we ask for more of it. A batch of 512 spans fits: on a 2-core VM it then
+costs 0.27 ms of CPU instead of 0.45 with HTTP/2's 64 KiB, and a round trip less; smaller ones cost the same."""
 
 STALLED_S = 10.0
 """A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its place, but only to
 a call that waits, so that 64 senders that never finish cannot lock out the rest."""
 
+RECHECK_S = 1.0
+"""How often stalled calls are looked for while others wait and none arrives."""
+
 CANCEL_S = 1.0
-"""How long cancelled calls may take to end once `drain` has run out of grace; a running handler cannot be interrupted."""
+"""How long cancelled calls may take to end once `drain` is out of grace; a running handler cannot be interrupted."""
 
 FAREWELL_S = 0.3
 """How long clients may take to close their connections once all calls have ended."""
@@ -99,8 +102,8 @@ class GrpcEngine(ABC):
     def drain(self, grace_s: float) -> bool:
         """Stop accepting (the port is closed, clients are told to go away), let calls in flight end, end the thread.
 
-        Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`. True
-        if every call ended by itself. May be called again, and with a shorter grace to cut short one that is waiting.
+        Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`.
+        True if every call ended by itself. May be called again, with a shorter grace to cut short one that is waiting.
         """
         if self._thread is None or not self._thread.is_alive():
             return True
@@ -184,7 +187,7 @@ def create(
     """The best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s)."""
     chosen: type[GrpcEngine]
     try:
-        from sampler_proxy.receive.completion_queue import CompletionQueueEngine as chosen  # noqa: N813 (its import may fail)
+        from sampler_proxy.receive.completion_queue import CompletionQueueEngine as chosen  # noqa: N813
 
         self_check(chosen)
     except Exception as error:  # whatever a changed internal module may do
@@ -198,7 +201,7 @@ def create(
 
 
 def self_check(engine_class: type[GrpcEngine]) -> None:
-    """Raise unless an engine of this class answers what it should: plain, compressed, too large, refused; and drains."""
+    """Raise unless an engine of this class answers as it should (plain, compressed, too large, refused) and drains."""
     refused: list[str] = []
 
     def refuse(_: bytes) -> bytes:

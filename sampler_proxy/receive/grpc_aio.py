@@ -1,9 +1,9 @@
-"""The gRPC engine over grpcio's public asyncio server, with a loop on a thread of its own: 2.5 times the CPU per small call.
+"""The gRPC engine over grpcio's public asyncio server, with a loop on a thread of its own.
 
-Used where completion_queue.py does not work with the grpcio at hand. The same contract, save for one count: core
-refuses messages above twice the size limit without telling us, so `on_refused` hears only of those between. Methods are
-registered as client-streaming ones, since only such a method can tell a call without a message from one that has gone,
-and read when it chooses.
+It takes 2.5 times the CPU per small call, so it is used only where completion_queue.py does not work with the grpcio at
+hand. The same contract, save for one count: core refuses messages above twice the size limit without telling us, so
+`on_refused` hears only of those between. Methods are registered as client-streaming ones, since only such a method may
+read when it chooses, and is told of a call without a message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from sampler_proxy.receive.engine import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_RECHECK_S = 1.0
 _FOREVER_S = 86_400.0
 
 
@@ -116,7 +115,7 @@ class AioEngine(GrpcEngine):
             while True:
                 await self._evict()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_RECHECK_S):
+                    async with asyncio.timeout(engine.RECHECK_S):
                         await self._places.acquire()
                         return
         finally:

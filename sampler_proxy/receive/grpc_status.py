@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from sampler_proxy.errors import RequestError
 
 RETRY_AFTER_MAX_NS = 2_000_000_000
-"""Python's exporter has 10 s in all and gives up rather than wait past them: a longer pause would lose what it should save."""
+"""Python's exporter has 10 s in all and gives up rather than wait past them: a longer pause would lose spans."""
 
 
 class Refusal(NamedTuple):

@@ -1,11 +1,11 @@
 """Undo gzip or zlib compression of a request, up to a size and never beyond it.
 
 Why not leave it to gRPC core: grpcio 1.70 to 1.76 at least inflate a message without any bound, in slices of 1 KiB
-(1 MB of gzip becomes 1 GB), and look at `grpc.max_receive_message_length` only before. Python's zlib stops at the bound.
+(1 MB of gzip becomes 1 GB), and look at `grpc.max_receive_message_length` only before. Python's zlib stops there.
 
 Core's flag for a compressed message and the `grpc-encoding` header are not visible from Python, so compression is told
 from the first bytes. That is not a guess: 0x1f would be a protobuf tag of wire type 7, which does not exist, and a
-message that opens like zlib data (0x78, field 15) is taken as such only if all of it inflates and its checksum is right.
+message that opens like zlib data (0x78, field 15) is taken as such only if all of it inflates and its checksum holds.
 """
 
 from __future__ import annotations

@@ -183,8 +183,7 @@ class Not:
 class Logical:
     """`op` is `&&` or `||`, over two or more conditions or bare attributes.
 
-    `mixed` is the offset of the operator at which what came before, joined by the other operator and not in
-    parentheses, became the first operand of this one.
+    `mixed` is the offset of the operator at which a chain without parentheses first changes from one to the other.
     """
 
     start: int

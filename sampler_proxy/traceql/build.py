@@ -170,14 +170,13 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
     term = sum
 
     def negation(self, parts: list[Any]) -> Field:
-        operand: Field = parts[1]
+        start, operand = at(parts[0]), parts[1]
         _require_number(operand)
-        return literals.negate(operand) if isinstance(operand, Literal) else Negative(operand.start, operand)
+        return literals.negate(operand, start) if isinstance(operand, Literal) else Negative(start, operand)
 
     def inversion(self, parts: list[Any]) -> Field:
-        operand: Field = parts[1]
-        _require_condition(operand, "! stands before a condition")
-        return _inverse(operand)
+        _require_condition(parts[1], "! stands before a condition")
+        return _inverse(parts[1], at(parts[0]))
 
     def comparison(self, parts: list[Any]) -> Field:
         result: Field = parts[0]
@@ -249,11 +248,12 @@ def _require_condition(field: Field, why: str) -> None:
 def _chain(parts: list[Any], node: Any) -> Any:
     """`a && b && c || d` -> or(and(a, b, c), d): from left to right, equal operators in one node."""
     start, op, operands = parts[0].start, str(parts[1]), [parts[0]]
-    mixed: int | None = None
+    switch = mixed = None  # the first change of operator in this chain, and whether this node is where it happens
     for token, operand in zip(parts[1::2], parts[2::2], strict=True):
         if token != op:
-            operands = [node(start, op, tuple(operands), mixed)]
-            op, mixed = str(token), at(token)
+            operands, op = [node(start, op, tuple(operands), mixed)], str(token)
+            mixed = at(token) if switch is None else None
+            switch = at(token)
         operands.append(operand)
     return node(start, op, tuple(operands), mixed)
 
@@ -266,10 +266,10 @@ def _arithmetic(op: str, left: Field, right: Field) -> Field:
     return Arithmetic(left.start, op, left, right)
 
 
-def _inverse(condition: Field) -> Field:
+def _inverse(condition: Field, start: int) -> Field:
     if isinstance(condition, Literal):
-        return Literal(condition.start, Type.BOOL, not condition.value)
-    return Not(condition.start, condition)
+        return Literal(start, Type.BOOL, not condition.value)
+    return Not(start, condition)
 
 
 def _compare(left: Field, token: lark.Token, right: Field) -> Field:
@@ -284,7 +284,7 @@ def _compare(left: Field, token: lark.Token, right: Field) -> Field:
     if isinstance(left, Literal) and isinstance(right, Literal):
         return Literal(start, Type.BOOL, bool(_FOLD[op](left.value, right.value)))
     if left.type is Type.BOOL and isinstance(right, Literal):
-        return left if right.value == (op is Op.EQ) else _inverse(left)
+        return left if right.value == (op is Op.EQ) else _inverse(left, start)
     return Comparison(start, op, left, right)
 
 

@@ -97,12 +97,12 @@ def _escape(match: re.Match[str], offset: int) -> bytes:
     )
 
 
-def negate(literal: Literal) -> Literal:
+def negate(literal: Literal, start: int) -> Literal:
     assert literal.type in NUMERIC
     assert isinstance(literal.value, int | float)
     if isinstance(literal.value, int):
-        return _in_range(-literal.value, literal.type, literal.start)
-    return Literal(literal.start, literal.type, -literal.value)
+        return _in_range(-literal.value, literal.type, start)
+    return Literal(start, literal.type, -literal.value)
 
 
 def arithmetic(op: str, left: Literal, right: Literal) -> Literal:

@@ -186,10 +186,9 @@ class _Place:
         previous = self._previous
         if token.type == "$END":
             raise TraceQLError(self._what_is_missing(), len(self._text))
+        if previous is not None:
+            self._refuse_pair(previous, token)
         word = str(token)
-        if previous is not None and previous.end_pos == at(token) and previous + word in ("==", "<>"):
-            right = "=" if word == "=" else "!="
-            raise TraceQLError(f"there is no operator {previous + word}: write {right}", at(previous))
         if word.lower() in _ENGLISH:
             message = f"write {_ENGLISH[word.lower()]} instead of {word}"
         elif word == "with":
@@ -205,6 +204,18 @@ class _Place:
         else:
             message = self._about_spansets(token)
         raise TraceQLError(message, at(token))
+
+    def _refuse_pair(self, previous: lark.Token, token: lark.Token) -> None:
+        """Where the token before it is to blame."""
+        both = previous + token if previous.end_pos == at(token) else ""
+        if both in ("==", "<>"):
+            raise TraceQLError(f"there is no operator {both}: write {'=' if token == '=' else '!='}", at(previous))
+        if self._in_braces and previous.type == "WORD":
+            if both and token.type == "ATTRIBUTE":
+                scopes = ("span", "resource", "event", "link", "instrumentation")
+                raise TraceQLError(f"unknown scope {shorten(previous)}{nearest(previous, scopes)}", at(previous))
+            if previous.lower() in _ENGLISH:
+                raise TraceQLError(f"write {_ENGLISH[previous.lower()]} instead of {previous}", at(previous))
 
     def _about_aggregate(self, token: lark.Token) -> str:
         if token.type in ("AND", "OR"):

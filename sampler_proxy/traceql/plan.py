@@ -172,7 +172,8 @@ class _Compiler:
 
     def _comparison(self, node: Comparison, inverted: bool) -> Formula:
         if not isinstance(node.left, Attribute | Intrinsic):
-            raise _unsupported("arithmetic on what a span says", node.left.start)
+            what = "comparing conditions" if node.left.type is Type.BOOL else "arithmetic on what a span says"
+            raise _unsupported(what, node.left.start)
         field, key = _place(node.left)
         if node.right is None:
             if node.op is Op.NOT_NIL and isinstance(node.left, Intrinsic) and field not in _MAY_BE_MISSING:

@@ -1,0 +1,147 @@
+"""What the tests of this folder share: kept traces made of genuine OTLP bytes, and real gRPC servers as back ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from sampler_proxy.export.otlp_grpc import EXPORT
+
+
+class Trace:
+    """One trace: an ExportTraceServiceRequest of one ResourceSpans."""
+
+    __slots__ = ("__weakref__", "data", "spans", "trace_id")
+
+    def __init__(self, number: int, spans: int = 2, padding: int = 0) -> None:
+        self.trace_id = number.to_bytes(16, "big")
+        self.spans = spans
+        request = ExportTraceServiceRequest()
+        scope_spans = request.resource_spans.add().scope_spans.add()
+        for i in range(spans):
+            span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"), name="GET /")
+            span.trace_state = "x" * padding
+        self.data = request.SerializeToString()
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+
+def assemble(traces: Sequence[Trace]) -> bytes:
+    """Messages that follow one another are one message."""
+    return b"".join(trace.data for trace in traces)
+
+
+def numbers(request: ExportTraceServiceRequest) -> list[int]:
+    """Which traces a request holds."""
+    ids = [s.trace_id for r in request.resource_spans for ss in r.scope_spans for s in ss.spans]
+    return [int.from_bytes(i, "big") for i in dict.fromkeys(ids)]
+
+
+@dataclass
+class Received:
+    traces: list[int]
+    at: float
+    nbytes: int
+    metadata: dict[str, str | bytes]
+
+
+Answer = Callable[[ExportTraceServiceRequest, grpc.ServicerContext], ExportTraceServiceResponse | None]
+
+
+@dataclass
+class Backend:
+    """A gRPC server on loopback. `answer` may abort the call, return a response, or None for a plain success.
+
+    `seen` are all requests, `stored` counts the spans of those that it answered with OK.
+    """
+
+    answer: Answer = lambda _request, _context: None
+    port: int = 0
+    max_receive_bytes: int = -1
+    credentials: grpc.ServerCredentials | None = None
+    seen: list[Received] = field(default_factory=list)
+    stored: Counter[int] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> None:
+        self.server = grpc.server(
+            ThreadPoolExecutor(16),
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", self.max_receive_bytes)],
+        )
+        self.server.add_generic_rpc_handlers((self._handler(),))
+        address = f"localhost:{self.port}"
+        if self.credentials is None:
+            self.port = self.server.add_insecure_port(address)
+        else:
+            self.port = self.server.add_secure_port(address, self.credentials)
+        self.server.start()
+
+    def stop(self) -> None:
+        """At once: calls under way are cut off."""
+        self.server.stop(None).wait(10)
+
+    def _handler(self) -> grpc.GenericRpcHandler:
+        service, method = EXPORT.lstrip("/").split("/")
+        return grpc.method_handlers_generic_handler(
+            service,
+            {
+                method: grpc.unary_unary_rpc_method_handler(
+                    self._export, lambda data: data, ExportTraceServiceResponse.SerializeToString
+                )
+            },
+        )
+
+    def _export(self, data: bytes, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        request = ExportTraceServiceRequest.FromString(data)
+        metadata = {pair.key: pair.value for pair in context.invocation_metadata()}
+        with self.lock:
+            self.seen.append(Received(numbers(request), time.monotonic(), len(data), metadata))
+        response = self.answer(request, context) or ExportTraceServiceResponse()
+        with self.lock:
+            self.stored.update(
+                int.from_bytes(s.trace_id, "big")
+                for r in request.resource_spans
+                for ss in r.scope_spans
+                for s in ss.spans
+            )
+        return response
+
+
+def retry_info(seconds: float) -> RetryInfo:
+    delay = Duration()
+    delay.FromNanoseconds(int(seconds * 1e9))
+    return RetryInfo(retry_delay=delay)
+
+
+def status_details(*details: Any) -> bytes:
+    status = Status(code=14)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status.SerializeToString()
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.005)

@@ -1,0 +1,357 @@
+"""The file exporter on a real disk, and on one whose writes are made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import json
+import os
+import random
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from google.protobuf.internal.encoder import _VarintBytes
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from sampler_proxy.config import Batch, FileExport, Queue
+from sampler_proxy.errors import StartError
+from sampler_proxy.export.file import FileExporter, LineFile, json_line
+from tests.export.support import Trace, assemble, until
+
+MS = 10**6
+
+
+@asynccontextmanager
+async def exporting(path, *, max_bytes=1 << 20, batch_bytes=1 << 20, wait_ms=5, assemble=assemble):
+    settings = FileExport(
+        name="local",
+        protocol="file",
+        path=str(path),
+        max_bytes=max_bytes,
+        batch=Batch(max_bytes=batch_bytes, max_wait_ns=wait_ms * MS),
+        queue=Queue(max_bytes=64 << 20),
+    )
+    exporter = FileExporter(
+        settings,
+        assemble,
+        clock=time.monotonic_ns,
+        random=lambda: random.random() / 50,  # as the backoff of the file is in seconds
+        observe_latency=lambda _seconds: None,
+    )
+    exporter.start()
+    try:
+        yield exporter
+    finally:
+        await exporter.stop()
+        c = exporter.queue.counters()
+        assert c.queued_spans == c.queued_bytes == 0
+        assert c.routed_spans == c.exported_spans + c.rejected_spans + sum(c.lost_spans.values())
+
+
+def in_seconds(seconds):
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+def offer(exporter, numbers, **kwargs):
+    for number in numbers:
+        assert exporter.queue.offer(Trace(number, **kwargs))
+
+
+def counts(exporter):
+    c = exporter.queue.counters()
+    return c.exported_spans, c.rejected_spans, c.lost_spans
+
+
+def traces_in(*paths):
+    found = []
+    for path in paths:
+        for line in Path(path).read_text().splitlines():
+            for resource_spans in json.loads(line)["resourceSpans"]:
+                for scope_spans in resource_spans["scopeSpans"]:
+                    found += [int(span["traceId"], 16) for span in scope_spans["spans"]]
+    return found
+
+
+def test_what_is_written(run, tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario():
+        async with exporting(path, wait_ms=1000) as exporter:
+            offer(exporter, range(1, 4), spans=2)
+            assert await exporter.drain(in_seconds(10))
+            assert counts(exporter) == (6, 0, {})
+
+    run(scenario())
+    assert path.read_bytes().count(b"\n") == 1
+    assert traces_in(path) == [1, 1, 2, 2, 3, 3]
+    assert path.stat().st_mode & 0o007 == 0  # traces are nobody else's business
+
+
+def any_request():
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add(schema_url="https://example/1")
+    resource_spans.resource.attributes.add(key="service.name").value.string_value = "Zürich\n\u2028"
+    scope_spans = resource_spans.scope_spans.add()
+    scope_spans.scope.name = "lib"
+    span = scope_spans.spans.add(
+        trace_id=bytes(range(16)),
+        span_id=bytes(range(0xF8, 0x100)),
+        parent_span_id=b"\x01" * 8,
+        start_time_unix_nano=1_700_000_000_123_456_789,
+        kind=Span.SPAN_KIND_SERVER,
+        flags=0x101,
+        status=Status(code=Status.STATUS_CODE_ERROR),
+    )
+    span.attributes.add(key="n").value.int_value = -(1 << 62)
+    span.attributes.add(key="blob").value.bytes_value = b"\x00\xff"
+    span.attributes.add(key="nan").value.double_value = float("inf")
+    span.attributes.add(key="traceId").value.string_value = "AAAA"
+    span.links.add(trace_id=b"\xab" * 16, span_id=b"\xcd" * 8)
+    scope_spans.spans.add(trace_id=bytes(15) + b"\x01", span_id=bytes(7) + b"\x01")
+    return request
+
+
+def test_the_encoding_is_that_of_otlp_json():
+    line = json_line(any_request().SerializeToString())
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    tree = json.loads(line)
+    (resource_spans,) = tree["resourceSpans"]
+    assert resource_spans["schemaUrl"] == "https://example/1"
+    span, other = resource_spans["scopeSpans"][0]["spans"]
+    assert span["traceId"] == "000102030405060708090a0b0c0d0e0f"
+    assert span["spanId"] == "f8f9fafbfcfdfeff"
+    assert span["parentSpanId"] == "01" * 8
+    assert span["links"] == [{"traceId": "ab" * 16, "spanId": "cd" * 8}]
+    assert span["startTimeUnixNano"] == "1700000000123456789"
+    assert span["kind"] == 2
+    assert span["status"] == {"code": 2}
+    assert span["flags"] == 0x101
+    values = {a["key"]: a["value"] for a in span["attributes"]}
+    assert values == {
+        "n": {"intValue": str(-(1 << 62))},
+        "blob": {"bytesValue": "AP8="},
+        "nan": {"doubleValue": "Infinity"},
+        "traceId": {"stringValue": "AAAA"},
+    }
+    assert "parentSpanId" not in other
+
+
+def test_the_encoding_loses_nothing():
+    def base64_ids(tree):
+        if isinstance(tree, list):
+            return [base64_ids(item) for item in tree]
+        if not isinstance(tree, dict):
+            return tree
+        return {
+            key: base64.b64encode(bytes.fromhex(value)).decode()
+            if key in ("traceId", "spanId", "parentSpanId")
+            else base64_ids(value)
+            for key, value in tree.items()
+        }
+
+    request = any_request()
+    tree = json.loads(json_line(request.SerializeToString()))
+    assert ParseDict(base64_ids(tree), ExportTraceServiceRequest()) == request
+
+
+def test_an_existing_file_is_appended_to(run, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(json_line(Trace(7).data))
+
+    async def scenario():
+        async with exporting(path) as exporter:
+            offer(exporter, [8])
+            assert await exporter.drain(in_seconds(10))
+
+    run(scenario())
+    assert traces_in(path) == [7, 7, 8, 8]
+
+
+def test_the_size_is_bounded_with_the_predecessor(run, tmp_path):
+    path, predecessor = tmp_path / "traces.jsonl", tmp_path / "traces.jsonl.1"
+    sizes = []
+
+    async def scenario():
+        async with exporting(path, max_bytes=20_000, batch_bytes=1) as exporter:
+            for number in range(1, 201):
+                offer(exporter, [number])
+                if number % 10 == 0:
+                    await until(lambda: exporter.queue.empty)
+                    sizes.append(sum(p.stat().st_size for p in (path, predecessor) if p.exists()))
+            assert counts(exporter) == (400, 0, {})
+
+    run(scenario())
+    assert max(sizes) <= 20_000
+    assert sizes[-1] > 10_000
+    kept = traces_in(predecessor, path)
+    assert kept == [n for n in range(201 - len(kept) // 2, 201) for _ in range(2)]  # the newest, in order
+
+
+def test_what_a_larger_limit_left_is_cut_down(tmp_path):
+    path, predecessor = tmp_path / "t", tmp_path / "t.1"
+    path.write_bytes(b"x" * 900 + b"\n")
+    predecessor.write_bytes(b"y" * 900)
+    lines = LineFile(str(path), 1000)
+    lines.check()
+    assert not predecessor.exists()
+    lines.append(b"z\n")
+    assert path.read_bytes() == b"z\n"
+    assert not predecessor.exists()
+
+
+def test_a_torn_line_takes_no_other_with_it(tmp_path):
+    path = tmp_path / "t"
+    path.write_bytes(b'{"torn')
+    LineFile(str(path), 1000).append(b"{}\n")
+    assert path.read_bytes() == b'{"torn\n{}\n'
+
+
+def test_the_line_break_after_a_torn_line_counts_too(tmp_path):
+    path = tmp_path / "t"
+    path.write_bytes(b"x" * 10)
+    LineFile(str(path), 40).append(b"y" * 9 + b"\n")
+    assert path.read_bytes() == b"y" * 9 + b"\n"
+    assert (tmp_path / "t.1").read_bytes() == b"x" * 10
+
+
+def test_a_removed_file_is_made_anew(run, tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario():
+        async with exporting(path) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+            path.unlink()
+            offer(exporter, [2])
+            assert await exporter.drain(in_seconds(10))
+
+    run(scenario())
+    assert traces_in(path) == [2, 2]
+
+
+def test_a_batch_too_large_for_the_file_is_split(run, tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario():
+        async with exporting(path, max_bytes=20_000, wait_ms=50) as exporter:
+            offer(exporter, range(1, 21), spans=1, padding=400)
+            offer(exporter, [99], spans=1, padding=11_000)
+            assert await exporter.drain(in_seconds(10))
+            assert counts(exporter) == (20, 1, {})
+
+    run(scenario())
+    assert 99 not in traces_in(path)
+
+
+def nested(trace, depth):
+    """`trace` with an attribute of `depth` arrays inside one another: two messages each."""
+    value = AnyValue(string_value="x").SerializeToString()
+    for _ in range(depth):
+        for tag in (b"\x0a", b"\x2a"):  # ArrayValue.values, AnyValue.array_value
+            value = tag + _VarintBytes(len(value)) + value
+    attribute = b"\x0a\x01k\x12" + _VarintBytes(len(value)) + value
+    span = b"\x0a\x10" + trace.trace_id + b"\x12\x08" + b"\x01" * 8 + b"\x4a" + _VarintBytes(len(attribute)) + attribute
+    for tag in (b"\x12", b"\x12", b"\x0a"):  # ScopeSpans.spans, ResourceSpans.scope_spans, resource_spans
+        span = tag + _VarintBytes(len(span)) + span
+    trace.data = span
+    return trace
+
+
+def test_what_the_official_parser_refuses_is_rejected_alone(run, tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario():
+        async with exporting(path, wait_ms=50) as exporter:
+            offer(exporter, [1])
+            assert exporter.queue.offer(nested(Trace(2, spans=1), 120))
+            assert exporter.queue.offer(nested(Trace(5, spans=1), 45))
+            offer(exporter, [3, 4])
+            assert await exporter.drain(in_seconds(10))
+            assert counts(exporter) == (7, 1, {})
+
+    run(scenario())
+    assert sorted(set(traces_in(path))) == [1, 3, 4, 5]
+
+
+def test_a_full_disk_is_tried_again_and_logged_once(run, tmp_path, monkeypatch, caplog):
+    path = tmp_path / "traces.jsonl"
+    path.write_bytes(b"{}\n")
+    write = os.write
+    full = [True]
+
+    def write_a_little(fd, data):
+        if not full:
+            return write(fd, data)
+        if os.fstat(fd).st_size > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(fd, data[:5])  # a torn line, were it left
+
+    monkeypatch.setattr("sampler_proxy.export.file.os.write", write_a_little)
+
+    async def scenario():
+        async with exporting(path) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.failed_tries >= 3)
+            offer(exporter, [2])
+            assert path.read_bytes() == b"{}\n"
+            assert exporter.queue.counters().queued_spans == 4
+            full.clear()
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (4, 0, {})
+
+    run(scenario())
+    lines = path.read_bytes().splitlines()
+    assert lines[0] == b"{}"
+    assert [bool(json.loads(line)) for line in lines[1:]] == [True, True]
+    assert caplog.text.count("ENOSPC") == 1
+
+
+def test_a_disk_that_never_recovers_costs_what_is_queued(run, tmp_path):
+    directory = tmp_path / "d"
+    directory.mkdir()
+
+    async def scenario():
+        async with exporting(directory / "t") as exporter:
+            (directory / "t").unlink()
+            directory.rmdir()
+            offer(exporter, range(1, 11))
+            assert not await exporter.drain(in_seconds(0.3))
+            assert await exporter.stop() == 20
+            assert counts(exporter) == (0, 0, {"shutdown": 20})
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("path", ["missing/traces.jsonl", "", "pipe"])
+def test_unwritable_at_start(run, tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+
+    async def scenario():
+        with pytest.raises(StartError, match=r"export local: cannot write .*: "):
+            async with exporting(tmp_path / path):
+                pass
+
+    run(scenario())
+
+
+def test_the_loop_is_free_while_the_disk_is_slow(run, tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr("sampler_proxy.export.file.os.write", lambda fd, data: (time.sleep(0.3), write(fd, data))[1])
+
+    async def scenario():
+        async with exporting(tmp_path / "t") as exporter:
+            offer(exporter, [1])
+            longest, last = 0.0, time.monotonic()
+            while not exporter.queue.empty:
+                await asyncio.sleep(0.002)
+                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            assert longest < 0.2
+
+    run(scenario())

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+
+from sampler_proxy.export.retry import MAX_RETRY_AFTER_NS, Backoff, Verdict, retry_after_ns, verdict
+from tests.export.support import retry_info, status_details
+
+MS = 10**6
+
+# The table of the OTLP specification ("Failures"), and for what is not retryable whether it is about the bytes.
+VERDICTS = {
+    "CANCELLED": Verdict.RETRY,
+    "UNKNOWN": Verdict.DROP,
+    "INVALID_ARGUMENT": Verdict.SPLIT,
+    "DEADLINE_EXCEEDED": Verdict.RETRY,
+    "NOT_FOUND": Verdict.DROP,
+    "ALREADY_EXISTS": Verdict.DROP,
+    "PERMISSION_DENIED": Verdict.DROP,
+    "UNAUTHENTICATED": Verdict.DROP,
+    "RESOURCE_EXHAUSTED": Verdict.SPLIT,
+    "FAILED_PRECONDITION": Verdict.DROP,
+    "ABORTED": Verdict.RETRY,
+    "OUT_OF_RANGE": Verdict.RETRY,
+    "UNIMPLEMENTED": Verdict.DROP,
+    "INTERNAL": Verdict.SPLIT,
+    "UNAVAILABLE": Verdict.RETRY,
+    "DATA_LOSS": Verdict.RETRY,
+}
+
+
+def test_the_table_is_complete():
+    assert {code.name for code in grpc.StatusCode} - {"OK"} == set(VERDICTS)
+
+
+@pytest.mark.parametrize(("name", "expected"), VERDICTS.items())
+def test_verdict(name, expected):
+    code = grpc.StatusCode[name]
+    assert verdict(code, None) is expected
+    with_hint = Verdict.RETRY if name == "RESOURCE_EXHAUSTED" else expected
+    assert verdict(code, 0) is with_hint  # a RetryInfo without a delay is one, too
+    assert verdict(code, 5 * MS) is with_hint
+
+
+DETAILS, BARE = "grpc-status-details-bin", "google.rpc.retryinfo-bin"
+
+
+@pytest.mark.parametrize(
+    ("trailers", "expected"),
+    [
+        (None, None),
+        ([], None),
+        ([("content-type", "application/grpc")], None),
+        ([(DETAILS, status_details(retry_info(0.25)))], 250 * MS),
+        ([(BARE, retry_info(0.25).SerializeToString())], 250 * MS),
+        ([(DETAILS, status_details(BadRequest(), retry_info(2)))], 2000 * MS),
+        ([(DETAILS, status_details(BadRequest()))], None),
+        ([(DETAILS, status_details())], None),
+        ([(DETAILS, status_details(BadRequest())), (BARE, retry_info(1).SerializeToString())], 1000 * MS),
+        ([(DETAILS, status_details(RetryInfo()))], 0),
+        ([(BARE, b"")], 0),
+        ([(BARE, retry_info(-3).SerializeToString())], 0),
+        ([(BARE, retry_info(86400).SerializeToString())], MAX_RETRY_AFTER_NS),
+        ([(DETAILS, b"\xff\xff")], None),
+        ([(BARE, b"\x0a\x7f")], None),
+        ([(DETAILS, status_details(retry_info(1))[:-2])], None),
+        ([(BARE, "text")], None),
+    ],
+)
+def test_retry_after(trailers, expected):
+    assert retry_after_ns(trailers) == expected
+
+
+def test_retry_after_of_a_damaged_detail():
+    """The envelope is sound, the RetryInfo inside is not."""
+    status = status_details(retry_info(1)).replace(retry_info(1).SerializeToString(), b"\x0a\x7f\x08\x01")
+    assert retry_after_ns([(DETAILS, status), (BARE, retry_info(3).SerializeToString())]) == 3000 * MS
+
+
+@pytest.mark.parametrize(
+    ("random", "failures", "expected"),
+    [
+        (0.0, 0, 0),
+        (0.5, 0, 500 * MS),
+        (0.5, 1, 1000 * MS),
+        (0.5, 4, 8000 * MS),
+        (0.5, 5, 15000 * MS),
+        (0.5, 1000, 15000 * MS),
+        (1 - 2**-53, 9, 30000 * MS - 1),
+    ],
+)
+def test_backoff(random, failures, expected):
+    assert Backoff(1000 * MS, 30000 * MS, lambda: random).delay_ns(failures) == pytest.approx(expected, abs=1)

@@ -129,9 +129,14 @@ class Service:
         finally:
             if deadline_ns is None:
                 await asyncio.to_thread(self._engine.stop)
+            # Whatever has not been decided by now is, so that what is lost is counted and said.
+            self._pipeline.close()
+            for exporter in self._exporters:
+                exporter.queue.flush()
+            while self._pipeline.drain(time.monotonic_ns()):
+                pass
             for exporter in self._exporters:
                 await exporter.stop()
-            self._pipeline.tick(time.monotonic_ns())
             await self._admin.stop()
 
     async def _keep_time(self) -> None:

@@ -111,7 +111,7 @@ class Queue:
 
     def _fits(self, nbytes: int) -> bool:
         held = self._routed_bytes - self._settled_bytes
-        return held <= 0 or held + nbytes <= self.max_bytes
+        return self._flushing or held <= 0 or held + nbytes <= self.max_bytes
 
     # The loop's side.
 
@@ -143,7 +143,8 @@ class Queue:
         return batch
 
     def flush(self) -> None:
-        """From now on whatever waits is ready."""
+        """From now on whatever waits is ready, and there is no want of room: what would be refused now is held in memory
+        anyway, by the pipeline, and would be missing in the count of what is lost."""
         self._flushing = True
 
     @property

@@ -10,6 +10,7 @@ cdef enum ValueType:
     V_BOOL  # integer
     V_INT  # integer
     V_DOUBLE  # real
+    V_BEYOND  # a duration of 2^63 ns and more; real is near it
     V_ARRAY  # text, size: the AnyValue's fields from the first that belongs to the array on
     V_OTHER  # bytes, key-value list: there, but equal to no constant
 

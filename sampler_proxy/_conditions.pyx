@@ -155,9 +155,11 @@ cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept 
     if condition.kind == KIND_INT and value.type == V_INT:
         order = (value.integer > condition.integer) - (value.integer < condition.integer)
         return _ordered(condition.op, order)
+    if condition.kind == KIND_INT and value.type == V_BEYOND:
+        return _ordered(condition.op, 1)
     if value.type == V_INT:
         real = <double>value.integer
-    elif value.type == V_DOUBLE:
+    elif value.type == V_DOUBLE or value.type == V_BEYOND:
         real = value.real
     else:
         return -1

@@ -4,7 +4,7 @@
 Every reader takes (p, end) with p <= end, reads nothing at or behind `end`, and returns the position after what it read, or NULL
 when the bytes are damaged; after NULL the out-parameters are unspecified. Verdicts are those of the official parser (upb):
 
-- a tag is a varint of at most 5 bytes and 32 bits, its field number is not 0, its wire type is 0-5;
+- a tag is a varint of at most 5 bytes and 32 bits, its field number is not 0 (except in a group), its wire type is 0-5;
 - a length is a varint of at most 5 bytes, and does not pass the end of the enclosing message;
 - a varint value has at most 10 bytes; bits above the 64th are dropped;
 - groups are skipped, must be closed by their own field number, and count against the nesting limit;
@@ -145,16 +145,22 @@ cdef inline cbytes read_short(cbytes p, cbytes end, uint64_t* out) noexcept nogi
     return NULL
 
 
-cdef inline cbytes read_tag(cbytes p, cbytes end, uint32_t* field, uint32_t* wire) noexcept nogil:
+cdef inline cbytes read_group_tag(cbytes p, cbytes end, uint32_t* field, uint32_t* wire) noexcept nogil:
+    """A tag inside a group that is skipped, where the official parser lets a field number of 0 pass."""
     cdef uint64_t tag
     p = read_short(p, end, &tag)
-    if p == NULL or tag >> 32 or tag < 8:
+    if p == NULL or tag >> 32:
         return NULL
     wire[0] = <uint32_t>(tag & 7)
     if wire[0] > 5:
         return NULL
     field[0] = <uint32_t>(tag >> 3)
     return p
+
+
+cdef inline cbytes read_tag(cbytes p, cbytes end, uint32_t* field, uint32_t* wire) noexcept nogil:
+    p = read_group_tag(p, end, field, wire)
+    return p if p != NULL and field[0] else NULL
 
 
 cdef inline cbytes read_length(cbytes p, cbytes end, uint32_t* length) noexcept nogil:
@@ -179,7 +185,7 @@ cdef inline cbytes skip_group(cbytes p, cbytes end, uint32_t group, int depth) n
         return NULL
     opened[0] = group
     while True:
-        p = read_tag(p, end, &field, &wire)
+        p = read_group_tag(p, end, &field, &wire)
         if p == NULL:
             return NULL
         if wire == EGROUP:

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 from sampler_proxy._conditions cimport (
     ANY_ATTRIBUTE, Condition, ConditionList, DURATION, KIND, NAME, OP_IS_NIL, PARENT_ID, P_AND, P_FALSE, P_NOT, P_OR, P_TRUE,
     PROGRAM_STACK, Programs, RESOURCE_ATTRIBUTE, Regexes, SCOPE_ATTRIBUTE, SCOPE_NAME, SCOPE_VERSION, SPAN_ATTRIBUTE, SPAN_ID, STATUS,
-    STATUS_MESSAGE, V_DOUBLE, V_INT, V_NIL, V_STRING, Value, holds, read_any_value, validate,
+    STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Value, holds, read_any_value, validate,
 )
 from sampler_proxy._mend cimport text_is_valid
 from sampler_proxy._proto cimport (
@@ -195,6 +195,7 @@ cdef inline bint has_bytes(Text* text) noexcept nogil:
 cdef enum:
     ERROR = -1  # damaged
     NO_MEMORY = -2
+    SMALLEST_SPAN = 30  # bytes of a valid one: two ids, three tags and lengths
 
 
 cdef class Scanner:
@@ -238,6 +239,8 @@ cdef class Scanner:
                 result = self.request(p, p + size)
                 if result == 0 and self.slot_count:
                     result = self.cut()
+                elif result:
+                    self.clear()
         if result == NO_MEMORY:
             raise MemoryError
         if result == ERROR:
@@ -388,6 +391,8 @@ cdef class Scanner:
         cdef uint32_t length = 0
         cdef uint32_t inside = 0
         cdef int32_t own = <int32_t>self.header_count
+        cdef uint64_t header_used = self.header_used
+        cdef uint32_t record_count = self.record_count
         cdef int result
         memcpy(self.base, self.plan.missing, 8 * self.plan.words)
         result = self.header(p, end, -1, &inside)
@@ -404,6 +409,9 @@ cdef class Scanner:
                 inside -= 1
             else:
                 p = skip_value(p, end, field, wire, MAX_DEPTH)
+        if self.record_count == record_count:  # no span, no header
+            self.header_count = own
+            self.header_used = header_used
         return 0
 
     cdef int scope_spans(self, cbytes p, cbytes end, int32_t resource) noexcept nogil:
@@ -412,6 +420,8 @@ cdef class Scanner:
         cdef uint32_t length = 0
         cdef uint32_t inside = 0
         cdef uint32_t own = self.header_count
+        cdef uint64_t header_used = self.header_used
+        cdef uint32_t record_count = self.record_count
         cdef uint32_t i
         cdef int result
         cdef Value empty
@@ -424,7 +434,7 @@ cdef class Scanner:
         result = self.header(p, end, resource, &inside)
         if result:
             return result
-        if self.reserve(self.record_count + inside):
+        if self.reserve(self.record_count + min(inside, <uint32_t>((end - p) // SMALLEST_SPAN))):
             return NO_MEMORY
         while inside:
             p = read_tag(p, end, &field, &wire)
@@ -436,6 +446,9 @@ cdef class Scanner:
                 inside -= 1
             else:
                 p = skip_value(p, end, field, wire, MAX_DEPTH)
+        if self.record_count == record_count:
+            self.header_count = own
+            self.header_used = header_used
         return 0
 
     cdef void note(self, uint64_t* bits, uint32_t number, Value* value) noexcept nogil:
@@ -747,7 +760,7 @@ cdef class Scanner:
                 value.integer = facts.status if condition.field == STATUS else facts.kind
             elif condition.field == DURATION:
                 elapsed = facts.end - facts.start if facts.end > facts.start else 0
-                value.type = V_INT if elapsed <= 0x7FFFFFFFFFFFFFFFULL else V_DOUBLE
+                value.type = V_INT if elapsed <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
                 value.integer = <int64_t>elapsed
                 value.real = <double>elapsed
             else:

@@ -33,6 +33,7 @@ cdef class Buffer:
     cdef readonly uint64_t spans
     cdef readonly int64_t wait_ns, wait_after_root_ns
     cdef uint64_t nbytes_(self) noexcept
+    cdef uint64_t empty_cost(self) noexcept
     cdef Trace* find(self, const uint64_t* trace_id) noexcept nogil
     cdef int grow(self) except -1
     cdef Trace* add(self, Trace* trace, Fragment* fragment, int64_t now_ns) except NULL

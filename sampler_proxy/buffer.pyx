@@ -33,6 +33,10 @@ cdef class Buffer:
     cdef uint64_t nbytes_(self) noexcept:
         return self.held + (self.mask + 1) * sizeof(Place) + self.envelopes.cost
 
+    cdef uint64_t empty_cost(self) noexcept:
+        """What the tables cost, with nothing in them."""
+        return (self.mask + 1) * sizeof(Place) + (self.envelopes.mask + 1) * sizeof(void*)
+
     @property
     def nbytes(self):
         return self.nbytes_()

@@ -17,7 +17,7 @@ AND, OR, NOT, TRUE, FALSE = -1, -2, -3, -4, -5
 
 
 class Field(IntEnum):
-    """Where the left side of a condition is read. The first four are attributes and have a key."""
+    """Where a value is read. What ends in ATTRIBUTE has a key."""
 
     SPAN_ATTRIBUTE = 0
     RESOURCE_ATTRIBUTE = 1
@@ -32,6 +32,12 @@ class Field(IntEnum):
     PARENT_ID = 10  # as lower-case hex text; empty for a root
     SCOPE_NAME = 11
     SCOPE_VERSION = 12
+    EVENT_NAME = 16
+    EVENT_TIME = 17  # nanoseconds since the start of the span; negative where the event is older
+    EVENT_ATTRIBUTE = 18
+    LINK_TRACE_ID = 20  # as lower-case hex text
+    LINK_SPAN_ID = 21  # as lower-case hex text
+    LINK_ATTRIBUTE = 22
     # Of the trace, known at decision time only:
     TRACE_DURATION = 32
     ROOT_NAME = 33
@@ -72,3 +78,36 @@ class Condition(NamedTuple):
     op: Op
     kind: Kind
     value: bytes | int | float | bool | Callable[[bytes], bool] | None
+
+
+class Arith(IntEnum):
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    MOD = 4
+    POW = 5
+    NEG = 6  # of one value; the others take two
+
+
+class Slot(NamedTuple):
+    """A value read from a span, one of its events or links, its resource, its scope, or the trace."""
+
+    field: Field
+    key: bytes  # of the attribute; empty otherwise
+
+
+class Constant(NamedTuple):
+    kind: Kind  # never NONE
+    value: bytes | int | float | bool | Callable[[bytes], bool]
+
+
+Term = tuple[Slot | Constant | Arith, ...]  # postfix
+
+
+class Comparison(NamedTuple):
+    """A condition whose sides both have to be evaluated. `right` is empty for IS_NIL and NOT_NIL."""
+
+    op: Op
+    left: Term
+    right: Term

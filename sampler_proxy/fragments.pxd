@@ -63,6 +63,10 @@ cdef inline uint64_t mix(const uint64_t* trace_id, uint64_t seed) noexcept nogil
     return state ^ (state >> 29)
 
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
+
+
 cdef inline uint64_t* filter_words(Fragment* fragment) noexcept nogil:
     return <uint64_t*>(<uint8_t*>fragment + sizeof(Fragment))
 
@@ -96,6 +100,7 @@ cdef class Scanned:
     cdef readonly uint32_t spans  # in the fragments
     cdef readonly uint32_t invalid_trace_ids, invalid_span_ids  # spans that were left out
     cdef readonly uint64_t cost  # of the fragments, in bytes of memory
+    cdef uint64_t header_cost(self) noexcept
 
 
 cdef class Envelopes:

@@ -18,6 +18,13 @@ cdef class Scanned:
         free(self.headers)
         free(self.header_bytes)
 
+    cdef uint64_t header_cost(self) noexcept:
+        """What the headers cost if none of them is interned yet. They stand one behind the other in header_bytes."""
+        cdef uint64_t size = 0
+        if self.header_count:
+            size = self.headers[self.header_count - 1].offset + self.headers[self.header_count - 1].size
+        return size + self.header_count * (sizeof(Envelope) + BLOCK_OVERHEAD)
+
 
 cdef uint64_t _hash(Envelope* parent, const uint8_t* data, uint32_t size) noexcept nogil:
     cdef uint64_t state = <uint64_t>parent ^ 0x9E3779B97F4A7C15ULL ^ size

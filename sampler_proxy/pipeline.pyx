@@ -15,7 +15,7 @@ from libc.string cimport memset
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy.buffer cimport Buffer, Trace
 from sampler_proxy.decided cimport Decision, Decisions
-from sampler_proxy.fragments cimport BLOCK_OVERHEAD, Envelopes, Fragment, KeptTrace, Scanned, UNEQUAL_THRESHOLDS
+from sampler_proxy.fragments cimport BLOCK_OVERHEAD, Envelopes, Fragment, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch
 from sampler_proxy.rules cimport RuleSet, randomness_of
 from sampler_proxy.stamp cimport Stamper
 
@@ -40,6 +40,7 @@ cdef enum:
     # How many traces one request may have decided early to make room for itself. It bounds the time that a request
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
+    AHEAD = 32  # fragments
 
 cdef struct RuleCounters:
     uint64_t sampled_out, kept  # spans
@@ -155,22 +156,34 @@ cdef class Pipeline:
             self.refuse("draining")
             raise Draining("the proxy is stopping", RETRY_AFTER_NS)
         self.now_ns = max(self.now_ns, now_ns)
-        need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD)
-        if self.held() + need > self.max_bytes and not self.make_room(need):
-            if need + self.envelopes.cost > self.max_bytes:
+        need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD) + scanned.header_cost()
+        if self.held() + need > self.max_bytes:
+            if need + self.buffer.empty_cost() > self.max_bytes:
                 self.refuse("too_large")
                 raise RequestTooLarge("the request is larger than the whole buffer (buffer.max_bytes)")
-            self.refuse("memory")
-            raise Overloaded("the buffer is full", RETRY_AFTER_NS)
+            if not self.make_room(need):
+                self.refuse("memory")
+                raise Overloaded("the buffer is full", RETRY_AFTER_NS)
         self.envelopes.adopt(scanned)
         self.invalid_trace_ids += scanned.invalid_trace_ids
         self.invalid_span_ids += scanned.invalid_span_ids
         self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
         for i in range(scanned.count):
+            if i % AHEAD == 0:
+                self.look_ahead(scanned, i)
             fragment = scanned.fragments[i]
             scanned.fragments[i] = NULL
             self.file(fragment)
         return 0
+
+    cdef void look_ahead(self, Scanned scanned, uint32_t first) noexcept nogil:
+        """Have the tables' lines for the next fragments fetched: each would cost a cache miss of its own otherwise."""
+        cdef uint64_t key
+        cdef uint32_t i
+        for i in range(first, min(first + AHEAD, scanned.count)):
+            key = mix(scanned.fragments[i].trace_id, self.buffer.seed)
+            prefetch(&self.buffer.places[key & self.buffer.mask])
+            prefetch(&self.decisions.table[key & self.decisions.mask])
 
     cdef int file(self, Fragment* fragment) except -1:
         """One adopted fragment: to its trace, or after the decision on its trace."""
@@ -204,12 +217,17 @@ cdef class Pipeline:
         self.envelopes.free_fragment(fragment)
         return 0
 
+    cdef bint congested(self):
+        """Whether deciding more would only make memory grow: what has been kept cannot leave, and what is finished is larger than
+        it was, by its attributes. A sixteenth is spent on finding, all the same, what the rules drop."""
+        return self.backlog_spans and self.held() > self.max_bytes + self.max_bytes // 16
+
     cdef bint make_room(self, uint64_t need) except -1:
         """Decide the oldest traces early until `need` bytes fit."""
         cdef int left = EARLY_DECISIONS
         if self.backlog_spans:
             self.flush()
-        while self.held() + need > self.max_bytes and self.buffer.oldest != NULL and left:
+        while self.held() + need > self.max_bytes and self.buffer.oldest != NULL and left and not self.congested():
             self.decide(self.buffer.oldest, MEMORY)
             left -= 1
         return self.held() + need <= self.max_bytes
@@ -273,8 +291,12 @@ cdef class Pipeline:
                 self.flush()
             while slice > 0:
                 trace = self.buffer.due(self.now_ns, &has_root)
-                if trace == NULL:
+                if trace == NULL or self.congested():
                     return False
+                if trace.newer != NULL:
+                    # They were filed seconds ago and have left the caches since.
+                    prefetch(trace.newer.newer)
+                    prefetch(trace.newer.first)
                 self.decide(trace, ROOT if has_root else WAIT)
                 slice -= 1
             return True

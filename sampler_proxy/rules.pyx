@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memset
 
 from sampler_proxy._conditions cimport (
-    PROGRAM_STACK, P_AND, P_NOT, P_OR, P_TRUE, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_DOUBLE, V_INT, V_NIL, V_STRING, Value, holds,
+    PROGRAM_STACK, P_AND, P_NOT, P_OR, P_TRUE, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, holds,
     read_any_value,
 )
 from sampler_proxy._proto cimport LEN, MAX_DEPTH, cbytes, read_length, read_tag, skip_value
@@ -68,6 +68,26 @@ cdef void read_field(cbytes p, cbytes end, uint32_t wanted, Value* value) noexce
             p = skip_value(p, end, field, wire, MAX_DEPTH)
 
 
+cdef void read_merged_value(cbytes p, cbytes end, Value* value) noexcept nogil:
+    """The value of a valid KeyValue. One in several parts merges: the last part that holds something counts (arrays apart)."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    cdef Value part
+    value.type = V_NIL
+    while p < end:
+        p = read_tag(p, end, &field, &wire)
+        if wire == LEN:
+            p = read_length(p, end, &length)
+            if field == 2:
+                read_any_value(p, p + length, MAX_DEPTH, &part)
+                if part.type != V_NIL:
+                    value[0] = part
+            p += length
+        else:
+            p = skip_value(p, end, field, wire, MAX_DEPTH)
+
+
 cdef void read_service(Envelope* resource, Value* value) noexcept nogil:
     """The last `service.name` of a resource's header; V_NIL where there is none."""
     cdef cbytes p = resource.data
@@ -77,7 +97,7 @@ cdef void read_service(Envelope* resource, Value* value) noexcept nogil:
     cdef uint32_t field = 0
     cdef uint32_t wire = 0
     cdef uint32_t length = 0
-    cdef Value key, found
+    cdef Value key
     value.type = V_NIL
     while p < end:
         p = read_tag(p, end, &field, &wire)
@@ -101,8 +121,7 @@ cdef void read_service(Envelope* resource, Value* value) noexcept nogil:
                 continue
             read_field(attribute, inner, 1, &key)
             if key.size == 12 and memcmp(key.text, b"service.name", 12) == 0:
-                read_field(attribute, inner, 2, &found)
-                read_any_value(found.text, found.text + found.size, MAX_DEPTH, value)
+                read_merged_value(attribute, inner, value)
 
 
 cdef class RuleSet:
@@ -118,6 +137,10 @@ cdef class RuleSet:
             raise ValueError("every rule has a name, a probability and a program")
         if tuple(programs[self.count - 1]) != (P_TRUE,):
             raise ValueError("the last rule must match everything")
+        for program in programs:
+            for token in program:
+                if token >= 0 and token >> 1 >= (self.trace_conditions.count if token & 1 else plan.filters.count):
+                    raise ValueError(f"operand {token} is not there")
         self.thresholds = <uint64_t*>calloc(self.count, sizeof(uint64_t))
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
         self.matched = <uint64_t*>calloc(plan.filter_words + 1, sizeof(uint64_t))
@@ -197,7 +220,7 @@ cdef class RuleSet:
                     timed = True
                 fragment = fragment.next
             if timed:
-                value.type = V_INT if end - start <= 0x7FFFFFFFFFFFFFFFULL else V_DOUBLE
+                value.type = V_INT if end - start <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
                 value.integer = <long long>(end - start)
                 value.real = <double>(end - start)
         elif condition.field == ROOT_NAME or condition.field == ROOT_SERVICE:

@@ -69,7 +69,8 @@ cdef class Stamper:
         cdef Group* target
         cdef cbytes p
         cdef cbytes end
-        cdef uint32_t i, size
+        cdef uint32_t i
+        cdef uint32_t size = 0
         cdef uint32_t groups = 0
         cdef uint64_t begin
         cdef bytes plain_state = b"" if threshold == 0 else b"ot=th:" + encode_threshold(threshold).encode()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from sampler_proxy.errors import RequestError
 

@@ -1,0 +1,1 @@
+"""Tests. `python -m pytest` from the top folder; `tests.support` holds what they share."""

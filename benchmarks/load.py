@@ -35,7 +35,7 @@ import time
 from typing import Any
 
 import grpc
-from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import RetryInfo
 
 from benchmarks import corpus
 

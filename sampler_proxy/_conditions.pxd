@@ -21,6 +21,9 @@ cdef struct Value:
     int64_t integer
     double real
 
+cdef struct ArrayWalk:
+    cbytes p, end, inner, inner_end
+
 cdef struct Condition:
     int32_t field, op, kind
     int32_t regex  # index into Regexes; -1 without
@@ -44,6 +47,12 @@ cdef enum:
     PARENT_ID = 10
     SCOPE_NAME = 11
     SCOPE_VERSION = 12
+    EVENT_NAME = 16
+    EVENT_TIME = 17
+    EVENT_ATTRIBUTE = 18
+    LINK_TRACE_ID = 20
+    LINK_SPAN_ID = 21
+    LINK_ATTRIBUTE = 22
     TRACE_DURATION = 32
     ROOT_NAME = 33
     ROOT_SERVICE = 34
@@ -102,3 +111,6 @@ cdef class Programs:
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil
 cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil
 cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil
+cdef bint ordered(int op, int order) noexcept nogil
+cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil
+cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil

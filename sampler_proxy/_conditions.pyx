@@ -9,7 +9,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy import conditions as _names
 from sampler_proxy._proto cimport (
-    FIXED64, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, load64, read_length, read_tag, read_varint, skip_value,
+    FIXED64, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, load64, read_length, read_tag, read_varint, scramble,
+    skip_value,
 )
 
 for _name, _number in (
@@ -17,7 +18,9 @@ for _name, _number in (
     ("ANY_ATTRIBUTE", ANY_ATTRIBUTE), ("NAME", NAME), ("STATUS", STATUS), ("STATUS_MESSAGE", STATUS_MESSAGE), ("KIND", KIND),
     ("DURATION", DURATION), ("SPAN_ID", SPAN_ID), ("PARENT_ID", PARENT_ID), ("SCOPE_NAME", SCOPE_NAME),
     ("SCOPE_VERSION", SCOPE_VERSION), ("TRACE_DURATION", TRACE_DURATION), ("ROOT_NAME", ROOT_NAME),
-    ("ROOT_SERVICE", ROOT_SERVICE), ("TRACE_ID", TRACE_ID),
+    ("ROOT_SERVICE", ROOT_SERVICE), ("TRACE_ID", TRACE_ID), ("EVENT_NAME", EVENT_NAME), ("EVENT_TIME", EVENT_TIME),
+    ("EVENT_ATTRIBUTE", EVENT_ATTRIBUTE), ("LINK_TRACE_ID", LINK_TRACE_ID), ("LINK_SPAN_ID", LINK_SPAN_ID),
+    ("LINK_ATTRIBUTE", LINK_ATTRIBUTE),
 ):
     assert _names.Field[_name] == _number
 assert [op.name for op in _names.Op] == ["EQ", "NE", "LT", "LE", "GT", "GE", "MATCH", "NOT_MATCH", "IS_NIL", "NOT_NIL"]
@@ -113,7 +116,7 @@ cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexce
     return p
 
 
-cdef inline bint _ordered(int op, int order) noexcept nogil:
+cdef bint ordered(int op, int order) noexcept nogil:
     """order: negative, 0, positive as the value is below, equal to, above the constant; 2 where they have no order (NaN)."""
     if op == OP_EQ:
         return order == 0
@@ -140,10 +143,7 @@ cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept 
         if condition.op == OP_EQ or condition.op == OP_NE:
             order = value.size != condition.size or memcmp(value.text, condition.text, value.size) != 0
             return (order == 0) == (condition.op == OP_EQ)
-        order = memcmp(value.text, condition.text, min(value.size, condition.size))
-        if order == 0:
-            order = (value.size > condition.size) - (value.size < condition.size)
-        return _ordered(condition.op, 1 if order > 0 else (-1 if order < 0 else 0))
+        return ordered(condition.op, compare_text(value.text, value.size, condition.text, condition.size))
     if condition.kind == KIND_REGEX:
         if value.type != V_STRING:
             return -1
@@ -154,9 +154,9 @@ cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept 
         return (value.integer == condition.integer) == (condition.op == OP_EQ)
     if condition.kind == KIND_INT and value.type == V_INT:
         order = (value.integer > condition.integer) - (value.integer < condition.integer)
-        return _ordered(condition.op, order)
+        return ordered(condition.op, order)
     if condition.kind == KIND_INT and value.type == V_BEYOND:
-        return _ordered(condition.op, 1)
+        return ordered(condition.op, 1)
     if value.type == V_INT:
         real = <double>value.integer
     elif value.type == V_DOUBLE or value.type == V_BEYOND:
@@ -165,43 +165,60 @@ cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept 
         return -1
     constant = <double>condition.integer if condition.kind == KIND_INT else condition.real
     if real != real or constant != constant:
-        return _ordered(condition.op, 2)
-    return _ordered(condition.op, (real > constant) - (real < constant))
+        return ordered(condition.op, 2)
+    return ordered(condition.op, (real > constant) - (real < constant))
+
+
+cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil:
+    """-1, 0, 1 in the order of bytes."""
+    cdef int order = memcmp(p, q, min(size, other))
+    if order == 0:
+        return (size > other) - (size < other)
+    return 1 if order > 0 else -1
+
+
+cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil:
+    """Step through the elements of a V_ARRAY; False at the end. Begin with its text, and nothing in `inner`."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    while True:
+        while walk.inner < walk.inner_end:
+            walk.inner = read_tag(walk.inner, walk.inner_end, &field, &wire)
+            if wire == LEN and field == 1:
+                walk.inner = read_length(walk.inner, walk.inner_end, &length)
+                walk.inner = read_any_value(walk.inner, walk.inner + length, 100, element)
+                return True
+            walk.inner = skip_value(walk.inner, walk.inner_end, field, wire, 100)
+        if walk.p >= walk.end:
+            return False
+        walk.p = read_tag(walk.p, walk.end, &field, &wire)
+        if wire == LEN and field == 5:
+            walk.p = read_length(walk.p, walk.end, &length)
+            walk.inner = walk.p
+            walk.p += length
+            walk.inner_end = walk.p
+        else:
+            walk.p = skip_value(walk.p, walk.end, field, wire, 100)
 
 
 cdef bint _array_holds(Condition* condition, Value* array, Regexes regexes) noexcept nogil:
     """Any element for `=`, the orders and `=~`; for `!=` and `!~` some comparable element, and all of those."""
     cdef bint negative = condition.op == OP_NE or condition.op == OP_NOT_MATCH
     cdef bint comparable = False
-    cdef cbytes p = array.text
-    cdef cbytes end = array.text + array.size
-    cdef cbytes inner
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
+    cdef ArrayWalk walk
     cdef Value element
     cdef int answer
-    while p < end:
-        p = read_tag(p, end, &field, &wire)
-        if wire != LEN or field != 5:
-            p = skip_value(p, end, field, wire, 100)
+    walk.p = array.text
+    walk.end = array.text + array.size
+    walk.inner = walk.inner_end = NULL
+    while next_element(&walk, &element):
+        answer = _compare(condition, &element, regexes)
+        if answer < 0:
             continue
-        p = read_length(p, end, &length)
-        inner = p
-        p += length
-        while inner < p:
-            inner = read_tag(inner, p, &field, &wire)
-            if wire != LEN or field != 1:
-                inner = skip_value(inner, p, field, wire, 100)
-                continue
-            inner = read_length(inner, p, &length)
-            inner = read_any_value(inner, inner + length, 100, &element)
-            answer = _compare(condition, &element, regexes)
-            if answer < 0:
-                continue
-            comparable = True
-            if answer != negative:
-                return not negative
+        comparable = True
+        if answer != negative:
+            return not negative
     return negative and comparable
 
 
@@ -329,8 +346,7 @@ cdef class Regexes:
             left -= 8
         word = 0
         memcpy(&word, p, left)
-        key = (key ^ word) * 0xC4CEB9FE1A85EC53ULL
-        key = (key ^ (key >> 29)) | 1
+        key = scramble((key ^ word) * 0xFF51AFD7ED558CCDULL) | 1
         cdef uint64_t at = (key >> 1) & (CACHE_SLOTS - 1)
         while True:
             entry = &self.entries[at]

@@ -92,6 +92,13 @@ cdef inline bint is_text(Message message, uint32_t field) noexcept nogil:
     return False
 
 
+cdef inline uint64_t scramble(uint64_t state) noexcept nogil:
+    """The end of a hash: after it every bit depends on every bit. A product alone carries nothing downwards, and ids, names and
+    addresses often differ in their last bytes only, which are the highest."""
+    state = (state ^ (state >> 32)) * 0xC4CEB9FE1A85EC53ULL
+    return state ^ (state >> 32)
+
+
 cdef inline uint64_t load64(cbytes p) noexcept nogil:
     cdef uint64_t value
     memcpy(&value, p, 8)

@@ -1,8 +1,10 @@
-"""The admin port: metrics, health and readiness over plain HTTP, on the loop that `start` is awaited on.
+"""The admin port: metrics, health, rules and decisions over plain HTTP, on the loop that `start` is awaited on.
 
     GET /metrics   Prometheus text, or OpenMetrics where the scraper asks for it; one consistent snapshot
     GET /healthz   200 as long as the loop runs: a failure means "restart me"
     GET /readyz    200 when ready, 503 while starting or draining: a failure means "send me nothing"
+    GET /rules     the rules that decide, with their version
+    GET /traces/ID what is known of a trace: buffered, or decided and how; 404 if nothing, 400 if that is no trace id
 
 Being full is not unreadiness: that would push the load onto the neighbours, who are as full. The buffer's metrics tell
 it, and senders are told to slow down one request at a time.
@@ -14,6 +16,7 @@ probe every second would drown everything else. Of a failure the class is logged
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -27,6 +30,7 @@ from sampler_proxy import __version__
 from sampler_proxy.config_types import Endpoint
 from sampler_proxy.errors import StartError
 
+_TRACE_ID = re.compile("[0-9a-f]{32}")
 _STOP_TIMEOUT_S = 1.0  # for answers being written; idle connections are closed at once
 
 
@@ -39,12 +43,24 @@ class Readiness:
 
 
 class Admin:
-    """The server. `registry` and `readiness` are read on the loop, once per request for them, and must not block."""
+    """The server. What it shows is asked for on the loop, once per request for it, and must not block.
 
-    def __init__(self, endpoint: Endpoint, registry: CollectorRegistry, readiness: Callable[[], Readiness]) -> None:
+    `rules` describes the active rule set, `find` what is known of a trace id (None: nothing), both as JSON values.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        registry: CollectorRegistry,
+        readiness: Callable[[], Readiness],
+        rules: Callable[[], Mapping[str, object]],
+        find: Callable[[bytes], Mapping[str, object] | None],
+    ) -> None:
         self._endpoint = endpoint
         self._registry = registry
         self._readiness = readiness
+        self._rules = rules
+        self._find = find
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> tuple[str, int]:
@@ -55,6 +71,8 @@ class Admin:
                 web.get("/metrics", self._get_metrics),
                 web.get("/healthz", self._get_health),
                 web.get("/readyz", self._get_readiness),
+                web.get("/rules", self._get_rules),
+                web.get("/traces/{trace_id}", self._get_trace),
             ]
         )
         app.on_response_prepare.append(_hide_server_version)
@@ -94,6 +112,19 @@ class Admin:
         readiness = self._readiness()
         status = 200 if readiness.status == "ready" else 503
         return web.json_response({"status": readiness.status, **readiness.detail}, status=status)
+
+    async def _get_rules(self, _: web.Request) -> web.Response:
+        return web.json_response(self._rules())
+
+    async def _get_trace(self, request: web.Request) -> web.Response:
+        trace_id = request.match_info["trace_id"].lower()
+        if not _TRACE_ID.fullmatch(trace_id):
+            return web.json_response({"error": "a trace id has 32 hexadecimal digits"}, status=400)
+        found = self._find(bytes.fromhex(trace_id))
+        if found is None:
+            message = "this trace is neither buffered nor is its decision remembered"
+            return web.json_response({"trace_id": trace_id, "error": message}, status=404)
+        return web.json_response({"trace_id": trace_id, **found})
 
 
 @web.middleware

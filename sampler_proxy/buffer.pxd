@@ -14,6 +14,7 @@ cdef struct Trace:
     int64_t root_ns  # -1: no root yet
     uint64_t cost  # of the fragments
     uint32_t spans
+    uint32_t asked  # spans when an early decision was last looked for
 
 cdef struct Place:
     uint64_t hash

@@ -7,7 +7,7 @@ The list by age also says who is the oldest when memory runs out.
 """
 from libc.stdlib cimport calloc, free, malloc
 
-from sampler_proxy.fragments cimport BLOCK_OVERHEAD, HAS_ROOT, Fragment, fragment_cost, mix
+from sampler_proxy.fragments cimport BLOCK_OVERHEAD, HAS_ROOT, Fragment, absorb, fragment_cost, mix
 
 cdef enum:
     FIRST_PLACES = 1024
@@ -102,6 +102,7 @@ cdef class Buffer:
         else:
             trace.last.next = fragment
             trace.last = fragment
+            absorb(trace.first, fragment)
         cost = fragment_cost(fragment)
         trace.cost += cost
         trace.spans += fragment.spans

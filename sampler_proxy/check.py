@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sampler_proxy.config import Config
-from sampler_proxy.config_file import read
-from sampler_proxy.errors import ConfigError, TraceQLError
+from sampler_proxy.config import Config, Rule
+from sampler_proxy.config_file import MAX_FILE_BYTES, Reading, read
+from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.traceql.ast import Expression
+from sampler_proxy.traceql.lint import lint
 from sampler_proxy.traceql.parse import parse
 from sampler_proxy.traceql.plan import Compiled, compile_rules
+from sampler_proxy.yaml_positions import Path
 
 
 class Loaded(NamedTuple):
     config: Config
     compiled: Compiled
+    path: str | None  # None: built in
+    content: bytes | None  # of the file, read before it was parsed
+    written: tuple[Rule, ...]  # the rules, references in their expressions not expanded: these may be shown
+    warnings: tuple[Fault, ...]  # what is allowed but may not mean what its writer thinks
 
 
 def check(path: str, environ: Mapping[str, str]) -> Loaded:
     """Raises ConfigError. An expression's fault stands at its character, with the expression and a caret below."""
+    content = contents(path)
     reading = read(path, environ)
     faults = list(reading.faults)
+    expressions: dict[Path, Expression] = {}
     for at, text in reading.expressions:
         try:
-            compile_rules([(parse(text), None)])  # alone, so that it is known whose fault it is
+            expressions[at] = parse(text)
+            compile_rules([(expressions[at], None)])  # alone, so that it is known whose fault it is
         except TraceQLError as error:
             message = error.message
             if _tells(message, reading.positions.references(at)):
@@ -33,16 +42,67 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
             faults.append(reading.fault(reading.positions.value(at, error.offset), message))
     if faults or reading.config is None:
         raise ConfigError(faults)
-    return load_config(reading.config)
+    loaded = load_config(reading.config, expressions)
+    return loaded._replace(
+        path=path,
+        content=content,
+        written=tuple(_written(reading, index, rule) for index, rule in enumerate(reading.config.rules)),
+        warnings=tuple(_warnings(reading, reading.config, expressions)),
+    )
 
 
-def load_config(config: Config) -> Loaded:
+def load_config(config: Config, expressions: Mapping[Path, Expression] | None = None) -> Loaded:
     """A configuration whose expressions are known to be sound, such as the built-in one."""
+    parsed = expressions or {}
 
-    def expression(text: str | None) -> Expression | None:
-        return None if text is None else parse(text)
+    def expression(index: int, key: str, text: str | None) -> Expression | None:
+        return None if text is None else parsed.get(("rules", index, key)) or parse(text)
 
-    return Loaded(config, compile_rules([(expression(rule.match), expression(rule.unless)) for rule in config.rules]))
+    pairs = [
+        (expression(index, "match", rule.match), expression(index, "unless", rule.unless))
+        for index, rule in enumerate(config.rules)
+    ]
+    return Loaded(config, compile_rules(pairs), None, None, config.rules, ())
+
+
+def contents(path: str) -> bytes | None:
+    """Whether two of these are equal says whether a file has changed; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError:
+        return None
+
+
+def _written(reading: Reading, index: int, rule: Rule) -> Rule:
+    paths: dict[str, Path] = {key: ("rules", index, key) for key in ("match", "unless")}
+    return rule.model_copy(
+        update={
+            key: reading.positions.written(path)
+            for key, path in paths.items()
+            if getattr(rule, key) is not None and reading.positions.references(path)
+        }
+    )
+
+
+def _warnings(reading: Reading, config: Config, expressions: Mapping[Path, Expression]) -> Iterator[Fault]:
+    positions = reading.positions
+    if "rules" not in config.model_fields_set:
+        return  # the built-in ones
+    texts = [
+        (rule.name, expressions.get(("rules", index, "match")), expressions.get(("rules", index, "unless")))
+        for index, rule in enumerate(config.rules)
+    ]
+    for hint in lint(texts):
+        at: Path = ("rules", hint.rule, hint.part)
+        message = hint.message
+        if at not in expressions:  # about a rule without the text
+            yield reading.fault(positions.value(at[:-1]), f"warning: {message}")
+            continue
+        if _tells(message, positions.references(at)):
+            message = "this may not mean what it seems to, once the references in it are expanded"
+        excerpt = positions.excerpt(at, hint.offset)
+        yield reading.fault(positions.value(at, hint.offset), f"warning: {message}\n{excerpt}")
 
 
 def _tells(message: str, values: tuple[str, ...]) -> bool:

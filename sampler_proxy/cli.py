@@ -52,12 +52,36 @@ def run(path: str | None, log_level: str) -> None:
 @main.command("check")
 @click.argument("path", metavar="FILE")
 def check_command(path: str) -> None:
-    """Say whether a configuration file is sound: every fault as FILE:LINE:COLUMN: message, on stderr."""
+    """Say whether a configuration file is sound: every fault as FILE:LINE:COLUMN: message, on stderr.
+
+    What is allowed but may not mean what you think follows as FILE:LINE:COLUMN: warning: message.
+    """
     try:
-        check(path, os.environ)
+        loaded = check(path, os.environ)
     except SamplerProxyError as error:
         _fail(error)
+    for warning in loaded.warnings:
+        click.echo(str(warning), err=True)
     click.echo(f"{path}: ok")
+
+
+@main.command("explain")
+@click.option("--config", "path", metavar="FILE", help="YAML file with the rules; without one, the default rules.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and trace.")
+@click.argument("trace_file", metavar="TRACEFILE")
+def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
+    """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why."""
+    try:
+        loaded = load_config(Config()) if path is None else check(path, os.environ)
+        from sampler_proxy import explain  # the other commands need not wait for protobuf
+
+        traces = explain.read(trace_file)
+        for explanation in explain.explain(loaded, traces.requests):
+            click.echo(json.dumps(explanation.as_json()) if as_json else explain.as_text(explanation, traces))
+    except SamplerProxyError as error:
+        _fail(error)
+    for line in traces.remarks():
+        click.echo(f"{trace_file}: {line}", err=True)
 
 
 @main.command()

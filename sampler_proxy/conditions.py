@@ -1,10 +1,11 @@
 """The vocabulary between the rule language and the native scan: which field, which comparison, which constant.
 
-`traceql.plan` writes these, `_wire` and `rules` read them. A `Condition` is true or false of one span (or of one trace, for the
-trace fields); what is missing, or has a type that the constant cannot be compared with, makes it false whatever the operator,
-`IS_NIL` apart.
+`traceql.plan` writes these, `_wire` and `rules` read them. A `Condition` is true or false of one span (or of one trace,
+for the trace fields); what is missing, or has a type that the constant cannot be compared with, makes it false whatever
+the operator, `IS_NIL` apart.
 
-Programs over conditions are postfix lists of integers: n >= 0 pushes operand n, the negative numbers are the constants below.
+Programs over conditions are postfix lists of integers: n >= 0 pushes operand n, the negative numbers are the constants
+below.
 """
 
 from __future__ import annotations
@@ -98,16 +99,58 @@ class Slot(NamedTuple):
 
 
 class Constant(NamedTuple):
-    kind: Kind  # never NONE
-    value: bytes | int | float | bool | Callable[[bytes], bool]
+    kind: Kind  # INT or FLOAT
+    value: int | float
 
 
 Term = tuple[Slot | Constant | Arith, ...]  # postfix
 
 
 class Comparison(NamedTuple):
-    """A condition whose sides both have to be evaluated. `right` is empty for IS_NIL and NOT_NIL."""
+    """A condition both sides of which must be evaluated: at least one has arithmetic, or both are slots."""
 
-    op: Op
+    op: Op  # EQ NE LT LE GT GE
     left: Term
     right: Term
+
+
+class Select(NamedTuple):
+    """The spans for which a filter holds."""
+
+    filter: int
+
+
+class Spansets(NamedTuple):
+    """The spans that any part selects; AND: none of them unless every part selects some."""
+
+    op: int  # AND, OR
+    parts: tuple[Node, ...]
+
+
+class Structural(NamedTuple):
+    op: str  # > >> < << ~ !> !>> !< !<< !~
+    left: Node
+    right: Node
+
+
+class Aggregate(NamedTuple):
+    """All spans or none."""
+
+    function: str  # count min max avg sum
+    argument: Term | None  # None: of count
+    op: Op  # EQ NE LT LE GT GE
+    constant: Constant
+
+
+class Pipeline(NamedTuple):
+    stages: tuple[Node, ...]
+
+
+Node = Select | Spansets | Structural | Aggregate | Pipeline
+
+
+class Query(NamedTuple):
+    """What needs the spans of the trace again: it holds if `root` selects any of them."""
+
+    guard: tuple[int, ...]  # a program over a trace, without queries; where it is false, so is the query
+    root: Node

@@ -181,7 +181,7 @@ class FileExport(Destination):
 
 class Admin(Section):
     endpoint: Address = Endpoint("127.0.0.1", 8888)
-    """Where /metrics, /healthz and /readyz are served; port 0 binds a free one."""
+    """Where /metrics, /healthz, /readyz, /rules and /traces are served; port 0 binds a free one."""
 
 
 def _protocol(entry: object) -> object:

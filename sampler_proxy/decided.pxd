@@ -1,13 +1,17 @@
 # cython: language_level=3
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef enum:
+    KEPT = 1
+    INCOMPLETE = 2  # it was decided before it can have been whole
+
 cdef struct Decision:
     uint64_t[2] trace_id
     uint64_t threshold
     uint32_t when_s  # monotonic
     uint16_t rule  # its id in the ledger
     uint8_t reason
-    uint8_t kept
+    uint8_t flags  # KEPT, INCOMPLETE
 
 cdef class Decisions:
     cdef Decision* ring

@@ -1,8 +1,8 @@
 """Every exception of this project, as one tree.
 
-A `RequestError` knows how each protocol answers it and whether the sender may try again (OTLP specification, "Failures";
-the numbers are those of `grpc.StatusCode` and of HTTP). Messages carry kinds and offsets, never payload: attribute values
-reach neither logs nor error texts.
+A `RequestError` knows how each protocol answers it and whether the sender may try again (OTLP specification,
+"Failures"; the numbers are those of `grpc.StatusCode` and of HTTP). Messages carry kinds and offsets, never payload:
+attribute values reach neither logs nor error texts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class ConfigError(SamplerProxyError):
 class TraceQLError(SamplerProxyError):
     """An expression that is not TraceQL, or not TraceQL that can select a trace here.
 
-    `offset` is the index (in characters, from 0) into the expression; `message` says what is wrong and what to write instead.
+    `offset` is the index (in characters, from 0) into the expression; `message` says what is wrong and what to write
+    instead.
     """
 
     def __init__(self, message: str, offset: int) -> None:
@@ -50,13 +51,18 @@ class TraceQLError(SamplerProxyError):
 
 
 class StartError(SamplerProxyError):
-    """The service cannot start (a port that is taken, a file that cannot be written); the message says which and why."""
+    """The service cannot start (a port is taken, a file cannot be written); the message says which and why."""
+
+
+class TraceFileError(SamplerProxyError):
+    """A file of traces that cannot be read as such; the message begins with FILE or FILE:LINE."""
 
 
 class RequestError(SamplerProxyError):
     """A request that is refused whole, before anything of it was taken.
 
-    `reason` is the label of `requests_refused_total`; `retry_after_ns` is None when the same bytes must not be sent again.
+    `reason` is the label of `requests_refused_total`; `retry_after_ns` is None when the same bytes must not be sent
+    again.
     """
 
     reason: ClassVar[str]

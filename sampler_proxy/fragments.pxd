@@ -2,6 +2,8 @@
 """What a scan returns and the buffer holds. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from sampler_proxy._proto cimport scramble
+
 cdef enum:
     # What a block of the C allocator costs beside the bytes asked for (glibc: 8 of header, rounded up to 16).
     BLOCK_OVERHEAD = 16
@@ -59,8 +61,7 @@ cdef struct Fragment:
 cdef inline uint64_t mix(const uint64_t* trace_id, uint64_t seed) noexcept nogil:
     """A hash of a trace id; the seed is drawn at start, so that nobody outside can choose ids that collide."""
     cdef uint64_t state = (trace_id[0] ^ seed) * 0xFF51AFD7ED558CCDULL
-    state = (state ^ (state >> 32) ^ trace_id[1] ^ (seed << 7)) * 0xC4CEB9FE1A85EC53ULL
-    return state ^ (state >> 29)
+    return scramble((state ^ (state >> 32) ^ trace_id[1] ^ (seed << 7)) * 0xFF51AFD7ED558CCDULL)
 
 
 cdef extern from *:
@@ -82,6 +83,22 @@ cdef inline uint8_t* payload_of(Fragment* fragment) noexcept nogil:
 cdef inline uint64_t fragment_cost(Fragment* fragment) noexcept nogil:
     """Bytes of memory held for a fragment, the allocator's share included; its envelopes apart."""
     return (sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group) + fragment.size + BLOCK_OVERHEAD)
+
+
+cdef inline void absorb(Fragment* first, Fragment* fragment) noexcept nogil:
+    """Let the first fragment of a trace say of times and filters what all of them say, so that no one need look at all of them."""
+    cdef uint64_t* into = filter_words(first)
+    cdef uint64_t* words = filter_words(fragment)
+    cdef uint32_t i
+    if fragment.flags & HAS_TIMES:
+        if not first.flags & HAS_TIMES or fragment.min_start < first.min_start:
+            first.min_start = fragment.min_start
+        if not first.flags & HAS_TIMES or fragment.max_end > first.max_end:
+            first.max_end = fragment.max_end
+        first.flags |= HAS_TIMES
+    if first.plan == fragment.plan:
+        for i in range(first.words):
+            into[i] |= words[i]
 
 
 cdef struct Header:

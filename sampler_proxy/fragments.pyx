@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from sampler_proxy._mend cimport mended
-from sampler_proxy._proto cimport M_RESOURCE_SPANS, M_SCOPE_SPANS
+from sampler_proxy._proto cimport M_RESOURCE_SPANS, M_SCOPE_SPANS, scramble
 
 
 cdef class Scanned:
@@ -37,8 +37,7 @@ cdef uint64_t _hash(Envelope* parent, const uint8_t* data, uint32_t size) noexce
         size -= 8
     word = 0
     memcpy(&word, data, size)
-    state = (state ^ word) * 0xC4CEB9FE1A85EC53ULL
-    return state ^ (state >> 29)
+    return scramble((state ^ word) * 0xFF51AFD7ED558CCDULL)
 
 
 cdef class Envelopes:

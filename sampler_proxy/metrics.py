@@ -177,6 +177,20 @@ EXPORT_LATENCY_SECONDS = _histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 
+# Configuration.
+RULES_INFO = _gauge("rules_info", "Always 1; version is a hash of the active rules, equal for equal rules.", "version")
+RULES_LOADED_TIMESTAMP_SECONDS = _gauge(
+    "rules_loaded_timestamp_seconds", "When the active rules came into force, since the epoch."
+)
+CONFIG_RELOADS = _counter(
+    "config_reloads_total",
+    "Reloads of the configuration file; outcome is applied (new rules), unchanged (the same rules) or failed.",
+    "outcome",
+)
+CONFIG_LAST_RELOAD_SUCCESSFUL = _gauge(
+    "config_last_reload_successful", "1, or 0 while the configuration file is at fault and the former rules decide."
+)
+
 BUILD_INFO = _gauge("build_info", "Always 1; the labels say what is running.", "version", "grpc_engine")
 
 METRICS = tuple(_declared)

@@ -10,11 +10,11 @@ from collections import deque
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy.buffer cimport Buffer, Trace
-from sampler_proxy.decided cimport Decision, Decisions
+from sampler_proxy.decided cimport INCOMPLETE, KEPT, Decision, Decisions
 from sampler_proxy.fragments cimport BLOCK_OVERHEAD, Envelopes, Fragment, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch
 from sampler_proxy.rules cimport RuleSet, randomness_of
 from sampler_proxy.stamp cimport Stamper
@@ -23,12 +23,13 @@ from sampler_proxy import metrics
 from sampler_proxy._wire import response
 from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
 
-REASONS = ("root", "wait", "size", "memory", "shutdown")
+REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
 
 cdef enum:
     ROOT
     WAIT
     SIZE
+    EARLY
     MEMORY
     SHUTDOWN
     REASON_COUNT
@@ -107,9 +108,7 @@ cdef class Pipeline:
         for i, bound in enumerate(bounds):
             self.delay_bounds_ns[i] = int(bound * 1e9)
         self.request_sizes = metrics.HistogramData(metrics.REQUEST_SIZE_BYTES)
-        names, keeps, plan, trace_conditions, programs = rules
-        self.rules = RuleSet(names=names, keeps=keeps, plan=plan, trace_conditions=trace_conditions, programs=programs,
-                             ledger_id=self.ledger_id)
+        self.rules = self.rule_set(rules)
 
     def __dealloc__(self):
         free(self.counters)
@@ -124,6 +123,14 @@ cdef class Pipeline:
             self.rule_ids[name] = len(self.rule_names)
             self.rule_names.append(name)
         return self.rule_ids[name]
+
+    cdef RuleSet rule_set(self, rules):
+        names, keeps, compiled = rules
+        return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id)
+
+    def replace_rules(self, rules):
+        with self.lock:  # new rules get their counters, which nobody may be counting in meanwhile
+            self.rules = self.rule_set(rules)
 
     def entrance(self, transport):
         return Entrance(self, transport)
@@ -194,25 +201,37 @@ cdef class Pipeline:
             if decision != NULL:
                 return self.late(fragment, decision)
         trace = self.buffer.add(trace, fragment, self.now_ns)
-        if trace.cost >= self.max_trace_bytes:
+        if self.rules.early_count and self.matches_early(trace):
+            self.decide(trace, EARLY)
+        elif trace.cost >= self.max_trace_bytes:
             self.decide(trace, SIZE)
         return 0
+
+    cdef bint matches_early(self, Trace* trace) except -1:
+        """Whether to keep a trace at once. What needs its spans again is asked each time while it is small, and then each time it
+        has grown by an eighth, so that the cost stays proportional to its size."""
+        cdef bint ask = False
+        if self.rules.early_queries and (trace.spans < 64 or trace.spans - trace.asked >= trace.asked >> 3):
+            ask = True
+            trace.asked = trace.spans
+        return self.rules.matches_early(trace.first, ask)
 
     cdef int late(self, Fragment* fragment, Decision* decision) except -1:
         """A fragment of a trace that has been decided follows the decision, with its threshold, rule and reason."""
         cdef uint32_t spans = fragment.spans
         cdef uint32_t rule = decision.rule
-        cdef bint kept = decision.kept
-        self.late_spans[kept] += spans
+        cdef bint kept = decision.flags & KEPT
+        if decision.reason != EARLY:
+            self.late_spans[kept] += spans
         self.note_thresholds(fragment)
         if kept:
             trace = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment),
-                                        self.attributes_of(rule, decision.reason), rule)
+                                        self.attributes_of(rule, decision.reason, decision.flags & INCOMPLETE), rule)
             self.envelopes.free_fragment(fragment)
             self.deliver(trace)
             return 0
         self.counters[rule].sampled_out += spans
-        if fragment.plan == self.rules.plan.serial and self.rules.thresholds[self.rules.first_match(fragment)] == 0:
+        if self.rules.thresholds[self.rules.first_match(fragment)] == 0:
             self.late_would_keep += spans
         self.envelopes.free_fragment(fragment)
         return 0
@@ -234,11 +253,11 @@ cdef class Pipeline:
 
     # Deciding.
 
-    cdef bytes attributes_of(self, uint32_t rule, uint32_t reason):
-        key = (rule, reason)
+    cdef bytes attributes_of(self, uint32_t rule, uint32_t reason, bint incomplete):
+        key = (rule, reason, incomplete)
         found = self.attributes.get(key)
         if found is None:
-            found = self.stamper.decision_attributes(self.rule_names[rule], REASONS[reason])
+            found = self.stamper.decision_attributes(self.rule_names[rule], REASONS[reason], incomplete)
             self.attributes[key] = found
         return found
 
@@ -263,14 +282,17 @@ cdef class Pipeline:
         decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
         decision.rule = self.rules.ids[index]
         decision.reason = reason
-        decision.kept = randomness >= decision.threshold
-        if decision.kept:
+        decision.flags = 0
+        if reason != EARLY and (trace.root_ns < 0 or reason >= MEMORY or reason == SIZE):
+            decision.flags |= INCOMPLETE
+        if randomness >= decision.threshold:
+            decision.flags |= KEPT
             kept = self.stamper.finish(trace.first, decision.threshold, randomness,
-                                       self.attributes_of(decision.rule, reason), decision.rule)
+                                       self.attributes_of(decision.rule, reason, decision.flags & INCOMPLETE), decision.rule)
         self.decisions.remember(&decision)
         counters = &self.counters[decision.rule]
-        counters.decided[REASON_COUNT * decision.kept + reason] += 1
-        if not decision.kept:
+        counters.decided[REASON_COUNT * (decision.flags & KEPT) + reason] += 1
+        if kept is None:
             counters.sampled_out += trace.spans
         while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
             i += 1
@@ -345,6 +367,38 @@ cdef class Pipeline:
                     self.counters[kept.rule].kept += kept.spans
         return 0
 
+    # Looking.
+
+    def find(self, bytes trace_id not None, int64_t now_ns):
+        cdef uint64_t[2] key
+        cdef Trace* trace
+        cdef Decision* decision
+        cdef Fragment* fragment
+        if len(trace_id) != 16:
+            raise ValueError("a trace id has 16 bytes")
+        memcpy(key, <const char*>trace_id, 16)
+        with self.lock:
+            trace = self.buffer.find(key)
+            if trace != NULL:
+                fragments = 0
+                fragment = trace.first
+                while fragment != NULL:
+                    fragments += 1
+                    fragment = fragment.next
+                return {
+                    "state": "buffered", "spans": trace.spans, "fragments": fragments, "bytes": trace.cost,
+                    "age_seconds": max(now_ns - trace.first_ns, 0) / 1e9, "root_seen": trace.root_ns >= 0,
+                }
+            decision = self.decisions.find(key)
+            if decision != NULL:
+                return {
+                    "state": "decided", "rule": self.rule_names[decision.rule], "keep": bool(decision.flags & KEPT),
+                    "reason": REASONS[decision.reason], "threshold": decision.threshold,
+                    "incomplete": bool(decision.flags & INCOMPLETE),
+                    "ago_seconds": max(now_ns // 1_000_000_000 - decision.when_s, 0),
+                }
+        return None
+
     # Accounting.
 
     def snapshot(self, int64_t now_ns):
@@ -400,7 +454,7 @@ cdef class Entrance:
         cdef Scanned scanned
         cdef Pipeline pipeline = self.pipeline
         if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
-            self.scanner = Scanner(pipeline.rules.plan)
+            self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed)
         try:
             scanned = self.scanner.scan(request)
         except MalformedRequest:

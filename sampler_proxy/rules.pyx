@@ -1,20 +1,30 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """A rule set: the first rule that matches a trace decides, and gives its threshold. `rules.pyi` is the manual.
 
-What the scan has answered span by span stands in the fragments' filter words; conditions on the trace itself are asked here, of the
-fragments, only when a rule needs them and once for a trace. A rule set is used under the pipeline's lock.
+What the scan has answered span by span stands in the fragments' filter words. Conditions on the trace itself are asked here, of the
+fragments, only when a rule needs them and once for a trace. Queries read the trace's spans again, if their guard lets them; so do
+traces with fragments that were scanned for another plan. A rule set is used under the pipeline's lock.
 """
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy._conditions cimport (
-    PROGRAM_STACK, P_AND, P_NOT, P_OR, P_TRUE, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, holds,
+    P_AND, P_NOT, P_OR, P_TRUE, PROGRAM_STACK, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, holds,
     read_any_value,
 )
+from sampler_proxy._judge cimport to_hex
+from sampler_proxy._plan cimport OF_TRACE, Run
 from sampler_proxy._proto cimport LEN, MAX_DEPTH, cbytes, read_length, read_tag, skip_value
-from sampler_proxy._wire cimport to_hex
-from sampler_proxy.fragments cimport HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, Envelope, filter_words, groups_of, payload_of
+from sampler_proxy._rows cimport Node, build
+from sampler_proxy._wire cimport Scanner
+from sampler_proxy.fragments cimport (
+    Envelope, Envelopes, HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, Scanned, absorb, filter_words, groups_of, payload_of,
+)
 
+from dataclasses import replace
+from typing import NamedTuple
+
+from sampler_proxy.conditions import TRUE
 from sampler_proxy.sampling import threshold_of
 
 cdef extern from *:
@@ -125,118 +135,293 @@ cdef void read_service(Envelope* resource, Value* value) noexcept nogil:
 
 
 cdef class RuleSet:
-    def __cinit__(self, *, names, keeps, Plan plan not None, trace_conditions, programs, ledger_id):
-        cdef uint32_t i
+    def __cinit__(self, *, names, keeps, compiled, ledger_id):
+        cdef uint32_t i, rule
+        cdef list arguments = []
         self.names = tuple(names)
         self.count = <uint32_t>len(self.names)
-        self.plan = plan
-        self.trace_conditions = ConditionList(trace_conditions)
-        self.programs = Programs(programs, 2 * max(plan.filters.count, self.trace_conditions.count))
-        self.regexes = Regexes(self.trace_conditions)
-        if self.count == 0 or self.programs.count != self.count or len(keeps) != self.count:
+        programs = [tuple(program) for program in compiled.programs]
+        if self.count == 0 or len(programs) != self.count or len(keeps) != self.count:
             raise ValueError("every rule has a name, a probability and a program")
-        if tuple(programs[self.count - 1]) != (P_TRUE,):
+        if programs[self.count - 1] != (TRUE,):
             raise ValueError("the last rule must match everything")
-        for program in programs:
+        self.trace_conditions = ConditionList(compiled.trace_conditions)
+        self.queries = [build(query.root, arguments) for query in compiled.queries]
+        self.plan = Plan(
+            compiled.conditions, compiled.filters, comparisons=compiled.comparisons, trace_conditions=self.trace_conditions.count,
+            deferred=compiled.deferred, arguments=arguments,
+        )
+        self.asked = self.trace_conditions.count + <uint32_t>len(self.queries)
+        guards = [tuple(query.guard) for query in compiled.queries]
+        for program in (*programs, *guards):
             for token in program:
-                if token >= 0 and token >> 1 >= (self.trace_conditions.count if token & 1 else plan.filters.count):
+                if token >= 0 and token >> 1 >= (self.asked if token & 1 else self.plan.filters.count):
                     raise ValueError(f"operand {token} is not there")
+        # The guards stand behind the rules.
+        self.programs = Programs(programs + guards, 2 * max(self.plan.filters.count, self.asked))
+        self.regexes = Regexes(self.trace_conditions)
+        self.rows = Rows(self.plan)
         self.thresholds = <uint64_t*>calloc(self.count, sizeof(uint64_t))
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
-        self.matched = <uint64_t*>calloc(plan.filter_words + 1, sizeof(uint64_t))
-        self.known = <signed char*>malloc(self.trace_conditions.count + 1)
-        if self.thresholds == NULL or self.ids == NULL or self.matched == NULL or self.known == NULL:
+        self.early = <uint8_t*>calloc(self.count, 1)
+        self.matched = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
+        self.known = <signed char*>malloc(self.asked + 1)
+        if self.thresholds == NULL or self.ids == NULL or self.early == NULL or self.matched == NULL or self.known == NULL:
             raise MemoryError
-        for i in range(self.count):
-            self.thresholds[i] = threshold_of(keeps[i])
-            self.ids[i] = ledger_id(self.names[i])
+        for rule in range(self.count):
+            self.thresholds[rule] = threshold_of(keeps[rule])
+            self.ids[rule] = ledger_id(self.names[rule])
+        # A rule decides early if what it says cannot be taken back, and it does not matter which of those before it would have.
+        for rule in range(self.count):
+            if self.thresholds[rule] != 0:
+                break
+            if compiled.monotone[rule]:
+                self.early[rule] = EARLY_BITS
+                for token in programs[rule]:
+                    if token >= 0 and token & 1 and token >> 1 >= self.trace_conditions.count:
+                        self.early[rule] = EARLY_QUERY
+                        self.early_queries = True
+                self.early_count = rule + 1
 
     def __dealloc__(self):
         free(self.thresholds)
         free(self.ids)
+        free(self.early)
         free(self.matched)
         free(self.known)
 
-    cdef uint32_t first_match(self, Fragment* first) noexcept:
-        """The index of the rule that decides a trace with these fragments, all of them scanned with this rule set's plan."""
-        cdef unsigned char[PROGRAM_STACK] stack
-        cdef int top
-        cdef uint32_t rule, i, operand
-        cdef int token
+    cdef int ask_about(self, Fragment* first) except -1:
+        """Begin with another trace."""
         cdef Fragment* fragment = first
         cdef uint64_t* words
+        cdef uint32_t i
+        cdef bint scanned = True
+        self.rows_read = False
+        memset(self.known, -1, self.asked)
         memset(self.matched, 0, 8 * self.plan.filter_words)
-        memset(self.known, -1, self.trace_conditions.count)
         while fragment != NULL:
+            if fragment.plan != self.plan.serial:
+                scanned = False
+                break
             words = filter_words(fragment)
             for i in range(self.plan.filter_words):
                 self.matched[i] |= words[i]
             fragment = fragment.next
+        if not scanned:
+            self.read_rows(first)
+            memcpy(self.matched, self.rows.matched, 8 * self.plan.filter_words)
+        return 0
+
+    cdef uint32_t first_match(self, Fragment* first) except? 0xFFFFFFFF:
+        """The index of the rule that decides a trace with these fragments."""
+        cdef uint32_t rule
+        self.ask_about(first)
         for rule in range(self.count):
-            top = -1
-            for i in range(self.programs.starts[rule], self.programs.starts[rule + 1]):
-                token = self.programs.code[i]
-                if token >= 0:
-                    operand = <uint32_t>token >> 1
-                    top += 1
-                    if token & 1:
-                        stack[top] = self.trace_condition(operand, first)
-                    else:
-                        stack[top] = self.matched[operand >> 6] >> (operand & 63) & 1
-                elif token == P_AND:
-                    top -= 1
-                    stack[top] &= stack[top + 1]
-                elif token == P_OR:
-                    top -= 1
-                    stack[top] |= stack[top + 1]
-                elif token == P_NOT:
-                    stack[top] ^= 1
-                else:
-                    top += 1
-                    stack[top] = token == P_TRUE
-            if stack[0]:
+            if self.run(rule, first):
                 return rule
         return self.count - 1
 
-    cdef bint trace_condition(self, uint32_t number, Fragment* first) noexcept:
-        cdef Condition* condition = &self.trace_conditions.items[number]
-        cdef Fragment* fragment
+    cdef bint matches_early(self, Fragment* first, bint with_queries) except -1:
+        """Whether a trace is bound to be kept whole, whatever of it is still to come."""
+        cdef uint32_t rule
+        if first.plan != self.plan.serial:
+            return False
+        self.rows_read = False
+        memset(self.known, -1, self.asked)
+        memcpy(self.matched, filter_words(first), 8 * self.plan.filter_words)  # its first fragment has absorbed the others'
+        for rule in range(self.early_count):
+            if (self.early[rule] == EARLY_BITS or (self.early[rule] == EARLY_QUERY and with_queries)) and self.run(rule, first):
+                return True
+        return False
+
+    cdef bint run(self, uint32_t program, Fragment* first) except -1:
+        """Of the trace that ask_about was told of: the answer of a rule's program, or behind those of a guard."""
+        cdef unsigned char[PROGRAM_STACK] stack
+        cdef int top = -1
+        cdef uint32_t i, operand
+        cdef int token
+        for i in range(self.programs.starts[program], self.programs.starts[program + 1]):
+            token = self.programs.code[i]
+            if token >= 0:
+                operand = <uint32_t>token >> 1
+                top += 1
+                if token & 1:
+                    stack[top] = self.ask(operand, first)
+                else:
+                    stack[top] = self.matched[operand >> 6] >> (operand & 63) & 1
+            elif token == P_AND:
+                top -= 1
+                stack[top] &= stack[top + 1]
+            elif token == P_OR:
+                top -= 1
+                stack[top] |= stack[top + 1]
+            elif token == P_NOT:
+                stack[top] ^= 1
+            else:
+                top += 1
+                stack[top] = token == P_TRUE
+        return stack[0]
+
+    cdef bint ask(self, uint32_t number, Fragment* first) except -1:
+        """A trace condition, or behind those a query; each is answered once for a trace."""
         cdef Value value
-        cdef uint64_t start = 0
-        cdef uint64_t end = 0
-        cdef bint timed = False
-        cdef unsigned char[32] hex_id
-        if self.known[number] >= 0:
-            return self.known[number]
-        value.type = V_NIL
-        if condition.field == TRACE_DURATION:
-            fragment = first
-            while fragment != NULL:
-                if fragment.flags & HAS_TIMES:
-                    if not timed or fragment.min_start < start:
-                        start = fragment.min_start
-                    if not timed or fragment.max_end > end:
-                        end = fragment.max_end
-                    timed = True
-                fragment = fragment.next
-            if timed:
-                value.type = V_INT if end - start <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
-                value.integer = <long long>(end - start)
-                value.real = <double>(end - start)
-        elif condition.field == ROOT_NAME or condition.field == ROOT_SERVICE:
-            fragment = root_of(first)
-            if fragment != NULL and condition.field == ROOT_NAME:
-                read_field(
-                    payload_of(fragment) + fragment.root_offset,
-                    payload_of(fragment) + fragment.root_offset + fragment.root_size, 5, &value,
-                )
-            elif fragment != NULL:
-                read_service(groups_of(fragment)[fragment.root_group].scope.envelope.parent, &value)
-                if value.type != V_STRING:
-                    value.type = V_NIL
+        if self.known[number] < 0:
+            if number < self.trace_conditions.count:
+                self.read_trace(self.trace_conditions.items[number].field, first, &value)
+                self.known[number] = holds(&self.trace_conditions.items[number], &value, self.regexes)
+            else:
+                self.known[number] = self.query(number - self.trace_conditions.count, first)
+        return self.known[number]
+
+    cdef bint query(self, uint32_t number, Fragment* first) except -1:
+        cdef Node node = self.queries[number]
+        cdef uint8_t* given
+        cdef uint8_t* selected
+        cdef uint32_t i
+        cdef bint found = False
+        if not self.run(self.count + number, first):
+            return False
+        if not self.rows_read:
+            self.read_rows(first)
+        given = <uint8_t*>malloc(self.rows.count + 1)
+        if given == NULL:
+            raise MemoryError
+        memset(given, 1, self.rows.count)
+        try:
+            selected = node.select(self.rows, given)
+        finally:
+            free(given)
+        for i in range(self.rows.count):
+            found |= selected[i]
+        free(selected)
+        return found
+
+    cdef int read_rows(self, Fragment* first) except -1:
+        cdef Run run = self.plan.intrinsics[OF_TRACE]
+        cdef Value value
+        cdef uint32_t i
+        for i in range(self.trace_conditions.count):
+            self.rows.tell(i, self.ask(i, first))
+        for i in range(run.start, run.end):
+            self.read_trace(self.plan.order[i].field, first, &value)
+            self.rows.judge.note(&self.rows.judge.before, self.plan.order[i].number, &value)
+        self.rows.read(first)
+        self.rows_read = True
+        return 0
+
+    cdef void read_trace(self, int field, Fragment* first, Value* value) noexcept:
+        """What the trace says of itself, as far as it has arrived. Of its times, the first fragment has absorbed the others'."""
+        cdef Fragment* root
+        cdef uint64_t duration
+        memset(value, 0, sizeof(Value))
+        if field == TRACE_DURATION:
+            if first.flags & HAS_TIMES:
+                duration = first.max_end - first.min_start
+                value.type = V_INT if duration <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
+                value.integer = <long long>duration
+                value.real = <double>duration
+        elif field == ROOT_NAME or field == ROOT_SERVICE:
+            root = root_of(first)
+            if root == NULL:
+                return
+            if field == ROOT_NAME:
+                read_field(payload_of(root) + root.root_offset, payload_of(root) + root.root_offset + root.root_size, 5, value)
+                return
+            read_service(groups_of(root)[root.root_group].scope.envelope.parent, value)
+            if value.type != V_STRING:
+                value.type = V_NIL
         else:
             value.type = V_STRING
-            value.size = to_hex(<cbytes>first.trace_id, 16, hex_id)
-            value.text = hex_id
-        self.known[number] = holds(condition, &value, self.regexes)
-        return self.known[number]
+            value.size = to_hex(<cbytes>first.trace_id, 16, self.trace_hex)
+            value.text = self.trace_hex
+
+
+class Judged(NamedTuple):
+    trace_id: bytes
+    rule: int
+    threshold: int
+    randomness: int
+    keep: bool
+    spans: int
+
+
+cdef class _Traces:
+    """The traces of some requests, outside any buffer."""
+    cdef Envelopes envelopes
+    cdef dict chains  # trace id -> [address of the first fragment, of the last]
+
+    def __cinit__(self, RuleSet rules not None, requests):
+        cdef Scanner scanner = Scanner(rules.plan)
+        cdef Scanned scanned
+        cdef Fragment* fragment
+        cdef Fragment* last
+        cdef uint32_t i
+        self.envelopes = Envelopes()
+        self.chains = {}
+        for request in requests:
+            scanned = scanner.scan(request)
+            self.envelopes.adopt(scanned)
+            for i in range(scanned.count):
+                fragment = scanned.fragments[i]
+                scanned.fragments[i] = NULL
+                trace_id = (<const uint8_t*>fragment.trace_id)[:16]
+                chain = self.chains.get(trace_id)
+                if chain is None:
+                    self.chains[trace_id] = [<size_t>fragment, <size_t>fragment]
+                else:
+                    last = <Fragment*><size_t>chain[1]
+                    last.next = fragment
+                    absorb(<Fragment*><size_t>chain[0], fragment)
+                    chain[1] = <size_t>fragment
+
+    def __dealloc__(self):
+        cdef Fragment* fragment
+        cdef Fragment* after
+        if self.chains is not None:
+            for chain in self.chains.values():
+                fragment = <Fragment*><size_t>chain[0]
+                while fragment != NULL:
+                    after = fragment.next
+                    self.envelopes.free_fragment(fragment)
+                    fragment = after
+
+
+def judge(names, keeps, compiled, requests):
+    cdef RuleSet rules = RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=lambda name: 0)
+    cdef _Traces traces = _Traces(rules, requests)
+    cdef Fragment* first
+    cdef Fragment* fragment
+    cdef uint32_t rule
+    judged = []
+    for trace_id, chain in traces.chains.items():
+        first = fragment = <Fragment*><size_t>chain[0]
+        spans = 0
+        while fragment != NULL:
+            spans += fragment.spans
+            fragment = fragment.next
+        rule = rules.first_match(first)
+        randomness = randomness_of(first)
+        threshold = rules.thresholds[rule]
+        judged.append(Judged(trace_id, rule, threshold, randomness, randomness >= threshold, spans))
+    return judged
+
+
+def select(compiled, requests):
+    compiled = replace(compiled, programs=((TRUE,),), monotone=(False,))
+    cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
+    cdef _Traces traces = _Traces(rules, requests)
+    cdef Fragment* first
+    cdef uint32_t row, filter
+    selected = {}
+    for trace_id, chain in traces.chains.items():
+        first = <Fragment*><size_t>chain[0]
+        rules.ask_about(first)
+        rules.read_rows(first)
+        selected[trace_id] = [
+            [
+                (<const uint8_t*>&rules.rows.rows[row].span_id)[:8]
+                for row in range(rules.rows.count) if rules.rows.matches(row, filter)
+            ]
+            for filter in range(rules.plan.filters.count)
+        ]
+    return selected

@@ -1,7 +1,8 @@
 """Thresholds, adjusted counts and `ot=th` in a tracestate: the arithmetic of consistent probability sampling.
 
-Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context, section 3.3.
-A threshold T and a randomness R are 56-bit integers; a trace is kept if and only if R >= T. `NEVER` lies above every R.
+Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context,
+section 3.3. A threshold T and a randomness R are 56-bit integers; a trace is kept if and only if R >= T. `NEVER` lies
+above every R.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _RANDOMNESS = re.compile(rb"[0-9a-f]{14}")
 def threshold_of(probability: float) -> int:
     """The threshold that keeps a trace with this probability, 0 <= p <= 1; NEVER for 0.
 
-    (1 - p) * 2^56, rounded to 4 hexadecimal digits, and one more for each digit by which p or 1 - p falls short of 1/16, so that the
-    relative error stays small. A probability between 0 and 2^-56 counts as 2^-56.
+    (1 - p) * 2^56, rounded to 4 hexadecimal digits, and one more for each digit by which p or 1 - p falls short of
+    1/16, so that the relative error stays small. A probability between 0 and 2^-56 counts as 2^-56.
     """
     if probability <= 0.0:
         return NEVER
@@ -58,13 +59,19 @@ def encode_threshold(threshold: int) -> str:
     return f"{threshold:014x}".rstrip("0") or "0"
 
 
+def shown_threshold(threshold: int) -> str | None:
+    """`th` as a kept span leaves with it; None for ALWAYS, and for NEVER, of which none leaves."""
+    return encode_threshold(threshold) if ALWAYS < threshold < NEVER else None
+
+
 def rewrite_tracestate(tracestate: bytes, randomness: int, threshold: int) -> bytes:
     """The tracestate of a kept span as it leaves, given its trace's randomness and the decision's threshold.
 
-    With `own` the threshold that came with the span: where own > randomness the span is inconsistent (it could not have been
-    kept), and `th` is erased; where the threshold is 0, or own >= threshold, nothing changes; else `th` becomes the threshold.
-    A tracestate that changes is built anew, so that it is always valid: `ot` first, `th` first in it; the other members and
-    sub-members in their order, as far as the limits of the specifications allow (`rv` always stays); what is malformed is left out.
+    With `own` the threshold that came with the span: where own > randomness the span is inconsistent (it could not have
+    been kept), and `th` is erased; where the threshold is 0, or own >= threshold, nothing changes; else `th` becomes
+    the threshold. A tracestate that changes is built anew, so that it is always valid: `ot` first, `th` first in it;
+    the other members and sub-members in their order, as far as the limits of the specifications allow (`rv` always
+    stays); what is malformed is left out.
     """
     own: int | None = None
     ot: bytes | None = None

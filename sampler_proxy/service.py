@@ -1,35 +1,40 @@
-"""The composition root: builds every part, starts them in order, keeps time, and takes them down again without losing a span.
+"""The composition root: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
-Two threads matter. The gRPC engine has one, on which requests are scanned and filed; everything else (exporters, admin port, the
-timer that decides what is due) lives on the event loop's. Only this module knows them all; none of them knows another.
+Two threads matter. The gRPC engine has one, on which requests are scanned and filed; everything else (exporters, admin
+port, the timer that decides what is due) lives on the event loop's. Only this module knows them all; none of them knows
+another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import structlog
 import uvloop
 
 from sampler_proxy import __version__, metrics
-from sampler_proxy._wire import Plan
 from sampler_proxy.admin import Admin, Readiness
-from sampler_proxy.check import Loaded
+from sampler_proxy.check import Loaded, check
 from sampler_proxy.config import FileExport, GrpcExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.pipeline import Pipeline
 from sampler_proxy.receive import engine as grpc_engine
+from sampler_proxy.reload import Reloader, iso_time, log_faults
+from sampler_proxy.sampling import probability_of, shown_threshold
 from sampler_proxy.stamp import assemble
+from sampler_proxy.traceql.plan import Compiled
 
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -39,7 +44,7 @@ TICK_S = 0.05
 SUMMARY_S = 5.0
 
 SWITCH_INTERVAL_S = 0.0005
-"""Two busy threads hand over the GIL this often. By default it is 5 ms, which a request would wait for every tick that it meets."""
+"""Two busy threads hand over the GIL this often. By default it is 5 ms, which a request would wait at every tick."""
 
 log = structlog.get_logger()
 
@@ -64,13 +69,7 @@ class Service:
         }
         self._exporters = [self._exporter(export) for export in config.export]
         self._pipeline = Pipeline(
-            rules=(
-                [rule.name for rule in config.rules],
-                [rule.keep for rule in config.rules],
-                Plan(loaded.compiled.conditions, loaded.compiled.filters),
-                loaded.compiled.trace_conditions,
-                loaded.compiled.programs,
-            ),
+            rules=_rule_set(loaded),
             destinations=[exporter.queue for exporter in self._exporters],
             max_bytes=config.buffer.max_bytes,
             max_trace_bytes=config.buffer.max_trace_bytes,
@@ -88,7 +87,20 @@ class Service:
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
         )
-        self._admin = Admin(config.admin.endpoint, metrics.new_registry(self.snapshot), lambda: self._status)
+        self._warnings = loaded.warnings
+        self._reloader = Reloader(
+            loaded,
+            partial(check, loaded.path or "", os.environ),
+            lambda sound: self._pipeline.replace_rules(_rule_set(sound)),
+            time.time,
+        )
+        self._admin = Admin(
+            config.admin.endpoint,
+            metrics.new_registry(self.snapshot),
+            lambda: replace(self._status, detail=self._reloader.detail()),
+            lambda: self._reloader.active.describe(),
+            self._find,
+        )
 
     def _exporter(self, config: GrpcExport | FileExport) -> Exporter:
         build: Callable[..., Exporter] = GrpcExporter if isinstance(config, GrpcExport) else FileExporter
@@ -110,7 +122,7 @@ class Service:
             port = self._engine.start()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
-            loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: restart to apply a changed configuration")
+            loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
             # What exists by now stays; the cyclic collector need not walk it again and again.
             gc.collect()
             gc.freeze()
@@ -122,7 +134,13 @@ class Service:
                 export=[exporter.name for exporter in self._exporters],
                 version=__version__,
             )
-            await self._keep_time()
+            log_faults("warning", self._warnings)
+            reloading = loop.create_task(self._reloader.run())
+            try:
+                await self._keep_time()
+            finally:
+                reloading.cancel()
+                await asyncio.wait([reloading])
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
             await self._drain(deadline_ns)
             return 0
@@ -143,7 +161,7 @@ class Service:
         """Decide what is due, until it is time to stop."""
         next_summary = time.monotonic() + SUMMARY_S
         while not self._stopping.is_set():
-            while self._pipeline.tick(time.monotonic_ns()):
+            while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S
@@ -187,8 +205,19 @@ class Service:
             f"{buffered} waiting; {traces} traces decided"
         )
 
+    def _find(self, trace_id: bytes) -> dict[str, object] | None:
+        found: dict[str, object] | None = self._pipeline.find(trace_id, time.monotonic_ns())
+        if found is not None and found["state"] == "decided":
+            threshold, ago_s = found["threshold"], found.pop("ago_seconds")
+            assert isinstance(threshold, int)
+            assert isinstance(ago_s, int | float)
+            found["threshold"] = shown_threshold(threshold)
+            found["probability"] = probability_of(threshold)
+            found["decided_at"] = iso_time(time.time() - ago_s)
+        return found
+
     def snapshot(self) -> metrics.Snapshot:
-        """All values at one instant. On the loop's thread, which the exporters count on; the lock holds the rest still."""
+        """All values at one instant. On the loop's thread, as the exporters expect; the lock holds the rest still."""
         values: dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]
         with self._pipeline.lock:
             values = self._pipeline.snapshot(time.monotonic_ns())
@@ -203,5 +232,15 @@ class Service:
         values[metrics.QUEUE_BYTES] = {(exporter.name,): c.queued_bytes for exporter, c in counters}
         values[metrics.QUEUE_MAX_BYTES] = {(exporter.name,): exporter.queue.max_bytes for exporter, _ in counters}
         values[metrics.EXPORT_LATENCY_SECONDS] = {(name,): data.value() for name, data in self._latencies.items()}
+        reloader = self._reloader
+        values[metrics.RULES_INFO] = {(reloader.active.version,): 1}
+        values[metrics.RULES_LOADED_TIMESTAMP_SECONDS] = {(): reloader.active.loaded_s}
+        values[metrics.CONFIG_RELOADS] = {(outcome,): count for outcome, count in reloader.reloads.items()}
+        values[metrics.CONFIG_LAST_RELOAD_SUCCESSFUL] = {(): 0 if reloader.faults else 1}
         values[metrics.BUILD_INFO] = {(__version__, self._engine.name): 1}
         return values
+
+
+def _rule_set(loaded: Loaded) -> tuple[list[str], list[float], Compiled]:
+    rules = loaded.config.rules
+    return [rule.name for rule in rules], [rule.keep for rule in rules], loaded.compiled

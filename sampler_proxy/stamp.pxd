@@ -15,4 +15,4 @@ cdef class Stamper:
     cdef int span(self, cbytes body, uint32_t size, bint look, uint64_t threshold, uint64_t randomness, bytes attributes,
                   bytes plain_state) except -1
     cdef int reserve(self, uint64_t more) except -1
-    cdef bytes decision_attributes(self, str rule, str reason)
+    cdef bytes decision_attributes(self, str rule, str reason, bint incomplete)

@@ -45,12 +45,13 @@ cdef class Stamper:
     def __dealloc__(self):
         free(self.out)
 
-    cdef bytes decision_attributes(self, str rule, str reason):
+    cdef bytes decision_attributes(self, str rule, str reason, bint incomplete):
         """What finish() wants as `attributes`."""
         if not self.decision:
             return b""
         return (_attribute(b"sampler_proxy.rule", _field(1, rule.encode()))
-                + _attribute(b"sampler_proxy.reason", _field(1, reason.encode())))
+                + _attribute(b"sampler_proxy.reason", _field(1, reason.encode()))
+                + (_attribute(b"sampler_proxy.incomplete", b"\x10\x01") if incomplete else b""))
 
     cdef int reserve(self, uint64_t more) except -1:
         cdef void* grown

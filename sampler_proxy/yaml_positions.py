@@ -95,7 +95,11 @@ class Positions:
 
     def references(self, path: Path) -> tuple[str, ...]:
         """What references put into a text: nothing that may be shown."""
-        return self._scalars[path].expanded.values
+        return self._scalars[path].expanded.values if path in self._scalars else ()
+
+    def written(self, path: Path) -> str:
+        """A text with its references, not what they put into it."""
+        return self._scalars[path].value
 
     def excerpt(self, path: Path, offset: int) -> str:
         """The line of a text that holds the character, as written (references not expanded), with a caret under it."""

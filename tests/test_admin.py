@@ -12,7 +12,6 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -21,6 +20,9 @@ from sampler_proxy.admin import Admin, Readiness
 from sampler_proxy.config_types import Endpoint
 from sampler_proxy.errors import StartError
 from sampler_proxy.metrics import Snapshot
+
+RULES = {"version": "0123456789ab", "rules": [{"name": "all", "match": None, "unless": None, "keep": "all"}]}
+KNOWN = {bytes(range(16)): {"state": "decided", "rule": "all"}}
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -49,13 +51,14 @@ class Service:
             metrics.BUFFER_SPANS: {(): 0},
         }
 
-    def registry(self) -> CollectorRegistry:
-        return metrics.new_registry(self.snapshot)
+    def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
+        registry = metrics.new_registry(self.snapshot)
+        return Admin(Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, KNOWN.get)
 
 
 @asynccontextmanager
 async def serving(service: Service, host: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
-    admin = Admin(Endpoint(host=host, port=0), service.registry(), lambda: service.readiness)
+    admin = service.admin(host)
     bound, port = await admin.start()
     url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
     try:
@@ -157,13 +160,52 @@ def test_readiness_follows_the_service(run: Run) -> None:
     run(main())
 
 
+def test_the_rules(run: Run) -> None:
+    async def main() -> None:
+        async with serving(Service()) as session, session.get("/rules") as response:
+            assert (response.status, await response.json()) == (200, RULES)
+
+    run(main())
+
+
+def test_what_is_known_of_a_trace(run: Run) -> None:
+    async def main() -> None:
+        async with serving(Service()) as session:
+            known, unknown = bytes(range(16)).hex(), bytes(range(1, 17)).hex()
+            for trace_id, status in (
+                (known, 200),
+                (known.upper(), 200),
+                (unknown, 404),
+                (known[1:], 400),
+                (known + "0", 400),
+                ("g" + known[1:], 400),
+                ("%20" + known[1:], 400),
+                (known[:-1] + "%D9%A3", 400),  # a digit, but no hexadecimal one
+            ):
+                async with session.get(f"/traces/{trace_id}") as response:
+                    assert response.status == status
+                    body = await response.json()
+                    if status == 200:
+                        assert body == {"trace_id": known, "state": "decided", "rule": "all"}
+                    else:
+                        assert "error" in body
+
+    run(main())
+
+
 def test_anything_else_lists_what_there_is(run: Run) -> None:
     async def main() -> None:
         async with serving(Service()) as session:
             for path in "/", "/metric", "/metrics/", "/%00", "/../etc/passwd":
                 async with session.get(path) as response:
                     assert response.status == 404
-                    assert (await response.json())["there is"] == ["/metrics", "/healthz", "/readyz"]
+                    assert (await response.json())["there is"] == [
+                        "/metrics",
+                        "/healthz",
+                        "/readyz",
+                        "/rules",
+                        "/traces/{trace_id}",
+                    ]
                     assert response.headers["Server"] == "sampler-proxy"
             async with session.post("/readyz") as response:
                 assert response.status == 405
@@ -172,7 +214,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules"])
 def test_head_is_get_without_the_body(run: Run, path: str) -> None:
     async def main() -> None:
         async with serving(Service()) as session:
@@ -203,7 +245,7 @@ def test_a_taken_port_is_a_start_error(run: Run) -> None:
         service = Service()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            admin = Admin(Endpoint(host="127.0.0.1", port=port), service.registry(), lambda: service.readiness)
+            admin = service.admin(port=port)
             with pytest.raises(StartError, match=rf"^admin: cannot listen on 127\.0\.0\.1:{port}: .*in use"):
                 await admin.start()
             await admin.stop()
@@ -217,7 +259,7 @@ def test_a_taken_port_is_a_start_error(run: Run) -> None:
 def test_an_address_that_is_not_ours_is_a_start_error(run: Run, host: str) -> None:
     async def main() -> None:
         service = Service()
-        admin = Admin(Endpoint(host=host, port=0), service.registry(), lambda: service.readiness)
+        admin = service.admin(host)
         with pytest.raises(StartError, match=r"^admin: cannot listen on "):
             await admin.start()
 
@@ -227,7 +269,7 @@ def test_an_address_that_is_not_ours_is_a_start_error(run: Run, host: str) -> No
 def test_stop_closes_idle_connections_and_the_port(run: Run) -> None:
     async def main() -> None:
         service = Service()
-        admin = Admin(Endpoint(host="127.0.0.1", port=0), service.registry(), lambda: service.readiness)
+        admin = service.admin()
         await admin.stop()  # before it was started: nothing to do
         host, port = await admin.start()
         reader, writer = await asyncio.open_connection(host, port)

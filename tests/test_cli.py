@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,54 @@ def test_a_fault_of_an_expression_does_not_quote_what_a_variable_holds(tmp_path)
     assert (fault.line, fault.column) == (2, 25)
     assert "s3cret" not in fault.message
     assert fault.message.splitlines()[1:] == ["    { ${env:SECRET} = 1 }", "      ^"]
+
+
+def test_check_warns_on_stderr_and_succeeds(tmp_path):
+    file = tmp_path / "odd.yaml"
+    file.write_text(
+        """\
+rules:
+  - {name: a, match: '{ .a && .b || .c }', keep: all}
+  - name: b
+    match: '{ span.http.satus_code = 500 && .x = "${env:SECRET}" }'
+    keep: all
+  - {name: c, match: '{ .a && .b || .c }', unless: '{ .d || .e && .${env:SECRET} }', keep: all}
+  - {name: all, keep: all}
+  - {name: rest, keep: 1%}
+"""
+    )
+    done = command("check", str(file), SECRET=SECRET)
+    assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
+    assert SECRET not in done.stderr
+    lines = done.stderr.splitlines()
+    heads = [line for line in lines if line.startswith(f"{file}:")]
+    assert all(re.match(r":\d+:\d+: warning: ", line.removeprefix(str(file))) for line in heads)
+    assert [line.removeprefix(str(file)).split(":")[1:3] for line in heads[:3]] == [
+        ["2", "34"],
+        ["4", "15"],
+        ["6", "23"],
+    ]
+    assert lines[1:3] == ["    { .a && .b || .c }", "               ^"]
+    assert heads[-1] == f"{file}:8:5: warning: this rule is never reached: all before it matches every trace"
+
+
+def test_run_logs_the_warnings_of_check(tmp_path):
+    file = tmp_path / "odd.yaml"
+    endpoint = "{endpoint: '127.0.0.1:0'}"
+    file.write_text(
+        f"receive: {{grpc: {endpoint}}}\nadmin: {endpoint}\n"
+        "rules: [{name: a, match: '{ .a && .b || .c }', keep: all}, {name: b, keep: all}]\n"
+        f"export: [{{name: f, protocol: file, path: {tmp_path / 'out'}}}]\n"
+    )
+    warned = command("check", str(file)).stderr.rstrip("\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "sampler_proxy", "run", "--config", str(file)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as run:
+        assert run.stderr is not None
+        found = [json.loads(run.stderr.readline())["event"] for _ in range(2)]
+        run.terminate()
+        run.stderr.read()
+    assert found == ["ready", warned]

@@ -1,4 +1,5 @@
-"""Thresholds, counts and `ot=th` against the reference, in Python and through the native path; and that the counts are honest."""
+"""Thresholds, counts and `ot=th` against the reference, in Python and through the native path; and that the counts
+are honest."""
 
 from __future__ import annotations
 
@@ -14,7 +15,26 @@ from sampler_proxy import metrics, sampling
 from tests.support import reference, strategies, tracestate
 from tests.wire.driver import WAIT, Driver, trace_id
 
-PROBABILITIES = [0.0, 1e-20, 2**-57, 2**-56, 1e-6, 1e-4, 0.001, 0.01, 1 / 16, 0.1, 0.25, 1 / 3, 0.5, 0.9, 0.99, 0.9999, 1 - 2**-53, 1.0]
+PROBABILITIES = [
+    0.0,
+    1e-20,
+    2**-57,
+    2**-56,
+    1e-6,
+    1e-4,
+    0.001,
+    0.01,
+    1 / 16,
+    0.1,
+    0.25,
+    1 / 3,
+    0.5,
+    0.9,
+    0.99,
+    0.9999,
+    1 - 2**-53,
+    1.0,
+]
 
 thresholds = st.sampled_from([0, 1, 1 << 52, 1 << 55, sampling.NEVER - 1]) | st.integers(0, sampling.NEVER - 1)
 randomness = st.sampled_from([0, 1 << 55, sampling.NEVER - 1]) | st.integers(0, sampling.NEVER - 1)
@@ -89,7 +109,8 @@ def test_rewriting_anything(before: bytes, random: int, threshold: int) -> None:
 @given(st.lists(strategies.tracestates, min_size=1, max_size=30), st.sampled_from([1.0, 0.5, 0.999, 0.001]))
 @settings(max_examples=150)
 def test_the_native_path(states: list[str], probability: float) -> None:
-    """One trace for each tracestate, and a second span without any: decided, stamped and counted as the reference says."""
+    """One trace for each tracestate, and a second span without any: decided, stamped and counted as the reference
+    says."""
     message = ExportTraceServiceRequest()
     spans = message.resource_spans.add().scope_spans.add().spans
     for number, state in enumerate(states):
@@ -137,7 +158,8 @@ def test_the_boundary(probability: float) -> None:
 @pytest.mark.parametrize("probability", [0.5, 0.1, 0.01])
 @pytest.mark.parametrize("head", [1.0, 0.25, 0.05])
 def test_counts_are_honest(probability: float, head: float) -> None:
-    """Traces that a head sampler has thinned already: the counts of what we keep still estimate how many were started."""
+    """Traces that a head sampler has thinned already: the counts of what we keep still estimate how many were
+    started."""
     random, started = Random(5), 40_000
     head_threshold = sampling.threshold_of(head)
     state = f"ot=th:{sampling.encode_threshold(head_threshold)}" if head_threshold else ""

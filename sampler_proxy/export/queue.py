@@ -143,8 +143,8 @@ class Queue:
         return batch
 
     def flush(self) -> None:
-        """From now on whatever waits is ready, and there is no want of room: what would be refused now is held in memory
-        anyway, by the pipeline, and would be missing in the count of what is lost."""
+        """From now on whatever waits is ready, and there is no want of room: what would be refused now is held in
+        memory anyway, by the pipeline, and would be missing in the count of what is lost."""
         self._flushing = True
 
     @property

@@ -342,6 +342,7 @@ class Stamp(NamedTuple):
     randomness: int
     decision: bool = True  # write sampler_proxy.rule and sampler_proxy.reason
     adjusted_count: bool = False  # write sampler_proxy.adjusted_count
+    incomplete: bool = False  # write sampler_proxy.incomplete, with the decision
 
 
 class SpanKey(NamedTuple):
@@ -369,6 +370,8 @@ def stamped(span: Span, stamp: Stamp) -> Span:
     if stamp.decision:
         out.attributes.add(key="sampler_proxy.rule").value.string_value = stamp.rule
         out.attributes.add(key="sampler_proxy.reason").value.string_value = stamp.reason
+        if stamp.incomplete:
+            out.attributes.add(key="sampler_proxy.incomplete").value.bool_value = True
     leaving = tracestate.leaving_threshold(state, stamp.randomness, stamp.threshold)
     if stamp.adjusted_count and leaving is not None:
         out.attributes.add(key="sampler_proxy.adjusted_count").value.double_value = adjusted_count(leaving)

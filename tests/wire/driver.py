@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from sampler_proxy import metrics
-from sampler_proxy._wire import Plan
 from sampler_proxy.fragments import KeptTrace
 from sampler_proxy.pipeline import Pipeline
 from sampler_proxy.stamp import assemble
@@ -39,13 +40,15 @@ class Destination:
         return True
 
 
-def rules_of(rules: Iterable[tuple[str, str | None, float]]) -> tuple[Any, ...]:
-    """(name, TraceQL or None, probability) of each rule -> what a Pipeline takes."""
+def rules_of(rules: Iterable[tuple[str, str | None, float]], early: bool = False) -> tuple[Any, ...]:
+    """(name, TraceQL or None, probability) of each rule -> what a Pipeline takes. Unless `early`, no rule decides before its
+    time, so that the other triggers can be seen with rules that keep everything."""
     rules = list(rules)
     compiled = compile_rules([(None if match is None else parse(match), None) for _, match, _ in rules])
-    plan = Plan(compiled.conditions, compiled.filters)
+    if not early:
+        compiled = replace(compiled, monotone=(False,) * len(rules))
     names, keeps = [name for name, _, _ in rules], [keep for _, _, keep in rules]
-    return names, keeps, plan, compiled.trace_conditions, compiled.programs
+    return names, keeps, compiled
 
 
 class Driver:
@@ -118,7 +121,8 @@ def request(
     service: str = "shop",
     trace_state: str = "",
 ) -> ExportTraceServiceRequest:
-    """One request with a span for each (trace number, span number); `root`: they have no parent; `size`: bytes of padding."""
+    """One request with a span for each (trace number, span number); `root`: they have no parent; `size`: bytes of
+    padding."""
     message = ExportTraceServiceRequest()
     resource_spans = message.resource_spans.add()
     resource_spans.resource.attributes.add(key="service.name").value.string_value = service
@@ -135,7 +139,7 @@ def request(
             trace_state=trace_state,
         )
         if error:
-            one.status.code = 2
+            one.status.code = Status.STATUS_CODE_ERROR
         if size:
             one.attributes.add(key="padding").value.string_value = "x" * size
     return message

@@ -1,7 +1,7 @@
 """The official parser's verdict on an ExportTraceServiceRequest, with and without its opinion on UTF-8.
 
-`Structure` is the same message in which every `string` is declared as `bytes`, so that the very same parser looks at structure alone:
-what it accepts is exactly what the scan has to accept.
+`Structure` is the same message in which every `string` is declared as `bytes`, so that the very same parser looks at
+structure alone: what it accepts is exactly what the scan has to accept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _structure() -> Any:
         file = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         for message in file.message_type:
             _without_text(message)
-        pool.Add(file)  # type: ignore[attr-defined]
+        pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(ExportTraceServiceRequest.DESCRIPTOR.full_name))
 
 

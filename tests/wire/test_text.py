@@ -1,4 +1,5 @@
-"""Strings that are not UTF-8 are let in, and mended where they leave: U+FFFD as Python's "replace" has it, nothing else changes."""
+"""Strings that are not UTF-8 are let in, and mended where they leave: U+FFFD as Python's "replace" has it, nothing
+else changes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,55 @@
+"""What a scan returns, what the buffer holds and what leaves: native memory behind small Python objects.
+
+A fragment is all spans of one trace in one request: one block with what the scan read of them and a copy of their
+bytes. Fragments, and the traces in the buffer, are no Python objects. The header of a ResourceSpans or ScopeSpans (all
+of its fields but the spans inside) is an envelope: interned, held once however many fragments lie in it, and freed with
+the last of them.
+
+Nothing here raises. Sizes are bytes of memory, the allocator's overhead included.
+"""
+
+class Scanned:
+    """One request, cut into fragments; it owns them until a pipeline takes them over."""
+
+    @property
+    def spans(self) -> int:
+        """Valid spans, all of which lie in the fragments."""
+    @property
+    def invalid_trace_ids(self) -> int:
+        """Spans left out: the trace id is not 16 bytes, or all zero."""
+    @property
+    def invalid_span_ids(self) -> int:
+        """Spans left out whose trace id is valid: the span id is not 8 bytes, or all zero."""
+    @property
+    def cost(self) -> int:
+        """Bytes that the fragments hold; envelopes apart."""
+
+class Envelopes:
+    """The interned headers of one pipeline. Used with the GIL held, by whatever thread."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int:
+        """Different headers held: those of resources and those of scopes each count."""
+    @property
+    def cost(self) -> int:
+        """Bytes they hold, the table included. The table grows and never shrinks."""
+
+class KeptTrace:
+    """A decided trace, or late spans of one, as it leaves: stamped, mended, immutable, independent of the buffer.
+
+    Made by a pipeline only. Several destinations may share it. It holds its envelopes for as long as it lives.
+    """
+
+    @property
+    def trace_id(self) -> bytes:
+        """16 bytes."""
+    @property
+    def spans(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds; envelopes apart."""
+    @property
+    def rule(self) -> int:
+        """The pipeline's number of the rule that decided it."""
+    waiting: int
+    """Destinations that have not taken it yet. The pipeline's own."""

@@ -1,0 +1,128 @@
+"""What a rule set may say without anyone meaning it: remarks for `check`, none of which stops a configuration.
+
+    - a rule that is never reached, because one before it matches every trace that it matches. Only what can be seen in
+      the text is seen: the same conditions, or more of them joined by `&&`, or fewer by `||`;
+    - a rule that no trace can match;
+    - `&&` and `||` mixed without parentheses;
+    - attributes that look like a name from the semantic conventions and are not, or are not where they stand.
+
+Takes expressions that compile. Time is linear in the rules, so that ten thousand of them take a second or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from ..conditions import FALSE, NOT, OR, TRUE
+from .ast import Attribute, Expression, Remark, Scope, walk
+from .formulas import FILTER, Formula, Program, emit, index_of, sort_of
+from .parse import warnings
+from .plan import Compiler
+from .semconv import advise
+
+Part = Literal["match", "unless"]
+
+
+class Hint(NamedTuple):
+    rule: int
+    part: Part
+    offset: int  # in its text; 0 where it has none
+    message: str
+
+
+def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> list[Hint]:
+    """Rules by name, `match` and `unless`, in the order of the file. The answer is in the order of the text."""
+    found = []
+    reach = _Reach()
+    advice = _Advice()
+    for number, (name, match, unless) in enumerate(rules):
+        unreached = reach.next(name, match, unless)
+        if unreached is not None:
+            found.append(Hint(number, unreached[0], 0, unreached[1]))
+        parts: tuple[tuple[Part, Expression | None], ...] = (("match", match), ("unless", unless))
+        for part, expression in parts:
+            if expression is not None:
+                remarks = sorted([*warnings(expression), *advice.about(expression)])
+                found += [Hint(number, part, offset, message) for offset, message in remarks]
+    return found
+
+
+class _Reach:
+    """Goes down the rules and remembers which traces no longer get there."""
+
+    def __init__(self) -> None:
+        self._compiler = Compiler()
+        self._all: str | None = None  # the rule that matches every trace
+        self._traces: dict[
+            Program, str
+        ] = {}  # formulas over a trace, written out, and the rule that takes those traces
+        self._spans: dict[Program, str] = {}  # formulas over a span, and the rule that takes traces with such a span
+
+    def next(self, name: str, match: Expression | None, unless: Expression | None) -> tuple[Part, str] | None:
+        if self._all is not None:
+            return "match", f"this rule is never reached: {self._all} before it matches every trace"
+        formula = self._compiler.rule(match, unless)
+        if formula == FALSE:
+            if self._compiler.rule(match, None) == FALSE:
+                return "match", "no trace can match this: for traces that have no such span, put the span into unless"
+            return "unless", "no trace can match this rule: unless holds wherever match does"
+        earlier = self._taken_by(formula)
+        if earlier is not None:
+            return "match", f"this rule is never reached: {earlier} before it matches every trace that this one matches"
+        self._take(formula, name)
+        return None
+
+    def _taken_by(self, formula: Formula) -> str | None:
+        """A rule that takes every trace of which the formula holds."""
+        earlier = self._traces.get(emit(formula))
+        if earlier is None and isinstance(formula, int) and formula >= 0 and sort_of(formula) == FILTER:
+            return self._span_taken_by(self._compiler.queries.asked[index_of(formula)])
+        return earlier or _by_parts(formula, self._taken_by)
+
+    def _span_taken_by(self, formula: Formula) -> str | None:
+        return self._spans.get(emit(formula)) or _by_parts(formula, self._span_taken_by)
+
+    def _take(self, formula: Formula, name: str) -> None:
+        if formula == TRUE:
+            self._all = name
+        for part in _alternatives(formula):
+            self._traces.setdefault(emit(part), name)
+            if isinstance(part, int) and part >= 0 and sort_of(part) == FILTER:
+                for span in _alternatives(self._compiler.queries.asked[index_of(part)]):
+                    self._spans.setdefault(emit(span), name)
+
+
+def _by_parts(formula: Formula, taken_by: Callable[[Formula], str | None]) -> str | None:
+    """With `&&` one part must be taken, with `||` each."""
+    if isinstance(formula, int) or formula[0] == NOT:
+        return None
+    found = None
+    for part in formula[1]:
+        found = taken_by(part)
+        if (found is None) == (formula[0] == OR):
+            break
+    return found
+
+
+def _alternatives(formula: Formula) -> tuple[Formula, ...]:
+    if isinstance(formula, tuple) and formula[0] == OR:
+        return (formula, *formula[1])
+    return (formula,)
+
+
+class _Advice:
+    """About attributes; rules name the same ones again and again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Scope, bytes], str | None] = {}
+
+    def about(self, expression: Expression) -> Iterator[Remark]:
+        for node, _ in walk(expression.root):
+            if isinstance(node, Attribute):
+                key = (node.scope, node.key)
+                if key not in self._known:
+                    self._known[key] = advise(node.scope, node.key.decode())
+                message = self._known[key]
+                if message is not None:
+                    yield Remark(node.start, message)

@@ -1,0 +1,210 @@
+"""What needs the spans of a trace side by side -> queries: their nodes, their guards, and whether they grow.
+
+`evaluate(node, input)` gives a set of spans, and a query holds of a trace if its root selects any of all its spans.
+Spans are distinct by span id; the first to arrive stands for it. They stand in order of arrival. Meaning, decided after
+Tempo's code:
+
+Select      Those of the input for which the filter holds. Each one binds events and links anew.
+Spansets    The spans that any of the parts select; with AND none, if one of the parts selects none.
+Pipeline    Each stage gets what the stage before selected, the first the whole input; none: none.
+Structural  Both sides get the input. Of the right side those spans that have a related span on the left; with `!`,
+            those that have none, so all of them if the left side is empty. Relations are those of the whole trace as
+            far as it has arrived, also by way of spans that are not in the input. Nobody is related to itself.
+              >   left is the parent of right: its span id is right's parent id      <   left is a child of right
+              >>  left is met on the way up from right, which ends where a parent has not arrived or where a span
+                  comes up again                                                     <<  right is met so from left
+              ~   they have the same parent id, whether or not that span arrived; roots are siblings of each other
+Aggregate   The whole input if its value compares so with the constant, else none; of no spans, none.
+            count() is their number. The others look at the spans for which the argument is a number other than NaN and
+            leave out the rest; if none is left, none is selected. Where it reads events or links, a span's value is
+            that of the first (event, link), in their order, for which it is a number. The sum of integers (durations
+            are such, when the argument is nothing else) is exact, or the nearest double if it needs more than 64 bits;
+            otherwise doubles are added in order of arrival. avg is that sum, as a double, by the number of values. Of
+            equal minima or maxima the first stands.
+
+A span that matches a filter is found by the scan, a span twice under one id too; so a guard may hold where its query
+does not, never the other way round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+from ..conditions import AND, FALSE, NOT, OR, TRUE, Aggregate, Condition, Node, Op, Pipeline, Query, Select, Spansets
+from ..conditions import Field as Read
+from ..conditions import Structural as Related
+from . import ast, formulas
+from .fields import Fields, constant, reads_trace, term
+from .formulas import DEFERRED, FILTER, QUERY, TRACE_CONDITION, Braces, Formula, Program, TooManySplits, join, sort_of
+
+
+class _Guarded(NamedTuple):
+    node: Node
+    guard: Formula  # over a trace; necessary for the node to select anything
+
+
+class Queries:
+    """Filters and queries over the conditions of `fields`, each once; in them operands are those of `formulas`.
+
+    May raise `TraceQLError`.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self.filters: dict[Program, int] = {}
+        self.asked: list[Formula] = []  # what each filter was written from
+        self.queries: dict[Query, int] = {}
+
+    def formula(self, node: ast.Spanset) -> Formula:
+        """Over a trace: whether this selects any span of it. What the scan can answer needs no query."""
+        if isinstance(node, ast.SpansetLogical):
+            parts = []
+            for operand in node.operands:
+                parts.append(self.formula(operand))
+            return join(AND if node.op == "&&" else OR, parts)
+        if isinstance(node, ast.Filter):
+            condition = self._fields.formula(node.condition)
+            if DEFERRED not in formulas.sorts(condition):
+                with contextlib.suppress(TooManySplits):
+                    return Braces(self._exists).exists(condition)
+        found = self._node(node)
+        if found is None:
+            return FALSE
+        query = Query(formulas.emit(found.guard), found.node)
+        return formulas.operand(self.queries.setdefault(query, len(self.queries)), QUERY)
+
+    def filter(self, formula: Formula) -> int:
+        program = formulas.emit(formula)
+        if program not in self.filters:
+            self.filters[program] = len(self.filters)
+            self.asked.append(formula)
+        return self.filters[program]
+
+    def _exists(self, formula: Formula) -> Formula:
+        return formulas.operand(self.filter(formula), FILTER)
+
+    def _node(self, node: ast.Spanset) -> _Guarded | None:
+        """None where nothing can be selected."""
+        match node:
+            case ast.Filter():
+                condition = self._fields.formula(node.condition)
+                if condition == FALSE:
+                    return None
+                return _Guarded(Select(self.filter(condition)), self._guard(condition))
+            case ast.SpansetLogical():
+                return self._spansets(node)
+            case ast.Structural():
+                return self._structural(node)
+            case ast.Pipeline():
+                stages = []
+                for stage in node.stages:
+                    found = self._node(stage)
+                    if found is None:
+                        return None
+                    stages.append(found)
+                # A later stage selects some of the spans that it would select of all, so that it guards too.
+                return _Guarded(Pipeline(tuple(item.node for item in stages)), join(AND, [s.guard for s in stages]))
+            case ast.Aggregate():
+                if _never(node):
+                    return None
+                argument = None if node.argument is None else term(node.argument)
+                return _Guarded(Aggregate(node.function, argument, node.op, constant(node.value)), TRUE)
+
+    def _spansets(self, node: ast.SpansetLogical) -> _Guarded | None:
+        operator = AND if node.op == "&&" else OR
+        parts = []
+        for operand in node.operands:
+            found = self._node(operand)
+            if found is not None:
+                parts.append(found)
+            elif operator == AND:
+                return None
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        return _Guarded(
+            Spansets(operator, tuple(part.node for part in parts)), join(operator, [part.guard for part in parts])
+        )
+
+    def _structural(self, node: ast.Structural) -> _Guarded | None:
+        negated = node.op[0] == "!"
+        left, right = self._node(node.left), self._node(node.right)
+        if right is None or left is None:
+            return right if negated else None
+        guard = right.guard if negated else join(AND, [left.guard, right.guard])
+        return _Guarded(Related(node.op, left.node, right.node), guard)
+
+    def _guard(self, condition: Formula) -> Formula:
+        necessary = formulas.without(condition, frozenset({DEFERRED}))
+        try:
+            return Braces(self._exists).exists(necessary)
+        except TooManySplits:  # then from the spans alone
+            return Braces(self._exists).exists(formulas.without(condition, frozenset({DEFERRED, TRACE_CONDITION})))
+
+
+class Growth:
+    """Whether a formula over a trace stays true of it, once true, whatever more arrives.
+
+    Spans do not change, so that filters, and selections by them, only grow; so do `traceDuration >`, `count() >`,
+    `max() >`, `min() <` and the relations without `!`. The root may be another tomorrow.
+    """
+
+    def __init__(self, fields: Fields, queries: Queries) -> None:
+        self._trace_conditions = list(fields.trace_conditions)
+        self._filters = list(queries.filters)
+        self._queries = list(queries.queries)
+
+    def monotone(self, formula: Formula, positive: bool = True) -> bool:
+        if isinstance(formula, tuple):
+            if formula[0] == NOT:
+                positive = not positive
+            return all(self.monotone(part, positive) for part in formula[1])
+        if formula < 0:
+            return True
+        index, sort = formulas.index_of(formula), sort_of(formula)
+        if sort == TRACE_CONDITION:
+            return _condition_grows(self._trace_conditions[index], positive)
+        return positive and (sort == FILTER or self._grows(self._queries[index].root))
+
+    def _grows(self, node: Node) -> bool:
+        match node:
+            case Select():
+                return self._filter_grows(self._filters[node.filter])
+            case Spansets():
+                return all(self._grows(part) for part in node.parts)
+            case Pipeline():
+                return all(self._grows(stage) for stage in node.stages)
+            case Related():
+                return node.op[0] != "!" and self._grows(node.left) and self._grows(node.right)
+            case Aggregate():
+                if node.argument is not None and reads_trace(node.argument):
+                    return False
+                orders = {"count": (Op.GT, Op.GE), "max": (Op.GT, Op.GE), "min": (Op.LT, Op.LE)}
+                return node.op in orders.get(node.function, ())
+
+    def _filter_grows(self, program: Program) -> bool:
+        for place, token in enumerate(program):
+            if token < 0:
+                continue
+            if sort_of(token) == DEFERRED:
+                return False
+            if sort_of(token) == TRACE_CONDITION:
+                positive = program[place + 1 : place + 2] != (NOT,)
+                if not _condition_grows(self._trace_conditions[formulas.index_of(token)], positive):
+                    return False
+        return True
+
+
+def _never(node: ast.Aggregate) -> bool:
+    """A number of spans is at least 1."""
+    value = node.value.value
+    assert isinstance(value, int | float)
+    if node.function != "count":
+        return False
+    return (value < 1 and node.op in (Op.EQ, Op.LE)) or (value <= 1 and node.op is Op.LT)
+
+
+def _condition_grows(condition: Condition, positive: bool) -> bool:
+    if condition.field is Read.TRACE_ID:
+        return True  # never changes
+    return positive and condition.field is Read.TRACE_DURATION and condition.op in (Op.GT, Op.GE)

@@ -1,0 +1,201 @@
+"""What `check` remarks on: rules that are never reached, precedence, names that are nearly those of the conventions."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sampler_proxy.traceql.ast import Expression, Scope
+from sampler_proxy.traceql.lint import Hint, lint
+from sampler_proxy.traceql.parse import parse
+from sampler_proxy.traceql.semconv import ELSEWHERE, EVENT, RENAMED, RESOURCE, SPAN, advise
+
+
+def hints(*rules: str | tuple[str | None, str | None]) -> list[Hint]:
+    """Rules are named a, b, c, ..."""
+    pairs = [rule if isinstance(rule, tuple) else (rule, None) for rule in rules]
+    return lint(
+        [
+            (chr(97 + number), None if match is None else parse(match), None if unless is None else parse(unless))
+            for number, (match, unless) in enumerate(pairs)
+        ]
+    )
+
+
+def test_nothing_to_say() -> None:
+    assert hints("{ status = error }", "{ span.http.route = `/` && duration > 1s }", (None, None)) == []
+    assert hints() == []
+
+
+NEVER = "this rule is never reached: a before it matches every trace"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("{ status = error }", "{ status = error }"),
+        ("{ status = error }", "{ error = status }"),
+        ("{ .a && .b }", "{ .b && .a }"),
+        ("{ .a } && { .b }", "{ .b } && { .a }"),
+        ("{ .a }", "{ .a && .b }"),
+        ("{ .a || .b }", "{ .b }"),
+        ("{ .a || .b }", "{ .b && .c }"),
+        ("{ .a }", "{ .a } && { .b }"),
+        ("{ .a } || { .b }", "{ .b }"),
+        ("{ .a } || { .b }", "{ .b || .a }"),
+        ("{ .a }", "({ .a } && { .b }) || { .a && .c }"),
+        ("{ .a }", ("{ .a }", "{ .b }")),
+        ("{ traceDuration > 1s }", "{ traceDuration > 1s && .a }"),
+        ("{ .a } > { .b }", "({ .a } > { .b }) && { .c }"),
+        ("{ .a } | count() > 2", "{ .a } | count() > 2"),
+        (("{ .a }", "{ .b }"), ("{ .a }", "{ .b }")),
+    ],
+)
+def test_taken_by_an_earlier_rule(earlier: str, later: str) -> None:
+    assert hints(earlier, later) == [(1, "match", 0, NEVER + " that this one matches")]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("{ .a && .b }", "{ .a }"),
+        ("{ .a } && { .b }", "{ .a && .c }"),
+        ("{ .a && .b }", "{ .a } && { .b }"),
+        ("{ .a }", "{ !(.a = true) }"),
+        ("{ .a }", "{ .a || .b }"),
+        (("{ .a }", "{ .b }"), "{ .a }"),
+        ("{ .a } > { .b }", "{ .b }"),
+        ("{ .a = 1 }", "{ .a = 1.0 }"),
+    ],
+)
+def test_still_reached(earlier: str, later: str) -> None:
+    assert hints(earlier, later) == []
+
+
+def test_behind_what_matches_everything() -> None:
+    assert hints("{ .x }", "{}", "{ .y }", (None, None)) == [
+        (2, "match", 0, NEVER.replace(" a ", " b ")),
+        (3, "match", 0, NEVER.replace(" a ", " b ")),
+    ]
+    assert hints((None, "{ .x }"), "{ .x }", (None, None)) == []
+
+
+@pytest.mark.parametrize("text", ["{ false }", "{ .a && 1 = 2 }", "{ .a } && { false }", "{ .a } | count() = 0"])
+def test_matches_nothing(text: str) -> None:
+    (hint,) = hints(text, "{ .a }")
+    assert hint[:3] == (0, "match", 0)
+    assert hint.message.startswith("no trace can match this: ")
+
+
+def test_unless_leaves_nothing() -> None:
+    assert hints(("{ .a }", "{}"), "{ .a }") == [
+        (0, "unless", 0, "no trace can match this rule: unless holds wherever match does")
+    ]
+
+
+def test_mixed_operators_and_names_stand_in_the_order_of_the_text() -> None:
+    found = hints(("{ span.http.method = `GET` || .a && .b }", "{ .x } && { .db.system = `x` } || { .y }"))
+    assert [(hint.rule, hint.part, hint.offset) for hint in found] == [
+        (0, "match", 2),
+        (0, "match", 33),
+        (0, "unless", 12),
+        (0, "unless", 31),
+    ]
+    assert "parentheses" in found[1].message
+    assert "http.request.method" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "message"),
+    [
+        ("{ status = error && span.http.status_code >= 500 }", 20, "http.response.status_code"),
+        ("{ .net.peer.name = `x` }", 2, "server.address"),
+        ("{ .a } > { 2 < span.http.statuscode + 1 }", 15, "http.response.status_code"),
+        ("{ .a } | max(span.http.response.body.sise) > 2", 13, "http.response.body.size"),
+        ('{ span.service.name = "x" }', 2, "write resource.service.name"),
+        ("{ resource.http.route = `/` }", 2, "write span.http.route"),
+        ("{ span.exception.type = `x` }", 2, "write event.exception.type"),
+    ],
+)
+def test_names_in_rules(text: str, offset: int, message: str) -> None:
+    (hint,) = hints(text)
+    assert hint[:3] == (0, "match", offset)
+    assert message in hint.message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("http.status_code", "http.response.status_code"),
+        ("http.method", "http.request.method"),
+        ("http.url", "url.full"),
+        ("http.target", "url.path"),
+        ("net.peer.name", "server.address"),
+        ("net.host.port", "server.port"),
+        ("db.statement", "db.query.text"),
+        ("db.system", "db.system.name"),
+        ("deployment.environment", "deployment.environment.name"),
+        ("http.statuscode", "http.response.status_code"),
+        ("http.response.statuscode", "http.response.status_code"),
+        ("http.response.status.code", "http.response.status_code"),
+        ("http_response_status_code", "http.response.status_code"),
+        ("HTTP.Route", "http.route"),
+        ("http.rout", "http.route"),
+        ("service.nmae", "service.name"),
+        ("service-name", "service.name"),
+        ("k8s.namespce.nam", "k8s.namespace.name"),
+        ("exception.messsage", "exception.message"),
+        ("db.statment", "db.query.text"),
+        ("url.ful", None),  # seven characters: too short to guess
+        ("http.request.header.content_type", None),
+        ("order.id", None),
+        ("tier", None),
+        ("é" * 10_000, None),
+    ],
+)
+def test_names(name: str, meant: str | None) -> None:
+    message = advise(Scope.ANY, name)
+    assert message is None if meant is None else message is not None and meant in message
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "right"),
+    [
+        (Scope.ANY, "service.name", True),
+        (Scope.RESOURCE, "service.name", True),
+        (Scope.SPAN, "service.name", False),
+        (Scope.EVENT, "service.name", False),
+        (Scope.SPAN, "http.route", True),
+        (Scope.EVENT, "http.route", True),
+        (Scope.LINK, "messaging.message.id", True),
+        (Scope.RESOURCE, "http.route", False),
+        (Scope.EVENT, "exception.type", True),
+        (Scope.ANY, "exception.type", False),
+        (Scope.SPAN, "session.id", True),
+        (Scope.RESOURCE, "session.id", True),
+    ],
+)
+def test_scopes(scope: Scope, name: str, right: bool) -> None:
+    assert (advise(scope, name) is None) == right
+
+
+def test_tables() -> None:
+    tables = [SPAN, RESOURCE, EVENT, ELSEWHERE, frozenset(RENAMED)]
+    assert sum(map(len, tables)) == len(frozenset().union(*tables)) > 250
+    for name in frozenset().union(*tables):
+        assert name == name.lower()
+    for name in SPAN | RESOURCE | ELSEWHERE:
+        assert advise(Scope.ANY, name) is None
+
+
+def test_ten_thousand_rules() -> None:
+    rules: list[tuple[str, Expression | None, Expression | None]] = []
+    for number in range(10_000):
+        text = f"{{ .customer.number{number} = {number} && span.http.request.methods != `x` }}"
+        rules.append((str(number), parse(text), None) if number < 3000 else (str(number), *rules[number % 3000][1:]))
+    started = time.process_time()
+    found = lint(rules)
+    assert time.process_time() - started < 5
+    assert len([hint for hint in found if "never reached" in hint.message]) == 7000
+    assert len(found) == 17_000

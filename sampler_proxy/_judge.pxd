@@ -33,6 +33,8 @@ cdef class Judge:
     cdef Level of_scope
     cdef Level of_span
     cdef Level bound  # to one event and one link
+    cdef uint64_t* met  # for a hash of a span's bits: whether there is an entry, the bits, the filters' answers
+    cdef uint64_t met_mask
     cdef Text* events
     cdef uint32_t event_count, event_room
     cdef Text* links
@@ -55,6 +57,7 @@ cdef class Judge:
     cdef bint remember(self, Text** texts, uint32_t* count, uint32_t* room, const uint8_t* p, uint32_t size) noexcept nogil
     cdef bint status(self, const uint8_t* p, const uint8_t* end, Facts* facts) noexcept nogil
     cdef void judge(self, uint64_t* matched, Facts* facts, bint everything) noexcept nogil
+    cdef uint64_t* answers(self) noexcept nogil
     cdef void intrinsics(self, Facts* facts) noexcept nogil
     cdef void compare(self, Level* level, int32_t depends, bint everything) noexcept nogil
     cdef void judge_bound(self, uint64_t* matched, Facts* facts, int32_t depends, bint everything) noexcept nogil

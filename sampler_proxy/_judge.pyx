@@ -24,6 +24,9 @@ from sampler_proxy._terms cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 cdef enum:
     # Events and links of one span that are tried together where one pair of braces asks for both: the SDKs' own limit.
     MAX_BOTH = 128
+    # How many different bits of spans are remembered with their answers, and within how much memory.
+    MAX_MET = 1024
+    MET_BYTES = 1 << 18
 
 
 cdef bint run_program(const int32_t* code, const int32_t* end, const uint64_t* bits) noexcept nogil:
@@ -77,7 +80,12 @@ cdef class Judge:
         self.regexes = Regexes(plan.conditions)
         self.all_bits = <uint64_t*>calloc(5 * words, sizeof(uint64_t))
         self.all_values = <Value*>calloc(5 * slots, sizeof(Value))
-        if self.all_bits == NULL or self.all_values == NULL:
+        cdef uint64_t entry = 8 * (1 + plan.words + plan.filter_words)
+        self.met_mask = MAX_MET - 1
+        while self.met_mask and (self.met_mask + 1) * entry > MET_BYTES:
+            self.met_mask >>= 1
+        self.met = <uint64_t*>calloc(self.met_mask + 1, entry)
+        if self.all_bits == NULL or self.all_values == NULL or self.met == NULL:
             raise MemoryError
         self.before.bits = self.all_bits
         self.before.values = self.all_values
@@ -96,6 +104,7 @@ cdef class Judge:
             self.begin()
         free(self.all_bits)
         free(self.all_values)
+        free(self.met)
         free(self.events)
         free(self.links)
 
@@ -381,29 +390,56 @@ cdef class Judge:
 
     cdef void judge(self, uint64_t* matched, Facts* facts, bint everything) noexcept nogil:
         """Which filters the span that was read matches: set their bits. `everything`: the deferred ones, too."""
-        cdef uint32_t filter
+        cdef uint32_t filter, i
         cdef int32_t depends
         cdef int32_t bound = 0
-        cdef int32_t* code = self.plan.filters.code
-        cdef uint32_t* starts = self.plan.filters.starts
+        cdef uint64_t* answers
         self.intrinsics(facts)
         if self.plan.terms.pair_count:
             self.compare(&self.of_span, 0, everything)
+        answers = self.answers()
+        for i in range(self.plan.filter_words):
+            matched[i] |= answers[i] & (self.plan.unbound[i] if everything else self.plan.unbound[i] & ~self.plan.deferred[i])
+        if not self.plan.depends & (ON_EVENT | ON_LINK):
+            return
         for filter in range(self.plan.filters.count):
-            if matched[filter >> 6] >> (filter & 63) & 1:
-                continue
             depends = self.plan.filter_depends[filter]
-            if depends:
-                if depends & DEFERRED and not everything:
-                    continue
-                if depends & (ON_EVENT | ON_LINK):
-                    bound |= 1 << (depends & (ON_EVENT | ON_LINK))
-                    continue
-            if run_program(code + starts[filter], code + starts[filter + 1], self.of_span.bits):
-                matched[filter >> 6] |= (<uint64_t>1) << (filter & 63)
+            if not depends & (ON_EVENT | ON_LINK) or (depends & DEFERRED and not everything):
+                continue
+            if not matched[filter >> 6] >> (filter & 63) & 1:
+                bound |= 1 << (depends & (ON_EVENT | ON_LINK))
         for depends in range(ON_EVENT, (ON_EVENT | ON_LINK) + 1):
             if bound >> depends & 1:
                 self.judge_bound(matched, facts, depends, everything)
+
+    cdef uint64_t* answers(self) noexcept nogil:
+        """What the filters answer to the bits of the span alone. Values repeat, so the same bits come again and again: programs
+        are run only for bits that have not been met lately."""
+        cdef uint32_t words = self.plan.words
+        cdef uint64_t* bits = self.of_span.bits
+        cdef uint64_t* entry
+        cdef uint64_t key = 0x9E3779B97F4A7C15ULL
+        cdef uint32_t i, filter
+        cdef bint met
+        cdef int32_t* code = self.plan.filters.code
+        cdef uint32_t* starts = self.plan.filters.starts
+        for i in range(words):
+            key = (key ^ bits[i]) * 0xFF51AFD7ED558CCDULL
+            key ^= key >> 32
+        entry = self.met + (key & self.met_mask) * (1 + words + self.plan.filter_words)
+        met = entry[0]
+        for i in range(words):
+            met &= entry[1 + i] == bits[i]
+        if met:
+            return entry + 1 + words
+        entry[0] = 1
+        memcpy(entry + 1, bits, 8 * words)
+        entry += 1 + words
+        memset(entry, 0, 8 * self.plan.filter_words)
+        for filter in range(self.plan.filters.count):
+            if run_program(code + starts[filter], code + starts[filter + 1], bits):
+                entry[filter >> 6] |= (<uint64_t>1) << (filter & 63)
+        return entry
 
     cdef void intrinsics(self, Facts* facts) noexcept nogil:
         cdef Run run = self.plan.intrinsics[OF_SPAN]

@@ -38,6 +38,8 @@ cdef class Plan:
     cdef readonly Terms terms
     cdef readonly Programs filters
     cdef int32_t* filter_depends
+    cdef uint64_t* unbound  # bit by filter: it needs no event and no link
+    cdef uint64_t* deferred  # it is DEFERRED
     cdef readonly uint32_t condition_count, trace_condition_count
     cdef uint32_t slot_count
     cdef uint32_t words  # of condition bits: conditions, comparisons, trace conditions

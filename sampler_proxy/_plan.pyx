@@ -59,7 +59,9 @@ cdef class Plan:
         self.filter_words = (self.filters.count + 63) // 64
         self.missing = <uint64_t*>calloc(self.words + 1, 8)
         self.filter_depends = <int32_t*>calloc(self.filters.count + 1, sizeof(int32_t))
-        if self.missing == NULL or self.filter_depends == NULL:
+        self.unbound = <uint64_t*>calloc(self.filter_words + 1, 8)
+        self.deferred = <uint64_t*>calloc(self.filter_words + 1, 8)
+        if self.missing == NULL or self.filter_depends == NULL or self.unbound == NULL or self.deferred == NULL:
             raise MemoryError
         cdef dict keys = {}  # key -> what to note, by place
         cdef list intrinsics = [[] for _ in range(PLACES)]
@@ -85,6 +87,8 @@ cdef class Plan:
         free(self.order)
         free(self.missing)
         free(self.filter_depends)
+        free(self.unbound)
+        free(self.deferred)
 
     cdef Run run(self, list order, list noted):
         cdef Run run
@@ -154,6 +158,10 @@ cdef class Plan:
             if found & ON_TRACE and not found & DEFERRED:
                 raise ValueError("a filter on the trace's own values must be deferred")
             self.filter_depends[filter] = found
+            if not found & (ON_EVENT | ON_LINK):
+                self.unbound[filter >> 6] |= (<uint64_t>1) << (filter & 63)
+            if found & DEFERRED:
+                self.deferred[filter >> 6] |= (<uint64_t>1) << (filter & 63)
             self.depends |= found
         for i in range(self.terms.argument_count):
             self.depends |= self.terms.argument_depends[i]

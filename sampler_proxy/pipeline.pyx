@@ -38,6 +38,7 @@ cdef enum:
     DROP = 0
     KEEP = 1
     DELAY_BUCKETS = 32
+    MAX_RULE_NAMES = 1 << 16
     # How many traces one request may have decided early to make room for itself. It bounds the time that a request
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
@@ -114,23 +115,27 @@ cdef class Pipeline:
         free(self.counters)
 
     def ledger_id(self, name):
-        if name not in self.rule_ids:
-            counters = realloc(self.counters, (len(self.rule_names) + 1) * sizeof(RuleCounters))
-            if counters == NULL:
-                raise MemoryError
-            self.counters = <RuleCounters*>counters
-            memset(&self.counters[len(self.rule_names)], 0, sizeof(RuleCounters))
-            self.rule_ids[name] = len(self.rule_names)
-            self.rule_names.append(name)
-        return self.rule_ids[name]
+        with self.lock:  # the counters move when they grow
+            if name not in self.rule_ids:
+                if len(self.rule_names) == MAX_RULE_NAMES:
+                    raise ValueError("too many different rule names since the start: restart to forget those of old rule sets")
+                counters = realloc(self.counters, (len(self.rule_names) + 1) * sizeof(RuleCounters))
+                if counters == NULL:
+                    raise MemoryError
+                self.counters = <RuleCounters*>counters
+                memset(&self.counters[len(self.rule_names)], 0, sizeof(RuleCounters))
+                self.rule_ids[name] = len(self.rule_names)
+                self.rule_names.append(name)
+            return self.rule_ids[name]
 
     cdef RuleSet rule_set(self, rules):
         names, keeps, compiled = rules
         return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id)
 
     def replace_rules(self, rules):
-        with self.lock:  # new rules get their counters, which nobody may be counting in meanwhile
-            self.rules = self.rule_set(rules)
+        cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
+        with self.lock:
+            self.rules = rule_set
 
     def entrance(self, transport):
         return Entrance(self, transport)

@@ -22,7 +22,7 @@ from functools import partial
 import structlog
 import uvloop
 
-from sampler_proxy import __version__, metrics
+from sampler_proxy import __version__, allocator, metrics
 from sampler_proxy.admin import Admin, Readiness
 from sampler_proxy.check import Loaded, check
 from sampler_proxy.config import FileExport, GrpcExport
@@ -54,6 +54,7 @@ def run(loaded: Loaded, summary: bool) -> int:
 
     `summary`: log a line every few seconds, for somebody who looks at a terminal.
     """
+    allocator.tune()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(Service(loaded, summary).run())
 

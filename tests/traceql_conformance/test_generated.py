@@ -15,12 +15,17 @@ from tests.traceql_conformance.traces import cut, product_rule, product_selects,
 expressions = traceql_strategies.expressions
 
 
-@given(expression=expressions, spans=traceql_strategies.traces(), random=strategies.seeds, noise=strategies.noises)
-@settings(max_examples=2 * settings().max_examples)
-def test_product_agrees_with_reference(expression: str, spans: list[Seen], random: Random, noise: wire.Noise) -> None:
+@given(
+    texts=st.lists(expressions, min_size=4, max_size=8),
+    spans=traceql_strategies.traces(),
+    random=strategies.seeds,
+    noise=strategies.noises,
+)
+def test_product_agrees_with_reference(texts: list[str], spans: list[Seen], random: Random, noise: wire.Noise) -> None:
     pieces = cut(spans, random)
     encoded = [wire.encode(piece, random, noise) for piece in pieces]
-    assert product_selects(expression, encoded) == reference_selects(expression, pieces)
+    for text in texts:
+        assert product_selects(text, encoded) == reference_selects(text, pieces), text
 
 
 @given(

@@ -23,7 +23,8 @@ cdef class RuleSet:
     cdef bint rows_read
     cdef uint64_t* thresholds
     cdef uint16_t* ids  # of the rules in the ledger
-    cdef uint8_t* early  # EARLY_BITS or EARLY_QUERY, by rule
+    cdef uint64_t* early_filters  # bit by filter: a rule that may decide early asks for it and nothing else
+    cdef uint8_t* early  # EARLY_BITS or EARLY_QUERY, by rule; 0 where early_filters say it all
     cdef uint32_t early_count  # rules behind this one never decide early
     cdef bint early_queries
     cdef uint64_t* matched  # filter words of the trace that is being decided

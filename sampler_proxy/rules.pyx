@@ -141,7 +141,7 @@ cdef class RuleSet:
         self.names = tuple(names)
         self.count = <uint32_t>len(self.names)
         programs = [tuple(program) for program in compiled.programs]
-        if self.count == 0 or len(programs) != self.count or len(keeps) != self.count:
+        if self.count == 0 or not len(programs) == len(keeps) == len(compiled.monotone) == self.count:
             raise ValueError("every rule has a name, a probability and a program")
         if programs[self.count - 1] != (TRUE,):
             raise ValueError("the last rule must match everything")
@@ -165,28 +165,37 @@ cdef class RuleSet:
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
         self.early = <uint8_t*>calloc(self.count, 1)
         self.matched = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
+        self.early_filters = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
         self.known = <signed char*>malloc(self.asked + 1)
-        if self.thresholds == NULL or self.ids == NULL or self.early == NULL or self.matched == NULL or self.known == NULL:
+        if self.thresholds == NULL or self.ids == NULL or self.early == NULL or self.matched == NULL or self.known == NULL or (
+            self.early_filters == NULL
+        ):
             raise MemoryError
         for rule in range(self.count):
             self.thresholds[rule] = threshold_of(keeps[rule])
+        for rule in range(self.count):  # only now that nothing can be wrong with them any more
             self.ids[rule] = ledger_id(self.names[rule])
         # A rule decides early if what it says cannot be taken back, and it does not matter which of those before it would have.
         for rule in range(self.count):
             if self.thresholds[rule] != 0:
                 break
             if compiled.monotone[rule]:
+                self.early_count = rule + 1
+                token = programs[rule][0]
+                if len(programs[rule]) == 1 and token >= 0 and not token & 1:
+                    self.early_filters[token >> 7] |= (<uint64_t>1) << (token >> 1 & 63)
+                    continue
                 self.early[rule] = EARLY_BITS
                 for token in programs[rule]:
                     if token >= 0 and token & 1 and token >> 1 >= self.trace_conditions.count:
                         self.early[rule] = EARLY_QUERY
                         self.early_queries = True
-                self.early_count = rule + 1
 
     def __dealloc__(self):
         free(self.thresholds)
         free(self.ids)
         free(self.early)
+        free(self.early_filters)
         free(self.matched)
         free(self.known)
 
@@ -223,12 +232,16 @@ cdef class RuleSet:
 
     cdef bint matches_early(self, Fragment* first, bint with_queries) except -1:
         """Whether a trace is bound to be kept whole, whatever of it is still to come."""
-        cdef uint32_t rule
+        cdef uint32_t rule, i
+        cdef uint64_t* words = filter_words(first)  # which has absorbed the others'
         if first.plan != self.plan.serial:
             return False
+        for i in range(self.plan.filter_words):
+            if words[i] & self.early_filters[i]:
+                return True
         self.rows_read = False
         memset(self.known, -1, self.asked)
-        memcpy(self.matched, filter_words(first), 8 * self.plan.filter_words)  # its first fragment has absorbed the others'
+        memcpy(self.matched, words, 8 * self.plan.filter_words)
         for rule in range(self.early_count):
             if (self.early[rule] == EARLY_BITS or (self.early[rule] == EARLY_QUERY and with_queries)) and self.run(rule, first):
                 return True

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy import metrics, sampling
-from tests.support import reference, strategies, tracestate
+from tests.support import reference, strategies, tracestate, wire
 from tests.wire.driver import WAIT, Driver, trace_id
 
 PROBABILITIES = [
@@ -137,6 +137,44 @@ def test_the_native_path(states: list[str], probability: float) -> None:
         is None
     )
     assert driver.total(metrics.SPANS_INCONSISTENT_THRESHOLD) == inconsistent
+
+
+STATE = wire.field(3, wire.LEN, b"x=y")
+EMPTY = wire.field(3, wire.LEN, b"")
+OTHER_TYPE = wire.tag(3, wire.VARINT) + b"\x05" + wire.tag(3, wire.SGROUP) + wire.tag(3, wire.EGROUP)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        STATE,
+        OTHER_TYPE,  # the number of trace_state, but unknown fields: they stay
+        STATE + OTHER_TYPE,
+        OTHER_TYPE + STATE + OTHER_TYPE,
+        STATE + EMPTY,  # the last one counts
+        EMPTY + STATE,
+        wire.field(3, wire.LEN, b"ot=th:c") + STATE,
+        STATE + wire.field(3, wire.LEN, b"ot=th:c"),
+        STATE + wire.field(99, wire.LEN, b"x") + EMPTY + wire.field(5, wire.LEN, b"name"),
+    ],
+)
+@pytest.mark.parametrize("probability", [1.0, 0.5])
+def test_tracestates_in_strange_encodings(fields: bytes, probability: float) -> None:
+    ids = wire.field(1, wire.LEN, trace_id(1)), wire.field(2, wire.LEN, b"\x01" * 8)
+    span = wire.field(2, wire.LEN, ids[0] + fields + ids[1])
+    raw = wire.field(1, wire.LEN, wire.field(2, wire.LEN, span))
+    driver = Driver([("some", None, probability)])
+    driver.send(raw)
+    driver.tick(WAIT)
+    found = reference.decide(
+        [reference.Rule("some", probability)], next(iter(reference.traces([parsed(raw)]).values()))
+    )
+    stamp = reference.Stamp("some", "root", found.threshold, found.randomness)
+    assert reference.spans_of(driver.kept()) == reference.expected_kept([parsed(raw)], lambda _: stamp)
+
+
+def parsed(raw: bytes) -> ExportTraceServiceRequest:
+    return ExportTraceServiceRequest.FromString(raw)
 
 
 @pytest.mark.parametrize("probability", [0.5, 0.01])

@@ -292,7 +292,12 @@ def test_hurried_it_still_says_what_is_lost(sink: Sink, client: Connect, tmp_pat
 
 def test_what_is_buffered_leaves_at_the_end(sink: Sink, client: Connect, tmp_path: Path) -> None:
     waits = {"decision_wait": "10m", "decision_wait_after_root": "10m"}
-    proxy = Proxy(config(sink.endpoint, buffer=waits), tmp_path)
+    # An error without an exception to it would be kept as soon as it is seen, and not be buffered.
+    rules = [
+        {"name": "errors", "match": "{ status = error }", "unless": '{ name = "expected" }', "keep": "all"},
+        {"name": "rest", "keep": "none"},
+    ]
+    proxy = Proxy(config(sink.endpoint, buffer=waits, rules=rules), tmp_path)
     request = one_trace(Random(7), error=True)
     client(proxy.port).export(request)
     assert proxy.metrics().total("buffer_spans") == 3

@@ -11,6 +11,7 @@ Python values: a list is an array, a dict a kvlist, bytes are bytes, None is no 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -21,7 +22,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from sampler_proxy import rules
-from sampler_proxy.traceql.parse import parse
+from sampler_proxy.traceql import parse as traceql_parse
 from sampler_proxy.traceql.plan import compile_rules
 from tests.support import reference, traceql_reference
 from tests.support.reference import Seen
@@ -127,6 +128,9 @@ def cut(spans: Sequence[Seen], random: Random) -> list[ExportTraceServiceRequest
         requests.append(request(rest[:size]))
         rest = rest[size:]
     return requests
+
+
+parse = functools.lru_cache(maxsize=256)(traceql_parse.parse)  # every text is judged more than once
 
 
 def reference_selects(expression: str, requests: Sequence[ExportTraceServiceRequest]) -> bool:

@@ -3,6 +3,7 @@ fields included."""
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from sampler_proxy import metrics
-from sampler_proxy.traceql.plan import Compiled
 from sampler_proxy.conditions import AND, NOT, OR, TRUE, Condition, Field, Kind, Op
 from sampler_proxy.stamp import assemble
+from sampler_proxy.traceql.plan import Compiled
 from tests.support import nezha, reference, strategies, wire
 from tests.support.reference import Filter, Rule, Selection
 from tests.wire.driver import KEEP_ALL, MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Driver, request, rules_of, trace_id
@@ -344,6 +345,7 @@ NAME_AGAIN = wire.field(1, wire.LEN, wire.field(1, wire.LEN, b"service.name"))
         root_with_service(value_parts(SHOP + NUMBER)),
         root_with_service(value_parts(SHOP, NUMBER)),
         root_with_service(value_parts(NUMBER, SHOP)),
+        root_with_service(value_parts(wire.field(5, wire.LEN, wire.field(1, wire.LEN, SHOP)))),
         root_with_service(value_parts(SHOP, wire.field(99, wire.LEN, b"x"))),
         root_with_service(b""),
         root_with_service(value_parts(SHOP), NAME_AGAIN),
@@ -363,6 +365,64 @@ def test_service_names_in_strange_encodings(condition: Condition, raw: bytes) ->
     filters = [] if of_trace else [Filter((condition,), (0,))]
     rules = rules_over(filters, [condition] if of_trace else [], [(0,)], [1.0, 0.0])
     check(rules, [(ExportTraceServiceRequest.FromString(raw), raw)])
+
+
+def number(value: float) -> bytes:
+    return wire.tag(4, wire.FIXED64) + struct.pack("<d", value)
+
+
+def array(*elements: bytes) -> bytes:
+    return wire.field(5, wire.LEN, b"".join(wire.field(1, wire.LEN, element) for element in elements))
+
+
+NAN, A, B, ONE = (
+    number(float("nan")),
+    wire.field(1, wire.LEN, b"a"),
+    wire.field(1, wire.LEN, b"b"),
+    wire.tag(3, 0) + b"\x01",
+)
+VALUES = {
+    "NaN": value_parts(NAN),
+    "infinities": value_parts(array(number(float("inf")), number(float("-inf")))),
+    "array with NaN": value_parts(array(NAN, ONE)),
+    "array in two parts": value_parts(array(A) + array(B)),
+    "array in two parts of the value": value_parts(array(A), array(B)),
+    "array, something unknown, array": value_parts(array(B) + wire.field(99, wire.LEN, b"x") + array(A)),
+    "array, set aside, array": value_parts(array(A) + ONE + array(B)),
+    "array, then a number": value_parts(array(A) + ONE),
+    "kvlist, then an array": value_parts(wire.field(6, wire.LEN, b"") + array(A)),
+    "array, then a kvlist": value_parts(array(A) + wire.field(6, wire.LEN, b"")),
+    "empty array": value_parts(array()),
+    "array of nothing and arrays": value_parts(array(b"", array(A))),
+    "array of several types": value_parts(array(ONE, A, NAN, wire.tag(2, 0) + b"\x01")),
+    "string, then an array field of another wire type": value_parts(A + wire.tag(5, 0) + b"\x01"),
+    "prefixes": value_parts(array(wire.field(1, wire.LEN, b""), wire.field(1, wire.LEN, b"aa"))),
+    "zeros": value_parts(array(number(-0.0), wire.tag(3, 0) + b"\x00")),
+    "true as 2^63": value_parts(wire.tag(2, 0) + wire.varint(1 << 63)),
+}
+ASKED = [
+    *((op, Kind.STRING, b"a") for op in strategies.ORDERS),
+    *((op, Kind.FLOAT, constant) for op in strategies.ORDERS for constant in (0.0, 1.0, float("nan"))),
+    *((op, Kind.INT, 1) for op in strategies.ORDERS),
+    *((op, Kind.BOOL, True) for op in strategies.ORDERS),
+    *((op, Kind.REGEX, strategies.anchored("a|b")) for op in (Op.MATCH, Op.NOT_MATCH)),
+    *((op, Kind.NONE, None) for op in (Op.IS_NIL, Op.NOT_NIL)),
+]
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+@pytest.mark.parametrize("field", strategies.ATTRIBUTE_FIELDS)
+def test_values_in_strange_encodings(field: Field, value: bytes) -> None:
+    """Each question on its own, all of them of the attribute with this value wherever it can stand."""
+    attribute = wire.field(1, wire.LEN, b"k") + value
+    one = wire.field(1, wire.LEN, trace_id(1)) + wire.field(2, wire.LEN, b"\x01" * 8)
+    span = wire.field(2, wire.LEN, one + (wire.field(9, wire.LEN, attribute) if field == Field.SPAN_ATTRIBUTE else b""))
+    scope = wire.field(1, wire.LEN, wire.field(3, wire.LEN, attribute))
+    resource = wire.field(1, wire.LEN, wire.field(1, wire.LEN, attribute))
+    raw = wire.field(1, wire.LEN, resource + wire.field(2, wire.LEN, scope + span))
+    message = ExportTraceServiceRequest.FromString(raw)
+    for asked in ASKED:
+        check(rules_over([Filter([Condition(field, b"k", *asked)], (0,))], [], [(0,)], [1.0, 0.0]), [(message, raw)])
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one request", "several"])

@@ -139,7 +139,9 @@ def accept_and_decide(of: Corpus) -> float:
 
 def keep_all(of: Corpus) -> tuple[float, float]:
     """Seconds for deciding and stamping, and for assembling, every span."""
-    _, deciding, kept = flow(of, Config(rules=(Rule(name="everything", keep=1.0),)))
+    # An exception that never applies keeps the traces from being decided early, each span as it comes.
+    everything = Rule(name="everything", unless='{ name = "no span has this name" }', keep=1.0)
+    _, deciding, kept = flow(of, Config(rules=(everything, Rule(name="rest", keep=0.0))))
     if sum(trace.spans for trace in kept) != of.spans:
         raise SystemExit("not everything was kept")
     begin = time.perf_counter()

@@ -2,7 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy._conditions cimport Regexes, Value
-from sampler_proxy._plan cimport Plan
+from sampler_proxy._plan cimport Plan, Run
 from sampler_proxy.fragments cimport Envelope
 
 cdef struct Text:
@@ -23,6 +23,13 @@ cdef struct Level:
 cdef struct Scratch:
     Scratch* next  # the bytes follow
 
+cdef struct Answered:
+    # A string that was met, and what the conditions on it answered.
+    uint32_t run  # the end of its key's run in Plan.order; 0: no entry
+    uint32_t size
+    uint64_t answers  # a bit for each of the run
+    uint8_t[80] text
+
 cdef class Judge:
     cdef readonly Plan plan
     cdef Regexes regexes
@@ -35,6 +42,7 @@ cdef class Judge:
     cdef Level bound  # to one event and one link
     cdef uint64_t* met  # for a hash of a span's bits: whether there is an entry, the bits, the filters' answers
     cdef uint64_t met_mask
+    cdef Answered* texts  # by a hash
     cdef Text* events
     cdef uint32_t event_count, event_room
     cdef Text* links
@@ -52,6 +60,7 @@ cdef class Judge:
     cdef bint envelope(self, const uint8_t* p, const uint8_t* end, int depth, bint scope) noexcept nogil
     cdef void load(self, Envelope* header, bint scope) noexcept nogil
     cdef bint attribute(self, const uint8_t* p, const uint8_t* end, int depth, int place, Level* level) noexcept nogil
+    cdef void note_text(self, Level* level, Run run, Value* value) noexcept nogil
     cdef bint merged_attribute(self, const uint8_t* p, const uint8_t* end, uint32_t start, uint32_t stop, Level* level) noexcept nogil
     cdef bint read_span(self, const uint8_t* body, uint32_t size, Facts* facts) noexcept nogil
     cdef bint remember(self, Text** texts, uint32_t* count, uint32_t* room, const uint8_t* p, uint32_t size) noexcept nogil

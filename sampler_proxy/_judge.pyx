@@ -6,7 +6,7 @@ nearer says otherwise. An event or link is bound last. A Judge belongs to one th
 it was given. `begin` starts a new request or trace.
 """
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy._conditions cimport (
     DURATION, EVENT_NAME, EVENT_TIME, KIND, LINK_TRACE_ID, NAME, P_AND, P_NOT, P_OR, P_TRUE, PARENT_ID, PROGRAM_STACK, SCOPE_NAME,
@@ -17,7 +17,7 @@ from sampler_proxy._plan cimport (
 )
 from sampler_proxy._proto cimport (
     FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, cbytes, child, load64, read_length, read_tag,
-    read_varint, skip_value,
+    read_varint, scramble, skip_value,
 )
 from sampler_proxy._terms cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 
@@ -27,6 +27,8 @@ cdef enum:
     # How many different bits of spans are remembered with their answers, and within how much memory.
     MAX_MET = 1024
     MET_BYTES = 1 << 18
+    # How many strings are remembered with the answers of their key's conditions.
+    MAX_TEXTS = 1024
 
 
 cdef bint run_program(const int32_t* code, const int32_t* end, const uint64_t* bits) noexcept nogil:
@@ -85,7 +87,8 @@ cdef class Judge:
         while self.met_mask and (self.met_mask + 1) * entry > MET_BYTES:
             self.met_mask >>= 1
         self.met = <uint64_t*>calloc(self.met_mask + 1, entry)
-        if self.all_bits == NULL or self.all_values == NULL or self.met == NULL:
+        self.texts = <Answered*>calloc(MAX_TEXTS, sizeof(Answered))
+        if self.all_bits == NULL or self.all_values == NULL or self.met == NULL or self.texts == NULL:
             raise MemoryError
         self.before.bits = self.all_bits
         self.before.values = self.all_values
@@ -105,6 +108,7 @@ cdef class Judge:
         free(self.all_bits)
         free(self.all_values)
         free(self.met)
+        free(self.texts)
         free(self.events)
         free(self.links)
 
@@ -247,9 +251,45 @@ cdef class Judge:
             value.type = V_NIL
         if parts > 1:
             return self.merged_attribute(begin, end, run.start, run.end, level)
+        if value.type == V_STRING and value.size <= sizeof(self.texts.text) and 1 < run.end - run.start <= 64:
+            self.note_text(level, run, &value)
+            return True
         for i in range(run.start, run.end):
             self.note(level, self.plan.order[i].number, &value)
         return True
+
+    cdef void note_text(self, Level* level, Run run, Value* value) noexcept nogil:
+        """Note a short string where several conditions ask for it: they are asked only if it has not been met lately."""
+        cdef uint64_t key = (<uint64_t>value.size << 32) ^ run.end
+        cdef uint64_t word
+        cdef uint32_t at = 0
+        cdef uint32_t i, number
+        cdef Answered* entry
+        cdef bint met
+        while at + 8 <= value.size:
+            key = (key ^ load64(value.text + at)) * 0xFF51AFD7ED558CCDULL
+            key ^= key >> 32
+            at += 8
+        word = 0
+        memcpy(&word, value.text + at, value.size - at)
+        entry = &self.texts[scramble((key ^ word) * 0xFF51AFD7ED558CCDULL) & (MAX_TEXTS - 1)]
+        met = entry.run == run.end and entry.size == value.size and memcmp(entry.text, value.text, value.size) == 0
+        if not met:
+            entry.run = run.end
+            entry.size = value.size
+            entry.answers = 0
+            memcpy(entry.text, value.text, value.size)
+        for i in range(run.start, run.end):
+            number = self.plan.order[i].number
+            if number >= self.plan.condition_count or not met:
+                self.note(level, number, value)
+            if number >= self.plan.condition_count:
+                continue
+            if met:
+                word = (<uint64_t>1) << (number & 63)
+                level.bits[number >> 6] = (level.bits[number >> 6] & ~word) | (entry.answers >> (i - run.start) & 1) << (number & 63)
+            else:
+                entry.answers |= (level.bits[number >> 6] >> (number & 63) & 1) << (i - run.start)
 
     cdef bint merged_attribute(self, cbytes p, cbytes end, uint32_t start, uint32_t stop, Level* level) noexcept nogil:
         """A valid KeyValue whose value came in several parts, which merge: as if their bytes stood one behind the other."""

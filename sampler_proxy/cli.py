@@ -76,10 +76,14 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
         from sampler_proxy import explain  # the other commands need not wait for protobuf
 
         traces = explain.read(trace_file)
+        found = False
         for explanation in explain.explain(loaded, traces.requests):
+            found = True
             click.echo(json.dumps(explanation.as_json()) if as_json else explain.as_text(explanation, traces))
     except SamplerProxyError as error:
         _fail(error)
+    if not found:
+        click.echo(f"{trace_file}: no traces", err=True)
     for line in traces.remarks():
         click.echo(f"{trace_file}: {line}", err=True)
 

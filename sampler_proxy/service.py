@@ -31,7 +31,7 @@ from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.pipeline import Pipeline
 from sampler_proxy.receive import engine as grpc_engine
-from sampler_proxy.reload import Reloader, iso_time, log_faults
+from sampler_proxy.reload import Reloader, iso_time, keep_text, log_faults
 from sampler_proxy.sampling import probability_of, shown_threshold
 from sampler_proxy.stamp import assemble
 from sampler_proxy.traceql.plan import Compiled
@@ -136,6 +136,8 @@ class Service:
                 version=__version__,
             )
             log_faults("warning", self._warnings)
+            if self._summary:
+                self._log_introduction()
             reloading = loop.create_task(self._reloader.run())
             try:
                 await self._keep_time()
@@ -157,6 +159,10 @@ class Service:
             for exporter in self._exporters:
                 await exporter.stop()
             await self._admin.stop()
+            # There is nothing left to cut short. Without its handler another signal would end us as if killed.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     async def _keep_time(self) -> None:
         """Decide what is due, until it is time to stop."""
@@ -190,6 +196,12 @@ class Service:
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
+
+    def _log_introduction(self) -> None:
+        """For a start without a configuration file."""
+        rules = ", ".join(f"{rule.name} {keep_text(rule.keep)}" for rule in self._config.rules)
+        files = ", ".join(export.path for export in self._config.export if isinstance(export, FileExport))
+        log.info(f"no configuration file: by default these traces are kept, in {files}: {rules}")
 
     def _log_summary(self) -> None:
         values = self.snapshot()

@@ -22,6 +22,7 @@ from sampler_proxy.expansion import Expanded, expand
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000  # with aliases expanded; a rule has about 4
+EXCERPT_BEFORE, EXCERPT_AFTER = 100, 60  # characters of a line that are shown on either side of what is wrong in it
 
 _YAML = "tag:yaml.org,2002:"
 _TAGS = {_YAML + name for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "value")}
@@ -102,13 +103,17 @@ class Positions:
         return self._scalars[path].value
 
     def excerpt(self, path: Path, offset: int) -> str:
-        """The line of a text that holds the character, as written (references not expanded), with a caret under it."""
+        """The line of a text that holds the character, as written (references not expanded), with a caret under it; of a
+        long line what is near."""
         scalar = self._scalars[path]
         at = scalar.expanded.written_at(offset)
         begin = scalar.value.rfind("\n", 0, at) + 1
-        line = scalar.value[begin:].split("\n", 1)[0]
-        indent = re.sub(r"[^\t]", " ", line[: at - begin])
-        return f"    {line}\n    {indent}^"
+        end = scalar.value.find("\n", begin)
+        end = len(scalar.value) if end < 0 else end
+        first, last = max(begin, at - EXCERPT_BEFORE), min(end, at + EXCERPT_AFTER)
+        head, tail = "..." * (first > begin), "..." * (last < end)
+        indent = re.sub(r"[^\t]", " ", head + scalar.value[first:at])
+        return f"    {head}{scalar.value[first:last]}{tail}\n    {indent}^"
 
 
 class Document(NamedTuple):

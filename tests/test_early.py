@@ -1,5 +1,5 @@
-"""Early decisions: a trace that is bound to be kept whole is decided as soon as that is known, and what follows of it streams
-through. It changes when a trace is decided and by which rule, never whether it is kept nor its threshold."""
+"""Early decisions: a trace that is bound to be kept whole is decided as soon as that is known, and what follows of it
+streams through. That changes when a trace is decided and by which rule, never whether it is kept nor its threshold."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def driver_of(listed: Sequence[tuple[str, str | None, float]], **settings: Any) 
 def native(listed: Sequence[Rule], *, early: bool) -> tuple[Any, ...]:
     """Rules with `unless`, and behind them one that takes the rest."""
     compiled = compile_rules(
-        [(match and parse(match), unless and parse(unless)) for match, unless, _ in listed] + [(None, None)]
+        [(parse(match) if match else None, parse(unless) if unless else None) for match, unless, _ in listed]
+        + [(None, None)]
     )
     if not early:
         compiled = replace(compiled, monotone=(False,) * len(compiled.monotone))
@@ -252,7 +253,7 @@ def test_more_than_64_rules() -> None:
 
 
 def test_large_traces_are_asked_again_as_they_grow() -> None:
-    """What has to read the spans again is asked whenever a trace has grown by an eighth, so it may come that much later."""
+    """What has to read the spans again is asked whenever a trace has grown by an eighth; it may come so much later."""
     driver = driver_of([("large", "{} | count() > 500", 1.0), ("rest", None, 0.0)])
     for n in range(1, 501):
         driver.send(request((1, n)), n)

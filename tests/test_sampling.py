@@ -139,6 +139,64 @@ def test_the_native_path(states: list[str], probability: float) -> None:
     assert driver.total(metrics.SPANS_INCONSISTENT_THRESHOLD) == inconsistent
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        "ot=th:8",
+        "ot=th:8x",
+        "ot=th:8 ;rv:ffffffffffffff",
+        "ot=th:c0000000000000",
+        "ot=th:c00000000000000",
+        "ot=th:C",
+        "ot=th:",
+        "ot=th",
+        "ot=thc:8",
+        "ot=xth:8",
+        "ot=th:8;th:c",
+        "ot=th:x;th:c",
+        "ot=th:0",
+        "ot=rv:ffffffffffffff",
+        "ot=rv:fffffffffffff",
+        "ot=rv:fffffffffffffff",
+        "ot=rv:fffffffffffffg",
+        "ot=rv:FFFFFFFFFFFFFF",
+        "ot=rv:00000000000000;rv:ffffffffffffff",
+        "ot=rv:x;rv:ffffffffffffff",
+        "ot=;th:c",
+        "ot=;;th:c;",
+        "ot=th:c,ot=th:4",
+        "ot=,ot=th:c",
+        "ot=a=b,ot=th:c",
+        "ot=é,ot=th:c",
+        "ot=th:c=",
+        "ot =th:c",
+        "ot= th:c",
+        " \tot=th:c \t,x=y",
+        "ot=th:c\n",
+        "x=y,ot=th:c",
+        "xot=th:c",
+        "oth:c",
+        "OT=th:c",
+        f"ot=z:{'v' * 247};th:c",  # 256 bytes: the longest value
+        f"ot=z:{'v' * 248};th:c",
+    ],
+)
+def test_what_the_scan_reads_of_a_tracestate(state: str) -> None:
+    """Randomness and own threshold, as they show in the decision and in what leaves."""
+    for number, probability in enumerate((1.0, 0.75, 0.5, 0.25, 0.01)):
+        message = ExportTraceServiceRequest()
+        spans = message.resource_spans.add().scope_spans.add().spans
+        spans.add(trace_id=trace_id(number + 1), span_id=b"\x01" * 8, trace_state=state)
+        driver = Driver([("some", None, probability)], stamp_adjusted_count=True)
+        driver.send(message)
+        driver.tick(WAIT)
+        rule = [reference.Rule("some", probability)]
+        (trace,) = reference.traces([message]).values()
+        found = reference.decide(rule, trace)
+        stamp = reference.Stamp("some", "root", found.threshold, found.randomness, True, True) if found.keep else None
+        assert reference.spans_of(driver.kept()) == reference.expected_kept([message], lambda _: stamp)
+
+
 STATE = wire.field(3, wire.LEN, b"x=y")
 EMPTY = wire.field(3, wire.LEN, b"")
 OTHER_TYPE = wire.tag(3, wire.VARINT) + b"\x05" + wire.tag(3, wire.SGROUP) + wire.tag(3, wire.EGROUP)

@@ -111,7 +111,7 @@ class GrpcExporter(Exporter):
             what = verdict(code, delay_ns)
             if what is not Verdict.RETRY:
                 return Refused(code.name, divisible=what is Verdict.SPLIT)
-            self._failed(code.name)
+            self._failed(f"{self._endpoint}: {code.name}")
             if delay_ns:
                 self._throttle(delay_ns)
             if failures or not delay_ns:

@@ -71,7 +71,7 @@ class CompletionQueueEngine(GrpcEngine):
         except RuntimeError:  # some versions raise, some return 0
             port = 0
         if not port:
-            raise StartError(f"cannot listen on {self.address}")
+            raise StartError(f"grpc: cannot listen on {self.address}")
         self._server.start()
         for _ in range(_REQUESTED_CALLS):
             self._request_call()

@@ -251,11 +251,11 @@ def check_address(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-        raise StartError(f"cannot listen on {address!r}: expected HOST:PORT")
+        raise StartError(f"grpc: cannot listen on {address!r}: expected HOST:PORT")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise StartError(f"cannot listen on {address}: {error.strerror}") from error
+        raise StartError(f"grpc: cannot listen on {address}: {error.strerror}") from error
     failure: OSError | None = None
     usable = False
     for family, kind, protocol, _, socket_address in found:
@@ -271,4 +271,4 @@ def check_address(address: str) -> None:
     else:
         if usable:  # a name may have addresses of a family that this machine has not
             return
-    raise StartError(f"cannot listen on {address}: {failure.strerror if failure else 'no address'}") from failure
+    raise StartError(f"grpc: cannot listen on {address}: {failure.strerror if failure else 'no address'}") from failure

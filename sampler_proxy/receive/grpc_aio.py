@@ -68,7 +68,7 @@ class AioEngine(GrpcEngine):
             except RuntimeError:
                 port = 0
             if not port:
-                raise StartError(f"cannot listen on {self.address}")
+                raise StartError(f"grpc: cannot listen on {self.address}")
             await self._server.start()
         except BaseException as error:
             started.set_exception(error)

@@ -1,5 +1,5 @@
 # docker build -t sampler-proxy .
-# docker run -p 4317:4317 -v ./sampler-proxy.yaml:/etc/sampler-proxy/sampler-proxy.yaml:ro sampler-proxy
+# docker run -p 4317:4317 -v ./config:/etc/sampler-proxy:ro sampler-proxy     # config/sampler-proxy.yaml
 #
 # Without a file of your own the image runs deploy/sampler-proxy.yaml. Set `admin: {endpoint: 0.0.0.0:8888}` in yours to
 # have Prometheus scrape /metrics from outside of the container; another port than 8888 needs a health check of its own.

@@ -91,7 +91,7 @@ cdef class Regexes:
     cdef list matchers
     cdef CacheEntry* entries
     cdef uint32_t used
-    cdef uint64_t held
+    cdef uint64_t held, seed
     cdef readonly uint64_t misses
     cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil
     cdef bint ask(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil

@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy import conditions as _names
 from sampler_proxy._proto cimport (
-    FIXED64, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, load64, read_length, read_tag, read_varint, scramble,
+    FIXED64, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, hash_bytes, load64, read_length, read_tag, read_varint,
     skip_value,
 )
 
@@ -309,7 +309,8 @@ cdef class Programs:
 cdef class Regexes:
     """Answers of regular expressions, cached by value. Bounded: when it is full it forgets everything and starts again."""
 
-    def __cinit__(self, ConditionList conditions):
+    def __cinit__(self, ConditionList conditions, uint64_t seed):
+        self.seed = seed
         self.matchers = list(conditions.regexes)
         self.entries = <CacheEntry*>calloc(CACHE_SLOTS, sizeof(CacheEntry)) if self.matchers else NULL
         if self.matchers and self.entries == NULL:
@@ -333,20 +334,9 @@ cdef class Regexes:
         return self.matchers[regex](text[:size])
 
     cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil:
-        cdef uint64_t key = (<uint64_t>size << 32) ^ <uint64_t>regex ^ 0x9E3779B97F4A7C15ULL
-        cdef uint64_t word
-        cdef cbytes p = text
-        cdef uint32_t left = size
+        cdef uint64_t key = hash_bytes(text, size, <uint64_t>regex, self.seed) | 1
         cdef CacheEntry* entry
         cdef bint answer
-        while left >= 8:
-            key = (key ^ load64(p)) * 0xFF51AFD7ED558CCDULL
-            key ^= key >> 32
-            p += 8
-            left -= 8
-        word = 0
-        memcpy(&word, p, left)
-        key = scramble((key ^ word) * 0xFF51AFD7ED558CCDULL) | 1
         cdef uint64_t at = (key >> 1) & (CACHE_SLOTS - 1)
         while True:
             entry = &self.entries[at]

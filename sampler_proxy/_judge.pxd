@@ -47,12 +47,13 @@ cdef class Judge:
     cdef uint32_t event_count, event_room
     cdef Text* links
     cdef uint32_t link_count, link_room
-    cdef Scratch* scratch
+    cdef Scratch* scratch[3]  # by lifetime: OF_HEADERS, OF_ONE_SPAN, OF_ONE_BINDING
     cdef uint8_t[32] span_hex
     cdef uint8_t[32] parent_hex
     cdef uint8_t[64] link_trace_hex
     cdef uint8_t[64] link_span_hex
     cdef void begin(self) noexcept nogil
+    cdef void drop(self, int lifetime) noexcept nogil
     cdef void begin_resource(self) noexcept nogil
     cdef void begin_scope(self) noexcept nogil
     cdef void copy(self, Level* target, Level* source) noexcept nogil

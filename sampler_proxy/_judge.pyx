@@ -26,9 +26,19 @@ cdef enum:
     MAX_BOTH = 128
     # How many different bits of spans are remembered with their answers, and within how much memory.
     MAX_MET = 1024
+    # Room for events and links that is kept for the next request.
+    MAX_ROOM = 1 << 14
     MET_BYTES = 1 << 18
     # How many strings are remembered with the answers of their key's conditions.
     MAX_TEXTS = 1024
+
+
+cdef enum:
+    # How long values that had to be copied live: until `begin`, until the next span, until the next event and link.
+    OF_HEADERS = 0
+    OF_ONE_SPAN
+    OF_ONE_BINDING
+    LIFETIMES
 
 
 cdef bint run_program(const int32_t* code, const int32_t* end, const uint64_t* bits) noexcept nogil:
@@ -75,11 +85,11 @@ cdef bint has_bytes(Text* text) noexcept nogil:
 
 
 cdef class Judge:
-    def __cinit__(self, Plan plan not None):
+    def __cinit__(self, Plan plan not None, uint64_t seed):
         cdef uint32_t words = plan.words + 1
         cdef uint32_t slots = plan.slot_count + 1
         self.plan = plan
-        self.regexes = Regexes(plan.conditions)
+        self.regexes = Regexes(plan.conditions, seed)
         self.all_bits = <uint64_t*>calloc(5 * words, sizeof(uint64_t))
         self.all_values = <Value*>calloc(5 * slots, sizeof(Value))
         cdef uint64_t entry = 8 * (1 + plan.words + plan.filter_words)
@@ -113,10 +123,23 @@ cdef class Judge:
         free(self.links)
 
     cdef void begin(self) noexcept nogil:
+        cdef int lifetime
+        for lifetime in range(LIFETIMES):
+            self.drop(lifetime)
+        if self.event_room > MAX_ROOM:
+            free(self.events)
+            self.events = NULL
+            self.event_room = 0
+        if self.link_room > MAX_ROOM:
+            free(self.links)
+            self.links = NULL
+            self.link_room = 0
+
+    cdef void drop(self, int lifetime) noexcept nogil:
         cdef Scratch* scratch
-        while self.scratch != NULL:
-            scratch = self.scratch
-            self.scratch = scratch.next
+        while self.scratch[lifetime] != NULL:
+            scratch = self.scratch[lifetime]
+            self.scratch[lifetime] = scratch.next
             free(scratch)
 
     cdef void copy(self, Level* target, Level* source) noexcept nogil:
@@ -300,11 +323,16 @@ cdef class Judge:
         cdef uint64_t size = 0
         cdef Value value
         cdef uint8_t* joined
+        cdef int lifetime = OF_HEADERS
         cdef Scratch* scratch = <Scratch*>malloc(sizeof(Scratch) + <uint64_t>(end - p))
         if scratch == NULL:
             return False
-        scratch.next = self.scratch  # slots may point into it
-        self.scratch = scratch
+        if level == &self.bound:
+            lifetime = OF_ONE_BINDING
+        elif level == &self.of_span:
+            lifetime = OF_ONE_SPAN
+        scratch.next = self.scratch[lifetime]  # slots may point into it
+        self.scratch[lifetime] = scratch
         joined = <uint8_t*>scratch + sizeof(Scratch)
         while p < end:
             p = read_tag(p, end, &field, &wire)
@@ -343,6 +371,8 @@ cdef class Judge:
         cdef uint64_t number = 0
         cdef Text text
         memset(facts, 0, sizeof(Facts))
+        facts.name.p = facts.message.p = body  # never NULL, for what compares and copies nothing of it
+        self.drop(OF_ONE_SPAN)
         self.copy(&self.of_span, &self.of_scope)
         self.event_count = self.link_count = 0
         while p < end:
@@ -561,6 +591,7 @@ cdef class Judge:
 
     cdef void bind(self, Facts* facts, int64_t event, int64_t link, bint everything) noexcept nogil:
         """The level `bound`: the span with this event and this link; -1: without."""
+        self.drop(OF_ONE_BINDING)
         self.copy(&self.bound, &self.of_span)
         if event >= 0:
             self.bind_event(&self.events[event], facts)

@@ -75,10 +75,11 @@ cdef bint text_is_valid(Message message, cbytes p, cbytes end) noexcept nogil:
 
 
 cdef bytes mended(Message message, const uint8_t* data, uint32_t size):
-    """The message with what is not UTF-8 in its strings replaced by U+FFFD; everything else, order included, as it was."""
+    """The message with what is not UTF-8 in its strings replaced by U+FFFD; everything else, order included, as it was. None where
+    there is nothing to mend. Each byte is looked at once, however deep it is nested, and what stays is copied in long runs."""
     cdef cbytes p = data
     cdef cbytes end = data + size
-    cdef cbytes start
+    cdef cbytes run = data  # what is not in `out` yet, and stays as it is, begins here
     cdef cbytes body
     cdef uint32_t field = 0
     cdef uint32_t wire = 0
@@ -86,30 +87,32 @@ cdef bytes mended(Message message, const uint8_t* data, uint32_t size):
     cdef Message nested
     cdef bytes content
     cdef uint8_t[10] prefix
-    out = bytearray()
+    cdef bytearray out = None
     while p < end:
-        start = p
         p = read_tag(p, end, &field, &wire)
         assert p != NULL
-        body = p
-        if wire == LEN:
-            p = read_length(p, end, &length)
-            assert p != NULL
-            nested = child(message, field)
-            content = None
-            if nested != M_NONE:
-                if not text_is_valid(nested, p, p + length):
-                    content = mended(nested, p, length)
-            elif is_text(message, field) and not _valid_utf8(p, p + length):
-                content = p[:length].decode("utf-8", "replace").encode()
-            p += length
-            if content is not None:
-                out += start[:body - start]
-                out += (<const uint8_t*>prefix)[:write_varint(prefix, len(content)) - prefix]
-                out += content
-                continue
-        else:
+        if wire != LEN:
             p = skip_value(p, end, field, wire, MAX_DEPTH)
             assert p != NULL
-        out += start[:p - start]
+            continue
+        body = p
+        p = read_length(p, end, &length)
+        assert p != NULL
+        nested = child(message, field)
+        content = None
+        if nested != M_NONE:
+            content = mended(nested, p, length)
+        elif is_text(message, field) and not _valid_utf8(p, p + length):
+            content = p[:length].decode("utf-8", "replace").encode()
+        p += length
+        if content is not None:
+            if out is None:
+                out = bytearray()
+            out += run[:body - run]
+            out += (<const uint8_t*>prefix)[:write_varint(prefix, len(content)) - prefix]
+            out += content
+            run = p
+    if out is None:
+        return None
+    out += run[:end - run]
     return bytes(out)

@@ -105,6 +105,41 @@ cdef inline uint64_t load64(cbytes p) noexcept nogil:
     return value
 
 
+cdef extern from *:
+    """
+    static inline unsigned long long sampler_proxy_fold(unsigned long long a, unsigned long long b) {
+        unsigned __int128 product = (unsigned __int128)a * b;
+        return (unsigned long long)product ^ (unsigned long long)(product >> 64);
+    }
+    """
+    uint64_t fold "sampler_proxy_fold"(uint64_t a, uint64_t b) noexcept nogil
+
+
+cdef inline uint64_t hash_two(uint64_t a, uint64_t b, uint64_t seed) noexcept nogil:
+    """A hash of two numbers that senders choose. The seed is drawn at start, so that nobody outside can choose what collides: both
+    factors are secret. (A multiplication by a constant would not do: differences in the highest bits pass through it unchanged,
+    whatever was added before.)"""
+    return scramble(fold(a ^ seed ^ 0x9E3779B97F4A7C15ULL, b ^ scramble(seed ^ 0xC2B2AE3D27D4EB4FULL)))
+
+
+cdef inline uint64_t hash_bytes(cbytes p, uint64_t size, uint64_t first, uint64_t seed) noexcept nogil:
+    """A hash of `first` and the bytes, as strong as hash_two."""
+    cdef uint64_t secret = scramble(seed ^ 0xC2B2AE3D27D4EB4FULL)
+    cdef uint64_t state = fold(first ^ seed ^ 0x9E3779B97F4A7C15ULL, size ^ secret)
+    cdef uint64_t a = 0
+    cdef uint64_t b = 0
+    while size >= 16:
+        state = fold(load64(p) ^ secret, load64(p + 8) ^ state)
+        p += 16
+        size -= 16
+    if size >= 8:
+        a = load64(p)
+        memcpy(&b, p + 8, size - 8)
+    elif size:
+        memcpy(&a, p, size)
+    return scramble(fold(a ^ secret, b ^ state))
+
+
 cdef inline cbytes read_varint(cbytes p, cbytes end, uint64_t* out) noexcept nogil:
     cdef uint64_t value
     cdef int shift

@@ -21,6 +21,7 @@ cdef class Rows:
     cdef uint32_t count, room
     cdef int32_t* table  # row + 1 by span id
     cdef uint32_t table_mask
+    cdef uint64_t seed  # of its hash
     cdef int read(self, Fragment* first) except -1
     cdef int reserve(self) except -1
     cdef int add(self, Facts* facts) except -1

@@ -8,7 +8,7 @@ row in a block of its own that the caller frees. All of it is linear in the numb
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from sampler_proxy._proto cimport cbytes, load64, read_length
+from sampler_proxy._proto cimport cbytes, hash_two, load64, read_length
 from sampler_proxy._terms cimport add_numbers, as_real, compare_numbers
 from sampler_proxy._conditions cimport OP_GT, V_DOUBLE, V_INT, V_NIL, ordered
 from sampler_proxy.fragments cimport Envelope, Group, groups_of, payload_of
@@ -19,14 +19,15 @@ cdef extern from *:
     uint64_t __builtin_bswap64(uint64_t) nogil
 
 
-cdef inline uint32_t _spread(uint64_t span_id) noexcept nogil:
-    return <uint32_t>((span_id * 0x9E3779B97F4A7C15ULL) >> 32)
+cdef enum:
+    MAX_KEPT_ROOM = 1 << 16  # rows
 
 
 cdef class Rows:
-    def __cinit__(self, Plan plan not None):
+    def __cinit__(self, Plan plan not None, uint64_t seed):
         self.plan = plan
-        self.judge = Judge(plan)
+        self.seed = seed
+        self.judge = Judge(plan, seed)
         self.matched = <uint64_t*>calloc(plan.filter_words + 1, sizeof(uint64_t))
         if self.matched == NULL:
             raise MemoryError
@@ -62,6 +63,14 @@ cdef class Rows:
         cdef Facts facts
         cdef uint64_t spans = 0
         self.count = 0
+        if self.room > MAX_KEPT_ROOM:  # a very large trace was the last
+            free(self.rows)
+            free(self.bits)
+            free(self.arguments)
+            self.rows = NULL
+            self.bits = NULL
+            self.arguments = NULL
+            self.room = 0
         self.judge.begin()
         memset(self.matched, 0, 8 * self.plan.filter_words)
         while fragment != NULL:
@@ -128,7 +137,7 @@ cdef class Rows:
         self.judge.judge(bits, facts, True)
         for i in range(self.plan.filter_words):
             self.matched[i] |= bits[i]
-        at = _spread(span_id) & self.table_mask
+        at = <uint32_t>hash_two(span_id, 0, self.seed) & self.table_mask
         while self.table[at]:
             if self.rows[self.table[at] - 1].span_id == span_id:
                 return 0
@@ -155,7 +164,7 @@ cdef class Rows:
         return 0
 
     cdef int32_t find(self, uint64_t span_id) noexcept nogil:
-        cdef uint32_t at = _spread(span_id) & self.table_mask
+        cdef uint32_t at = <uint32_t>hash_two(span_id, 0, self.seed) & self.table_mask
         while self.table[at]:
             if self.rows[self.table[at] - 1].span_id == span_id:
                 return self.table[at] - 1
@@ -384,7 +393,7 @@ cdef int _siblings(Rows rows, uint8_t* left, uint8_t* related) except -1:
         free(members)
         raise MemoryError
     for i in range(rows.count):
-        at = _spread(rows.rows[i].parent_id ^ rows.rows[i].has_parent) & rows.table_mask
+        at = <uint32_t>hash_two(rows.rows[i].parent_id, rows.rows[i].has_parent, rows.seed) & rows.table_mask
         while table[at]:
             other = &rows.rows[table[at] - 1]
             if other.parent_id == rows.rows[i].parent_id and other.has_parent == rows.rows[i].has_parent:

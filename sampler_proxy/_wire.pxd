@@ -50,4 +50,5 @@ cdef class Scanner:
     cdef void file(self, const uint8_t* body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil
     cdef int cut(self) noexcept nogil
     cdef void clear(self) noexcept nogil
+    cdef void shrink(self) noexcept nogil
     cdef Fragment* fragment(self, Slot* slot, uint64_t* matched) noexcept nogil

@@ -29,6 +29,9 @@ cdef enum:
     ERROR = -1  # damaged
     NO_MEMORY = -2
     SMALLEST_SPAN = 30  # bytes of a valid one: two ids, three tags and lengths
+    # What is kept for the next request, at most: some 20 MB, and a multiple of what SDKs and Collectors send.
+    MAX_KEPT_ROOM = 1 << 17
+    MAX_KEPT_HEADER_BYTES = 1 << 22
 
 
 cdef class Scanner:
@@ -36,7 +39,7 @@ cdef class Scanner:
 
     def __cinit__(self, Plan plan not None, *, seed=0):
         self.plan = plan
-        self.judge = Judge(plan)
+        self.judge = Judge(plan, seed)
         self.seed = seed
 
     def __dealloc__(self):
@@ -70,6 +73,7 @@ cdef class Scanner:
                     result = self.cut()
                 elif result:
                     self.clear()
+                self.shrink()
         if result == NO_MEMORY:
             raise MemoryError
         if result == ERROR:
@@ -394,6 +398,24 @@ cdef class Scanner:
             while self.table[at]:
                 self.table[at] = 0
                 at = (at + 1) & self.table_mask
+
+    cdef void shrink(self) noexcept nogil:
+        """Give back what only a very large request needs. The table is empty by then."""
+        if self.record_room > MAX_KEPT_ROOM:
+            free(self.records)
+            free(self.slots)
+            free(self.slot_bits)
+            free(self.table)
+            self.records = NULL
+            self.slots = NULL
+            self.slot_bits = NULL
+            self.table = NULL
+            self.record_room = 0
+            self.table_mask = 0
+        if self.header_bytes_room > MAX_KEPT_HEADER_BYTES and self.slot_count == 0:
+            free(self.header_bytes)
+            self.header_bytes = NULL
+            self.header_bytes_room = 0
 
     cdef Fragment* fragment(self, Slot* slot, uint64_t* matched) noexcept nogil:
         cdef uint16_t words = <uint16_t>self.plan.filter_words

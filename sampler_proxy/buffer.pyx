@@ -5,6 +5,7 @@ Deadlines need no timing wheel: both waits are the same for every trace, so trac
 those with a root in the order in which their root came. Two lists, each in order, answer "who is due" by their heads, exactly.
 The list by age also says who is the oldest when memory runs out.
 """
+cimport cython
 from libc.stdlib cimport calloc, free, malloc
 
 from sampler_proxy.fragments cimport BLOCK_OVERHEAD, HAS_ROOT, Fragment, absorb, fragment_cost, mix
@@ -13,6 +14,7 @@ cdef enum:
     FIRST_PLACES = 1024
 
 
+@cython.no_gc  # __dealloc__ needs the envelopes
 cdef class Buffer:
     def __cinit__(self, Envelopes envelopes not None, *, wait_ns, wait_after_root_ns, seed):
         self.seed = seed

@@ -107,7 +107,8 @@ class Rule(Section):
 
 class Stamp(Section):
     decision: Annotated[bool, Flag()] = True
-    """Kept spans get the attributes sampler_proxy.rule and sampler_proxy.reason."""
+    """Kept spans get the attributes sampler_proxy.rule, sampler_proxy.reason and, where so,
+    sampler_proxy.incomplete."""
     adjusted_count: Annotated[bool, Flag()] = False
     """Kept spans get the attribute sampler_proxy.adjusted_count, for back ends that do not read `ot=th`."""
 

@@ -2,7 +2,7 @@
 """What a scan returns and the buffer holds. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy._proto cimport scramble
+from sampler_proxy._proto cimport hash_two
 
 cdef enum:
     # What a block of the C allocator costs beside the bytes asked for (glibc: 8 of header, rounded up to 16).
@@ -24,7 +24,14 @@ cdef struct Envelope:
     uint64_t hash
     uint32_t refs
     uint32_t size
+    uint32_t service, service_size  # of a resource, where in `data` its service.name is; rules.pyx reads it when it is first asked for
     uint8_t data[1]  # `size` bytes
+
+
+cdef enum:
+    # Envelope.service, where it is no position.
+    SERVICE_NOT_READ = 0
+    SERVICE_MISSING = 1  # there is none, or it is no string
 
 
 cdef union EnvelopeRef:
@@ -60,8 +67,7 @@ cdef struct Fragment:
 
 cdef inline uint64_t mix(const uint64_t* trace_id, uint64_t seed) noexcept nogil:
     """A hash of a trace id; the seed is drawn at start, so that nobody outside can choose ids that collide."""
-    cdef uint64_t state = (trace_id[0] ^ seed) * 0xFF51AFD7ED558CCDULL
-    return scramble((state ^ (state >> 32) ^ trace_id[1] ^ (seed << 7)) * 0xFF51AFD7ED558CCDULL)
+    return hash_two(trace_id[0], trace_id[1], seed)
 
 
 cdef extern from *:
@@ -122,7 +128,7 @@ cdef class Scanned:
 
 cdef class Envelopes:
     cdef Envelope** buckets
-    cdef uint64_t mask
+    cdef uint64_t mask, seed
     cdef uint64_t count
     cdef readonly uint64_t cost
     cdef int grow(self) except -1

@@ -27,7 +27,8 @@ class Scanned:
 class Envelopes:
     """The interned headers of one pipeline. Used with the GIL held, by whatever thread."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, *, seed: int = 0) -> None:
+        """`seed`: 64 bits that senders cannot know, so that they cannot choose headers that collide."""
     def __len__(self) -> int:
         """Different headers held: those of resources and those of scopes each count."""
     @property

@@ -1,11 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The memory behind fragments, envelopes and kept traces: who owns it, what it costs, when it goes."""
 
+cimport cython
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
 from sampler_proxy._mend cimport mended
-from sampler_proxy._proto cimport M_RESOURCE_SPANS, M_SCOPE_SPANS, scramble
+from sampler_proxy._proto cimport M_RESOURCE_SPANS, M_SCOPE_SPANS, hash_bytes
 
 
 cdef class Scanned:
@@ -26,22 +27,9 @@ cdef class Scanned:
         return size + self.header_count * (sizeof(Envelope) + BLOCK_OVERHEAD)
 
 
-cdef uint64_t _hash(Envelope* parent, const uint8_t* data, uint32_t size) noexcept nogil:
-    cdef uint64_t state = <uint64_t>parent ^ 0x9E3779B97F4A7C15ULL ^ size
-    cdef uint64_t word
-    while size >= 8:
-        memcpy(&word, data, 8)
-        state = (state ^ word) * 0xFF51AFD7ED558CCDULL
-        state ^= state >> 32
-        data += 8
-        size -= 8
-    word = 0
-    memcpy(&word, data, size)
-    return scramble((state ^ word) * 0xFF51AFD7ED558CCDULL)
-
-
 cdef class Envelopes:
-    def __cinit__(self):
+    def __cinit__(self, *, seed=0):
+        self.seed = seed
         self.mask = 255
         self.buckets = <Envelope**>calloc(self.mask + 1, sizeof(Envelope*))
         if self.buckets == NULL:
@@ -84,8 +72,10 @@ cdef class Envelopes:
 
     cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL:
         """The one envelope with these bytes under this parent, with a reference more for the caller."""
-        cdef uint64_t key = _hash(parent, data, size)
+        cdef uint64_t key = hash_bytes(data, size, <uint64_t>parent, self.seed)
         cdef Envelope* envelope = self.buckets[key & self.mask]
+        if size == 0:
+            data = <const uint8_t*>self.buckets  # nothing of it; but NULL must not be compared or copied
         while envelope != NULL:
             if (envelope.hash == key and envelope.parent == parent and envelope.size == size
                     and memcmp(envelope.data, data, size) == 0):
@@ -102,6 +92,8 @@ cdef class Envelopes:
         envelope.hash = key
         envelope.size = size
         envelope.refs = 1
+        envelope.service = SERVICE_NOT_READ
+        envelope.service_size = 0
         envelope.next = self.buckets[key & self.mask]
         self.buckets[key & self.mask] = envelope
         if parent != NULL:
@@ -151,6 +143,7 @@ cdef class Envelopes:
                         M_RESOURCE_SPANS if header.parent < 0 else M_SCOPE_SPANS,
                         scanned.header_bytes + header.offset, header.size,
                     )
+                    assert text is not None
                     found[i] = self.intern(parent, <const uint8_t*><const char*>text, <uint32_t>len(text))
                 else:
                     found[i] = self.intern(parent, scanned.header_bytes + header.offset, header.size)
@@ -177,6 +170,9 @@ cdef class Envelopes:
         free(fragment)
 
 
+# The cyclic collector would clear `envelopes` before __dealloc__, where a kept trace hangs from somebody's cycle, and the
+# references would never be given back. It can be in no cycle itself, nor can the others so marked.
+@cython.no_gc
 cdef class KeptTrace:
     def __dealloc__(self):
         cdef uint32_t i

@@ -64,11 +64,12 @@ class Pipeline:
     @property
     def max_trace_bytes(self) -> int: ...
     def replace_rules(self, rules: Rules) -> None:
-        """Decide by these from now on, the traces that are buffered included: fragments that were scanned for other rules
-        are read again. Counters go on under the rules' names. Raises ValueError, and has then changed nothing."""
+        """Decide by these from now on, the traces that are buffered included: fragments that were scanned for other
+        rules are read again. Counters go on under the rules' names. Raises ValueError, and has then changed nothing."""
     def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
-        """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds, root_seen) or
-        "decided" (with rule, keep, reason, threshold, incomplete, ago_seconds). None: unknown, or forgotten."""
+        """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds,
+        root_seen) or "decided" (with rule, keep, reason, threshold, incomplete, ago_seconds). None: unknown, or
+        forgotten."""
     def entrance(self, transport: str) -> Entrance:
         """A way in for one thread. `transport` is a label of metrics: "grpc"."""
     def ledger_id(self, name: str) -> int:

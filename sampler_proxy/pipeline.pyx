@@ -91,7 +91,7 @@ cdef class Pipeline:
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns, decision_memory_bytes,
                  stamp_decision, stamp_adjusted_count, seed):
         self.lock = threading.Lock()
-        self.envelopes = Envelopes()
+        self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
         self.decisions = Decisions(decision_memory_bytes, seed=seed)
         self.stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
@@ -130,7 +130,7 @@ cdef class Pipeline:
 
     cdef RuleSet rule_set(self, rules):
         names, keeps, compiled = rules
-        return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id)
+        return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id, seed=self.buffer.seed)
 
     def replace_rules(self, rules):
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time

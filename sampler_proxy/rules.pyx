@@ -5,6 +5,7 @@ What the scan has answered span by span stands in the fragments' filter words. C
 fragments, only when a rule needs them and once for a trace. Queries read the trace's spans again, if their guard lets them; so do
 traces with fragments that were scanned for another plan. A rule set is used under the pipeline's lock.
 """
+cimport cython
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
@@ -18,7 +19,7 @@ from sampler_proxy._proto cimport LEN, MAX_DEPTH, cbytes, read_length, read_tag,
 from sampler_proxy._rows cimport Node, build
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy.fragments cimport (
-    Envelope, Envelopes, HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, Scanned, absorb, filter_words, groups_of, payload_of,
+    Envelope, Envelopes, HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, SERVICE_MISSING, SERVICE_NOT_READ, Scanned, absorb, filter_words, groups_of, payload_of,
 )
 
 from dataclasses import replace
@@ -135,7 +136,7 @@ cdef void read_service(Envelope* resource, Value* value) noexcept nogil:
 
 
 cdef class RuleSet:
-    def __cinit__(self, *, names, keeps, compiled, ledger_id):
+    def __cinit__(self, *, names, keeps, compiled, ledger_id, uint64_t seed=0):
         cdef uint32_t i, rule
         cdef list arguments = []
         self.names = tuple(names)
@@ -159,8 +160,8 @@ cdef class RuleSet:
                     raise ValueError(f"operand {token} is not there")
         # The guards stand behind the rules.
         self.programs = Programs(programs + guards, 2 * max(self.plan.filters.count, self.asked))
-        self.regexes = Regexes(self.trace_conditions)
-        self.rows = Rows(self.plan)
+        self.regexes = Regexes(self.trace_conditions, seed)
+        self.rows = Rows(self.plan, seed)
         self.thresholds = <uint64_t*>calloc(self.count, sizeof(uint64_t))
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
         self.early = <uint8_t*>calloc(self.count, 1)
@@ -325,6 +326,7 @@ cdef class RuleSet:
     cdef void read_trace(self, int field, Fragment* first, Value* value) noexcept:
         """What the trace says of itself, as far as it has arrived. Of its times, the first fragment has absorbed the others'."""
         cdef Fragment* root
+        cdef Envelope* resource
         cdef uint64_t duration
         memset(value, 0, sizeof(Value))
         if field == TRACE_DURATION:
@@ -340,9 +342,18 @@ cdef class RuleSet:
             if field == ROOT_NAME:
                 read_field(payload_of(root) + root.root_offset, payload_of(root) + root.root_offset + root.root_size, 5, value)
                 return
-            read_service(groups_of(root)[root.root_group].scope.envelope.parent, value)
-            if value.type != V_STRING:
-                value.type = V_NIL
+            resource = groups_of(root)[root.root_group].scope.envelope.parent
+            if resource.service == SERVICE_NOT_READ:
+                read_service(resource, value)
+                resource.service = SERVICE_MISSING
+                if value.type == V_STRING:
+                    resource.service = <uint32_t>(value.text - <cbytes>resource.data)
+                    resource.service_size = value.size
+            value.type = V_NIL
+            if resource.service != SERVICE_MISSING:
+                value.type = V_STRING
+                value.text = resource.data + resource.service
+                value.size = resource.service_size
         else:
             value.type = V_STRING
             value.size = to_hex(<cbytes>first.trace_id, 16, self.trace_hex)
@@ -358,6 +369,7 @@ class Judged(NamedTuple):
     spans: int
 
 
+@cython.no_gc_clear  # __dealloc__ needs both
 cdef class _Traces:
     """The traces of some requests, outside any buffer."""
     cdef Envelopes envelopes

@@ -160,7 +160,7 @@ class Service:
                 await exporter.stop()
             await self._admin.stop()
             # There is nothing left to cut short. Without its handler another signal would end us as if killed.
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
 

@@ -103,8 +103,8 @@ class Positions:
         return self._scalars[path].value
 
     def excerpt(self, path: Path, offset: int) -> str:
-        """The line of a text that holds the character, as written (references not expanded), with a caret under it; of a
-        long line what is near."""
+        """The line of a text that holds the character, as written (references not expanded), with a caret under it; of
+        a long line what is near."""
         scalar = self._scalars[path]
         at = scalar.expanded.written_at(offset)
         begin = scalar.value.rfind("\n", 0, at) + 1

@@ -194,7 +194,7 @@ def test_what_the_scan_reads_of_a_tracestate(state: str) -> None:
         (trace,) = reference.traces([message]).values()
         found = reference.decide(rule, trace)
         stamp = reference.Stamp("some", "root", found.threshold, found.randomness, True, True) if found.keep else None
-        assert reference.spans_of(driver.kept()) == reference.expected_kept([message], lambda _: stamp)
+        assert reference.spans_of(driver.kept()) == reference.expected_kept([message], lambda _, stamp=stamp: stamp)
 
 
 STATE = wire.field(3, wire.LEN, b"x=y")

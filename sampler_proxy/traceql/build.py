@@ -81,7 +81,16 @@ _UNSCOPED = {
     "traceDuration": Name.TRACE_DURATION,
 }
 _SCOPED = {name.value: name for name in Name}
-_UNSUPPORTED = {"parent", "childCount", "span:childCount", "nestedSetLeft", "nestedSetRight", "nestedSetParent"}
+_ROOT = 'a root is { span:parentID = "" }'
+_RELATED = "relate spans by operators such as { ... } >> { ... }"
+_UNSUPPORTED = {  # and what to write instead
+    "parent": _ROOT,
+    "nestedSetParent": _ROOT,
+    "nestedSetLeft": _RELATED,
+    "nestedSetRight": _RELATED,
+    "childCount": "leave it out",
+    "span:childCount": "leave it out",
+}
 
 _HOW_TO_WRITE = {
     Type.BOOL: "write true or false",
@@ -131,7 +140,7 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
         if word in _SCOPED:
             return Intrinsic(at(parts[0]), _SCOPED[word])
         if word in _UNSUPPORTED:
-            raise TraceQLError(f"{word} is not supported", at(parts[0]))
+            raise TraceQLError(f"{word} is not supported: {_UNSUPPORTED[word]}", at(parts[0]))
         raise TraceQLError(f"unknown intrinsic {literals.shorten(word)}{nearest(word, _SCOPED)}", at(parts[0]))
 
     def word(self, parts: list[lark.Token]) -> Literal | Intrinsic:
@@ -141,7 +150,7 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
         if word in _UNSCOPED:
             return Intrinsic(start, _UNSCOPED[word])
         if word in _UNSUPPORTED:
-            raise TraceQLError(f"{word} is not supported", start)
+            raise TraceQLError(f"{word} is not supported: {_UNSUPPORTED[word]}", start)
         hint = (
             nearest(word, (*_UNSCOPED, *_WORDS)) or ": attributes are written with a scope or a dot, as in span.x or .x"
         )

@@ -141,7 +141,10 @@ def check(sink: Sink, fine: set[bytes], failed: set[bytes], share: float) -> Non
         state = f"ot=th:{tracestate.hex_threshold(reference.threshold_of(share))}" if rule == "baseline" else ""
         for one in trace:
             stamped = {a.key: a.value.string_value for a in one.span.attributes if a.key.startswith("sampler_proxy.")}
-            assert stamped == {"sampler_proxy.rule": rule, "sampler_proxy.reason": "root" if rule == "baseline" else "early"}
+            assert stamped == {
+                "sampler_proxy.rule": rule,
+                "sampler_proxy.reason": "root" if rule == "baseline" else "early",
+            }
             assert one.span.trace_state == state
 
 

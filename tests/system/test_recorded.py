@@ -215,7 +215,8 @@ CASES = {
 
 
 HELD_BACK = {"name": "held back", "match": '{ name = "no span has this name" }', "keep": "none"}
-"""As long as it may match, no trace is decided early by the rules behind it, so that all of them wait for the same trigger."""
+"""As long as it may match, no trace is decided early by the rules behind it, so that all of them wait for the same
+trigger."""
 
 
 @cache
@@ -249,8 +250,8 @@ def replay(proxy: Proxy, requests: Sequence[ExportTraceServiceRequest], client: 
 
 
 def check(case: Case, sink: Sink, reason: str | None, adjusted_count: bool = False) -> dict[str, int]:
-    """The sink has what must be kept, stamped; returns how many traces each rule kept. `reason` None: decisions are not stamped,
-    since early ones may name another rule than whole traces would."""
+    """The sink has what must be kept, stamped; returns how many traces each rule kept. `reason` None: decisions are
+    not stamped, since early ones may name another rule than whole traces would."""
     kept = {rule.name: 0 for rule in case.rules}
 
     def stamp(trace: reference.Trace) -> reference.Stamp | None:

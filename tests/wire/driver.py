@@ -41,8 +41,8 @@ class Destination:
 
 
 def rules_of(rules: Iterable[tuple[str, str | None, float]], early: bool = False) -> tuple[Any, ...]:
-    """(name, TraceQL or None, probability) of each rule -> what a Pipeline takes. Unless `early`, no rule decides before its
-    time, so that the other triggers can be seen with rules that keep everything."""
+    """(name, TraceQL or None, probability) of each rule -> what a Pipeline takes. Unless `early`, no rule decides
+    before its time, so that the other triggers can be seen with rules that keep everything."""
     rules = list(rules)
     compiled = compile_rules([(None if match is None else parse(match), None) for _, match, _ in rules])
     if not early:

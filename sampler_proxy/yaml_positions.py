@@ -22,7 +22,7 @@ from sampler_proxy.expansion import Expanded, expand
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000  # with aliases expanded; a rule has about 4
-EXCERPT_BEFORE, EXCERPT_AFTER = 100, 60  # characters of a line that are shown on either side of what is wrong in it
+EXCERPT, EXCERPT_BEFORE = 160, 100  # characters of a line that are shown, and how many of them before what is wrong
 
 _YAML = "tag:yaml.org,2002:"
 _TAGS = {_YAML + name for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "value")}
@@ -110,7 +110,8 @@ class Positions:
         begin = scalar.value.rfind("\n", 0, at) + 1
         end = scalar.value.find("\n", begin)
         end = len(scalar.value) if end < 0 else end
-        first, last = max(begin, at - EXCERPT_BEFORE), min(end, at + EXCERPT_AFTER)
+        first = max(begin, min(at - EXCERPT_BEFORE, end - EXCERPT))
+        last = min(end, first + EXCERPT)
         head, tail = "..." * (first > begin), "..." * (last < end)
         indent = re.sub(r"[^\t]", " ", head + scalar.value[first:at])
         return f"    {head}{scalar.value[first:last]}{tail}\n    {indent}^"

@@ -43,6 +43,27 @@ def test_check_of_a_sound_file():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}: ok\n", "")
 
 
+def test_of_a_long_line_what_is_near_is_shown(tmp_path):
+    file = tmp_path / "long.yaml"
+    for before, after in ((0, 5000), (5000, 0), (5000, 5000)):
+        match = "{ " + ".a || " * before + "wrong" + " || .a" * after + " }"
+        file.write_text(f"rules:\n  - {{name: a, match: '{match}', keep: all}}\n  - {{name: b, keep: 1%}}\n")
+        done = command("check", str(file))
+        said, line, caret = done.stderr.splitlines()
+        assert (done.returncode, len(line) < 200) == (1, True)
+        assert said.startswith(f"{file}:2:{25 + 6 * before}: unknown word wrong")
+        assert line[caret.index("^") :].startswith("wrong")
+        assert line.strip().startswith("...") == (before > 0)
+        assert line.endswith("...") == (after > 0)
+
+
+def test_explain_says_that_a_file_is_empty(tmp_path):
+    file = tmp_path / "empty.jsonl"
+    file.write_bytes(b"")
+    done = command("explain", str(file))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"{file}: no traces\n")
+
+
 def test_check_prints_every_fault_at_once_with_a_caret_under_expressions(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text(

@@ -313,6 +313,9 @@ def _check_types(left: Field, op: Op, token: lark.Token, right: Field) -> None:
         raise TraceQLError(f"{ordered.pop().value} is compared by = and != only", at(token))
 
 
+_MAY_BE_MISSING = {Name.TRACE_DURATION, Name.ROOT_NAME, Name.ROOT_SERVICE}
+
+
 def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
     if op not in _EQUALITY:
         raise TraceQLError("nil is compared by = and != only", at(token))
@@ -321,9 +324,8 @@ def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
         return Literal(left.start, Type.BOOL, False)
     if isinstance(field, Intrinsic) and op is Op.EQ:
         name = field.name.value
-        raise TraceQLError(
-            f"an intrinsic is never nil: leave this out, or write !({name} != nil) where there may be none", field.start
-        )
+        instead = f"write !({name} != nil)" if field.name in _MAY_BE_MISSING else "leave this out"
+        raise TraceQLError(f"an intrinsic is never nil: {instead}", field.start)
     if not isinstance(field, Attribute | Intrinsic):
         raise TraceQLError("only an attribute can be nil", field.start)
     return Comparison(left.start, Op.IS_NIL if op is Op.EQ else Op.NOT_NIL, field, None)

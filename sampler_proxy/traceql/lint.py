@@ -4,6 +4,7 @@
       the text is seen: the same conditions, or more of them joined by `&&`, or fewer by `||`;
     - a rule that no trace can match;
     - `&&` and `||` mixed without parentheses;
+    - durations compared with a number without a unit, which counts nanoseconds;
     - attributes that look like a name from the semantic conventions and are not, or are not where they stand.
 
 Takes expressions that compile. Time is linear in the rules, so that ten thousand of them take a second or so.
@@ -12,16 +13,17 @@ Takes expressions that compile. Time is linear in the rules, so that ten thousan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal as OneOf
+from typing import NamedTuple
 
 from ..conditions import FALSE, NOT, OR, TRUE
-from .ast import Attribute, Expression, Remark, Scope, walk
+from .ast import Aggregate, Attribute, Comparison, Expression, Field, Intrinsic, Literal, Remark, Scope, Type, walk
 from .formulas import FILTER, Formula, Program, emit, index_of, sort_of
 from .parse import warnings
 from .plan import Compiler
 from .semconv import advise
 
-Part = Literal["match", "unless"]
+Part = OneOf["match", "unless"]
 
 
 class Hint(NamedTuple):
@@ -119,6 +121,10 @@ class _Advice:
 
     def about(self, expression: Expression) -> Iterator[Remark]:
         for node, _ in walk(expression.root):
+            if isinstance(node, Comparison | Aggregate) and _without_unit(node):
+                yield Remark(
+                    node.start, "a number without a unit counts nanoseconds here: write 5s, 5ms, or 5ns if so meant"
+                )
             if isinstance(node, Attribute):
                 key = (node.scope, node.key)
                 if key not in self._known:
@@ -126,3 +132,15 @@ class _Advice:
                 message = self._known[key]
                 if message is not None:
                     yield Remark(node.start, message)
+
+
+def _without_unit(node: Comparison | Aggregate) -> bool:
+    """Is it a duration that is compared with a plain number other than 0?"""
+    if isinstance(node, Aggregate):
+        duration: Field | None = node.argument  # none of count()
+        constant: Field | None = node.value
+    else:
+        duration, constant = node.left, node.right
+    if not (isinstance(duration, Intrinsic) and duration.type is Type.DURATION and isinstance(constant, Literal)):
+        return False
+    return constant.type in (Type.INT, Type.FLOAT) and constant.value != 0

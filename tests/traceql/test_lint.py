@@ -28,6 +28,25 @@ def test_nothing_to_say() -> None:
     assert hints() == []
 
 
+@pytest.mark.parametrize(
+    ("expression", "offset"),
+    [
+        ("{ duration > 5 }", 2),
+        ("{ 0.5 < traceDuration }", 2),
+        ("{ .a && event:timeSinceStart >= 100 }", 8),
+        ("{ .a } | avg(duration) > 250", 9),
+        ("{ duration > 5ns }", None),
+        ("{ duration > 0 }", None),
+        ("{ .elapsed > 5 }", None),
+        ("{ .a } | count() > 5", None),
+        ("{ .a } | sum(.bytes) > 5", None),
+    ],
+)
+def test_durations_without_a_unit(expression: str, offset: int | None) -> None:
+    found = [hint for hint in hints(expression) if "nanoseconds" in hint.message]
+    assert [hint.offset for hint in found] == ([] if offset is None else [offset])
+
+
 NEVER = "this rule is never reached: a before it matches every trace"
 
 

@@ -6,7 +6,7 @@ enclosing message. After MalformedRequest nothing is held. The GIL is released f
 that meets a value for the first time takes it back for that question.
 """
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from sampler_proxy._judge cimport Facts, Judge, has_bytes
 from sampler_proxy._mend cimport text_is_valid

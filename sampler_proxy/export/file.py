@@ -45,12 +45,7 @@ class FileExporter(Exporter):
         random: Callable[[], float],
         observe_latency: Callable[[float], object],
     ) -> None:
-        queue = Queue(
-            max_bytes=config.queue.max_bytes,
-            batch_bytes=config.batch.max_bytes,
-            max_wait_ns=config.batch.max_wait_ns,
-            clock=clock,
-        )
+        queue = Queue.configured(config, clock)
         backoff = Backoff(RETRY_INITIAL_NS, RETRY_MAX_NS, random)
         super().__init__(config.name, queue, concurrency=1, backoff=backoff, clock=clock)
         self._assemble = assemble

@@ -56,12 +56,7 @@ class GrpcExporter(Exporter):
         random: Callable[[], float],
         observe_latency: Callable[[float], object],
     ) -> None:
-        queue = Queue(
-            max_bytes=config.queue.max_bytes,
-            batch_bytes=config.batch.max_bytes,
-            max_wait_ns=config.batch.max_wait_ns,
-            clock=clock,
-        )
+        queue = Queue.configured(config, clock)
         backoff = Backoff(config.retry.initial_ns, config.retry.max_ns, random)
         super().__init__(config.name, queue, concurrency=config.concurrency, backoff=backoff, clock=clock)
         self._assemble = assemble

@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from sampler_proxy.config import FileExport, GrpcExport
+
 
 class KeptTrace(Protocol):
     """A trace on its way out. Immutable; several destinations may share it."""
@@ -81,6 +83,16 @@ class Queue:
         # goes unseen.
         self._wake_at_bytes: int | None = None  # None: nobody waits
         self._refused_bytes: int | None = None  # the smallest trace refused since there was room
+
+    @classmethod
+    def configured(cls, config: GrpcExport | FileExport, clock: Callable[[], int]) -> Queue:
+        """As a destination's configuration has it."""
+        return cls(
+            max_bytes=config.queue.max_bytes,
+            batch_bytes=config.batch.max_bytes,
+            max_wait_ns=config.batch.max_wait_ns,
+            clock=clock,
+        )
 
     # The offering side.
 

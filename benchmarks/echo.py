@@ -5,9 +5,15 @@ What a proxy reaches is quoted as a ratio to it, measured in the same minutes on
 module makes no promises, so this file says which calls it relies on by using nothing else: request_call,
 start_server_batch, poll.
 
+What a large message costs here depends on whether its memory is fresh: glibc moves the size from which a block is mapped
+by itself, according to what it has seen, so that from one start to the next the same echo takes 15 or 90 page faults a
+request, and twice the time. The threshold is therefore fixed at its default, which is what most starts came to where the
+reference numbers were taken.
+
 usage: python -m benchmarks.echo HOST:PORT
 """
 
+import ctypes
 import sys
 from typing import Any
 
@@ -15,11 +21,15 @@ from grpc._cython import cygrpc
 
 _OPTIONS = (("grpc.max_receive_message_length", 64 << 20), ("grpc.http2.bdp_probe", 0))
 _WAITING_CALLS = 32
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_MMAP_THRESHOLD = 128 << 10
 _NEW_CALL = object()
 
 
 def serve(address: str) -> None:
     """Answer calls, of whatever method, until the process is killed."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
     queue = cygrpc.CompletionQueue()
     server = cygrpc.Server(_OPTIONS, False)
     server.register_completion_queue(queue)

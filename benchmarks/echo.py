@@ -5,10 +5,10 @@ What a proxy reaches is quoted as a ratio to it, measured in the same minutes on
 module makes no promises, so this file says which calls it relies on by using nothing else: request_call,
 start_server_batch, poll.
 
-What a large message costs here depends on whether its memory is fresh: glibc moves the size from which a block is mapped
-by itself, according to what it has seen, so that from one start to the next the same echo takes 15 or 90 page faults a
-request, and twice the time. The threshold is therefore fixed at its default, which is what most starts came to where the
-reference numbers were taken.
+What a large message costs here depends on whether its memory is fresh: glibc moves the size from which a block is
+mapped by itself, according to what it has seen, so that from one start to the next the same echo takes 15 or 90 page
+faults a request, and twice the time. The threshold is therefore fixed at its default, which is what most starts came to
+where the reference numbers were taken.
 
 usage: python -m benchmarks.echo HOST:PORT
 """

@@ -31,9 +31,7 @@ class Limit:
     @property
     def owed(self) -> float:
         """Debts, in units."""
-    def offer(
-        self, number: int, *, position: int, randomness: int, threshold: int, size: float, now_ns: int
-    ) -> None:
+    def offer(self, number: int, *, position: int, randomness: int, threshold: int, size: float, now_ns: int) -> None:
         """A trace waits. `number` names it, `position` is its rule's in the file; R >= `threshold`. Raises MemoryError."""
     def owe(self, size: float) -> None:
         """So much has left without waiting."""

@@ -69,8 +69,8 @@ class Rates:
             metric: {}
             for metric in (
                 metrics.TARGET_PER_SECOND,
-                metrics.TARGET_DEMAND,
-                metrics.TARGET_KEPT,
+                metrics.TARGET_DEMAND_PER_SECOND,
+                metrics.TARGET_KEPT_PER_SECOND,
                 metrics.TARGET_PROBABILITY,
                 metrics.TARGET_KEYS,
             )
@@ -79,8 +79,8 @@ class Rates:
             stats = one.target.stats(now_ns)
             labels = (one.rule.name, one.keep.target.unit)
             found[metrics.TARGET_PER_SECOND][labels] = one.keep.target.per_second
-            found[metrics.TARGET_DEMAND][labels] = stats.demand_per_s
-            found[metrics.TARGET_KEPT][labels] = stats.kept_per_s
+            found[metrics.TARGET_DEMAND_PER_SECOND][labels] = stats.demand_per_s
+            found[metrics.TARGET_KEPT_PER_SECOND][labels] = stats.kept_per_s
             found[metrics.TARGET_PROBABILITY][labels[:1]] = stats.probability
             found[metrics.TARGET_KEYS][labels[:1]] = stats.keys
         return found

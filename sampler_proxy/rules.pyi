@@ -55,7 +55,9 @@ class Judged(NamedTuple):
     keep: bool | None
     spans: int  # those that arrived twice counted twice
 
-def judge(names: Sequence[str], keeps: Sequence[float | Keep], compiled: Compiled, requests: Iterable[bytes]) -> list[Judged]:
+def judge(
+    names: Sequence[str], keeps: Sequence[float | Keep], compiled: Compiled, requests: Iterable[bytes]
+) -> list[Judged]:
     """Decide the traces of some ExportTraceServiceRequests, each as a whole, in the order in which they appear. Spans
     with an invalid id are left out.
 

@@ -29,13 +29,15 @@ from sampler_proxy.config import Adaptive, Config, FileExport, GrpcExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
-from sampler_proxy.pipeline import Pipeline, Rules
+from sampler_proxy.pipeline import Pipeline
 from sampler_proxy.rates import Rates
 from sampler_proxy.receive import engine as grpc_engine
 from sampler_proxy.reload import Reloader, iso_time, log_faults
+from sampler_proxy.rules import Keep
 from sampler_proxy.sampling import probability_of, shown_threshold
 from sampler_proxy.stamp import assemble
 from sampler_proxy.state import Learned, Storage, UnusableError
+from sampler_proxy.traceql.plan import Compiled
 from sampler_proxy.units import format_probability
 
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -123,7 +125,7 @@ class Service:
             log.warning(f"storage: the learned rates are not used, and learned anew: {error}")
         return storage
 
-    def _rule_set(self, loaded: Loaded) -> Rules:
+    def _rule_set(self, loaded: Loaded) -> tuple[list[str], list[float | Keep], Compiled]:
         return [rule.name for rule in loaded.config.rules], self._rates.keeps(loaded), loaded.compiled
 
     def _apply(self, loaded: Loaded) -> None:

@@ -339,7 +339,7 @@ def test_find_tells_what_is_buffered() -> None:
     found = driver.pipeline.find(trace_id(1), 8 * SECOND)
     assert found is not None
     assert found.pop("bytes") > 0
-    assert found == {"state": "buffered", "spans": 3, "fragments": 2, "age_seconds": 3, "root_seen": True}
+    assert found == {"state": "buffered", "spans": 3, "fragments": 2, "age_seconds": 3, "root_seen": True, "chosen": False}
     assert driver.pipeline.find(trace_id(1), 0)["age_seconds"] == 0  # type: ignore[index]  # a clock that went back
 
 

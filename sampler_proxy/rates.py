@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sampler_proxy import metrics, state
-from sampler_proxy._keys import values_of
+from sampler_proxy._key_reader import values_of
 from sampler_proxy.check import Loaded
 from sampler_proxy.config import Adaptive, Rule
 from sampler_proxy.rate import Target

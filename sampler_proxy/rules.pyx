@@ -14,7 +14,7 @@ from sampler_proxy._conditions cimport (
     read_any_value,
 )
 from sampler_proxy._judge cimport to_hex
-from sampler_proxy._keys cimport KeyReader
+from sampler_proxy._key_reader cimport KeyReader
 from sampler_proxy._plan cimport OF_TRACE, Run
 from sampler_proxy._proto cimport LEN, MAX_DEPTH, cbytes, read_length, read_tag, skip_value
 from sampler_proxy._rows cimport Node, build

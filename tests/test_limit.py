@@ -1,4 +1,4 @@
-"""The hard cap alone: who is admitted, at what threshold, what is owed, and whether counts stay true. Against a slow model."""
+"""The hard cap alone: who is admitted, at what threshold, what is owed, whether counts stay true."""
 
 from __future__ import annotations
 
@@ -170,9 +170,8 @@ def test_nonsense_is_refused(setting: tuple[float, str, float]) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_adjusted_counts_add_up_to_what_was_offered(seed: int) -> None:
-    """Sizes of all kinds, three rules of which two sample already: over many windows the estimates are unbiased. (They are
-    so too where a rule is left with one trace a window, but then with a variance without bound, and no test would tell.)
-    """
+    """Sizes of all kinds, three rules of which two sample already: over many windows the estimates are unbiased. (So
+    they are where a rule is left with one trace a window, but then with a variance without bound.)"""
     random = Random(seed)
     errors: list[list[float]] = [[], [], []]
     thresholds = (0, NEVER // 2, NEVER - NEVER // 10)

@@ -24,6 +24,7 @@ LAYERS = [
     "_judge",
     "_rows _wire",
     "traceql",
+    "rate",
     "check buffer decided rules stamp",
     "pipeline explain",
     "export receive admin reload",

@@ -1,13 +1,12 @@
 """Simulated traffic for rate controllers: Poisson arrivals from keys of skewed size, whose rates change in steps.
 
-A `Phase` is a stretch of time with constant rates; a scenario is a list of phases. Time is simulated, chance is seeded, so
-a run is a pure function of its arguments.
-"""
+A `Phase` is a stretch of time with constant rates; a scenario is a list of phases. Time is simulated, chance is seeded,
+so a run is a pure function of its arguments. """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 

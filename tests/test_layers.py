@@ -18,7 +18,7 @@ TOP = Path(__file__).parent.parent / "sampler_proxy"
 LAYERS = [
     "__init__",
     "allocator errors metrics units conditions expansion _proto",
-    "config_types yaml_positions _mend _tracestate _conditions",
+    "config_types yaml_positions _mend _tracestate _conditions _keys",
     "config fragments sampling _terms",
     "config_file _plan",
     "_judge",

@@ -29,6 +29,7 @@ cdef class Limit:
     cdef bint due(self, int64_t now_ns) noexcept nogil
     cdef int close(self, int64_t now_ns) except -1
     cdef Chosen* collect(self) noexcept nogil
+    cdef void give_back(self) noexcept nogil
     cdef bint collected(self) noexcept nogil
     cdef bint empty(self) noexcept nogil
     cdef uint64_t nbytes(self) noexcept nogil

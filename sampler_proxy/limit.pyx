@@ -199,6 +199,10 @@ cdef class Limit:
         self.next += 1
         return &self.judged[self.next - 1]
 
+    cdef void give_back(self) noexcept nogil:
+        """The last that was collected is to be collected again."""
+        self.next -= 1
+
     cdef bint collected(self) noexcept nogil:
         """Whether what was judged has been collected."""
         return self.next == self.judged_count

@@ -82,7 +82,8 @@ class Pipeline:
         """What waits for the end of a window is judged by the new limit; without one, it leaves then."""
     def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
         """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds,
-        root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason, threshold, incomplete, ago_seconds). None: unknown, or
+        root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason, threshold, incomplete, limited: the
+        limit dropped what the rule would have kept, ago_seconds). None: unknown, or
         forgotten."""
     def entrance(self, transport: str) -> Entrance:
         """A way in for one thread. `transport` is a label of metrics: "grpc"."""

@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy._uniformity cimport Uniformity
 from sampler_proxy.buffer cimport SET_ASIDE, Buffer, Trace
-from sampler_proxy.decided cimport INCOMPLETE, KEPT, Decision, Decisions
+from sampler_proxy.decided cimport INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.fragments cimport (
     BLOCK_OVERHEAD, Envelopes, Fragment, HAS_RANDOMNESS, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch,
 )
@@ -304,7 +304,9 @@ cdef class Pipeline:
                 if self.release(1):
                     left -= 1
                     continue
-                if self.limit.count and self.chosen_bytes >= need and self.limit.budget(self.now_ns) > 0:
+                if self.limit.count and self.limit.budget(self.now_ns) > 0 and (
+                    self.chosen_bytes >= need or self.buffer.oldest == NULL
+                ):
                     self.close_window()
                     continue
             if self.buffer.oldest == NULL:
@@ -390,15 +392,23 @@ cdef class Pipeline:
     cdef int release(self, int most) except -1:
         """Settle at most `most` traces that the limit has judged; returns how many."""
         cdef Chosen* chosen
+        cdef uint32_t spans
         cdef int done = 0
         while done < most and not self.congested():
             chosen = self.limit.collect()
             if chosen == NULL:
                 break
+            spans = (<Trace*>chosen.trace).spans
             if not chosen.admitted:
+                chosen.flags |= LIMITED
+            try:
+                self.settle(chosen)
+            except MemoryError:
+                self.limit.give_back()
+                raise
+            if chosen.flags & LIMITED:
                 self.counters[chosen.rule].limited_traces += 1
-                self.counters[chosen.rule].limited_spans += (<Trace*>chosen.trace).spans
-            self.settle(chosen)
+                self.counters[chosen.rule].limited_spans += spans
             done += 1
         return done
 
@@ -509,7 +519,7 @@ cdef class Pipeline:
                 return {
                     "state": "decided", "rule": self.rule_names[decision.rule], "keep": bool(decision.flags & KEPT),
                     "reason": REASONS[decision.reason], "threshold": decision.threshold,
-                    "incomplete": bool(decision.flags & INCOMPLETE),
+                    "incomplete": bool(decision.flags & INCOMPLETE), "limited": bool(decision.flags & LIMITED),
                     "ago_seconds": max(now_ns // 1_000_000_000 - decision.when_s, 0),
                 }
         return None

@@ -369,6 +369,7 @@ def test_find_tells_what_was_decided() -> None:
         "reason": "wait",
         "threshold": 1 << 55,
         "incomplete": True,
+        "limited": False,
         "ago_seconds": 90,
     }
 

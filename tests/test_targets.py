@@ -324,6 +324,11 @@ def test_late_spans_of_what_the_limit_rejected_are_dropped() -> None:
         driver.send(message, 5 * SECOND)
     assert {span.trace_id for span in spans(driver) if span.span_id == b"\x07" * 8} == kept
     driver.check_ledger()
+    for message in messages:
+        name = message.resource_spans[0].scope_spans[0].spans[0].trace_id
+        found = driver.pipeline.find(name, 6 * SECOND)
+        assert found is not None
+        assert (found["rule"], found["limited"]) == ("errors", name not in kept)
 
 
 def test_a_limit_keeps_what_leaves_below_it() -> None:

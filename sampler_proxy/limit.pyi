@@ -1,9 +1,9 @@
 """The hard cap on what leaves: traces that their rules keep wait for up to a second, and compete for the budget.
 
-A window opens with the first trace that waits and may be closed a second later; it spends `per_second` times its length.
-The part `floor` of that is shared equally among the rules that have traces in it, as far as they need it. The rest is
-given from the first rule of the file down, each taking what it needs and is left. Within a rule traces are admitted by
-their randomness R, largest first; the first that does not fit is the last that is looked at. With R_rejected its
+A window opens with the first trace that waits and may be closed a second later; it spends `per_second` times its
+length. The part `floor` of that is shared equally among the rules that have traces in it, as far as they need it. The
+rest is given from the first rule of the file down, each taking what it needs and is left. Within a rule traces are
+admitted by their randomness R, largest first; the first that does not fit is the last that is looked at. With R_rejected its
 randomness, those admitted leave with the threshold max(their own, R_rejected + 1), which keeps the sum of adjusted
 counts an unbiased estimate of what there was.
 
@@ -32,11 +32,12 @@ class Limit:
     def owed(self) -> float:
         """Debts, in units."""
     def offer(self, number: int, *, position: int, randomness: int, threshold: int, size: float, now_ns: int) -> None:
-        """A trace waits. `number` names it, `position` is its rule's in the file; R >= `threshold`. Raises MemoryError."""
+        """A trace waits. `number` names it, `position` is its rule's in the file; R >= `threshold`. May raise
+        MemoryError."""
     def owe(self, size: float) -> None:
         """So much has left without waiting."""
     def is_due(self, now_ns: int) -> bool:
         """Whether a second is over and the debts are paid."""
     def verdicts(self, now_ns: int) -> list[tuple[int, bool, int]]:
-        """Close the window: (number, admitted, threshold) of each trace that waited, by rule, then by R from the largest
-        down. A rejected trace lies below its threshold. Raises MemoryError, and has then changed nothing."""
+        """Close the window: (number, admitted, threshold) of each trace that waited, by rule, then by R from the
+        largest down. A rejected trace lies below its threshold. Raises MemoryError, and has then changed nothing."""

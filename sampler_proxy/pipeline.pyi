@@ -14,8 +14,8 @@ from sampler_proxy._uniformity import Uniformity
 from sampler_proxy.buffer import Buffer
 from sampler_proxy.decided import Decisions
 from sampler_proxy.fragments import Envelopes, KeptTrace
-from sampler_proxy.metrics import HistogramValue, Metric
 from sampler_proxy.limit import Limit
+from sampler_proxy.metrics import HistogramValue, Metric
 from sampler_proxy.rules import Keep, RuleSet
 from sampler_proxy.traceql.plan import Compiled
 
@@ -48,8 +48,8 @@ class Pipeline:
     ) -> None:
         """Every kept trace goes to every destination. `max_bytes`: of the buffer and of what has been kept and cannot
         leave; while nothing can leave it may be exceeded by a sixteenth, by which finished traces are larger than they
-        were. A trace that reaches `max_trace_bytes` is decided at once. `seed`: 64 bits that senders cannot know. `limit`:
-        what a `Limit` is made of; what the rules keep then waits, in the buffer, for the end of its window.
+        were. A trace that reaches `max_trace_bytes` is decided at once. `seed`: 64 bits that senders cannot know.
+        `limit`: what a `Limit` is made of; what the rules keep then waits, in the buffer, for the end of its window.
 
         Raises ValueError for rules that do not fit together (`RuleSet`), MemoryError.
         """
@@ -82,8 +82,8 @@ class Pipeline:
         """What waits for the end of a window is judged by the new limit; without one, it leaves then."""
     def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
         """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds,
-        root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason, threshold, incomplete, limited: the
-        limit dropped what the rule would have kept, ago_seconds). None: unknown, or
+        root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason,
+        threshold, incomplete, limited: the limit dropped what the rule would have kept, ago_seconds). None: unknown, or
         forgotten."""
     def entrance(self, transport: str) -> Entrance:
         """A way in for one thread. `transport` is a label of metrics: "grpc"."""

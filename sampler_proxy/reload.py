@@ -211,7 +211,8 @@ def _shown(rule: Rule) -> dict[str, object]:
 
 
 def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
-    """The keys other than those in `RELOADED` whose values differ, in the order of the model, as in `export.tempo.timeout`."""
+    """The keys other than those in `RELOADED` whose values differ, in the order of the model, as in
+    `export.tempo.timeout`."""
     for field in type(old).model_fields:
         before, after = getattr(old, field), getattr(new, field)
         key = prefix + key_of(type(old), field)

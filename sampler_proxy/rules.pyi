@@ -28,8 +28,8 @@ class RuleSet:
         ledger_id: Callable[[str], int],
         seed: int = 0,
     ) -> None:
-        """One name, and one probability in [0, 1] or controller, for each rule of `compiled`, in order. The last rule must match
-        everything: its program is (TRUE,). `ledger_id` gives each name its number in the counters.
+        """One name, and one probability in [0, 1] or controller, for each rule of `compiled`, in order. The last rule
+        must match everything: its program is (TRUE,). `ledger_id` gives each name its number in the counters.
         `seed`: 64 bits that senders cannot know, so that they cannot choose span ids or values that collide.
 
         Raises ValueError for a rule set that does not fit together: lengths that differ, no rule, a last rule that does

@@ -207,8 +207,8 @@ class Service:
             if not self._pipeline.uniformity.random and not self._told_of_ids:
                 self._told_of_ids = True
                 log.warning(
-                    "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out by "
-                    "a sampler that leaves no ot=th?)"
+                    "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out "
+                    "by a sampler that leaves no ot=th?)"
                 )
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S

@@ -1,8 +1,8 @@
 """A field that tells traces apart, as `keep: {per: [...]}` names it -> where its value is read.
 
 It is TraceQL for something that stands beside an operator: an attribute, or an intrinsic. It is asked of one span, the
-root of a trace, so that `rootName` is that span's name; what belongs to events, links and the trace as a whole, and what
-is different in every trace, tells nothing apart.
+root of a trace, so that `rootName` is that span's name; what belongs to events, links and the trace as a whole, and
+what is different in every trace, tells nothing apart.
 """
 
 from __future__ import annotations

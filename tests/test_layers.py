@@ -17,7 +17,7 @@ TOP = Path(__file__).parent.parent / "sampler_proxy"
 # From the bottom up. A package is one module here; inside it imports must only not go round in circles.
 LAYERS = [
     "__init__",
-    "allocator errors metrics units conditions expansion _proto",
+    "allocator errors metrics units conditions expansion detectors _proto",
     "config_types yaml_positions _mend _tracestate _conditions",
     "config fragments sampling _terms",
     "config_file _plan",

@@ -15,8 +15,11 @@ Presets:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
+from sampler_proxy.detectors import addresses, credentials, numbers, provider_keys
+from sampler_proxy.detectors._custom import custom, sieve
 from sampler_proxy.detectors._types import Detector, Range
 
 __all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "sieve"]
@@ -45,23 +48,30 @@ COMMON: tuple[str, ...] = (
 )
 STRICT: tuple[str, ...] = (*COMMON, "ipv4", "ipv6")
 
-DETECTORS: Mapping[str, Detector] = {}
+DETECTORS: Mapping[str, Detector] = MappingProxyType(
+    {
+        detector.name: detector
+        for detector in (
+            numbers.CARD,
+            numbers.IBAN,
+            numbers.SSN,
+            numbers.PHONE,
+            addresses.EMAIL,
+            addresses.IPV4,
+            addresses.IPV6,
+            credentials.JWT,
+            credentials.BEARER,
+            credentials.BASIC,
+            credentials.PRIVATE_KEY,
+            credentials.URL_CREDENTIALS,
+            credentials.URL_SECRETS,
+            provider_keys.AWS_KEY,
+            provider_keys.GCP_KEY,
+            provider_keys.AZURE_KEY,
+            provider_keys.GITHUB_TOKEN,
+            provider_keys.SLACK_TOKEN,
+            provider_keys.STRIPE_KEY,
+        )
+    }
+)
 """All of ours, by name: those of the presets, and `phone`."""
-
-
-def custom(name: str, pattern: str) -> Detector:
-    """A detector for what a user's pattern (RE2 syntax, over characters; the dot matches line breaks) matches, or for
-    its first group where it has one (a match in which that group took no part counts whole).
-
-    Raises ValueError with a message that says what is wrong and what to write. Empty matches find nothing.
-    """
-    raise NotImplementedError
-
-
-def sieve(detectors: Sequence[Detector]) -> Callable[[bytes], list[int]]:
-    """What tells, of a text or of many joined by `SEPARATOR`, which of `detectors` (as ascending indices) may find
-    something in it. The others find nothing in any of the joined values.
-
-    Raises ValueError where the patterns together are too large to compile.
-    """
-    raise NotImplementedError

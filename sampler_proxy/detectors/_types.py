@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import re2
+
 
 class Range(NamedTuple):
     """Half-open, in bytes of the text looked at."""
@@ -30,3 +32,26 @@ class Detector:
     find: Callable[[bytes], list[Range]]
     utf8: bool = False
     """Whether `pattern` is about characters (one written by a user) or about bytes (all of ours)."""
+
+
+BYTES = re2.Options()
+"""Patterns about bytes: a byte that is not UTF-8 is matched by classes that exclude, and hides nothing."""
+BYTES.encoding = re2.Options.Encoding.LATIN1
+BYTES.log_errors = False
+
+
+def regex(pattern: str) -> re2._Regexp:
+    """A pattern about bytes; in it, escapes such as `\\xff` stand for bytes."""
+    return re2.compile(pattern.encode("ascii"), BYTES)
+
+
+WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
+DIGITS = frozenset(b"0123456789")
+
+MASKED = b"****"
+"""A secret that begins so was masked before: finding it again would change the text a second time."""
+
+
+def stands_alone(text: bytes, start: int, end: int) -> bool:
+    """Whether neither neighbour is a letter, a digit or an underscore."""
+    return not (start and text[start - 1] in WORD) and not (end < len(text) and text[end] in WORD)

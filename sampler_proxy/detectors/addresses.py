@@ -14,7 +14,9 @@ _EMAIL = regex(
 _USERINFO = regex(r"://[^/?#\s]*\z")
 _TOP_LEVEL = regex(r"[A-Za-z]{2,63}|[Xx][Nn]--[A-Za-z0-9-]{1,59}|[\x80-\xff][A-Za-z0-9\x80-\xff-]*")
 # image@2x.png is the name of a file.
-_EXTENSIONS = frozenset(b"png jpg jpeg gif svg webp ico css js mjs ts tsx jsx json map html xml yaml yml txt zip tgz gz".split())
+_EXTENSIONS = frozenset(
+    b"png jpg jpeg gif svg webp ico css js mjs ts tsx jsx json map html xml yaml yml txt zip tgz gz".split()
+)
 
 
 def _emails(text: bytes) -> list[Range]:
@@ -39,14 +41,14 @@ def _is_top_level(label: bytes) -> bool:
     return bool(_TOP_LEVEL.fullmatch(label)) and label.lower() not in _EXTENSIONS
 
 
-EMAIL = Detector(
-    "email", r"[A-Za-z0-9._%+'~\x80-\xff-](?:@|%40)[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]", _emails
-)
+EMAIL = Detector("email", r"[A-Za-z0-9._%+'~\x80-\xff-](?:@|%40)[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]", _emails)
 
 
 _DOTTED = regex(r"[0-9]+(?:\.[0-9]+)+")
 _VERSION_BEFORE = regex(r"""(?i)(?:version|\bver|\bv|\bbuild|\bfirmware|\brelease)["']?\s{0,2}[:=]?\s{0,2}["']?\z""")
-_VERSION_AFTER = regex(r"(?i)[-.](?:alpha|beta|rc|snapshot|dev|pre|final|ga|jar|war|zip|tar|tgz|whl|gem|rpm|deb|so|dll|exe|nupkg)\b")
+_VERSION_AFTER = regex(
+    r"(?i)[-.](?:alpha|beta|rc|snapshot|dev|pre|final|ga|jar|war|zip|tar|tgz|whl|gem|rpm|deb|so|dll|exe|nupkg)\b"
+)
 _PRODUCT_BEFORE = regex(r"[A-Za-z]/\z")
 
 

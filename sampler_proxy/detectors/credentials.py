@@ -46,15 +46,18 @@ def _bearers(text: bytes) -> list[Range]:
         start, end = match.span(1)
         token = match.group(1).rstrip(b".")
         end = start + len(token)
-        if token.endswith(b"=") and (text[end : end + 1].isalnum() or text[end : end + 1] in (b'"', b"'")):
-            if token.rstrip(b"=").replace(b"_", b"").isalpha():
-                continue  # realm="...": a challenge, not an answer
-        if not token or token.lower() in _PROSE:
+        if not token or token.lower() in _PROSE or _is_challenge(token, text[end : end + 1]):
             continue
         strong = len(token) >= 16 or (len(token) >= 6 and any(0x30 <= byte <= 0x39 for byte in token))
         if strong or _in_header(text, match.start(), end):
             found.append(Range(start, end))
     return found
+
+
+def _is_challenge(token: bytes, then: bytes) -> bool:
+    """`realm="..."` comes from the server."""
+    name = token.rstrip(b"=")
+    return name != token and name.replace(b"_", b"").isalpha() and (then.isalnum() or then in (b'"', b"'"))
 
 
 def _in_header(text: bytes, start: int, end: int) -> bool:
@@ -146,15 +149,17 @@ def _is_placeholder(value: bytes) -> bool:
     return value.startswith(MASKED) or _PLACEHOLDER.fullmatch(value) is not None
 
 
-URL_CREDENTIALS = Detector("url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s@"'<>\\\x00]+@|@(?:tcp|unix)\(""", _url_credentials)
+URL_CREDENTIALS = Detector(
+    "url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s@"'<>\\\x00]+@|@(?:tcp|unix)\(""", _url_credentials
+)
 
 
 # Query parameters (and form fields, connection strings) whose name says that the value is secret. Compared in lower
 # case and without `_`, `-`, `.`; of `user[password]` the innermost name. First: names as a whole; second: their ends.
 SECRET_PARAMETERS = frozenset(
-    b"auth authorization pass passwd pwd pw otp jwt sig sas token sessionid sessid session sid jsessionid phpsessid aspsessionid"
-    b" samlresponse samlrequest samlart awsaccesskeyid googleaccessid xamzcredential xgoogcredential clientassertion assertion"
-    b" apikey ocpapimsubscriptionkey subscriptionkey".split()
+    b"assertion auth authorization awsaccesskeyid clientassertion googleaccessid jwt otp pass pw samlart samlrequest"
+    b" samlresponse sas sessid session sid phpsessid sig subscriptionkey ocpapimsubscriptionkey xamzcredential"
+    b" xgoogcredential".split()
 )
 SECRET_ENDINGS = (
     b"password",

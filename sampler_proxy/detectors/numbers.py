@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re2
 from stdnum import iban as stdnum_iban
 from stdnum import luhn
 from stdnum.us import ssn as stdnum_ssn
@@ -142,8 +141,8 @@ def _ibans(text: bytes) -> list[Range]:
 
 
 def _iban_form(candidate: bytes) -> bool:
-    """Of one case, and in one piece or in fours."""
-    if candidate.upper() != candidate and candidate.lower() != candidate:
+    """Of one case, and in one piece or in fours; in lower case without dashes."""
+    if candidate.upper() != candidate and (candidate.lower() != candidate or b"-" in candidate):
         return False
     pieces = candidate.replace(b"-", b" ").split(b" ")
     return len(pieces) == 1 or (all(len(piece) == 4 for piece in pieces[:-1]) and len(pieces[-1]) <= 4)
@@ -151,9 +150,11 @@ def _iban_form(candidate: bytes) -> bool:
 
 stdnum_iban.is_valid("GB33BUKB20201555555555", check_country=False)  # reads the registry, so that it is read at import
 
+# In lower case without dashes: hexadecimal ids have these.
 IBAN = Detector(
     "iban",
-    rf"(?i)\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{3}}",
+    rf"\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{3}}"
+    rf"|\b(?i:{_IBAN_COUNTRIES})[0-9]{{2}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}} ?[a-z0-9]{{3}}",
     _ibans,
 )
 
@@ -166,7 +167,9 @@ def _ssns(text: bytes) -> list[Range]:
     found = []
     for match in _SSN.finditer(text):
         start, end = match.span()
-        longer = text[start - 1 : start] in (b"-", b".") or (text[end : end + 1] == b"-" and text[end + 1 : end + 2].isalnum())
+        longer = text[start - 1 : start] in (b"-", b".") or (
+            text[end : end + 1] == b"-" and text[end + 1 : end + 2].isalnum()
+        )
         if not longer and stdnum_ssn.is_valid(match.group().decode("ascii")):
             found.append(Range(start, end))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-from sampler_proxy.detectors._types import Detector, Range, regex, stands_alone
+from sampler_proxy.detectors._types import Detector, Range, regex
 
 
 def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Callable[[bytes], list[Range]]:
@@ -24,7 +24,7 @@ def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Calla
     return find
 
 
-# Access key ids (long-lived AKIA, temporary ASIA, ...), secret keys where a name announces one, session tokens, Bedrock.
+# Access key ids (AKIA, temporary ones ASIA, ...), secret keys where a name announces one, session tokens, Bedrock keys.
 AWS_KEY = Detector(
     "aws_key",
     r"\b(?:A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{4}|ABSK[A-Za-z0-9+/]{4}|FwoGZXIvYXdz|IQoJb3JpZ2lu)|(?i)secret_?access_?key",
@@ -76,8 +76,8 @@ def _crc(body: bytes) -> bytes:
 
 
 def _is_github_token(token: bytes) -> bool:
-    """Tokens of 36 characters carry the checksum; the longer forms (refresh tokens, fine-grained ones) do not, or nobody
-    says how."""
+    """Tokens of 36 characters carry the checksum; the longer forms (refresh tokens, fine-grained ones) do not, or
+    nobody says how."""
     body = token[4:]
     return len(body) != 36 or token.startswith(b"gith") or _crc(body[:30]) == body[30:]
 

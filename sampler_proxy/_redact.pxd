@@ -73,7 +73,7 @@ cdef struct Frame:
 cdef class Redactor:
     cdef readonly object policy
     cdef readonly dict counts  # (detector, action) -> how often
-    cdef public object observer
+    cdef object observer  # None, or told of each redaction
     cdef Envelopes envelopes
     cdef RuleSet filters
     cdef dict views, masks

@@ -132,6 +132,14 @@ cdef inline bint like_json(cbytes p, uint32_t size) noexcept nogil:
     return p < end and (p[0] == b"{" or p[0] == b"[")
 
 
+cdef bytes marker_of(uint64_t redactions):
+    """The attribute of a span that says how much of it was redacted, as a field of it."""
+    cdef uint8_t[16] number
+    cdef bytes value = b"\x18" + (<const uint8_t*>number)[:write_varint(number, redactions) - number]
+    cdef bytes content = b"\x0a\x16sampler_proxy.redacted\x12" + bytes([len(value)]) + value
+    return b"\x4a" + bytes([len(content)]) + content
+
+
 cdef class View:
     """A policy's view, with what is asked of it often at hand."""
 
@@ -145,12 +153,12 @@ cdef class View:
 
 
 cdef class Redactor:
-    def __cinit__(self, policy not None, Envelopes envelopes not None, *, uint64_t seed=0):
+    def __cinit__(self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0):
         self.policy = policy
         self.envelopes = envelopes
         self.seed = seed
-        self.counts = {}
-        self.observer = None
+        self.counts = counts
+        self.observer = observer
         self.views = {}
         self.masks = {}
         self.entity_keys = set()
@@ -185,7 +193,8 @@ cdef class Redactor:
     # A trace.
 
     cdef int redact(self, Fragment* first) except -1:
-        self.span_count = self.header_count = self.group_count = 0
+        self.finished()
+        self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
         self.item_count = self.pending_count = 0
         self.pending_bytes = self.used = 0
@@ -945,12 +954,11 @@ cdef class Redactor:
     cdef int resolve_view(self, View view) except -1:
         cdef Pending* pending
         cdef uint64_t total = 0
-        cdef uint64_t low, high, middle
+        cdef uint64_t low, high
         cdef uint32_t i
         cdef bytes joined
         cdef uint8_t* out
         cdef uint32_t gap = <uint32_t>len(SEPARATOR)
-        cdef object result
         for i in range(self.pending_count):
             pending = &self.pending[i]
             if not pending.alone and pending.view == <PyObject*>view:
@@ -969,13 +977,15 @@ cdef class Redactor:
             memcpy(out, PyBytes_AS_STRING(CANARY), len(CANARY))
             regions = view.sift(joined)
             if regions is not None:
-                for low, high in regions:
-                    for i in range(self.pending_count):
-                        pending = &self.pending[i]
-                        if not pending.alone and pending.view == <PyObject*>view and pending.offset <= high and (
-                            pending.offset + pending.entry.size >= low
-                        ):
-                            pending.alone = True
+                regions.append((total, total))
+                following = iter(regions)
+                low, high = next(following)
+                for i in range(self.pending_count):
+                    pending = &self.pending[i]
+                    if not pending.alone and pending.view == <PyObject*>view:
+                        while high < pending.offset:
+                            low, high = next(following)
+                        pending.alone = low <= pending.offset + pending.entry.size
         for i in range(self.pending_count):
             pending = &self.pending[i]
             if pending.view == <PyObject*>view:
@@ -1111,7 +1121,7 @@ cdef class Redactor:
         assert doc.out_size == (item.end - item.body) + item.delta
         self.used += doc.out_size
         if marked and self.policy.marker and redactions:
-            marker = policies.marker(redactions)
+            marker = marker_of(redactions)
             self.reserve(len(marker))
             memcpy(self.out + self.used, <const char*>marker, len(marker))
             self.used += <uint64_t>len(marker)

@@ -191,3 +191,8 @@ def _expressions(data: Any) -> Iterator[tuple[Path, str]]:
         for key in ("match", "unless"):
             if isinstance(text := rule.get(key), str) and text.strip():
                 yield ("rules", index, key), text
+    redact = data.get("redact") if isinstance(data, dict) else None
+    for section in ("keys", "values"):
+        for index, rule in _entries(redact, section):
+            if isinstance(text := rule.get("only"), str) and text.strip():
+                yield ("redact", section, index, "only"), text

@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
+from sampler_proxy._redact cimport Redactor
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy.buffer cimport Buffer, Trace
 from sampler_proxy.decided cimport INCOMPLETE, KEPT, Decision, Decisions
@@ -87,14 +88,17 @@ cdef class Pipeline:
     cdef int delay_bucket_count
     cdef double delay_sum_s
     cdef object request_sizes
+    cdef dict redactions  # (detector, action) -> how often, by all policies so far
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns, decision_memory_bytes,
-                 stamp_decision, stamp_adjusted_count, seed):
+                 stamp_decision, stamp_adjusted_count, seed, redact=None):
         self.lock = threading.Lock()
         self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
         self.decisions = Decisions(decision_memory_bytes, seed=seed)
         self.stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
+        self.redactions = {}
+        self.replace_redaction(redact)
         self.max_bytes = max_bytes
         self.max_trace_bytes = max_trace_bytes
         self.outlets = [Outlet(destination) for destination in destinations]
@@ -136,6 +140,13 @@ cdef class Pipeline:
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         with self.lock:
             self.rules = rule_set
+
+    def replace_redaction(self, policy, observer=None):
+        cdef Redactor redactor = None
+        if policy is not None:
+            redactor = Redactor(policy, self.envelopes, self.redactions, observer, seed=self.buffer.seed)
+        with self.lock:
+            self.stamper.redactor = redactor
 
     def entrance(self, transport):
         return Entrance(self, transport)
@@ -429,6 +440,7 @@ cdef class Pipeline:
             metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
             metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
             metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.REDACTIONS: dict(self.redactions),
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
             metrics.TRACES_DECIDED: decided,

@@ -164,12 +164,6 @@ class Policy:
         return text if result is None else result[0]
 
 
-def marker(redactions: int) -> bytes:
-    """The attribute of a span that says how much of it was redacted, as a field of it."""
-    content = KeyValue(key="sampler_proxy.redacted", value=AnyValue(int_value=redactions)).SerializeToString()
-    return bytes([0x4A, len(content)]) + content
-
-
 def only_of(config: Redact) -> list[str]:
     """The different filters, in the order in which they appear."""
     return list(dict.fromkeys(rule.only for rule in (*config.keys, *config.values) if rule.only is not None))
@@ -255,17 +249,21 @@ class View:
     # Values.
 
     def sift(self, joined: bytes) -> list[tuple[int, int]] | None:
-        """Of values joined by SEPARATOR and ended by `_CANARY`: the ranges outside of which there is nothing to find."""
+        """Of values joined by SEPARATOR and ended by `_CANARY`: the ranges outside of which there is nothing to find,
+        disjoint and in order; None where there is nothing at all."""
         hits = self._sieve(joined)
         if hits == self._canaries:
             return None
         try:
             if not set(self._canaries) <= set(hits):
                 return [(0, len(joined))]
-            regions = []
-            for index in hits[: -len(self._canaries)]:
-                regions += [match.span() for match in self._searches[index].finditer(joined)]
-            return regions
+            regions: list[tuple[int, int]] = []
+            for index in hits:
+                if index < len(self._searches):
+                    if (search := self._searches[index]) is None:
+                        return [(0, len(joined))]
+                    regions += [match.span() for match in search.finditer(joined)]
+            return _merged(regions)
         except Exception:
             return [(0, len(joined))]
 
@@ -418,7 +416,9 @@ class View:
             asked.append(_URL)
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
-        self._searches = [_search(detector.pattern, detector.utf8) for detector in asked]
+        self._searches = [
+            _search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked
+        ]
         self._sieve = detectors.sieve([*asked, *canaries])
 
 
@@ -440,6 +440,16 @@ def _active(
         actions.setdefault(name, MASK)
     names = [name for name, action in actions.items() if action.word != "keep"]
     return [known[name] for name in names], [actions[name] for name in names]
+
+
+def _merged(regions: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(regions):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 class _KeySet:

@@ -80,6 +80,7 @@ class Service:
             stamp_decision=config.stamp.decision,
             stamp_adjusted_count=config.stamp.adjusted_count,
             seed=secrets.randbits(64),
+            redact=loaded.redact,
         )
         accept, clock = self._pipeline.entrance("grpc").accept, time.monotonic_ns
         self._engine = grpc_engine.create(
@@ -92,7 +93,7 @@ class Service:
         self._reloader = Reloader(
             loaded,
             partial(check, loaded.path or "", os.environ),
-            lambda sound: self._pipeline.replace_rules(_rule_set(sound)),
+            self._apply,
             time.time,
         )
         self._admin = Admin(
@@ -102,6 +103,11 @@ class Service:
             lambda: self._reloader.active.describe(),
             self._find,
         )
+
+    def _apply(self, sound: Loaded) -> None:
+        """A configuration that was reloaded. Raises what replace_rules does, and has then changed nothing."""
+        self._pipeline.replace_rules(_rule_set(sound))
+        self._pipeline.replace_redaction(sound.redact)
 
     def _exporter(self, config: GrpcExport | FileExport) -> Exporter:
         build: Callable[..., Exporter] = GrpcExporter if isinstance(config, GrpcExport) else FileExporter

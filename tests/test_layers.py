@@ -18,14 +18,18 @@ TOP = Path(__file__).parent.parent / "sampler_proxy"
 LAYERS = [
     "__init__",
     "allocator errors metrics units conditions expansion detectors _proto",
-    "config_types yaml_positions _mend _tracestate _conditions",
-    "config fragments sampling _terms",
+    "config_section config_types yaml_positions _mend _tracestate _conditions",
+    "config_redact fragments sampling _terms",
+    "config",
     "config_file _plan",
     "_judge",
     "_rows _wire",
     "traceql",
-    "check buffer decided rules stamp",
-    "pipeline explain",
+    "buffer decided redact rules",
+    "_redact check",
+    "stamp",
+    "pipeline",
+    "explain preview",
     "export receive admin reload",
     "service",
     "cli",
@@ -40,7 +44,7 @@ MAY_USE_NETWORK = {"export", "receive", "admin", "reload", "service", "cli"}
 WORLD = {"time", "datetime", "random", "secrets", "os", "signal", "subprocess", "logging", "structlog"}
 PURE = {
     *(name for name, level in LEVEL.items() if level <= LEVEL["pipeline"]),
-} - {"__init__", "explain"}
+} - {"__init__"}
 
 FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\([^)]*\)|[^\n]*)", re.MULTILINE)
 PLAIN = re.compile(r"^[ \t]*c?import[ \t]+([\w., \t]+)", re.MULTILINE)

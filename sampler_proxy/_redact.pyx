@@ -866,7 +866,7 @@ cdef class Redactor:
             if entry.kind == AS_IT_IS:
                 entry.state = SAME
             else:
-                self.pend(entry, KEY, not valid_utf8(p, p + size))
+                self.pend(entry, KEY, like_json(p, size) or not valid_utf8(p, p + size))
         return entry
 
     cdef Entry* value_entry(self, int lane, int kind, cbytes p, uint32_t size) except NULL:

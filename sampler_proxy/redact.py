@@ -75,6 +75,8 @@ OVERSIZE: Label = ("oversize", "mask")
 FAILURE: Label = ("failure", "mask")
 UNKNOWN: Label = ("unknown_field", "delete")
 
+_REPLACED = "\ufffd".encode()
+
 _CANARY = b"\x00sampler-proxy\x00"
 """Ends whatever is sifted. A set that does not see it has run out of memory, and what it says of the rest is void."""
 
@@ -91,7 +93,7 @@ _SQL = (
     r"(?i)(?:^|[^0-9a-z_])((?:select\s[^\x00]*\sfrom|update\s[^\x00]*\sset|(?:insert|merge|replace)\s+into|delete\s+from)\s)"
 )
 _STATEMENT = Detector("", _SQL, _nothing)
-_MEMBER_KEY = r'"((?:[^"\\]|\\.)*)"\s*:'
+_MEMBER_KEY = r"""(?s)"((?:[^"\\]|\\.)*)"\s*:|'((?:[^'\\]|\\.)*)'\s*:"""
 
 
 def _options(utf8: bool) -> re2.Options:
@@ -187,11 +189,11 @@ class View:
         self._except = _KeySet(config.except_)
         allowed = [getattr(config.allow_only, scope) for scope in _ALLOWED]
         self._allowed = [None if patterns is None else _KeySet(patterns) for patterns in allowed]
-        named = _Lane(ALONE, None, self._named) if self._urls else _Lane(JOINED, None, self._text)
+        named = _Lane(ALONE, None, self._url_text) if self._urls else _Lane(JOINED, None, self._text)
         self.lanes = [
             _Lane(AS_IT_IS),
             _Lane(JOINED, None, self._text),
-            _Lane(JOINED, None, self._detected),
+            _Lane(JOINED, None, self._text),
             _Lane(JOINED, None, self._bytes),
             named,
         ]
@@ -282,12 +284,8 @@ class View:
         return None if result == mended else (result, tuple(counts.items()))
 
     def _bytes(self, text: bytes, counts: Counter[Label]) -> bytes:
-        return text if self._text(text, counts) == text else MASKED
-
-    def _named(self, text: bytes, counts: Counter[Label]) -> bytes:
-        """A name may be a method and a path."""
-        words = [self._rewritten(word) if word.startswith(b"/") else word for word in text.split(b" ")]
-        return self._text(self._count_urls(text, b" ".join(words), counts), counts)
+        spaced = text.replace(_REPLACED, b" ")
+        return text if self._text(spaced, counts) == spaced else MASKED
 
     def _sql_text(self, text: bytes, counts: Counter[Label]) -> bytes:
         result = obfuscate(text)
@@ -317,52 +315,49 @@ class View:
     def _members(self, text: bytes, counts: Counter[Label], depth: int) -> bytes:
         """Of JSON, or a form: its members, each by its key or as a text of its own."""
         members = embedded.members(text)
-        like_json = text.lstrip()[:1] in (b"{", b"[")
-        if not members:
-            return self._broken(text, counts) if like_json else text
-        if depth == MAX_NESTED:
+        if members and depth == MAX_NESTED:
             counts[FAILURE] += 1
             return MASKED
-        out, done = [], 0
+        if text.lstrip()[:1] in (b"{", b"["):
+            read = max((member.end for member in members if not _holds_others(member)), default=0)
+            if label := self._unread(text[read:]):
+                counts[label[0], "mask"] += 1
+                return MASKED
+        out: list[bytes] = []
+        done = 0
         for member in members:
             if member.start < done:  # inside of one that has been seen to
                 continue
-            whole = not member.is_string and member.text[:1] in (b"{", b"[")
             lane = self.lanes[self.key(NESTED, member.key.encode("utf-8", "replace"))]
-            if lane.kind in (DELETED, WHOLE) or (lane.kind == LEAVES and whole):
+            if lane.kind == AS_IT_IS:
+                continue
+            if lane.kind in (DELETED, WHOLE) or (lane.kind == LEAVES and _holds_others(member)):
                 assert lane.label is not None
                 counts[lane.label[0], "mask"] += member.text != MASKED
-                value = MASKED
-            elif lane.kind == AS_IT_IS:
-                continue
-            elif whole:
-                continue
-            elif lane.kind == JOINED:
-                value = self._text(member.text, counts, depth + 1)
-            else:
-                assert lane.apply is not None
-                value = lane.apply(member.text, counts)
-            if value != member.text:
-                out += [text[done : member.start], member.encoded(value)]
+                out += [text[done : member.start], member.encoded(MASKED)]
                 done = member.end
-            elif lane.kind in (DELETED, WHOLE):
-                out.append(text[done : member.end])
-                done = member.end
+            elif not _holds_others(member):
+                if lane.kind == JOINED:
+                    value = self._text(member.text, counts, depth + 1)
+                else:
+                    assert lane.apply is not None
+                    value = lane.apply(member.text, counts)
+                if value != member.text:
+                    out += [text[done : member.start], member.encoded(value)]
+                    done = member.end
         return b"".join((*out, text[done:]))
 
-    def _broken(self, text: bytes, counts: Counter[Label]) -> bytes:
-        """JSON that was cut off, or nests too deeply: a rule that its keys fall under falls on all of it."""
+    def _unread(self, text: bytes) -> Label | None:
+        """Of what is nearly JSON, and was not read: the rule that one of its keys falls under."""
         for match in _FIND_MEMBER_KEY.finditer(text):
-            lane = self.lanes[self.key(NESTED, match.group(1))]
+            lane = self.lanes[self.key(NESTED, match.group(1) or match.group(2) or b"")]
             if lane.kind in (DELETED, WHOLE, LEAVES):
-                assert lane.label is not None
-                counts[lane.label[0], "mask"] += 1
-                return MASKED
-        return text
+                return lane.label
+        return None
 
     def _detected(self, text: bytes, counts: Counter[Label]) -> bytes:
         for _ in range(_ROUNDS):
-            found = self._find(text)
+            found = self._find(text.replace(_REPLACED, b"   "))  # what was no text ends what stands beside it
             if not found:
                 return text
             out, done = [], 0
@@ -420,6 +415,11 @@ class View:
             _search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked
         ]
         self._sieve = detectors.sieve([*asked, *canaries])
+
+
+def _holds_others(member: embedded.Member) -> bool:
+    """Whether it is an object or array."""
+    return not member.is_string and not member.text
 
 
 def _active(

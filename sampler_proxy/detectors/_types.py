@@ -52,6 +52,11 @@ MASKED = b"****"
 """A secret that begins so was masked before: finding it again would change the text a second time."""
 
 
+def just_before(pattern: re2._Regexp, text: bytes, end: int, reach: int = 32) -> bool:
+    """Whether a pattern that ends in `\\z` matches what stands before a place. RE2 sees what lies behind an `endpos`."""
+    return pattern.search(text[max(0, end - reach) : end]) is not None
+
+
 def stands_alone(text: bytes, start: int, end: int) -> bool:
     """Whether neither neighbour is a letter, a digit or an underscore."""
     return not (start and text[start - 1] in WORD) and not (end < len(text) and text[end] in WORD)

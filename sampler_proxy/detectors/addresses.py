@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from sampler_proxy.detectors._types import Detector, Range, regex, stands_alone
+from sampler_proxy.detectors._types import Detector, Range, just_before, regex, stands_alone
 
 # E-mail: the dot-atom form of RFC 5322 without the characters that end it in URLs and prose, RFC 6531 for what is not
 # ASCII, and `%40` as it stands in URLs.
@@ -31,7 +31,7 @@ def _emails(text: bytes) -> list[Range]:
             end -= len(labels.pop()) + 1
         if start >= at or len(labels) < 2 or sum(label.isdigit() for label in labels) > 1:
             continue  # a version (package@1.2.3)
-        if text[start:at].lower() == b"git" or _USERINFO.search(text, max(0, start - 256), start):
+        if text[start:at].lower() == b"git" or just_before(_USERINFO, text, start, 256):
             continue  # no person's, or `url_credentials` has it
         found.append(Range(start, end))
     return found
@@ -47,7 +47,7 @@ EMAIL = Detector("email", r"[A-Za-z0-9._%+'~\x80-\xff-](?:@|%40)[A-Za-z0-9\x80-\
 _DOTTED = regex(r"[0-9]+(?:\.[0-9]+)+")
 _VERSION_BEFORE = regex(r"""(?i)(?:version|\bver|\bv|\bbuild|\bfirmware|\brelease)["']?\s{0,2}[:=]?\s{0,2}["']?\z""")
 _VERSION_AFTER = regex(
-    r"(?i)[-.](?:alpha|beta|rc|snapshot|dev|pre|final|ga|jar|war|zip|tar|tgz|whl|gem|rpm|deb|so|dll|exe|nupkg)\b"
+    r"(?i)[-.](?:alpha|beta|rc|snapshot|dev|pre|final|ga|jar|war|zip|tar|tgz|whl|gem|rpm|deb|so|dll|exe|nupkg)(?:[^A-Za-z]|\z)"
 )
 _PRODUCT_BEFORE = regex(r"[A-Za-z]/\z")
 
@@ -67,9 +67,9 @@ def _ipv4s(text: bytes) -> list[Range]:
             continue
         if address.is_loopback or address.is_unspecified or address.packed[0] == 255:
             continue  # no host's: the machine itself, none, a netmask
-        if _VERSION_BEFORE.search(text, max(0, start - 24), start) or _VERSION_AFTER.match(text, end):
+        if just_before(_VERSION_BEFORE, text, start) or _VERSION_AFTER.match(text, end):
             continue
-        if _PRODUCT_BEFORE.search(text, max(0, start - 2), start) and (agent or address.packed[2:] == b"\0\0"):
+        if just_before(_PRODUCT_BEFORE, text, start) and (agent or address.packed[2:] == b"\0\0"):
             continue
         found.append(Range(start, end))
     return found

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 
-from sampler_proxy.detectors._types import MASKED, Detector, Range, regex
+from sampler_proxy.detectors._types import MASKED, Detector, Range, just_before, regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
 _JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")
@@ -62,7 +62,7 @@ def _is_challenge(token: bytes, then: bytes) -> bool:
 
 def _in_header(text: bytes, start: int, end: int) -> bool:
     whole = not text[:start].strip(b" \t\r\n\"'[") and not text[end:].strip(b" \t\r\n\"']")
-    return whole or _HEADER_BEFORE.search(text, max(0, start - 32), start) is not None
+    return whole or just_before(_HEADER_BEFORE, text, start)
 
 
 BEARER = Detector("bearer", r"(?i)\bbearer(?:[ \t]|\+|%20)", _bearers)

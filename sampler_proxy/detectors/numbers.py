@@ -50,7 +50,7 @@ def _is_card(digits: bytes) -> bool:
 def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
     """Of a run of digits: part of a hexadecimal id, or of a decimal fraction."""
     left, right = start, end
-    while left and start - left < 64 and text[left - 1] in _HEX:
+    while left and text[start - 3 : start - 2] != b"%" and start - left < 64 and text[left - 1] in _HEX:
         left -= 1
     while right < len(text) and right - end < 64 and text[right] in _HEX:
         right += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal
 
 import re2
@@ -90,24 +89,26 @@ def expression(pattern: str) -> str:
     return f"(?i:{translated})"
 
 
-@cache
-def _compiled(pattern: str) -> object:
-    return re2.compile(expression(pattern), _options())
+def _check(pattern: str) -> None:
+    """Raises ValueError, which does not quote the pattern: the environment may have given it."""
+    if len(pattern) > MAX_PATTERN:
+        raise ValueError(f"longer than {MAX_PATTERN} characters: write several")
+    try:
+        re2.compile(pattern, _options())
+    except re2.error as error:
+        reason = error.args[0]
+        said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"not a regular expression (RE2): {said.partition(':')[0]}") from None
+    except UnicodeEncodeError:
+        raise ValueError("half a character (a lone surrogate): write the whole one") from None
 
 
 def compile_keys(patterns: Iterable[str]) -> re2.Set:
     """The set of the patterns, each held against the whole key. Raises ValueError."""
     found = re2.Set.FullMatchSet(_options())
     for pattern in patterns:
-        if len(pattern) > MAX_PATTERN:
-            raise ValueError(f"longer than {MAX_PATTERN} characters: write several")
-        try:
-            _compiled(pattern)
-            found.Add(expression(pattern))
-        except re2.error as error:
-            reason = error.args[0]
-            said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-            raise ValueError(f"not a regular expression (RE2): {said.partition(':')[0]}") from None
+        _check(expression(pattern))
+        found.Add(expression(pattern))
     try:
         found.Compile()
     except re2.error:
@@ -140,8 +141,7 @@ class ValueRule(Section):
     @classmethod
     def _compiles(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
-            if len(value) > MAX_PATTERN:
-                raise ValueError(f"longer than {MAX_PATTERN} characters: write several")
+            _check(value)
             detectors.custom(info.data.get("name") or "", value)
         return value
 

@@ -76,6 +76,7 @@ class Reloader:
         self._apply = apply
         self._clock = clock
         self._started_with = loaded.config
+        self._redact = loaded.redact
         self._asked = False
         self._stirred = asyncio.Event()
         self.active = self._active(loaded)
@@ -172,10 +173,14 @@ class Reloader:
         self._content = loaded.content
         active = self._active(loaded)
         self.pending = tuple(changed_keys(self._started_with, loaded.config))
-        applied = active.version != self.active.version
+        redacts_differently = loaded.redact != self._redact
+        applied = active.version != self.active.version or redacts_differently
         if applied:
             await asyncio.to_thread(self._apply, loaded)
             log_faults("warning", loaded.warnings)
+            self._redact = loaded.redact
+            if redacts_differently:
+                log.info("redaction reloaded", active=loaded.redact is not None)
             log.info("rules reloaded", rules=active.version, before=self.active.version, count=len(active.rules))
             self.active = active
         else:
@@ -206,11 +211,11 @@ def keep_text(probability: float) -> str:
 
 
 def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
-    """The keys other than `rules` whose values differ, in the order of the model, as in `export.tempo.timeout`."""
+    """The keys but `rules` and `redact` whose values differ, in the order of the model, as in `export.tempo.timeout`."""
     for field in type(old).model_fields:
         before, after = getattr(old, field), getattr(new, field)
         key = prefix + key_of(type(old), field)
-        if before == after or (isinstance(old, Config) and field == "rules"):
+        if before == after or (isinstance(old, Config) and field in ("rules", "redact")):
             continue
         if isinstance(before, Section):
             yield from changed_keys(before, after, key + ".")

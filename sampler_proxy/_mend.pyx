@@ -12,7 +12,7 @@ from sampler_proxy._proto cimport (
 )
 
 
-cdef bint _valid_utf8(cbytes p, cbytes end) noexcept nogil:
+cdef bint valid_utf8(cbytes p, cbytes end) noexcept nogil:
     """RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF."""
     cdef uint8_t lead
     while p < end:
@@ -68,7 +68,7 @@ cdef bint text_is_valid(Message message, cbytes p, cbytes end) noexcept nogil:
         if nested != M_NONE:
             if not text_is_valid(nested, p, p + length):
                 return False
-        elif is_text(message, field) and not _valid_utf8(p, p + length):
+        elif is_text(message, field) and not valid_utf8(p, p + length):
             return False
         p += length
     return True
@@ -102,7 +102,7 @@ cdef bytes mended(Message message, const uint8_t* data, uint32_t size):
         content = None
         if nested != M_NONE:
             content = mended(nested, p, length)
-        elif is_text(message, field) and not _valid_utf8(p, p + length):
+        elif is_text(message, field) and not valid_utf8(p, p + length):
             content = p[:length].decode("utf-8", "replace").encode()
         p += length
         if content is not None:

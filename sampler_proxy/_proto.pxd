@@ -92,6 +92,38 @@ cdef inline bint is_text(Message message, uint32_t field) noexcept nogil:
     return False
 
 
+cdef inline int wire_type(Message message, uint32_t field) noexcept nogil:
+    """The wire type of a field that we know; -1 for any other."""
+    if field > 16:
+        return -1
+    cdef uint32_t bit = <uint32_t>1 << field
+    if message == M_KEY_VALUE:
+        return LEN if bit & 0x6 else (VARINT if bit & 0x8 else -1)
+    if message == M_ANY_VALUE:
+        return LEN if bit & 0xE2 else (VARINT if bit & 0x10C else (FIXED64 if field == 4 else -1))
+    if message == M_SPAN:
+        if bit & 0xAA3E:
+            return LEN
+        return VARINT if bit & 0x5440 else (FIXED64 if bit & 0x180 else (FIXED32 if field == 16 else -1))
+    if message == M_EVENT:
+        return LEN if bit & 0xC else (FIXED64 if field == 1 else (VARINT if field == 4 else -1))
+    if message == M_LINK:
+        return LEN if bit & 0x1E else (VARINT if field == 5 else (FIXED32 if field == 6 else -1))
+    if message == M_STATUS:
+        return LEN if field == 2 else (VARINT if field == 3 else -1)
+    if message == M_ARRAY or message == M_KVLIST:
+        return LEN if field == 1 else -1
+    if message == M_RESOURCE:
+        return LEN if bit & 0xA else (VARINT if field == 2 else -1)
+    if message == M_SCOPE:
+        return LEN if bit & 0xE else (VARINT if field == 4 else -1)
+    if message == M_ENTITY_REF:
+        return LEN if bit & 0x1E else -1
+    if message == M_RESOURCE_SPANS or message == M_SCOPE_SPANS:
+        return LEN if bit & 0xE else -1
+    return -1
+
+
 cdef inline uint64_t scramble(uint64_t state) noexcept nogil:
     """The end of a hash: after it every bit depends on every bit. A product alone carries nothing downwards, and ids, names and
     addresses often differ in their last bytes only, which are the highest."""

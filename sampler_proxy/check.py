@@ -8,13 +8,17 @@ from typing import NamedTuple
 from sampler_proxy.conditions import Slot
 from sampler_proxy.config import Adaptive, Config, Rule
 from sampler_proxy.config_file import MAX_FILE_BYTES, Reading, read
+from sampler_proxy.config_redact import Redact, check_hash_key
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
-from sampler_proxy.traceql.ast import Expression
+from sampler_proxy.redact import Policy, only_of
+from sampler_proxy.traceql.ast import Expression, Filter
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.lint import lint
 from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.plan import Compiled, compile_rules
+from sampler_proxy.traceql.plan import Compiled, compile_rules, compile_selection
 from sampler_proxy.yaml_positions import Path
+
+MAX_HASH_KEY = 4096
 
 
 class Loaded(NamedTuple):
@@ -26,6 +30,7 @@ class Loaded(NamedTuple):
     content: bytes | None  # of the file, read before it was parsed
     written: tuple[Rule, ...]  # the rules, references in their expressions not expanded: these may be shown
     warnings: tuple[Fault, ...]  # what is allowed but may not mean what its writer thinks
+    redact: Policy | None = None  # None: nothing is redacted
 
 
 def check(path: str, environ: Mapping[str, str]) -> Loaded:
@@ -47,9 +52,22 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
                 message = "not valid here, once the references in it are expanded"
             message += f"\n{reading.positions.excerpt(at, error.offset)}"
             faults.append(reading.fault(reading.positions.value(at, error.offset), message))
+            continue
+        if at[0] == "redact" and not isinstance(expressions[at].root, Filter):
+            message = "write one pair of braces: { ... } says of each span whether it is meant"
+            faults.append(reading.fault(reading.positions.value(at), message))
+    hash_key = b""
+    if reading.config is not None:
+        try:
+            hash_key = _hash_key(reading.config.redact)
+        except ValueError as error:
+            faults.append(reading.fault(reading.positions.value(("redact", "hash_key_file")), str(error)))
     if faults or reading.config is None:
         raise ConfigError(faults)
-    loaded = load_config(reading.config, expressions)
+    try:
+        loaded = load_config(reading.config, expressions, hash_key)
+    except ValueError as error:
+        raise ConfigError([reading.fault(reading.positions.key(("redact",)), str(error))]) from None
     return loaded._replace(
         path=path,
         content=content,
@@ -58,8 +76,11 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
     )
 
 
-def load_config(config: Config, expressions: Mapping[Path, Expression] | None = None) -> Loaded:
-    """A configuration whose expressions are known to be sound, such as the built-in one."""
+def load_config(
+    config: Config, expressions: Mapping[Path, Expression] | None = None, hash_key: bytes | None = None
+) -> Loaded:
+    """A configuration whose expressions are known to be sound, such as the built-in one. Raises ValueError for patterns
+    of `redact` that are too large together."""
     parsed = expressions or {}
 
     def expression(index: int, key: str, text: str | None) -> Expression | None:
@@ -70,7 +91,8 @@ def load_config(config: Config, expressions: Mapping[Path, Expression] | None = 
         for index, rule in enumerate(config.rules)
     ]
     keys = tuple(_keys(rule) for rule in config.rules)
-    return Loaded(config, compile_rules(pairs), keys, None, None, config.rules, ())
+    policy = _policy(config.redact, hash_key, parsed)
+    return Loaded(config, compile_rules(pairs), keys, None, None, config.rules, (), policy)
 
 
 def _keys(rule: Rule) -> dict[str, Slot]:
@@ -78,6 +100,40 @@ def _keys(rule: Rule) -> dict[str, Slot]:
     for text in rule.keep.per if isinstance(rule.keep, Adaptive) else ():
         names.setdefault(parse_key(text), text)
     return {text: slot for slot, text in names.items()}
+
+
+def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, Expression]) -> Policy | None:
+    if not config.active:
+        return None
+    only = {}
+    for section in ("keys", "values"):
+        for index, rule in enumerate(getattr(config, section)):
+            if rule.only is not None:
+                root = (expressions.get(("redact", section, index, "only")) or parse(rule.only)).root
+                assert isinstance(root, Filter)
+                only[rule.only] = root.condition
+    try:
+        filters = compile_selection([only[text] for text in only_of(config)]) if only else None
+    except TraceQLError as error:
+        raise ValueError(f"the filters (only) together: {error.message}") from None
+    policy = Policy(config, hash_key, filters)
+    policy.view(policy.everything)  # that it can be made is known from now on
+    return policy
+
+
+def _hash_key(config: Redact) -> bytes:
+    """Raises ValueError."""
+    if config.hash_key_file is None:
+        return (config.hash_key or "").encode()
+    try:
+        with open(config.hash_key_file, "rb") as file:
+            key = file.read(MAX_HASH_KEY + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(key) > MAX_HASH_KEY:
+        raise ValueError("larger than 4KiB: not a key")
+    check_hash_key(key)
+    return key
 
 
 def contents(path: str) -> bytes | None:

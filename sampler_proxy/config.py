@@ -9,17 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from sampler_proxy.config_redact import Redact
+from sampler_proxy.config_section import Section
 from sampler_proxy.config_types import (
     Choice,
     Count,
@@ -45,25 +38,6 @@ MAX_KEY_FIELDS = 8
 _MAX_GRPC_MESSAGE = (1 << 31) - 1  # gRPC's limits are signed 32-bit integers
 
 Address = Annotated[Endpoint, ListenAddress()]
-
-
-class Section(BaseModel):
-    """Fields are set by their name in code and by their key in the file; never both ways in one place."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        validate_by_name=True,
-        validate_by_alias=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty(cls, data: object) -> object:
-        """A section whose keys are all commented out."""
-        return {} if data is None else data
 
 
 class GrpcReceiver(Section):
@@ -284,6 +258,8 @@ class Config(Section):
     rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, json_schema_extra={"minItems": 1})
     """Read from the top; the first that matches decides. The last one matches everything."""
     limit: Limit = Field(default_factory=Limit)
+    redact: Redact = Field(default_factory=Redact)
+    """What of kept spans must not leave. Without any key in it nothing is touched."""
     stamp: Stamp = Field(default_factory=Stamp)
     export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
     """Where kept traces go: each destination gets all of them."""

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sampler_proxy.config import Config, Section, key_of, sections
+from sampler_proxy.config import Config, key_of, sections
+from sampler_proxy.config_section import Section
 from sampler_proxy.errors import ConfigError, Fault
 from sampler_proxy.units import MIB
 from sampler_proxy.yaml_positions import Path, Position, Positions, parse
@@ -196,6 +197,11 @@ def _expressions(data: Any) -> Iterator[tuple[Path, str]]:
         for key in ("match", "unless"):
             if isinstance(text := rule.get(key), str) and text.strip():
                 yield ("rules", index, key), text
+    redact = data.get("redact") if isinstance(data, dict) else None
+    for section in ("keys", "values"):
+        for index, rule in _entries(redact, section):
+            if isinstance(text := rule.get("only"), str) and text.strip():
+                yield ("redact", section, index, "only"), text
 
 
 def _keys(data: Any) -> Iterator[tuple[Path, str]]:

@@ -124,6 +124,13 @@ SPANS_REJECTED_INPUT = _counter(
     "Spans of accepted requests that were invalid; the reason is the faulty field, trace_id or span_id.",
     "reason",
 )
+REDACTIONS = _counter(
+    "redactions_total",
+    "What was redacted in kept spans and their headers; detector is also key, allow_only, sql, urls, unknown_field, or "
+    "why nothing could be said of a value: oversize, failure.",
+    "detector",
+    "action",
+)
 STRINGS_MENDED = _counter("strings_mended_total", "Strings of kept spans that were not UTF-8 and left mended.")
 REQUEST_SIZE_BYTES = _histogram(
     "request_size_bytes",

@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
+from sampler_proxy._redact cimport Redactor
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy._uniformity cimport Uniformity
 from sampler_proxy.buffer cimport SET_ASIDE, Buffer, Trace
@@ -99,14 +100,17 @@ cdef class Pipeline:
     cdef int delay_bucket_count
     cdef double delay_sum_s
     cdef object request_sizes
+    cdef dict redactions  # (detector, action) -> how often, by all policies so far
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns, decision_memory_bytes,
-                 stamp_decision, stamp_adjusted_count, seed, limit=None):
+                 stamp_decision, stamp_adjusted_count, seed, limit=None, redact=None):
         self.lock = threading.Lock()
         self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
         self.decisions = Decisions(decision_memory_bytes, seed=seed)
         self.stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
+        self.redactions = {}
+        self.replace_redaction(redact)
         self.max_bytes = max_bytes
         self.max_trace_bytes = max_trace_bytes
         self.outlets = [Outlet(destination) for destination in destinations]
@@ -178,6 +182,13 @@ cdef class Pipeline:
     @property
     def waits(self):
         return self.limit is not None and self.buffer.oldest == NULL and not self.backlog_spans and self.limit.collected()
+
+    def replace_redaction(self, policy, observer=None):
+        cdef Redactor redactor = None
+        if policy is not None:
+            redactor = Redactor(policy, self.envelopes, self.redactions, observer, seed=self.buffer.seed)
+        with self.lock:
+            self.stamper.redactor = redactor
 
     def entrance(self, transport):
         return Entrance(self, transport)
@@ -554,6 +565,7 @@ cdef class Pipeline:
             metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
             metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
             metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.REDACTIONS: dict(self.redactions),
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
             metrics.TRACES_DECIDED: decided,

@@ -24,7 +24,8 @@ import structlog
 from watchfiles import Change, awatch
 
 from sampler_proxy.check import Loaded, contents
-from sampler_proxy.config import Config, Rule, Section, key_of
+from sampler_proxy.config import Config, Rule, key_of
+from sampler_proxy.config_section import Section
 from sampler_proxy.errors import ConfigError, Fault
 
 POLL_S = 5.0
@@ -32,7 +33,7 @@ SETTLE_S = 0.2
 """A file that is being written is read when it has not changed for this long."""
 SETTLE_TRIES = 25
 
-RELOADED = ("rules", "limit")
+RELOADED = ("rules", "limit", "redact")
 
 OUTCOMES = ("applied", "unchanged", "failed")
 MAX_LOGGED = 50  # faults or warnings of one file
@@ -79,6 +80,7 @@ class Reloader:
         self._started_with = loaded.config
         self.applied = loaded.config
         """Whose `RELOADED` keys are in force."""
+        self._redact = loaded.redact
         self._asked = False
         self._stirred = asyncio.Event()
         self.active = self._active(loaded)
@@ -175,11 +177,14 @@ class Reloader:
         self._content = loaded.content
         self.pending = tuple(changed_keys(self._started_with, loaded.config))
         changed = [key for key in RELOADED if getattr(loaded.config, key) != getattr(self.applied, key)]
+        if loaded.redact != self._redact and "redact" not in changed:
+            changed.append("redact")  # the key, in a file of its own
         version = version_of(loaded.config.rules)
         if changed:
             await asyncio.to_thread(self._apply, loaded)
             self.applied = loaded.config
             log_faults("warning", loaded.warnings)
+            self._redact = loaded.redact
         if "rules" in changed:
             active = self._active(loaded)
             log.info("rules reloaded", rules=active.version, before=self.active.version, count=len(active.rules))

@@ -91,6 +91,7 @@ class Service:
             stamp_adjusted_count=config.stamp.adjusted_count,
             seed=secrets.randbits(64),
             limit=_limit(config),
+            redact=loaded.redact,
         )
         accept, clock = self._pipeline.entrance("grpc").accept, time.monotonic_ns
         self._engine = grpc_engine.create(
@@ -129,8 +130,10 @@ class Service:
         return [rule.name for rule in loaded.config.rules], self._rates.keeps(loaded), loaded.compiled
 
     def _apply(self, loaded: Loaded) -> None:
-        """What a running service takes over from a changed file."""
+        """What a running service takes over from a changed file. Raises what replace_rules does, and has then changed
+        nothing."""
         self._pipeline.replace_rules(self._rule_set(loaded))
+        self._pipeline.replace_redaction(loaded.redact)
         self._pipeline.replace_limit(_limit(loaded.config))
 
     def _exporter(self, config: GrpcExport | FileExport) -> Exporter:

@@ -2,11 +2,13 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from sampler_proxy._proto cimport cbytes
+from sampler_proxy._redact cimport Redactor
 from sampler_proxy.fragments cimport Envelopes, Fragment, KeptTrace
 
 cdef class Stamper:
     cdef bint decision, adjusted_count
     cdef Envelopes envelopes
+    cdef Redactor redactor  # None: nothing is redacted
     cdef uint8_t* out
     cdef uint64_t used, room
     cdef readonly uint64_t strings_mended  # spans in which some string was

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Kept spans made ready to leave, and batches of them made into requests. `stamp.pyi` is the manual.
 
-finish() reads a trace's fragments (valid spans, not changed) and returns memory of its own: every span with its strings mended, its
-tracestate carrying the threshold, and the decision's attributes behind its own. assemble() joins finished traces under their shared
+finish() reads a trace's fragments (valid spans, not changed) and returns memory of its own: every span redacted, with its strings
+mended, its tracestate carrying the threshold, and the decision's attributes behind its own. assemble() joins finished traces under their shared
 resources and scopes; it copies bytes and reads none of them.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -70,9 +70,11 @@ cdef class Stamper:
         cdef Group* target
         cdef cbytes p
         cdef cbytes end
+        cdef cbytes body
         cdef uint32_t i
         cdef uint32_t size = 0
         cdef uint32_t groups = 0
+        cdef uint32_t index = 0
         cdef uint64_t begin
         cdef bytes plain_state = b"" if threshold == 0 else b"ot=th:" + encode_threshold(threshold).encode()
         while fragment != NULL:
@@ -85,6 +87,8 @@ cdef class Stamper:
             raise MemoryError
         kept.envelopes = self.envelopes
         self.used = 0
+        if self.redactor is not None:
+            self.redactor.redact(first)
         fragment = first
         while fragment != NULL:
             group = groups_of(fragment)
@@ -94,16 +98,24 @@ cdef class Stamper:
                 end = p + group[i].size
                 while p < end:
                     p = read_length(p + 1, end, &size)
-                    self.span(p, size, fragment.flags & HAS_TRACESTATE, threshold, randomness, attributes, plain_state)
+                    body = p
                     p += size
+                    if self.redactor is not None:
+                        body = self.redactor.span(index, &size)
+                        index += 1
+                    self.span(body, size, fragment.flags & HAS_TRACESTATE, threshold, randomness, attributes, plain_state)
                 target = &kept.group_list[kept.group_count]
                 target.scope.envelope = group[i].scope.envelope
+                if self.redactor is not None:
+                    target.scope.envelope = self.redactor.envelope(kept.group_count)
                 target.scope.envelope.refs += 1
                 target.size = <uint32_t>(self.used - begin)
                 target.spans = group[i].spans
                 kept.group_count += 1
                 kept.spans += group[i].spans
             fragment = fragment.next
+        if self.redactor is not None:
+            self.redactor.finished()
         kept.data = <uint8_t*>malloc(self.used)
         if kept.data == NULL:
             raise MemoryError

@@ -17,16 +17,20 @@ TOP = Path(__file__).parent.parent / "sampler_proxy"
 # From the bottom up. A package is one module here; inside it imports must only not go round in circles.
 LAYERS = [
     "__init__",
-    "allocator errors metrics units conditions expansion _proto",
-    "config_types yaml_positions _mend _tracestate _conditions _keys",
-    "config fragments sampling _terms",
+    "allocator errors metrics units conditions expansion detectors _proto",
+    "config_section config_types yaml_positions _mend _tracestate _conditions _keys",
+    "config_redact fragments sampling _terms",
+    "config",
     "config_file _plan",
     "_judge",
     "_key_reader _rows _wire",
     "traceql",
     "_uniformity limit rate",
-    "check buffer decided rules stamp",
-    "pipeline explain",
+    "buffer decided redact rules",
+    "_redact check",
+    "stamp",
+    "pipeline",
+    "explain",
     "state",
     "export receive admin reload rates",
     "service",
@@ -42,7 +46,7 @@ MAY_USE_NETWORK = {"export", "receive", "admin", "reload", "service", "cli"}
 WORLD = {"time", "datetime", "random", "secrets", "os", "signal", "subprocess", "logging", "structlog"}
 PURE = {
     *(name for name, level in LEVEL.items() if level <= LEVEL["pipeline"]),
-} - {"__init__", "explain"}
+} - {"__init__"}
 
 FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+c?import[ \t]+(\([^)]*\)|[^\n]*)", re.MULTILINE)
 PLAIN = re.compile(r"^[ \t]*c?import[ \t]+([\w., \t]+)", re.MULTILINE)

@@ -1,0 +1,34 @@
+"""Redaction of kept spans and their headers, on their bytes. Made and used by a pipeline, under its lock.
+
+Every field that is a string or bytes in `opentelemetry/proto/{trace,resource,common}/v1` is looked at, at any nesting,
+attribute keys included. Exempt are trace state, and trace and span ids that have the size of one; times, flags, kinds,
+status codes and counts are numbers and stay. Integers, and doubles without a fraction, are looked at in their decimal
+form; one that is redacted becomes a string. Fields that we do not know are dropped, whatever they hold, groups too:
+they cannot be judged.
+
+What does not change is copied as it stands, in its order; a span in which nothing changes leaves byte for byte.
+`dropped_attributes_count` grows by the attributes that were deleted, and moves to the end of its message.
+"""
+
+from sampler_proxy.fragments import Envelopes
+from sampler_proxy.pipeline import Observer
+from sampler_proxy.redact import Label, Policy
+
+class Redactor:
+    """Remembers what became of values: 32768 of them, and 8 MiB, at most."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        envelopes: Envelopes,
+        counts: dict[Label, int],
+        observer: Observer | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """Counts what it does in `counts`. `seed`: 64 bits that senders cannot know, so that they cannot choose values
+        that collide. Raises MemoryError, and ValueError for patterns that are too large together."""
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def counts(self) -> dict[Label, int]: ...

@@ -1,0 +1,62 @@
+"""What a detector is: a cheap pattern that must match, and a function that makes sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import re2
+
+
+class Range(NamedTuple):
+    """Half-open, in bytes of the text looked at."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One kind of secret.
+
+    `find` gives what was found and checked: sorted, disjoint ranges of the secret itself (of `Bearer abc` the `abc`, of
+    a URL with credentials its `user:password`). It raises nothing, whatever the bytes, and takes time linear in them.
+
+    `pattern` (RE2, unanchored) is the necessary condition: where it matches nothing, `find` finds nothing. It keeps
+    that promise inside joined texts too (see `SEPARATOR`); that it matches says little.
+    """
+
+    name: str
+    pattern: str
+    find: Callable[[bytes], list[Range]]
+    utf8: bool = False
+    """Whether `pattern` is about characters (one written by a user) or about bytes (all of ours)."""
+
+
+BYTES = re2.Options()
+"""Patterns about bytes: a byte that is not UTF-8 is matched by classes that exclude, and hides nothing."""
+BYTES.encoding = re2.Options.Encoding.LATIN1
+BYTES.log_errors = False
+
+
+def regex(pattern: str) -> re2._Regexp:
+    """A pattern about bytes; in it, escapes such as `\\xff` stand for bytes."""
+    return re2.compile(pattern.encode("ascii"), BYTES)
+
+
+WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
+DIGITS = frozenset(b"0123456789")
+
+MASKED = b"****"
+"""A secret that begins so was masked before: finding it again would change the text a second time."""
+
+
+def just_before(pattern: re2._Regexp, text: bytes, end: int, reach: int = 32) -> bool:
+    """Whether a pattern that ends in `\\z` matches what stands before a place. RE2 sees what lies behind an `endpos`."""
+    return pattern.search(text[max(0, end - reach) : end]) is not None
+
+
+def stands_alone(text: bytes, start: int, end: int) -> bool:
+    """Whether neither neighbour is a letter, a digit or an underscore."""
+    return not (start and text[start - 1] in WORD) and not (end < len(text) and text[end] in WORD)

@@ -1,0 +1,226 @@
+"""Numbers given to people and to what they own: cards, bank accounts, social security, telephones."""
+
+from __future__ import annotations
+
+from stdnum import iban as stdnum_iban
+from stdnum import luhn
+from stdnum.us import ssn as stdnum_ssn
+
+from sampler_proxy.detectors._types import DIGITS, WORD, Detector, Range, regex, stands_alone
+
+# Cards: ISO/IEC 7812. Which first digits an issuer has, and how many in all.
+_ISSUERS = [
+    (regex(first), frozenset(lengths))
+    for first, lengths in [
+        ("4", (13, 16, 19)),  # Visa
+        ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
+        ("3[47]", (15,)),  # American Express
+        ("30[0-5]|3095|3[689]", (14, 16, 17, 18, 19)),  # Diners Club
+        ("6011|64[4-9]|65", (16, 17, 18, 19)),  # Discover
+        ("352[89]|35[3-8]", (16, 17, 18, 19)),  # JCB
+        ("62|81", (16, 17, 18, 19)),  # UnionPay
+        ("5018|5020|5038|5893|6304|639|67", (16, 18, 19)),  # Maestro
+        ("220[0-4]", (16, 17, 18, 19)),  # Mir
+        ("60|82|508", (16,)),  # RuPay, Hipercard
+        ("5019", (16,)),  # Dankort
+        ("506|6363|63[78]", (16, 18, 19)),  # Elo, Verve, InstaPayment
+        ("9792", (16,)),  # Troy
+    ]
+]
+# How the digits of a card are grouped where they are, longest first; the last group may be shorter.
+_GROUPINGS = (
+    *((4, 4, 4, 4, last) for last in (3, 2, 1)),
+    *((4, 4, 4, last) for last in (4, 3, 2, 1)),
+    (4, 6, 5),
+    (4, 6, 4),
+)
+_CARD_SEPARATORS = frozenset((b" ", b"-", b"+", b"%20"))
+_DIGIT_GROUPS = regex(r"%[0-9A-Fa-f]{2}|[0-9]+")
+_HEX = frozenset(b"0123456789ABCDEFabcdef")
+
+
+def _is_card(digits: bytes) -> bool:
+    return (
+        13 <= len(digits) <= 19
+        and any(len(digits) in lengths and first.match(digits) for first, lengths in _ISSUERS)
+        and luhn.is_valid(digits.decode("ascii"))
+    )
+
+
+def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
+    """Of a run of digits: part of a hexadecimal id, or of a decimal fraction."""
+    left, right = start, end
+    while left and text[start - 3 : start - 2] != b"%" and start - left < 64 and text[left - 1] in _HEX:
+        left -= 1
+    while right < len(text) and right - end < 64 and text[right] in _HEX:
+        right += 1
+    if (left, right) != (start, end) and stands_alone(text, left, right):
+        return True
+    if start > 1 and text[start - 1] == 0x2E and text[start - 2] in DIGITS:
+        return True
+    return end + 1 < len(text) and text[end] == 0x2E and text[end + 1] in DIGITS
+
+
+def _cards(text: bytes) -> list[Range]:
+    groups = [match.span() for match in _DIGIT_GROUPS.finditer(text)]
+    groups = [group for group in groups if text[group[0]] != 0x25]  # without what is percent-encoded
+    found: list[Range] = []
+    i = 0
+    while i < len(groups):
+        start, end = groups[i]
+        i += 1
+        if 13 <= end - start <= 19:
+            if _is_card(text[start:end]) and not _part_of_something_else(text, start, end):
+                found.append(Range(start, end))
+        elif end - start == 4:
+            size = _grouped_card(text, groups, i - 1)
+            if size:
+                i += size - 1
+                found.append(Range(start, groups[i - 1][1]))
+    return found
+
+
+def _grouped_card(text: bytes, groups: list[tuple[int, int]], first: int) -> int:
+    """Of how many groups the card that begins at one of them consists; 0 where none does."""
+    last = first
+    separator = None
+    while last + 1 < len(groups) and last - first < 4:
+        between = text[groups[last][1] : groups[last + 1][0]]
+        if between not in _CARD_SEPARATORS or between != (separator or between):
+            break
+        separator = between
+        last += 1
+    lengths = tuple(end - start for start, end in groups[first : last + 1])
+    for grouping in _GROUPINGS:
+        size = len(grouping)
+        if lengths[:size] == grouping:
+            members = groups[first : first + size]
+            digits = b"".join(text[start:end] for start, end in members)
+            start, end = members[0][0], members[-1][1]
+            before = start > 0 and text[start - 1] in WORD and text[start - 3 : start - 2] != b"%"
+            after = end < len(text) and text[end] in WORD
+            if not before and not after and _is_card(digits):
+                return size
+    return 0
+
+
+CARD = Detector(
+    "card",
+    # 13 digits with separators at most where they stand, after anything that is no digit.
+    r"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{2})[2-689][0-9]{3}(?:[ +-]|%20)?[0-9]{4}(?:[ +-]|%20)?[0-9]{2}"
+    r"(?:[ +-]|%20)?[0-9]{2}(?:[ +-]|%20)?[0-9]",
+    _cards,
+)
+
+
+# The country codes of the registry (ISO 13616), each with the length of its numbers, are stdnum's to know.
+_IBAN_COUNTRIES = (
+    "A[DELTZ]|B[AEGHIRY]|C[HRYZ]|D[EJKO]|E[EGS]|F[IKOR]|G[BEILRT]|H[NRU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]|M[CDEKNRTU]"
+    "|N[ILO]|OM|P[KLST]|QA|R[OSU]|S[ACDEIKMOTV]|T[LNR]|UA|V[AG]|XK|YE"
+)
+_IBAN = regex(rf"(?i)\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:[ -]?[A-Z0-9]){{11,30}}")
+
+
+def _ibans(text: bytes) -> list[Range]:
+    found: list[Range] = []
+    at = 0
+    while match := _IBAN.search(text, at):
+        start, end = match.span()
+        at = start + 1
+        # What follows a number (a word after a space) reads like more of it: try each end that a number may have.
+        ends = [start + i + 1 for i, byte in enumerate(text[start:end]) if byte not in b" -"]
+        for stop in reversed(ends[14:]):
+            if stop < len(text) and text[stop] in WORD:
+                continue
+            candidate = text[start:stop]
+            if _iban_form(candidate) and stdnum_iban.is_valid(candidate.decode("ascii"), check_country=False):
+                found.append(Range(start, stop))
+                at = stop
+                break
+    return found
+
+
+def _iban_form(candidate: bytes) -> bool:
+    """Of one case, and in one piece or in fours; in lower case without dashes."""
+    if candidate.upper() != candidate and (candidate.lower() != candidate or b"-" in candidate):
+        return False
+    pieces = candidate.replace(b"-", b" ").split(b" ")
+    return len(pieces) == 1 or (all(len(piece) == 4 for piece in pieces[:-1]) and len(pieces[-1]) <= 4)
+
+
+stdnum_iban.is_valid("GB33BUKB20201555555555", check_country=False)  # reads the registry, so that it is read at import
+
+# In lower case without dashes: hexadecimal ids have these.
+IBAN = Detector(
+    "iban",
+    rf"\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{3}}"
+    rf"|\b(?i:{_IBAN_COUNTRIES})[0-9]{{2}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}} ?[a-z0-9]{{3}}",
+    _ibans,
+)
+
+
+_SSN = regex(r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b")
+
+
+def _ssns(text: bytes) -> list[Range]:
+    """With its dashes only: nine bare digits are more often something else."""
+    found = []
+    for match in _SSN.finditer(text):
+        start, end = match.span()
+        longer = text[start - 1 : start] in (b"-", b".") or (
+            text[end : end + 1] == b"-" and text[end + 1 : end + 2].isalnum()
+        )
+        if not longer and stdnum_ssn.is_valid(match.group().decode("ascii")):
+            found.append(Range(start, end))
+    return found
+
+
+SSN = Detector("ssn", r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b", _ssns)
+
+
+# Telephones: ITU-T E.164 with its country codes, and the national forms of three numbering plans.
+_CALLING_CODE = (
+    r"(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
+    r"|21[1-368]|2[2-6][0-9]|29[0178]|35[0-9]|37[0-9]|38[0-35-79]|42[0-3]|50[0-9]|59[0-9]|67[02-9]|68[0-35-9]|69[0-2]"
+    r"|80[08]|85[02356]|87[08]|88[0-368]|96[0-8]|97[0-79]|99[2-68])"
+)
+_PHONE = regex(
+    rf"(?:\+{_CALLING_CODE}(?:[ .-]?\(?[0-9]{{1,4}}\)?){{2,6}}"  # +44 20 7946 0958
+    r"|(?:\b1[ .-])?(?:\([2-9][0-9]{2}\) ?|\b[2-9][0-9]{2}[.-])[2-9][0-9]{2}[.-][0-9]{4}"  # North America
+    r"|\b0[1-9](?:[ .][0-9]{2}){4}"  # France
+    r"|\b0[1-9][0-9]{1,3} [0-9]{3,4} [0-9]{3,4})"  # United Kingdom
+)
+_PHONE_NEIGHBOURS = WORD | frozenset(b"+.-/:")
+
+
+def _phones(text: bytes) -> list[Range]:
+    found = []
+    for match in _PHONE.finditer(text):
+        start, end = match.span()
+        digits = sum(byte in DIGITS for byte in match.group())
+        if text[start] == 0x2B and not 8 <= digits <= 15:
+            continue
+        if start and text[start - 1] in (WORD | frozenset(b"+.-/") if text[start] != 0x2B else WORD):
+            continue
+        if end < len(text) and text[end] in WORD:
+            continue
+        if end + 1 < len(text) and text[end] in b"-./" and text[end + 1] in WORD:
+            continue
+        if text[start] not in b"+0" and _services(match.group()):
+            continue
+        found.append(Range(start, end))
+    return found
+
+
+def _services(number: bytes) -> bool:
+    """N11 is a service (411, 911), neither an area nor an exchange."""
+    digits = bytes(byte for byte in number if byte in DIGITS)[-10:]
+    return digits[1:3] == b"11" or digits[4:6] == b"11"
+
+
+PHONE = Detector(
+    "phone",
+    r"\+[1-9](?:[ .()-]{0,3}[0-9]){5}|[2-9][0-9]{2}(?:[.-]|\) ?)[2-9][0-9]{2}[.-][0-9]{4}"
+    r"|\b0[1-9](?:[ .][0-9]{2}){4}|\b0[1-9][0-9]{1,3} [0-9]{3,4} [0-9]{3}",
+    _phones,
+)

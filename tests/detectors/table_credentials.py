@@ -1,0 +1,298 @@
+"""What protocols carry to let somebody in; every secret here is made up. Tokens are put together when the tests run, so
+that nobody who looks for secrets in this repository finds them."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+
+def part(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def jwt(header: object, signature: str = "c2lnbmF0dXJlLW9mLXRoZS10b2tlbg") -> str:
+    return f"{part(header)}.{part({'sub': 'nobody'})}.{signature}"
+
+
+def basic(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+HS256 = jwt({"alg": "HS256", "typ": "JWT"})
+RS256 = jwt({"kid": "1", "alg": "RS256"})
+NONE = jwt({"alg": "none"}, "")
+JWE = f"{part({'alg': 'RSA-OAEP', 'enc': 'A256GCM'})}.a2V5.aXY.Y2lwaGVy.dGFn"
+SPACED = base64.urlsafe_b64encode(b'{\n "alg": "ES256"}').decode().rstrip("=") + ".e30.c2ln"
+CUT = HS256[: HS256.rindex(".") - 4]
+ALICE = basic("alice:open sesame")
+BOB = basic("bob:x")
+BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj"
+DASHES = "-" * 5
+
+
+def pem(kind: str, body: str = BODY, line: str = "\n") -> str:
+    return f"{DASHES}BEGIN {kind}{DASHES}{line}{body}{line}{DASHES}END {kind}{DASHES}"
+
+
+HITS: dict[str, list[str]] = {
+    "jwt": [
+        f"⟦{HS256}⟧",
+        f"⟦{RS256}⟧",
+        f"⟦{NONE}⟧",
+        f"⟦{JWE}⟧",
+        f"⟦{SPACED}⟧",
+        f"⟦{CUT}⟧",
+        f"Bearer ⟦{HS256}⟧",
+        f"token=⟦{HS256}⟧&x=1",
+        f'{{"id_token":"⟦{RS256}⟧"}}',
+        f"⟦{HS256}⟧ ⟦{RS256}⟧",
+        f"<⟦{HS256}⟧>",
+        f"https://example.com/#id_token=⟦{HS256}⟧",
+        f"cookie: sid=⟦{HS256}⟧; path=/",
+        f"token_⟦{HS256}⟧",
+        f"é⟦{HS256}⟧é",
+    ],
+    "bearer": [
+        "Bearer ⟦abc⟧",
+        "bearer ⟦abc⟧",
+        "BEARER ⟦0123456789abcdef⟧",
+        "Authorization: Bearer ⟦abc⟧",
+        "authorization=Bearer ⟦abc⟧ x",
+        '{"authorization":"Bearer ⟦abc⟧"}',
+        '{"Authorization": ["Bearer ⟦abc⟧"]}',
+        f"Bearer ⟦{HS256}⟧",
+        "sent Bearer ⟦mF_9.B5f-4.1JqM⟧ to the server",
+        "sent Bearer ⟦abcdefghijklmnopqrstuvwxyz⟧.",
+        "Bearer ⟦YWJjZGVm⟧",
+        "auth=Bearer%20⟦abc123def⟧",
+        "auth=Bearer+⟦abc123def⟧",
+        "Bearer  ⟦abc/def+ghi==⟧",
+        "'Bearer ⟦abc⟧'",
+        "proxy-authorization: bearer ⟦t0ken⟧",
+        "curl -H 'Authorization: Bearer ⟦s3cr3t⟧' https://example.com",
+    ],
+    "basic": [
+        f"Basic ⟦{ALICE}⟧",
+        f"basic ⟦{ALICE}⟧",
+        f"Basic ⟦{BOB}⟧",
+        f"Authorization: Basic ⟦{ALICE}⟧",
+        f'{{"authorization":"Basic ⟦{ALICE}⟧"}}',
+        f"Basic ⟦{ALICE.rstrip('=')}⟧",
+        f"curl -H 'Authorization: Basic ⟦{ALICE}⟧' https://example.com",
+        f"Basic ⟦{basic('a:b')}⟧",
+        f"Basic ⟦{basic(':token')}⟧",
+        f"Basic ⟦{basic('token:')}⟧",
+        f"Basic ⟦{basic('jörg:größe')}⟧",
+        f"Basic  ⟦{basic('svc:p:w')}⟧",
+        f"auth=Basic%20⟦{BOB}⟧",
+        f"auth=Basic+⟦{BOB}⟧",
+        f"sent basic ⟦{ALICE}⟧ twice: Basic ⟦{BOB}⟧",
+        f"Basic ⟦{basic('api:' + 'k' * 60)}⟧",
+    ],
+    "private_key": [
+        f"⟦{pem('PRIVATE KEY')}⟧",
+        f"⟦{pem('RSA PRIVATE KEY')}⟧",
+        f"⟦{pem('EC PRIVATE KEY')}⟧",
+        f"⟦{pem('DSA PRIVATE KEY')}⟧",
+        f"⟦{pem('ENCRYPTED PRIVATE KEY')}⟧",
+        f"⟦{pem('OPENSSH PRIVATE KEY')}⟧",
+        f"⟦{pem('PGP PRIVATE KEY BLOCK')}⟧",
+        f"⟦{pem('PRIVATE KEY', line=chr(13) + chr(10))}⟧",
+        f"⟦{pem('PRIVATE KEY', line=' ')}⟧",
+        f'{{"private_key":"⟦{pem("PRIVATE KEY", line=chr(92) + "n")}⟧"}}',
+        f"key: ⟦{pem('PRIVATE KEY')}⟧ end",
+        f"⟦{pem('PRIVATE KEY')}⟧\n⟦{pem('RSA PRIVATE KEY')}⟧",
+        f"⟦{DASHES}BEGIN PRIVATE KEY{DASHES}\n{BODY}⟧",
+        f"{pem('CERTIFICATE')}\n⟦{pem('PRIVATE KEY')}⟧",
+        f"⟦{pem('RSA PRIVATE KEY', 'Proc-Type: 4,ENCRYPTED' + chr(10) + BODY)}⟧",
+        f"⟦---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n{BODY}\n---- END SSH2 ENCRYPTED PRIVATE KEY ----⟧",
+    ],
+    "url_credentials": [
+        "https://⟦alice:secret⟧@example.com/",
+        "http://⟦alice:secret⟧@example.com:8080/x?y=1",
+        "postgres://⟦app:p%40ss⟧@db.example.com:5432/app",
+        "postgresql+psycopg://⟦app:secret⟧@db/app",
+        "mongodb+srv://⟦app:secret⟧@cluster.example.com/",
+        "mongodb://⟦app:secret⟧@a.example.com,b.example.com/db",
+        "redis://⟦:secret⟧@cache:6379/0",
+        "amqp://⟦guest:guest⟧@rabbit//",
+        "https://⟦t0ken⟧@example.com/repo.git",
+        "ftp://⟦u:p@ss⟧@example.com",
+        "connect to 'mysql://⟦root:secret⟧@db/x' failed",
+        "jdbc:postgresql://⟦app:secret⟧@db/app",
+        "⟦root:secret⟧@tcp(db.example.com:3306)/app",
+        "⟦root:secret⟧@unix(/run/mysqld.sock)/app",
+        '{"dsn":"https://⟦key:secret⟧@sentry.example.com/1"}',
+        "a http://⟦a:b⟧@x b http://⟦c:d⟧@y",
+        "http://⟦größe:wörter⟧@example.com/",
+    ],
+    "url_secrets": [
+        "/x?token=⟦abc⟧",
+        "/x?a=1&token=⟦abc⟧&b=2",
+        "https://example.com/x?access_token=⟦abc⟧#top",
+        "https://example.com/cb#access_token=⟦abc⟧&token_type=bearer",
+        "/x?api_key=⟦abc⟧",
+        "/x?apikey=⟦abc⟧",
+        "/x?api-key=⟦abc⟧",
+        "/x?X-Api-Key=⟦abc⟧",
+        "/x?password=⟦hunter2⟧&user=x",
+        "/x?user[password]=⟦hunter2⟧",
+        "/x?user%5Bpassword%5D=⟦hunter2⟧",
+        "token=⟦abc⟧&x=1",
+        "password=⟦hunter2⟧",
+        "/x?client_secret=⟦abc⟧&client_id=1",
+        "https://b.example.com/o?X-Amz-Credential=⟦AK%2F2024⟧&X-Amz-Signature=⟦0f1e⟧&X-Amz-Date=20241125",
+        "https://b.example.com/o?X-Goog-Signature=⟦0f1e⟧",
+        "https://s.example.net/c?sv=2022-11-02&sig=⟦a%2Bb%3D⟧",
+        "/login;jsessionid=⟦0A1B?x=1⟧",
+        "/x?PHPSESSID=⟦0a1b⟧",
+        "/x?refresh_token=⟦abc⟧&amp;id_token=⟦def⟧",
+        "GET /x?otp=⟦123456⟧ HTTP/1.1",
+        'get "/x?pwd=⟦abc⟧" failed',
+        "/saml?SAMLResponse=⟦PHNhbWw%2B⟧",
+        "jdbc:sqlserver://db;user=sa;password=⟦hunter2⟧;encrypt=true",
+        "Server=db;Database=x;User Id=sa;Pwd=⟦hunter2⟧;",
+        "/x?csrf_token=⟦abc⟧",
+        "/x?q=größe&token=⟦größe⟧",
+    ],
+}
+
+MISSES: dict[str, list[str]] = {
+    "jwt": [
+        f"{part({'typ': 'JWT'})}.e30.c2ln",  # no algorithm
+        f"{part({'alg': 1})}.e30.c2ln",
+        f"{part(['alg', 'HS256'])}.e30.c2ln",
+        f"{part({'alg': 'HS256', 'typ': 'JWT'})}",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6.e30.c2ln",  # cut header
+        "eyJ.eyJ.sig",
+        "eyJhbGciOiJIUzI1NiJ9",
+        f"x{HS256}",
+        "eyewitness.example.com",
+        "eyeglasses.frames.store",
+        "www.eyJhbGciOi.com",
+        "a.b.c",
+        "ew.example.com",
+        "com.example.eyJhb.Service",
+        "4bf92f3577b34da6a3ce929d0e0e4736.00f067aa0ba902b7.01",
+        "ZXlKaGJHY2lPaUpJVXpJMU5pSjk.ZTMw.c2ln",
+        "1.2.3",
+        "eyJrZXkiOiJ2YWx1ZSJ9.payload",
+    ],
+    "bearer": [
+        "bearer token expired",
+        "Bearer token",
+        "missing bearer token",
+        "Bearer authentication required",
+        'Bearer realm="example"',
+        'WWW-Authenticate: Bearer realm="example", error="invalid_token"',
+        "Bearer realm=example, error=invalid_token",
+        'www-authenticate: Bearer error="insufficient_scope"',
+        "the bearer of bad news",
+        "bearer is missing",
+        "token_type=bearer",
+        "Bearer",
+        "Bearer ",
+        "Bearer:abc",
+        "forbearer abcdef0123456789",
+        "Bearer ****",
+        "supports bearer and basic auth",
+        "bearer scheme",
+        "bearers abc123def",
+        "Bearer {token}",
+    ],
+    "basic": [
+        "Basic authentication",
+        "basic auth required",
+        "Basic realm=x",
+        'Basic realm="example"',
+        "basic information about users",
+        "basic usage: run it",
+        "Basic " + basic("no colon here"),
+        "Basic " + basic("a\n:b"),
+        "Basic YQ",
+        "Basic",
+        "Basic ****",
+        "Basic ======",
+        "visual basic program",
+        "basic plan upgraded",
+        "Basic 4bf92f3577b34da6a3ce929d0e0e4736",
+        "basics " + ALICE,
+        "nonbasic " + ALICE,
+        ALICE,
+        "basic/ozone layers",
+        "basic 550e8400-e29b-41d4-a716-446655440000",
+    ],
+    "private_key": [
+        pem("PUBLIC KEY"),
+        pem("CERTIFICATE"),
+        pem("RSA PUBLIC KEY"),
+        pem("CERTIFICATE REQUEST"),
+        pem("PGP PUBLIC KEY BLOCK"),
+        pem("PGP MESSAGE"),
+        pem("EC PARAMETERS"),
+        f"expected {DASHES}BEGIN PRIVATE KEY{DASHES}",
+        f"no {DASHES}BEGIN PRIVATE KEY{DASHES} line in the file",
+        f"{DASHES}END PRIVATE KEY{DASHES}",
+        "BEGIN PRIVATE KEY",
+        BODY,
+        "PRIVATE KEY",
+        f"{DASHES}BEGIN PRIVATE KEY",
+        f"{DASHES}BEGIN private key{DASHES}\n{BODY}",
+        f"{DASHES}BEGIN PRIVATE KEY{DASHES}\n****\n{DASHES}END PRIVATE KEY{DASHES}",
+        "---BEGIN PRIVATE KEY---\n" + BODY,
+    ],
+    "url_credentials": [
+        "https://example.com/",
+        "https://example.com/users/alice@example.com",
+        "https://example.com/?next=a:b@c",
+        "https://example.com/#a:b@c",
+        "ssh://git@github.com/org/repo.git",
+        "git@github.com:org/repo.git",
+        "mailto:alice@example.com",
+        "alice@example.com",
+        "https://example.com:8080/@scope/package",
+        "https://****@example.com/",
+        "https://alice:****@example.com/",
+        "https://{user}:{password}@example.com/",
+        "https://alice:<password>@example.com/",
+        "https://${TOKEN}@example.com/",
+        "redis://user@cache:6379/0",
+        "ldap://alice:@example.com",
+        "user:pass@example.com",  # no URL
+        "http:// alice:secret@example.com",
+        "://alice:secret@example.com",
+        "root@tcp(db:3306)/app",
+        "https://@example.com",
+        "urn:uuid:550e8400-e29b-41d4-a716-446655440000",
+    ],
+    "url_secrets": [
+        "/x?page=2&sort=name",
+        "/x?token_type=bearer",
+        "/x?page_token=abc",
+        "/x?pageToken=abc",
+        "/x?nextToken=abc",
+        "/x?continuation_token=abc",
+        "/x?sync_token=abc",
+        "/x?key=value",
+        "/x?sort_key=name",
+        "/x?keyword=password",
+        "/x?q=password",
+        "/x?passenger=1",
+        "/x?author=alice",
+        "/x?signed=1",
+        "/x?token=",
+        "/x?token=****",
+        "/x?token={token}",
+        "/x?token=<token>",
+        "/x?password_changed=true",
+        "/x?tokens=3",
+        "/x?session_count=3",
+        "unexpected token=IDENT",  # no URL
+        "/token/abc",
+        "/password?reset",
+        "/x?monkey=1",
+        "/x?hockey_pass_count=1",
+        "/x?secretary=bob",
+    ],
+}

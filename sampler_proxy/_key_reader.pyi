@@ -16,3 +16,6 @@ class KeyReader:
 
 def values_of(text: bytes) -> list[str | None]:
     """The values in a key's text, one for each field, each cut to its share of 256 bytes; None where there was none."""
+
+def room_of(fields: int) -> int:
+    """How many bytes each of so many values has in a text; a value of that size has been cut."""

@@ -98,7 +98,7 @@ cdef class KeyReader:
     cdef void summarize(self) noexcept nogil:
         """The values that the judge has noted, as key and text."""
         cdef uint32_t count = self.plan.slot_count
-        cdef uint32_t share = MAX_KEY_TEXT // count - 1
+        cdef uint32_t share = room_of(count)
         cdef Value* value
         cdef uint64_t content
         cdef uint32_t i
@@ -143,6 +143,11 @@ cdef class KeyReader:
         else:
             written = snprintf(<char*>out, room, b"(...)")
         self.text_size += <uint32_t>written
+
+
+cpdef uint32_t room_of(uint32_t fields) noexcept nogil:
+    """Bytes that each of so many values may have in a text."""
+    return MAX_KEY_TEXT // fields - 1
 
 
 def values_of(text):

@@ -46,8 +46,8 @@ class Readiness:
 class Admin:
     """The server. What it shows is asked for on the loop, once per request for it, and must not block.
 
-    `rules` describes the active rule set, `rates` what adapts in it, `find` what is known of a trace id (None: nothing),
-    all as JSON values.
+    `rules` describes the active rule set, `rates` what adapts in it, `find` what is known of a trace id (None:
+    nothing), all as JSON values.
     """
 
     def __init__(

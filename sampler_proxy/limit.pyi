@@ -3,9 +3,9 @@
 A window opens with the first trace that waits and may be closed a second later; it spends `per_second` times its
 length. The part `floor` of that is shared equally among the rules that have traces in it, as far as they need it. The
 rest is given from the first rule of the file down, each taking what it needs and is left. Within a rule traces are
-admitted by their randomness R, largest first; the first that does not fit is the last that is looked at. With R_rejected its
-randomness, those admitted leave with the threshold max(their own, R_rejected + 1), which keeps the sum of adjusted
-counts an unbiased estimate of what there was.
+admitted by their randomness R, largest first; the first that does not fit is the last that is looked at. With
+R_rejected its randomness, those admitted leave with the threshold max(their own, R_rejected + 1), which keeps the sum
+of adjusted counts an unbiased estimate of what there was.
 
 The first trace of each rule is admitted whatever its size. What that overspends, and what leaves without waiting (late
 spans), is owed by the next windows: a window stays open until its time has paid, at most 10 s of debts. Time that

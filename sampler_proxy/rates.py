@@ -12,19 +12,28 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from sampler_proxy import metrics, state
-from sampler_proxy._key_reader import values_of
+from sampler_proxy._key_reader import room_of, values_of
 from sampler_proxy.check import Loaded
+from sampler_proxy.conditions import Field, Slot
 from sampler_proxy.config import Adaptive, Rule
 from sampler_proxy.rate import Target
+from sampler_proxy.redact import MASKED, RESOURCE, SCOPE, SPAN, Policy
 from sampler_proxy.rules import Keep
 
 TOP_KEYS = 20
+
+_PLACES = {
+    Field.SPAN_ATTRIBUTE: (SPAN,),
+    Field.RESOURCE_ATTRIBUTE: (RESOURCE,),
+    Field.SCOPE_ATTRIBUTE: (SCOPE,),
+    Field.ANY_ATTRIBUTE: (SPAN, RESOURCE),
+}
 
 
 class _Adapting(NamedTuple):
     rule: Rule
     keep: Adaptive
-    fields: tuple[str, ...]  # as the file names them, one for each value of a key
+    fields: dict[str, Slot]  # what tells its traces apart, as the file calls it; one for each value of a key
     target: Target
 
 
@@ -47,7 +56,7 @@ class Rates:
             name = identity(rule)
             known = self._adapting.get(name)
             target = known.target if known else self._target(name, rule.keep)
-            adapting[name] = _Adapting(rule, rule.keep, tuple(fields), target)
+            adapting[name] = _Adapting(rule, rule.keep, fields, target)
             keeps.append(Keep(target, tuple(fields.values()), rule.keep.target.unit))
         self._adapting = adapting
         return keeps
@@ -85,9 +94,9 @@ class Rates:
             found[metrics.TARGET_KEYS][labels[:1]] = stats.keys
         return found
 
-    def describe(self, now_ns: int) -> list[dict[str, object]]:
-        """JSON, for people: each rule with its keys of the largest demand."""
-        return [_describe(one, now_ns) for one in self._adapting.values()]
+    def describe(self, now_ns: int, policy: Policy | None) -> list[dict[str, object]]:
+        """JSON, for people: each rule with its keys of the largest demand, their values as `policy` lets them be seen."""
+        return [_describe(one, now_ns, policy) for one in self._adapting.values()]
 
     def _target(self, name: str, keep: Adaptive) -> Target:
         target = Target(
@@ -109,7 +118,7 @@ def identity(rule: Rule) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _describe(one: _Adapting, now_ns: int) -> dict[str, object]:
+def _describe(one: _Adapting, now_ns: int, policy: Policy | None) -> dict[str, object]:
     stats = one.target.stats(now_ns)
     return {
         "rule": one.rule.name,
@@ -122,10 +131,27 @@ def _describe(one: _Adapting, now_ns: int) -> dict[str, object]:
         "keys": stats.keys,
         "top": [
             {
-                "key": dict(zip(one.fields, values_of(key.text), strict=False)),
+                "key": {
+                    name: _shown(value, slot, len(one.fields), policy)
+                    for (name, slot), value in zip(one.fields.items(), values_of(key.text), strict=False)
+                },
                 "demand_per_second": key.demand_per_s,
                 "probability": key.probability,
             }
             for key in (one.target.top(TOP_KEYS) if one.fields else ())
         ],
     }
+
+
+def _shown(value: str | None, slot: Slot, fields: int, policy: Policy | None) -> str | None:
+    if value is None or policy is None:
+        return value
+    text = value.encode()
+    if len(text) >= room_of(fields):
+        return MASKED.decode()  # it has been cut, and half a secret would not be known for one
+    places = _PLACES.get(slot.field)
+    if places is None:
+        return policy.text(text).decode()
+    for place in places:
+        text = policy.value(place, slot.key, text)
+    return text.decode()

@@ -89,9 +89,7 @@ _CANARY_BYTES = Detector("", r"\x00sampler-proxy\x00", _nothing)
 _CANARY_CHARACTERS = Detector("", r"\x00sampler-proxy\x00", _nothing, utf8=True)
 _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.%+\[\]-]+=[^\x00\s]*&", _nothing)
-_SQL = (
-    r"(?i)(?:^|[^0-9a-z_])((?:select\s[^\x00]*\sfrom|update\s[^\x00]*\sset|(?:insert|merge|replace)\s+into|delete\s+from)\s)"
-)
+_SQL = r"(?i)(?:^|[^0-9a-z_])((?:select\s[^\x00]*\sfrom|update\s[^\x00]*\sset|(?:insert|merge|replace)\s+into|delete\s+from)\s)"
 _STATEMENT = Detector("", _SQL, _nothing)
 _MEMBER_KEY = r"""(?s)"((?:[^"\\]|\\.)*)"\s*:|'((?:[^'\\]|\\.)*)'\s*:"""
 
@@ -163,6 +161,18 @@ class Policy:
         """A text that is to be shown to somebody, as it would leave, all filters taken to hold. Of a key-value pair it
         knows the value only."""
         result = self.view(self.everything).apply(NAME, text)
+        return text if result is None else result[0]
+
+    def value(self, place: int, key: bytes, text: bytes) -> bytes:
+        """The same of an attribute's value, which is MASKED where its key says that it must not be seen at all."""
+        view = self.view(self.everything)
+        lane = view.key(place, key)
+        kind = view.lanes[lane].kind
+        if kind == AS_IT_IS:
+            return text
+        if kind in (DELETED, WHOLE):
+            return MASKED
+        result = view.apply(lane, text)
         return text if result is None else result[0]
 
 
@@ -382,7 +392,9 @@ class View:
         for index in hits:
             if index < len(self._detectors):
                 detector, action = self._detectors[index], self._actions[index]
-                found += [_Found(*place, detector.name, action) for place in detector.find(text) if place.end > place.start]
+                found += [
+                    _Found(*place, detector.name, action) for place in detector.find(text) if place.end > place.start
+                ]
         found.sort(key=lambda one: one[:2])
         merged: list[_Found] = []
         for one in found:
@@ -411,9 +423,7 @@ class View:
             asked.append(_URL)
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
-        self._searches = [
-            _search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked
-        ]
+        self._searches = [_search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked]
         self._sieve = detectors.sieve([*asked, *canaries])
 
 
@@ -422,9 +432,7 @@ def _holds_others(member: embedded.Member) -> bool:
     return not member.is_string and not member.text
 
 
-def _active(
-    config: Redact, holds: Callable[[str | None], bool]
-) -> tuple[list[Detector], list[Action]]:
+def _active(config: Redact, holds: Callable[[str | None], bool]) -> tuple[list[Detector], list[Action]]:
     """The detectors to use and what is done to what they find: of several entries for one the first that applies."""
     actions: dict[str, Action] = {}
     known = dict(detectors.DETECTORS)
@@ -466,6 +474,8 @@ class _KeySet:
         hits = self._set.Match(key) or []
         last = len(self._patterns)
         if last not in hits:
-            hits = [index for index, pattern in enumerate(self._patterns) if compile_keys([pattern, "*"]).Match(key) != [1]]
+            hits = [
+                index for index, pattern in enumerate(self._patterns) if compile_keys([pattern, "*"]).Match(key) != [1]
+            ]
         first = min(hits)
         return first if first < last else None

@@ -79,8 +79,8 @@ class Reloader:
         self._clock = clock
         self._started_with = loaded.config
         self.applied = loaded.config
-        """Whose `RELOADED` keys are in force."""
-        self._redact = loaded.redact
+        """Whose `RELOADED` keys are in force, this policy among them."""
+        self.redact = loaded.redact
         self._asked = False
         self._stirred = asyncio.Event()
         self.active = self._active(loaded)
@@ -177,14 +177,14 @@ class Reloader:
         self._content = loaded.content
         self.pending = tuple(changed_keys(self._started_with, loaded.config))
         changed = [key for key in RELOADED if getattr(loaded.config, key) != getattr(self.applied, key)]
-        if loaded.redact != self._redact and "redact" not in changed:
+        if loaded.redact != self.redact and "redact" not in changed:
             changed.append("redact")  # the key, in a file of its own
         version = version_of(loaded.config.rules)
         if changed:
             await asyncio.to_thread(self._apply, loaded)
             self.applied = loaded.config
             log_faults("warning", loaded.warnings)
-            self._redact = loaded.redact
+            self.redact = loaded.redact
         if "rules" in changed:
             active = self._active(loaded)
             log.info("rules reloaded", rules=active.version, before=self.active.version, count=len(active.rules))

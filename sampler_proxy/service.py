@@ -293,7 +293,7 @@ class Service:
 
     def _describe_rates(self) -> dict[str, object]:
         with self._pipeline.lock:
-            rules = self._rates.describe(time.monotonic_ns())
+            rules = self._rates.describe(time.monotonic_ns(), self._reloader.redact)
             values = self._pipeline.snapshot(time.monotonic_ns())
         limit = self._reloader.applied.limit
         removed = {

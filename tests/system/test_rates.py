@@ -268,3 +268,49 @@ def test_a_stop_keeps_to_the_limit(timed: TimedSink, client: Any, tmp_path: Path
     assert 45 <= kept <= 65
     estimate = sum(adjusted_count(threshold_of(one)) for _, one in timed.arrivals())
     assert estimate == pytest.approx(traffic.truth.total(), rel=0.5)
+
+
+def test_trace_ids_that_are_no_chance_are_told_of_once(timed: TimedSink, client: Any, tmp_path: Path) -> None:
+    proxy = Proxy(config(timed, [{"name": "none", "keep": "none"}]), tmp_path / "run")
+    sender = client(proxy.port)
+    for first in (1, 1 << 16):
+        message = ExportTraceServiceRequest()
+        scope = message.resource_spans.add().scope_spans.add()
+        for number in range(first, first + (1 << 14)):
+            scope.spans.add(trace_id=number.to_bytes(16), span_id=number.to_bytes(8), name="counted")
+        sender.export(message)
+        proxy.await_settled()
+        assert proxy.metrics().total("trace_ids_random") == 0
+    proxy.await_event("trace ids do not look random")
+    assert proxy.terminate() == 0
+    assert len([line for line in proxy.log() if "do not look random" in line["event"]]) == 1
+
+
+def test_what_is_redacted_is_not_shown_among_the_rates(timed: TimedSink, client: Any, tmp_path: Path) -> None:
+    keep = {"target": "100 traces/s", "per": [".card", ".user.password", "name", ".plain", ".long"]}
+    settings = config(timed, [{"name": "rest", "keep": keep}], redact={"preset": "common"})
+    proxy = Proxy(settings, tmp_path / "run")
+    secret, password = "4111 1111 1111 1111", "hunter2"
+    message = ExportTraceServiceRequest()
+    scope = message.resource_spans.add().scope_spans.add()
+    span = scope.spans.add(name=f"pay {secret}", start_time_unix_nano=1, end_time_unix_nano=2)
+    values = {"card": secret, "user.password": password, "plain": "blue", "long": "x" * 40 + secret}
+    for key, value in values.items():
+        span.attributes.add(key=key).value.string_value = value
+    sender = client(proxy.port)
+    for number in range(40):
+        span.trace_id, span.span_id = Random(number).randbytes(16), Random(number).randbytes(8)
+        sender.export(message)
+        time.sleep(STEP_S)
+    proxy.await_settled()
+    text = proxy.get("/rates")[1]
+    (shown,) = json.loads(text)["rules"][0]["top"]
+    assert shown["key"] == {
+        ".card": "****",
+        ".user.password": "****",
+        "name": "pay ****",
+        ".plain": "blue",
+        ".long": "****",
+    }
+    assert "1111" not in text + proxy.stderr() + proxy.get("/metrics")[1]
+    assert proxy.terminate() == 0

@@ -98,7 +98,7 @@ class Target(Controller):
     where a whole trace is owed, the next is admitted before the draw, with threshold ALWAYS. So the first trace of a
     key is kept, and a key whose draws keep enough needs no more. An admission depends on probabilities, not on what the
     draw made of them, so it biases no count. Admissions come out of the target and take half of it at most: with too
-    many keys for that, theirs come less often. The pool's keys have one minimum together. """
+    many keys for that, theirs come less often. The pool's keys have one minimum together."""
 
     def __init__(
         self,

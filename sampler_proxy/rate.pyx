@@ -51,6 +51,7 @@ cdef double LONGEST_REPLAY_S = 10.0
 cdef double SETTLE_S = 0.3
 cdef double SETTLE_TRACES = 4.0  # as long as these take at the target's rate, if that is longer
 cdef double MOST_DEBT = 3.0  # settling times
+cdef double MOST_TRACE_S = 60.0  # what is larger counts as so much of the target; at least as one
 cdef double LEAST_SLOPE = 0.2  # of the target
 cdef double MOST_CORRECTION = 3.0  # exponent
 
@@ -123,7 +124,7 @@ cdef class Controller:
     cdef double pass_time(self, int64_t now_ns) noexcept nogil:
         """Seconds since the last call; 0 where time has gone back."""
         cdef int64_t before_ns = self.now_ns
-        cdef double seconds
+        cdef double seconds, factor
         if not self.started:
             self.started = True
             self.now_ns = before_ns = now_ns
@@ -131,8 +132,9 @@ cdef class Controller:
         seconds = self.since(before_ns)
         self.looked_s += seconds
         if self.looked_s > LOOKED_S:
-            self.demand *= LOOKED_S / self.looked_s
-            self.kept *= LOOKED_S / self.looked_s
+            factor = exp(1.0 - self.looked_s / LOOKED_S)
+            self.demand *= factor
+            self.kept *= factor
             self.looked_s = LOOKED_S
         return seconds
 
@@ -146,9 +148,10 @@ cdef class Controller:
         return self.threshold(id, text, <uint32_t>min(len(key), MAX_TEXT), weight, incoming, now_ns)
 
     def stats(self, int64_t now_ns):
+        cdef double seconds = self.looked_s + (max(now_ns - self.now_ns, 0) * NS if self.started else 0.0)
         # Over less than a second a rate would say little.
-        seconds = max(self.looked_s + max(now_ns - self.now_ns, 0) * NS, 1.0)
-        return Stats(self.demand / seconds, self.kept / seconds, self.kept / self.demand if self.demand > 0 else 1.0)
+        cdef double per_s = exp(min(1.0 - seconds / LOOKED_S, 0.0)) / bounded(seconds, 1.0, LOOKED_S)
+        return Stats(self.demand * per_s, self.kept * per_s, self.kept / self.demand if self.demand > 0.0 else 1.0)
 
     def top(self, int n):
         return []
@@ -218,7 +221,7 @@ cdef class Target(Controller):
         cdef double originals, level, correction, per_demand, p, part
         cdef Key* entry
         cdef Replay* replay = NULL
-        weight = sound_weight(weight)
+        weight = min(sound_weight(weight), max(MOST_TRACE_S * self.per_second, 1.0))
         incoming = sound_probability(incoming)
         originals = weight / incoming
         if key == NULL:
@@ -305,6 +308,8 @@ cdef class Target(Controller):
         self.reserve -= weight
         self.credit -= weight
         self.admitted += weight
+        self.spent += weight
+        self.spent_squared += weight * weight
         self.kept += weight
         return True
 
@@ -420,6 +425,7 @@ cdef class Target(Controller):
             self.restored = None
             return
         if demand > 0.0:
+            key.owed = 0.0
             key.window.seconds = SETTLED_S
             key.window.originals = demand * SETTLED_S
             key.window.arrivals = bounded(demand * SETTLED_S, 1.0, ENOUGH)

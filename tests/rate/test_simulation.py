@@ -1,6 +1,6 @@
 """A target is held: the scenarios of benchmarks/traffic.py, in simulated time.
 
-"Kept" is the expected weight, the sum of probabilities, so what is tested is the controller and not the luck of the draw.
+"Kept" is the expected weight, the sum of probabilities: what is tested is the controller and not the luck of the draw.
 Arrivals are Poisson.
 """
 
@@ -11,9 +11,8 @@ from random import Random
 import pytest
 
 from benchmarks import traffic
-from benchmarks.traffic import SECOND_NS, TARGET, Phase, Scenario, zipf
+from benchmarks.traffic import TARGET
 from sampler_proxy.rate import Target
-from sampler_proxy.sampling import ALWAYS, probability_of
 
 SEEDS = range(4)
 SCENARIOS = [(keys, number) for keys in (1, 100, 10_000) for number in range(len(traffic.scenarios(1)))]

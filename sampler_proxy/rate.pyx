@@ -53,7 +53,8 @@ cdef double SETTLE_TRACES = 4.0  # as long as these take at the target's rate, i
 cdef double MOST_DEBT = 3.0  # settling times
 cdef double MOST_TRACE_S = 60.0  # what is larger counts as so much of the target; at least as one
 cdef double LEAST_SLOPE = 0.2  # of the target
-cdef double MOST_CORRECTION = 3.0  # exponent
+cdef double LEAST_EXPONENT = -8.0
+cdef double MOST_EXPONENT = 3.0
 
 cdef double LOOKED_S = 5.0
 
@@ -314,8 +315,11 @@ cdef class Target(Controller):
         return True
 
     cdef double correction(self) noexcept nogil:
-        cdef double slope = max(self.slope, LEAST_SLOPE * self.per_second)
-        return exp(bounded(self.credit / (self.settle_s * slope), -MOST_CORRECTION, MOST_CORRECTION))
+        cdef double exponent = self.credit / (self.settle_s * max(self.slope, LEAST_SLOPE * self.per_second))
+        # Steeper on the way down: a surge costs as much as it takes to get there.
+        if exponent < 0.0:
+            exponent -= exponent * exponent
+        return exp(bounded(exponent, LEAST_EXPONENT, MOST_EXPONENT))
 
     cdef double pool_level(self, double level) noexcept nogil:
         return max(level, POOL_SHARE * self.per_second)

@@ -90,7 +90,7 @@ class Target(Controller):
     be more than that; and with few traces (a target of 1/s) it takes minutes for them to add up.
 
     `at_least` and `at_most` bound each trace's probability; where `at_least` of the demand is more than the target, so
-    is what is kept. What is unspent is made up for later, as far as it is no more than 0.3 s of the target (or four
+    is what is kept. What is unspent is made up for later, as far as it is no more than 0.3 s of the target (or eight
     traces, if that is more); what is overspent up to three times that.
 
     `minimum_per_second` (in traces; 0: none) is what each key has on average while it has traffic. What is owed to a

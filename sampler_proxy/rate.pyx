@@ -49,7 +49,7 @@ cdef double REPLAYED = 50.0  # traces; of an interval with fewer, those before i
 cdef double LONGEST_REPLAY_S = 10.0
 
 cdef double SETTLE_S = 0.3
-cdef double SETTLE_TRACES = 4.0  # as long as these take at the target's rate, if that is longer
+cdef double SETTLE_TRACES = 8.0  # as long as these take at the target's rate, if that is longer
 cdef double MOST_DEBT = 3.0  # settling times
 cdef double MOST_TRACE_S = 60.0  # what is larger counts as so much of the target; at least as one
 cdef double LEAST_SLOPE = 0.2  # of the target

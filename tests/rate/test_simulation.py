@@ -6,6 +6,7 @@ Arrivals are Poisson.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -84,13 +85,12 @@ def spans(random: Random) -> float:
 
 @pytest.mark.parametrize("keys", KEYS)
 def test_a_target_in_spans(keys: int) -> None:
-    """As exact as the traces' sizes let it be: the target is some 250 of their (size-weighted) mean over 5 s. From
-    2 500 to 10 000 traces/s, so that what is kept of a trace is less than all."""
+    """Less exact: one large trace that is kept whole is a fifth of a second's target."""
     scenario = Scenario("step", [Phase(20, zipf(keys, 500)), Phase(20, zipf(keys, 5000)), Phase(20, zipf(keys, 500))])
     for seed in SEEDS:
         curve = run(scenario, seed, spans, per_second=1000.0)
         low, high = traffic.settled(scenario, curve, 1000.0)
-        assert 0.9 <= low <= high <= 1.1
+        assert 0.88 <= low <= high <= 1.12
         assert traffic.peak(curve, 1000.0) <= 1.5
 
 
@@ -129,7 +129,7 @@ def test_what_was_sampled_before(keys: int) -> None:
 @pytest.mark.parametrize("others", [0, 100])
 def test_a_rare_key_beside_a_huge_one(others: int) -> None:
     """All its traces are kept once it is known for 3 s; before, it has at least a new key's share of the pool."""
-    before = {b"huge": 5000.0, **zipf(others, 300)}
+    before = {b"huge": 5000.0, **(zipf(others, 300) if others else {})}
     for seed in SEEDS:
         random = Random(seed)
         controller = Target(per_second=TARGET, keyed=True, seed=seed)
@@ -150,8 +150,8 @@ def test_a_rare_key_beside_a_huge_one(others: int) -> None:
 
 
 def test_new_keys_are_not_starved_by_a_crowd_of_old_ones() -> None:
-    """With ten thousand keys the level is a hundredth of a trace per second; a key that comes then still begins with its
-    share of a tenth of the target."""
+    """With ten thousand keys the level is a hundredth of a trace per second; a key that comes then still begins with
+    its share of a tenth of the target."""
     controller = Target(per_second=TARGET, keyed=True, seed=1)
     old = zipf(10_000, 2000, exponent=0.2)
     new = []
@@ -179,8 +179,8 @@ def test_probabilities_are_those_of_water_filling() -> None:
             kept[key] += p
     for key, rate in rates.items():
         # Near the level what is estimated too low cannot make up for what is estimated too high.
-        near = 0.5 < rate / level < 2
-        assert kept[key] / came[key] == pytest.approx(min(1.0, level / rate), rel=0.2 if near else 0.1)
+        near = 1 / 3 < rate / level < 3
+        assert kept[key] / came[key] == pytest.approx(min(1.0, level / rate), rel=0.25 if near else 0.1)
 
 
 def water_level(rates: Mapping[bytes, float], target: float) -> float:
@@ -244,18 +244,19 @@ def test_a_minimum_that_the_draw_does_not_meet() -> None:
                 drawn += probability_of(threshold)
     assert drawn + sum(map(len, admissions.values())) == pytest.approx(3000, rel=0.03)
     for times in admissions.values():
-        gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
         assert min(gaps, default=10.0) >= 9.9, "no more often than owed"
 
 
-def test_a_surge_ends_the_interval() -> None:
-    """From a tenth of the target to a hundred times of it, at once: what is too much is less than a second's target."""
+@pytest.mark.parametrize("before", [10, 100])
+@pytest.mark.parametrize("keys", KEYS)
+def test_a_surge_costs_less_than_a_second(keys: int, before: float) -> None:
+    """From a tenth of the target, or all of it, to a hundred times the target."""
     for seed in SEEDS:
-        for keys in KEYS:
-            scenario = Scenario("surge", [Phase(20, zipf(keys, 10)), Phase(5, zipf(keys, 10_000))])
-            curve = run(scenario, seed)
-            assert sum(curve.kept[200:]) <= 6 * TARGET
-            assert max(traffic.rates(curve.kept, 1)) <= 2 * TARGET
+        curve = run(Scenario("surge", [Phase(20, zipf(keys, before)), Phase(10, zipf(keys, 10_000))]), seed)
+        assert traffic.peak(curve) <= 1.5
+        assert sum(curve.kept[200:210]) <= 2 * TARGET
+        assert sum(curve.kept[200:]) == pytest.approx(10 * TARGET, rel=0.1)
 
 
 def test_after_a_long_silence() -> None:

@@ -215,9 +215,6 @@ def main() -> None:
     print(plots())
     if given.plots:
         return
-    print(
-        f"any {WINDOW_S} s from {traffic.SETTLED_S} s after a change; any {PEAK_S} s from the start; {given.seeds} runs\n"
-    )
     print(scenario_table(given.seeds))
     print(others_table(given.seeds))
     print(cost_table())

@@ -82,7 +82,7 @@ class Ema(Windows):
         self.averages: dict[bytes, float] = {}
 
     def next_window(self) -> None:
-        for key in self.averages.keys() | self.counts.keys():
+        for key in {**self.averages, **self.counts}:
             # The first window of all counts in full.
             before = self.averages.get(key, 0.0) if self.averages else self.counts[key]
             self.averages[key] = (before + self.counts[key]) / 2

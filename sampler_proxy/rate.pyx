@@ -43,7 +43,8 @@ cdef double QUIET_WHEN_FULL_S = 10.0
 cdef double RESTORED_S = 60.0
 
 cdef double INTERVAL_S = 0.5
-cdef double SHORTEST_INTERVAL_S = 0.05
+cdef double SHORT_INTERVAL_S = 0.05  # the first after a surge; each further one is twice as long
+cdef double SHORTEST_INTERVAL_S = 0.01
 cdef double SURGE_S = 0.25  # overspent by that much of the target
 cdef double REPLAYED = 50.0  # traces; of an interval with fewer, those before it count more than half
 cdef double LONGEST_REPLAY_S = 10.0
@@ -53,7 +54,9 @@ cdef double SETTLE_TRACES = 8.0  # as long as these take at the target's rate, i
 cdef double MOST_DEBT = 3.0  # settling times
 cdef double MOST_TRACE_S = 60.0  # what is larger counts as so much of the target; at least as one
 cdef double LEAST_SLOPE = 0.2  # of the target
-cdef double LEAST_EXPONENT = -8.0
+cdef double LEAST_EXPONENT = -3.0
+cdef double LE1 = -1.2
+cdef double LE2 = 4.0
 cdef double MOST_EXPONENT = 3.0
 
 cdef double LOOKED_S = 5.0
@@ -208,6 +211,8 @@ cdef class Target(Controller):
         self.pool.owed = 1.0
         self.level = per_second
         self.settle_s = SETTLE_S
+        self.interval_s = INTERVAL_S
+        self.pool_floor = POOL_SHARE * per_second
         self.reserve = 0.5 * per_second
 
     def __dealloc__(self):
@@ -233,7 +238,7 @@ cdef class Target(Controller):
         self.credit = min(self.credit + seconds * self.per_second, self.settle_s * self.per_second)
         self.reserve = min(self.reserve + 0.5 * seconds * self.per_second, 0.5 * self.per_second)
         seconds = self.since(self.interval_ns)
-        if seconds >= INTERVAL_S or (
+        if seconds >= self.interval_s or (
             seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE_S * self.per_second
         ):
             self.next_interval()
@@ -319,10 +324,11 @@ cdef class Target(Controller):
         # Steeper on the way down: a surge costs as much as it takes to get there.
         if exponent < 0.0:
             exponent -= exponent * exponent
+            exponent = max(exponent, LE1 - LE2 * (self.credit_before - self.credit) / (self.settle_s * max(self.slope, LEAST_SLOPE * self.per_second)))
         return exp(bounded(exponent, LEAST_EXPONENT, MOST_EXPONENT))
 
     cdef double pool_level(self, double level) noexcept nogil:
-        return max(level, POOL_SHARE * self.per_second)
+        return max(level, self.pool_floor)
 
     cdef void next_interval(self) noexcept nogil:
         """Solve the level anew, and forget quiet keys."""
@@ -354,7 +360,13 @@ cdef class Target(Controller):
             traces = self.spent * self.spent / self.spent_squared
             self.settle_s = max(SETTLE_S, SETTLE_TRACES * self.spent_squared / self.spent / self.per_second)
         keep = min(REPLAYED / (REPLAYED + traces), LONGEST_REPLAY_S / self.replayed_s)
-        if keep < 0.02 or seconds < INTERVAL_S:  # after a surge, what was before is of another time
+        if seconds < self.interval_s:
+            # A surge: what was before is of another time, and what was learned soon will be.
+            keep = 0.0
+            self.interval_s = SHORT_INTERVAL_S
+        else:
+            self.interval_s = min(2.0 * self.interval_s, INTERVAL_S)
+        if keep < 0.02:
             keep = 0.0
         self.replayed_s *= keep
         self.admitted *= keep
@@ -378,6 +390,8 @@ cdef class Target(Controller):
             high = max(high, self.scratch[i].weight / self.scratch[i].per_level)
         if self.pool.replay.weight > 0.0:
             high = max(high, self.pool.replay.weight / self.pool.replay.per_level)
+        # A pool that has just filled up has had more than that, and will have less.
+        self.pool_floor = min(POOL_SHARE * self.per_second, 0.25 * budget / max(self.pool.replay.per_level, LEAST_WEIGHT))
         level = max(high, self.per_second)
         kept = self.would_keep(count, level)
         if kept > budget:

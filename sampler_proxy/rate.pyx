@@ -45,7 +45,7 @@ cdef double RESTORED_S = 60.0
 cdef double INTERVAL_S = 0.5
 cdef double SHORT_INTERVAL_S = 0.05  # the first after a surge; each further one is twice as long
 cdef double SHORTEST_INTERVAL_S = 0.01
-cdef double SURGE_S = 0.25  # overspent by that much of the target
+cdef double SURGE = 0.8  # settling times of the target, overspent in an interval
 cdef double REPLAYED = 50.0  # traces; of an interval with fewer, those before it count more than half
 cdef double LONGEST_REPLAY_S = 10.0
 
@@ -54,10 +54,7 @@ cdef double SETTLE_TRACES = 8.0  # as long as these take at the target's rate, i
 cdef double MOST_DEBT = 3.0  # settling times
 cdef double MOST_TRACE_S = 60.0  # what is larger counts as so much of the target; at least as one
 cdef double LEAST_SLOPE = 0.2  # of the target
-cdef double LEAST_EXPONENT = -3.0
-cdef double LE1 = -1.2
-cdef double LE2 = 4.0
-cdef double MOST_EXPONENT = 3.0
+cdef double MOST_EXPONENT = 2.0  # of the correction; more would make counts vary, by traces kept at a tiny probability
 
 cdef double LOOKED_S = 5.0
 
@@ -239,7 +236,7 @@ cdef class Target(Controller):
         self.reserve = min(self.reserve + 0.5 * seconds * self.per_second, 0.5 * self.per_second)
         seconds = self.since(self.interval_ns)
         if seconds >= self.interval_s or (
-            seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE_S * self.per_second
+            seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE * self.settle_s * self.per_second
         ):
             self.next_interval()
         self.demand += originals
@@ -324,8 +321,7 @@ cdef class Target(Controller):
         # Steeper on the way down: a surge costs as much as it takes to get there.
         if exponent < 0.0:
             exponent -= exponent * exponent
-            exponent = max(exponent, LE1 - LE2 * (self.credit_before - self.credit) / (self.settle_s * max(self.slope, LEAST_SLOPE * self.per_second)))
-        return exp(bounded(exponent, LEAST_EXPONENT, MOST_EXPONENT))
+        return exp(bounded(exponent, -MOST_EXPONENT, MOST_EXPONENT))
 
     cdef double pool_level(self, double level) noexcept nogil:
         return max(level, self.pool_floor)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import traffic
+from benchmarks.rivals import water_level
 from benchmarks.traffic import SECOND_NS, TARGET, Curve, Outcome, Phase, Scenario, zipf
 from sampler_proxy.rate import Target
 from sampler_proxy.sampling import ALWAYS, probability_of, threshold_of
@@ -85,12 +86,13 @@ def spans(random: Random) -> float:
 
 @pytest.mark.parametrize("keys", KEYS)
 def test_a_target_in_spans(keys: int) -> None:
-    """Less exact: one large trace that is kept whole is a fifth of a second's target."""
+    """Less exact: a large trace that is kept whole is a fifth of a second's target, and left alone 5 s would often be
+    off by more than a tenth."""
     scenario = Scenario("step", [Phase(20, zipf(keys, 500)), Phase(20, zipf(keys, 5000)), Phase(20, zipf(keys, 500))])
     for seed in SEEDS:
         curve = run(scenario, seed, spans, per_second=1000.0)
         low, high = traffic.settled(scenario, curve, 1000.0)
-        assert 0.88 <= low <= high <= 1.12
+        assert 0.85 <= low <= high <= 1.15
         assert traffic.peak(curve, 1000.0) <= 1.5
 
 
@@ -183,12 +185,22 @@ def test_probabilities_are_those_of_water_filling() -> None:
         assert kept[key] / came[key] == pytest.approx(min(1.0, level / rate), rel=0.25 if near else 0.1)
 
 
-def water_level(rates: Mapping[bytes, float], target: float) -> float:
-    low, high = 0.0, max(rates.values())
-    for _ in range(60):
-        level = (low + high) / 2
-        low, high = (level, high) if sum(min(rate, level) for rate in rates.values()) < target else (low, level)
-    return low
+@pytest.mark.parametrize("number", range(6), ids=[scenario.name for scenario in traffic.scenarios(1)])
+@pytest.mark.parametrize("keys", KEYS)
+def test_counts_vary_little_more_than_they_must(keys: int, number: int) -> None:
+    """A trace kept at p counts 1 / p, which adds 1 / p - 1 to the variance of the estimate: one at a tiny probability
+    spoils all. Compared with water-filling by someone who knows the rates."""
+    scenario = traffic.scenarios(keys)[number]
+    must = 0.0
+    for phase in scenario.phases:
+        level = water_level(phase.rates, TARGET)
+        must += phase.seconds * sum(rate * max(rate / level - 1, 0) for rate in phase.rates.values())
+    for seed in SEEDS:
+        controller = Target(per_second=TARGET, keyed=True, seed=seed)
+        variance = 0.0
+        for at, key in traffic.arrivals(scenario.phases, Random(seed)):
+            variance += 1 / probability_of(controller.decide(key, now_ns=int(at * SECOND_NS))) - 1
+        assert variance <= 2 * must
 
 
 def test_bounds_are_kept() -> None:

@@ -54,7 +54,7 @@ KINDS: dict[str, Callable[[Random], Decide]] = {
 
 def curves(scenario: Scenario, kind: str, seeds: int) -> Iterator[Curve]:
     for seed in range(seeds):
-        random = Random(f"{seed} {scenario.name} {kind}")
+        random = Random(f"{seed} {scenario.name} {len(scenario.phases[0].rates)} {kind}")
         yield traffic.simulate(scenario, random, KINDS[kind](random))
 
 
@@ -212,7 +212,7 @@ def cost_table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="runs of each scenario (8)")
+    parser.add_argument("--seeds", type=int, default=12, help="runs of each scenario (12)")
     parser.add_argument("--plots", action="store_true", help="the curves alone")
     given = parser.parse_args()
     print(plots())

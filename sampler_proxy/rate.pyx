@@ -235,11 +235,13 @@ cdef class Target(Controller):
             self.interval_ns = self.pool.last_ns = self.restored_ns = self.now_ns
         self.credit = min(self.credit + seconds * self.per_second, self.settle_s * self.per_second)
         self.reserve = min(self.reserve + 0.5 * seconds * self.per_second, 0.5 * self.per_second)
-        seconds = self.since(self.interval_ns)
-        if seconds >= self.interval_s or (
-            seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE * self.settle_s * self.per_second
-        ):
-            self.next_interval()
+        # Not amid traces of one moment: those that are decided together came one after the other, since the last such moment.
+        if seconds > 0.0:
+            seconds = self.since(self.interval_ns)
+            if seconds >= self.interval_s or (
+                seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE * self.settle_s * self.per_second
+            ):
+                self.next_interval()
         self.demand += originals
 
         # The level that decides, what of the demand a unit of it is, and where that is noted.

@@ -678,7 +678,7 @@ cdef class Redactor:
             elif kind == AS_IT_IS:
                 continue
             elif wire == LEN:
-                if field == 7 and kind != LEAVES:
+                if field == 7 and kind == JOINED:
                     self.text(frame, start, length_at, p, p - length, length, BYTES, JOINED, key, AS_STRING, field)
                 else:
                     self.text(frame, start, length_at, p, p - length, length, lane, kind, key, AS_STRING, field)
@@ -713,9 +713,6 @@ cdef class Redactor:
         if number < 0:
             at -= 1
             digits[at] = 45
-        if kind != LEAVES:  # no statement, nor a URL
-            lane = TEXT
-            kind = JOINED
         return self.text(frame, start, start, end, digits + at, 24 - at, lane, kind, key, AS_STRING, 3)
 
     cdef int text(self, Frame* frame, cbytes start, cbytes length_at, cbytes end, cbytes p, uint32_t size, int lane, int kind,

@@ -99,6 +99,7 @@ _MEMBER_KEY = r"""(?s)"((?:[^"\\]|\\.)*)"\s*:|'((?:[^'\\]|\\.)*)'\s*:"""
 def _options(utf8: bool) -> re2.Options:
     options = re2.Options()
     options.log_errors = False
+    options.dot_nl = utf8  # as detectors have it
     if not utf8:
         options.encoding = re2.Options.Encoding.LATIN1
     return options
@@ -264,7 +265,8 @@ class View:
                 if index < len(self._searches):
                     if (search := self._searches[index]) is None:
                         return [(0, len(joined))]
-                    regions += [match.span() for match in search.finditer(joined)]
+                    places = [match.span() for match in search.finditer(joined)]
+                    regions += places or [(0, len(joined))]  # a hit has a place
             return _merged(regions)
         except Exception:
             return [(0, len(joined))]
@@ -466,6 +468,7 @@ class _KeySet:
         hits = self._set.Match(key) or []
         last = len(self._patterns)
         if last not in hits:
-            hits = [index for index, pattern in enumerate(self._patterns) if compile_keys([pattern, "*"]).Match(key) != [1]]
+            hits = [i for i, pattern in enumerate(self._patterns) if compile_keys([pattern, "*"]).Match(key) != [1]]
+            hits.append(last)
         first = min(hits)
         return first if first < last else None

@@ -2,9 +2,9 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from sampler_proxy._judge cimport Judge
 from sampler_proxy._proto cimport Message, cbytes
 from sampler_proxy.fragments cimport Envelope, Envelopes, Fragment
-from sampler_proxy.rules cimport RuleSet
 
 cdef struct Entry:
     # A value, or an attribute's key, that was met, and what became of it. In the cache or on the list of the retired.
@@ -75,7 +75,8 @@ cdef class Redactor:
     cdef readonly dict counts  # (detector, action) -> how often
     cdef object observer  # None, or told of each redaction
     cdef Envelopes envelopes
-    cdef RuleSet filters
+    cdef Judge judge  # of the filters; None: there are none
+    cdef uint64_t* span_masks  # of the trace's spans, in order: the filters that hold
     cdef dict views, masks
     cdef View view
     cdef set entity_keys
@@ -105,7 +106,6 @@ cdef class Redactor:
     cdef Envelope* envelope(self, uint32_t group) noexcept
     cdef int walk_trace(self, Fragment* first) except -1
     cdef int select(self, Fragment* first) except -1
-    cdef uint64_t mask_of(self, cbytes body, uint32_t size) except? 0xFFFFFFFFFFFFFFFF
     cdef int use(self, uint64_t mask) except -1
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF
     cdef int walk_header(self, uint32_t index) except -1

@@ -11,8 +11,7 @@ What does not change is copied as it stands, in its order; a span in which nothi
 """
 
 from sampler_proxy.fragments import Envelopes
-from sampler_proxy.pipeline import Observer
-from sampler_proxy.redact import Label, Policy
+from sampler_proxy.redact import Label, Observer, Policy
 
 class Redactor:
     """Remembers what became of values: 32768 of them, and 8 MiB, at most."""

@@ -15,18 +15,17 @@ from libc.math cimport fabs, floor
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from sampler_proxy._judge cimport Facts, Judge
 from sampler_proxy._mend cimport mended, valid_utf8
+from sampler_proxy._plan cimport Plan
 from sampler_proxy._proto cimport (
     LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_LINK, M_NONE, M_RESOURCE, M_RESOURCE_SPANS,
-    M_SCOPE, M_SCOPE_SPANS, M_SPAN, MAX_DEPTH, Message, cbytes, child, hash_bytes, load64, read_length, read_tag, read_varint, skip_value,
+    M_SCOPE, M_SCOPE_SPANS, M_SPAN, MAX_DEPTH, Message, cbytes, child, hash_bytes, read_length, read_tag, read_varint, skip_value,
     varint_size, wire_type, write_varint,
 )
 from sampler_proxy.fragments cimport Group, groups_of, payload_of
 
-from dataclasses import replace
-
 from sampler_proxy import redact as policies
-from sampler_proxy.conditions import TRUE
 
 cdef enum State:
     PENDING
@@ -164,10 +163,8 @@ cdef class Redactor:
         self.entity_keys = set()
         self.masked = policies.MASKED
         if policy.filters is not None:
-            self.filters = RuleSet(
-                names=("all",), keeps=(1.0,), compiled=replace(policy.filters, programs=((TRUE,),), monotone=(False,)),
-                ledger_id=lambda name: 0, seed=seed,
-            )
+            filters = policy.filters
+            self.judge = Judge(Plan(filters.conditions, filters.filters, comparisons=filters.comparisons), seed)
         self.slots = <Slot*>calloc(BUCKETS * WAYS, sizeof(Slot))
         if self.slots == NULL:
             raise MemoryError
@@ -188,6 +185,7 @@ cdef class Redactor:
         free(self.spans)
         free(self.headers)
         free(self.groups)
+        free(self.span_masks)
         free(self.out)
 
     # A trace.
@@ -253,7 +251,7 @@ cdef class Redactor:
         cdef void* grown
         cdef Doc* doc
         cdef Frame frame
-        if self.filters is not None:
+        if self.judge is not None:
             self.select(first)
         while fragment != NULL:
             group = groups_of(fragment)
@@ -282,8 +280,8 @@ cdef class Redactor:
                     doc.changed = False
                     doc.first = self.item_count
                     self.span_count += 1
-                    if self.filters is not None:
-                        self.use(self.mask_of(p, size))
+                    if self.judge is not None:
+                        self.use(self.span_masks[self.span_count - 1])
                     memset(&frame, 0, sizeof(Frame))
                     frame.body = p
                     frame.end = p + size
@@ -300,58 +298,51 @@ cdef class Redactor:
     # Which filters hold.
 
     cdef int select(self, Fragment* first) except -1:
-        """Find out for each header for which filters there are spans under it."""
+        """Find out for each span which filters hold, and for each header for which there are spans under it."""
         cdef Fragment* fragment = first
         cdef Group* group
         cdef cbytes p
         cdef cbytes end
         cdef uint32_t size = 0
         cdef uint32_t i
+        cdef uint32_t count = 0
+        cdef void* grown
+        cdef Envelope* resource
+        cdef Facts facts
+        while fragment != NULL:
+            count += fragment.spans
+            fragment = fragment.next
+        grown = realloc(self.span_masks, (count + 1) * sizeof(uint64_t))
+        if grown == NULL:
+            raise MemoryError
+        self.span_masks = <uint64_t*>grown
+        memset(self.span_masks, 0, count * sizeof(uint64_t))
         self.masks = {}
-        self.filters.ask_about(first)
-        self.filters.read_rows(first)
+        self.judge.begin()
+        count = 0
+        fragment = first
         while fragment != NULL:
             group = groups_of(fragment)
             p = payload_of(fragment)
+            resource = NULL
             for i in range(fragment.groups):
+                if group[i].scope.envelope.parent != resource:
+                    resource = group[i].scope.envelope.parent
+                    self.judge.load(resource, False)
+                self.judge.load(group[i].scope.envelope, True)
                 end = p + group[i].size
                 mask = 0
                 while p < end:
                     p = read_length(p + 1, end, &size)
-                    mask |= self.mask_of(p, size)
+                    self.judge.read_span(p, size, &facts)
+                    self.judge.judge(&self.span_masks[count], &facts, True)
+                    mask |= self.span_masks[count]
+                    count += 1
                     p += size
-                for envelope in (<size_t>group[i].scope.envelope, <size_t>group[i].scope.envelope.parent):
+                for envelope in (<size_t>group[i].scope.envelope, <size_t>resource):
                     self.masks[envelope] = self.masks.get(envelope, 0) | mask
             fragment = fragment.next
         return 0
-
-    cdef uint64_t mask_of(self, cbytes body, uint32_t size) except? 0xFFFFFFFFFFFFFFFF:
-        """The filters that hold for a span, a bit each. Of a span id that arrived twice, those of the first."""
-        cdef cbytes p = body
-        cdef cbytes end = body + size
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef uint64_t span_id = 0
-        cdef uint64_t mask = 0
-        cdef uint32_t i
-        cdef int32_t row
-        while p < end:
-            p = read_tag(p, end, &field, &wire)
-            if wire == LEN:
-                p = read_length(p, end, &length)
-                if field == 2 and length == 8:
-                    span_id = load64(p)
-                p += length
-            else:
-                p = skip_value(p, end, field, wire, MAX_DEPTH)
-        row = self.filters.rows.find(span_id)
-        if row < 0:
-            return self.policy.everything
-        for i in range(self.filters.plan.filters.count):
-            if self.filters.rows.matches(row, i):
-                mask |= (<uint64_t>1) << i
-        return mask
 
     cdef int use(self, uint64_t mask) except -1:
         """Go on with what applies where these filters hold."""
@@ -401,7 +392,7 @@ cdef class Redactor:
     cdef int walk_header(self, uint32_t index) except -1:
         cdef Frame frame
         cdef HeaderDoc* header = &self.headers[index]
-        if self.filters is not None:
+        if self.judge is not None:
             self.use(self.masks.get(<size_t>header.envelope, self.policy.everything))
         header.doc.first = self.item_count
         memset(&frame, 0, sizeof(Frame))
@@ -939,7 +930,7 @@ cdef class Redactor:
     cdef int resolve(self) except -1:
         cdef View view
         if self.pending_count:
-            if self.filters is None:
+            if self.judge is None:
                 self.resolve_view(self.view)
             else:
                 for view in set(self.views.values()):

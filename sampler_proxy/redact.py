@@ -71,6 +71,9 @@ Label = tuple[str, str]
 Result = tuple[bytes, tuple[tuple[Label, int], ...]]
 """What replaces a value, and what that counts as."""
 
+Observer = Callable[[int, int, bytes | None, Label, int], object]
+"""Told of each redaction: message and field (as `_proto` numbers them), the attribute's key, label, how often."""
+
 OVERSIZE: Label = ("oversize", "mask")
 FAILURE: Label = ("failure", "mask")
 UNKNOWN: Label = ("unknown_field", "delete")
@@ -128,11 +131,12 @@ class _Lane(NamedTuple):
 
 
 class Policy:
-    """`filters`: the selection of what `only_of` lists, in that order; None where there is nothing."""
+    """`hash_key`: what the configuration says, or what the file holds that it names. `filters`: the selection of what
+    `only_of` lists, in that order; None where there is nothing."""
 
-    def __init__(self, config: Redact, hash_key: bytes | None = None, filters: Compiled | None = None) -> None:
+    def __init__(self, config: Redact, hash_key: bytes = b"", filters: Compiled | None = None) -> None:
         self.config = config
-        self.hash_key = hash_key if hash_key is not None else (config.hash_key or "").encode()
+        self.hash_key = hash_key
         self.filters = filters
         self.marker = config.marker
         self._only = only_of(config)

@@ -17,7 +17,7 @@ from sampler_proxy.yaml_positions import parse
 
 DEPLOYED = Path(__file__).parent.parent / "deploy" / "sampler-proxy.yaml"
 SECRET = "s3cret-value"
-ENVIRON = {"SECRET": SECRET, "WAIT": "12s", "EMPTY": "", "INJECT": "x\nshutdown_timeout: 1s", "REF": "${env:SECRET}"}
+ENVIRON = {"SECRET": SECRET, "WAIT": "12s", "EMPTY": "", "INJECT": "x\nshutdown_timeout: 1s", "REF": "${env:SECRET}", "HASH_KEY": "0123456789abcdef"}
 
 
 def load(tmp_path: Path, text: str | bytes) -> Config:
@@ -461,8 +461,8 @@ def test_not_probabilities(text):
 
 
 def with_examples(text: str) -> str:
-    """The shipped file with its commented-out entries: `#- ` and `#  `, where prose is `# `."""
-    return re.sub(r"(?m)^( +)#(- |  )", r"\1\2", text)
+    """The shipped file with its commented-out entries: `#- `, `#  ` and `#key:`, where prose is `# `."""
+    return re.sub(r"(?m)^( +)#(- |  |(?=[a-z_]+:))", r"\1\2", text)
 
 
 def test_the_shipped_file_is_the_default():
@@ -495,7 +495,7 @@ def test_a_configuration_is_frozen():
 def test_schema_describes_the_file():
     schema = config.json_schema()
     definitions = schema["$defs"]
-    assert set(schema["properties"]) == {"receive", "buffer", "rules", "stamp", "export", "admin", "shutdown_timeout"}
+    assert set(schema["properties"]) == {"receive", "buffer", "rules", "redact", "stamp", "export", "admin", "shutdown_timeout"}
     assert schema["additionalProperties"] is False
     buffer = definitions["Buffer"]["properties"]
     assert set(buffer) == {

@@ -29,7 +29,7 @@ LAYERS = [
     "_redact check",
     "stamp",
     "pipeline",
-    "explain",
+    "explain preview",
     "export receive admin reload",
     "service",
     "cli",

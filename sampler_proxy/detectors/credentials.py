@@ -150,7 +150,7 @@ def _is_placeholder(value: bytes) -> bool:
 
 
 URL_CREDENTIALS = Detector(
-    "url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s@"'<>\\\x00]+@|@(?:tcp|unix)\(""", _url_credentials
+    "url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s"'<>\\]+@|@(?:tcp|unix)\(""", _url_credentials
 )
 
 
@@ -203,6 +203,6 @@ def is_secret_parameter(name: bytes) -> bool:
 URL_SECRETS = Detector(
     "url_secrets",
     r"(?i)(?:pass|pwd|pw|token|secret|key|sig|auth|sess|sid|otp|jwt|sas|saml|credential|assertion|googleaccessid)"
-    rf"{_NAME}*=[^&;#\s\x00]",
+    rf"{_NAME}*=[^&;#\s]",
     _url_secrets,
 )

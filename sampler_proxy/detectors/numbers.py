@@ -190,7 +190,7 @@ _PHONE = regex(
     r"|\b0[1-9](?:[ .][0-9]{2}){4}"  # France
     r"|\b0[1-9][0-9]{1,3} [0-9]{3,4} [0-9]{3,4})"  # United Kingdom
 )
-_PHONE_NEIGHBOURS = WORD | frozenset(b"+.-/:")
+_NOT_BEFORE_NATIONAL = WORD | frozenset(b"+.-/")
 
 
 def _phones(text: bytes) -> list[Range]:
@@ -200,9 +200,9 @@ def _phones(text: bytes) -> list[Range]:
         digits = sum(byte in DIGITS for byte in match.group())
         if text[start] == 0x2B and not 8 <= digits <= 15:
             continue
-        if start and text[start - 1] in (WORD | frozenset(b"+.-/") if text[start] != 0x2B else WORD):
+        if start and text[start - 1] in (WORD if text[start] == 0x2B else _NOT_BEFORE_NATIONAL):
             continue
-        if end < len(text) and text[end] in WORD:
+        if end < len(text) and (text[end] in WORD or text[end] == 0x2B):
             continue
         if end + 1 < len(text) and text[end] in b"-./" and text[end + 1] in WORD:
             continue

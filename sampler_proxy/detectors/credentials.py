@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 
-from sampler_proxy.detectors._types import MASKED, Detector, Range, just_before, regex
+from sampler_proxy.detectors._types import MASKED, Detector, Range, just_before, merged, regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
 _JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")
@@ -126,20 +126,28 @@ PRIVATE_KEY = Detector("private_key", r"BEGIN [A-Z0-9 ]*PRIVATE KEY", _private_k
 
 
 # Credentials in URLs (RFC 3986, 3.2.1), and in the data source names of Go's drivers.
-_USERINFO = regex(r"""([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s"'<>\\]+)@|\b([\w.-]+:[^\s"'<>]+)@(?:tcp|unix)\(""")
+_USERINFO = regex(r"""([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s"'<>\\]+)@""")
+_MAX_USERINFO = 256
+_DSN_NETWORK = regex(r"@(?:tcp|unix)\(")
+_DSN_USERINFO = regex(r"""(?:\A|[^\w.-])([\w.-]+:[^\s"'<>]+)\z""")
 
 
 def _url_credentials(text: bytes) -> list[Range]:
     """`user:password`; over HTTP also what stands alone, which is a token there."""
     found = []
     for match in _USERINFO.finditer(text):
-        group = 2 if match.start(2) >= 0 else 3
-        user, colon, password = match.group(group).partition(b":")
+        user, colon, password = match.group(2).partition(b":")
         if _is_placeholder(password if colon else user):
             continue
         if (colon and password) or (not colon and match.group(1).lower() in (b"http", b"https")):
-            found.append(Range(*match.span(group)))
-    return found
+            found.append(Range(*match.span(2)))
+    for network in _DSN_NETWORK.finditer(text):
+        at = network.start()
+        start = max(0, at - _MAX_USERINFO)
+        dsn = _DSN_USERINFO.search(text[start:at])
+        if dsn and not _is_placeholder(dsn.group(1).partition(b":")[2]):
+            found.append(Range(start + dsn.start(1), at))
+    return merged(found)
 
 
 _PLACEHOLDER = regex(r"\*{4}.*|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")

@@ -110,7 +110,7 @@ def _one_set(patterns: list[tuple[int, str]], options: re2.Options) -> Callable[
     roomy = re2.Options()
     for option in re2.Options.NAMES:
         setattr(roomy, option, getattr(options, option))
-    roomy.max_mem = 64 << 20
+    roomy.max_mem = 32 << 20
     together = re2.Set.SearchSet(roomy)
     try:
         for _, pattern in patterns:

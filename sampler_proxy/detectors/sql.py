@@ -12,7 +12,7 @@ import re
 from typing import ClassVar
 
 import re2
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import SqlglotError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 from sqlglot.tokens import Tokenizer
 
@@ -61,7 +61,8 @@ _BEGINS_LIKE_SQL = regex(
 
 # Where dialects that are not tried would find literals that begin or end elsewhere.
 _AMBIGUOUS = regex(
-    r"(?is)\b[nu]?q'"  # Oracle: q'[it's]'
+    r"(?is)[\x00-\x08\x0e-\x1f\x7f]"  # neither space nor anything else
+    r"|\b[nu]?q'"  # Oracle: q'[it's]'
     r"|(?:\A|[^'])'''(?:[^']|\z)|\"\"\""  # BigQuery: '''it's'''
     r"|\[[A-Z_][\w ]*['\"]"  # Transact-SQL: [it's]
     r"|(?:--[^\s]|#)[^\n]*['\"`][^\n]*\n"  # a comment for some only, with a quote in it
@@ -129,6 +130,8 @@ def _read(tokenizer: Tokenizer, written: str) -> bytearray:
         end = stop
         word = token.text.upper() if token.token_type is TokenType.VAR else ""
         if token.token_type is TokenType.IDENTIFIER:
+            if written[start] == "`" and ("'" in token.text or '"' in token.text):
+                raise TokenError("a back quote may be an operator, and the quote in it begin a string")
             keep = written[start] == "`" or ((names or before[1] == "AS") and _is_name(token, written))
         else:
             keep = token.token_type in _KEPT and not (word and start == number_ends)  # 0x1F, 3L

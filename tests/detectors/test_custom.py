@@ -67,7 +67,7 @@ def test_the_sieve_tells_ours_and_theirs_apart() -> None:
 
 def test_patterns_that_are_too_large_together() -> None:
     with pytest.raises(ValueError, match="too large together"):
-        sieve([custom(str(i), f"[a-zäöü]{{900}}{i}") for i in range(2000)])
+        sieve([custom(str(i), f"{i}[a-zäöü]{{900}}") for i in range(300)])
 
 
 words = st.sampled_from(["a", "b", "é", "\n", " ", "-", "x1"])

@@ -130,8 +130,8 @@ def _read(tokenizer: Tokenizer, written: str) -> bytearray:
         end = stop
         word = token.text.upper() if token.token_type is TokenType.VAR else ""
         if token.token_type is TokenType.IDENTIFIER:
-            if written[start] == "`" and ("'" in token.text or '"' in token.text):
-                raise TokenError("a back quote may be an operator, and the quote in it begin a string")
+            if written[start] == "`" and any(quote in token.text for quote in ("'", '"', "$$")):
+                raise TokenError("a back quote may be an operator, and the quote after it begin a string")
             keep = written[start] == "`" or ((names or before[1] == "AS") and _is_name(token, written))
         else:
             keep = token.token_type in _KEPT and not (word and start == number_ends)  # 0x1F, 3L

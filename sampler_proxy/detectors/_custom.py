@@ -53,7 +53,7 @@ def custom(name: str, pattern: str) -> Detector:
 def _anywhere(pattern: str) -> str:
     """The pattern as it holds inside joined texts, where the edges of a value are line breaks; where what it says about
     edges cannot be kept, one that always matches (the detector is then asked every time)."""
-    if r"\A" in pattern or r"\z" in pattern or "(?" in pattern.replace("(?:", "").replace("(?P<", ""):
+    if any(sign in pattern for sign in (r"\A", r"\z", r"\Q")) or "(?" in pattern.replace("(?:", "").replace("(?P<", ""):
         return ""
     return f"(?m:{pattern})"
 

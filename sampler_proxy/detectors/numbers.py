@@ -56,7 +56,7 @@ def _is_card(digits: bytes) -> bool:
 def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
     """Of a run of digits: part of a hexadecimal id, or of a decimal fraction."""
     left, right = start, end
-    while left and text[start - 3 : start - 2] != b"%" and start - left < 64 and text[left - 1] in _HEX:
+    while left and not _after_escape(text, start) and start - left < 64 and text[left - 1] in _HEX:
         left -= 1
     while right < len(text) and right - end < 64 and text[right] in _HEX:
         right += 1
@@ -65,6 +65,11 @@ def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
     if start > 1 and text[start - 1] == 0x2E and text[start - 2] in DIGITS:
         return True
     return end + 1 < len(text) and text[end] == 0x2E and text[end + 1] in DIGITS
+
+
+def _after_escape(text: bytes, start: int) -> bool:
+    """Whether what is before a place is a percent-encoded character."""
+    return start > 2 and text[start - 3] == 0x25
 
 
 def _cards(text: bytes) -> list[Range]:
@@ -107,7 +112,7 @@ def _grouped_card(text: bytes, groups: list[tuple[int, int]]) -> int:
             members = groups[:size]
             digits = b"".join(text[start:end] for start, end in members)
             start, end = members[0][0], members[-1][1]
-            before = start > 0 and text[start - 1] in WORD and text[start - 3 : start - 2] != b"%"
+            before = start > 0 and text[start - 1] in WORD and not _after_escape(text, start)
             after = end < len(text) and text[end] in WORD
             if not before and not after and _is_card(digits):
                 return size

@@ -147,13 +147,14 @@ def test_any_bytes(text: bytes) -> None:
 
 
 def test_forms() -> None:
-    text = b"a=1&password=hunter%202+x&a%5Bb%5D=&a=2"
+    text = b"a=1&password=hunter%202+x&a%5Bb%5D=&a=2&\xc3\xa9=\xff"
     found = members(text)
     assert [(one.key, text[one.start : one.end], one.text) for one in found] == [
         ("a", b"1", b"1"),
         ("password", b"hunter%202+x", b"hunter 2 x"),
         ("a[b]", b"", b""),
         ("a", b"2", b"2"),
+        ("é", b"\xff", b"\xff"),
     ]
     assert all(one.form and one.is_string for one in found)
     assert found[1].encoded(b"****") == b"****"

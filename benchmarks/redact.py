@@ -2,8 +2,8 @@
 
 usage: python -m benchmarks.redact [--rounds N] [--spans N]
 
-common               the preset, on the other benchmarks' corpus (corpus.py): 440-byte spans with 11 attributes, of which
-                     the user id, the URL path (or another key) and the pod differ
+common               the preset, on the other benchmarks' corpus (corpus.py): 440-byte spans with 11 attributes, of
+                     which the user id, the URL path (or another key) and the pod differ
 every value differs  the same, on spans each of whose attribute values is there once
 strict               the preset with ipv4, ipv6, more keys, and URLs stripped, on the usual spans
 

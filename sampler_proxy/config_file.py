@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sampler_proxy.config import Config, Section, key_of, sections
+from sampler_proxy.config import Config, key_of, sections
+from sampler_proxy.config_section import Section
 from sampler_proxy.errors import ConfigError, Fault
 from sampler_proxy.units import MIB
 from sampler_proxy.yaml_positions import Path, Position, Positions, parse

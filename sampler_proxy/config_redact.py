@@ -41,7 +41,7 @@ class ActionType(Text):
 
     words: tuple[str, ...]
 
-    def parse(self, value: object) -> Action:
+    def parse(self, value: object) -> Any:
         if isinstance(value, Action):
             return value
         if isinstance(value, str) and value in self.words:
@@ -241,7 +241,7 @@ class Redact(Section):
     ) = None
     """What URLs and paths lose; absent, as the preset has it."""
     hash_key: Annotated[str | KeyFile, HashKey()] | None = Field(default=None, repr=False)
-    """Of `hash` (HMAC-SHA-256), 16 bytes or more: ${env:NAME}, or {file: PATH} (line breaks at its end do not count)."""
+    """Of `hash` (HMAC-SHA-256), 16 bytes or more: ${env:NAME}, or {file: PATH} (without line breaks at its end)."""
     marker: Annotated[bool, Flag()] = False
     """Spans get the attribute sampler_proxy.redacted: how much was redacted in them."""
 

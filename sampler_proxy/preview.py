@@ -40,10 +40,11 @@ class Redaction(NamedTuple):
     action: str
     place: str  # of the protocol, or "attribute"
     key: str | None  # of the attribute
-    count: int
+    times: int
 
     def as_json(self) -> dict[str, object]:
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        shown = {"detector": self.detector, "action": self.action, "place": self.place, "count": self.times}
+        return shown if self.key is None else {**shown, "key": self.key}
 
 
 class Preview(NamedTuple):
@@ -124,7 +125,7 @@ def total(previews: Sequence[Preview]) -> dict[Label, int]:
     counts: Counter[Label] = Counter()
     for one in previews:
         for redaction in one.redactions:
-            counts[redaction.detector, redaction.action] += redaction.count
+            counts[redaction.detector, redaction.action] += redaction.times
     return dict(counts.most_common())
 
 
@@ -135,7 +136,7 @@ def as_text(previews: Sequence[Preview]) -> str:
             lines.append(f"trace {one.trace_id.hex()} ({one.spans} span{'s' * (one.spans != 1)})")
         for redaction in one.redactions:
             where = redaction.place if redaction.key is None else f"{redaction.place} {redaction.key}"
-            lines.append(f"  {redaction.count:>5}  {redaction.detector} {redaction.action}: {where}")
+            lines.append(f"  {redaction.times:>5}  {redaction.detector} {redaction.action}: {where}")
     changed = sum(bool(one.redactions) for one in previews)
     lines.append(f"{changed} of {len(previews)} traces would be changed" + (":" if changed else ""))
     lines += [f"  {count:>5}  {detector} {action}" for (detector, action), count in total(previews).items()]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import re2
 
 from sampler_proxy import detectors
-from sampler_proxy.config_redact import MASK, Action, Redact, compile_keys
+from sampler_proxy.config_redact import MASK, Action, KeyRule, Redact, ValueRule, compile_keys
 from sampler_proxy.detectors import SEPARATOR, Detector, embedded
 from sampler_proxy.detectors.sql import obfuscate
 from sampler_proxy.detectors.urls import rewrite
@@ -93,7 +93,8 @@ _CANARY_CHARACTERS = Detector("", r"\x00sampler-proxy\x00", _nothing, utf8=True)
 _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.%+\[\]-]+=[^\x00\s]*&", _nothing)
 _SQL = (
-    r"(?i)(?:^|[^0-9a-z_])((?:select\s[^\x00]*\sfrom|update\s[^\x00]*\sset|(?:insert|merge|replace)\s+into|delete\s+from)\s)"
+    r"(?i)(?:^|[^0-9a-z_])((?:select\s[^\x00]*\sfrom|update\s[^\x00]*\sset"
+    r"|(?:insert|merge|replace)\s+into|delete\s+from)\s)"
 )
 _STATEMENT = Detector("", _SQL, _nothing)
 _MEMBER_KEY = r"""(?s)"((?:[^"\\]|\\.)*)"\s*:|'((?:[^'\\]|\\.)*)'\s*:"""
@@ -153,8 +154,8 @@ class Policy:
     __hash__ = None  # type: ignore[assignment]
 
     def view(self, mask: int) -> View:
-        """For spans for which these filters hold, a bit each. There are at most MAX_VIEWS; then all filters are taken to
-        hold."""
+        """For spans for which these filters hold, a bit each. There are at most MAX_VIEWS; for what comes then all
+        filters are taken to hold."""
         if mask not in self._views and len(self._views) >= MAX_VIEWS:
             mask = self.everything
         if mask not in self._views:
@@ -173,7 +174,8 @@ class Policy:
 
 def only_of(config: Redact) -> list[str]:
     """The different filters, in the order in which they appear."""
-    return list(dict.fromkeys(rule.only for rule in (*config.keys, *config.values) if rule.only is not None))
+    rules: tuple[KeyRule | ValueRule, ...] = (*config.keys, *config.values)
+    return list(dict.fromkeys(rule.only for rule in rules if rule.only is not None))
 
 
 class View:
@@ -378,7 +380,8 @@ class View:
         return MASKED
 
     def _find(self, text: bytes) -> list[_Found]:
-        """Disjoint, in order. Where detectors overlap the first one's name counts; if their actions differ it is masked."""
+        """Disjoint, in order. Where several overlap the first one's name counts; if their actions differ, it is
+        masked."""
         hits = self._sieve(text + SEPARATOR + _CANARY)
         if hits == self._canaries:
             return []
@@ -388,7 +391,9 @@ class View:
         for index in hits:
             if index < len(self._detectors):
                 detector, action = self._detectors[index], self._actions[index]
-                found += [_Found(*place, detector.name, action) for place in detector.find(text) if place.end > place.start]
+                found += [
+                    _Found(*place, detector.name, action) for place in detector.find(text) if place.end > place.start
+                ]
         found.sort(key=lambda one: one[:2])
         merged: list[_Found] = []
         for one in found:
@@ -417,9 +422,7 @@ class View:
             asked.append(_URL)
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
-        self._searches = [
-            _search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked
-        ]
+        self._searches = [_search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked]
         self._sieve = detectors.sieve([*asked, *canaries])
 
 
@@ -428,9 +431,7 @@ def _holds_others(member: embedded.Member) -> bool:
     return not member.is_string and not member.text
 
 
-def _active(
-    config: Redact, holds: Callable[[str | None], bool]
-) -> tuple[list[Detector], list[Action]]:
+def _active(config: Redact, holds: Callable[[str | None], bool]) -> tuple[list[Detector], list[Action]]:
     """The detectors to use and what is done to what they find: of several entries for one the first that applies."""
     actions: dict[str, Action] = {}
     known = dict(detectors.DETECTORS)
@@ -459,7 +460,8 @@ def _merged(regions: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class _KeySet:
-    """Key patterns in order. The last of the set matches anything: where it is silent, the set has run out of memory."""
+    """Key patterns in order. The last of the set matches anything: where it is silent, the set has run out of
+    memory."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = list(patterns)

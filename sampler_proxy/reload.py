@@ -25,7 +25,8 @@ import structlog
 from watchfiles import Change, awatch
 
 from sampler_proxy.check import Loaded, contents
-from sampler_proxy.config import Config, Rule, Section, key_of
+from sampler_proxy.config import Config, Rule, key_of
+from sampler_proxy.config_section import Section
 from sampler_proxy.errors import ConfigError, Fault
 
 POLL_S = 5.0
@@ -211,7 +212,7 @@ def keep_text(probability: float) -> str:
 
 
 def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
-    """The keys but `rules` and `redact` whose values differ, in the order of the model, as in `export.tempo.timeout`."""
+    """The keys but `rules` and `redact` whose values differ, in the model's order, as in `export.tempo.timeout`."""
     for field in type(old).model_fields:
         before, after = getattr(old, field), getattr(new, field)
         key = prefix + key_of(type(old), field)

@@ -115,15 +115,15 @@ def test_a_span_id_that_comes_twice() -> None:
 
 def test_more_combinations_than_are_kept() -> None:
     """Then all filters are taken to hold."""
-    settings = {
-        "keys": [{"match": f"k{i}", "action": "mask", "only": f"{{ span.n{i} = true }}"} for i in range(7)]
-    }
+    settings = {"keys": [{"match": f"k{i}", "action": "mask", "only": f"{{ span.n{i} = true }}"} for i in range(7)]}
     found = policy(settings)
     assert found is not None
     redacting = Redacting(found)
     for number in range(100):
         attributes = {f"n{i}": bool(number >> i & 1) for i in range(7)}
-        sent = request("shop", span(1, "a", **attributes, **{f"k{i}": "x" for i in range(7)}), trace_id=(number + 1).to_bytes(16))
+        sent = request(
+            "shop", span(1, "a", **attributes, **{f"k{i}": "x" for i in range(7)}), trace_id=(number + 1).to_bytes(16)
+        )
         out = ExportTraceServiceRequest.FromString(redacting.run([sent]))
         left = plain(out.resource_spans[0].scope_spans[0].spans[0].attributes)
         for i in range(7):

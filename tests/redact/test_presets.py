@@ -12,24 +12,92 @@ from tests.support.secrets import SECRETS
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 
-COMMON_MASKED = """
-password db.password user.password_hash PASSWD passphrase pwd db_pwd client_secret aws.secret_access_key credentials
-http.request.header.authorization Authorization proxy-authorization http.request.header.cookie http.response.header.set-cookie
-api_key x-api-key apikey openai.api_key access_key accessKey private_key private-key encryption_key signing_key
-token access_token id-token auth.token refreshToken idToken session_id sessionId csrf_token XSRF cvv card.cvc
-db.query.parameter.0 db.operation.parameter.name
-""".split()
-STRICT_MASKED = """
-user.name user.full_name user.email enduser.id client.address client.socket.address net.peer.ip net.sock.peer.addr
-http.client_ip http.request.header.x-forwarded-for customer.phone customer.birth_date db.user http.request.body
-http.response.body request_body messaging.message.body gen_ai.input.messages gen_ai.prompt gen_ai.completion.0.content
-gen_ai.system_instructions
-""".split()
-LEFT = """
-http.request.method http.route url.path service.name user.id gen_ai.usage.input_tokens gen_ai.usage.output_tokens
-tokens session.id keyboard monkey thread.name db.system.name db.collection.name net.peer.name server.address
-k8s.pod.name code.function.name exception.type messaging.message.id
-""".split()
+COMMON_MASKED = [
+    "password",
+    "db.password",
+    "user.password_hash",
+    "PASSWD",
+    "passphrase",
+    "pwd",
+    "db_pwd",
+    "client_secret",
+    "aws.secret_access_key",
+    "credentials",
+    "http.request.header.authorization",
+    "Authorization",
+    "proxy-authorization",
+    "http.request.header.cookie",
+    "http.response.header.set-cookie",
+    "api_key",
+    "x-api-key",
+    "apikey",
+    "openai.api_key",
+    "access_key",
+    "accessKey",
+    "private_key",
+    "private-key",
+    "encryption_key",
+    "signing_key",
+    "token",
+    "access_token",
+    "id-token",
+    "auth.token",
+    "refreshToken",
+    "idToken",
+    "session_id",
+    "sessionId",
+    "csrf_token",
+    "XSRF",
+    "cvv",
+    "card.cvc",
+    "db.query.parameter.0",
+    "db.operation.parameter.name",
+]
+STRICT_MASKED = [
+    "user.name",
+    "user.full_name",
+    "user.email",
+    "enduser.id",
+    "client.address",
+    "client.socket.address",
+    "net.peer.ip",
+    "net.sock.peer.addr",
+    "http.client_ip",
+    "http.request.header.x-forwarded-for",
+    "customer.phone",
+    "customer.birth_date",
+    "db.user",
+    "http.request.body",
+    "http.response.body",
+    "request_body",
+    "messaging.message.body",
+    "gen_ai.input.messages",
+    "gen_ai.prompt",
+    "gen_ai.completion.0.content",
+    "gen_ai.system_instructions",
+]
+LEFT = [
+    "http.request.method",
+    "http.route",
+    "url.path",
+    "service.name",
+    "user.id",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "tokens",
+    "session.id",
+    "keyboard",
+    "monkey",
+    "thread.name",
+    "db.system.name",
+    "db.collection.name",
+    "net.peer.name",
+    "server.address",
+    "k8s.pod.name",
+    "code.function.name",
+    "exception.type",
+    "messaging.message.id",
+]
 
 
 @pytest.mark.parametrize("key", COMMON_MASKED)

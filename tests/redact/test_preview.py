@@ -27,7 +27,9 @@ def run(command: str, tmp_path: Path, redact: dict[str, Any], data: bytes, *more
 
 
 def sample() -> bytes:
-    span = Span(name=f"to {MAIL}", attributes=pairs({"card": f"{CARD} {CARD}", MAIL: 1, "db.password": "x", "drop": "y"}))
+    span = Span(
+        name=f"to {MAIL}", attributes=pairs({"card": f"{CARD} {CARD}", MAIL: 1, "db.password": "x", "drop": "y"})
+    )
     span.status.message = MAIL
     first = request_of(span, {"owner": MAIL})
     second = request_of(Span(trace_id=b"t" * 16, span_id=b"s" * 8, name="nothing"))
@@ -58,7 +60,9 @@ def test_as_json(tmp_path: Path) -> None:
     result = run("redact", tmp_path, SETTINGS, sample(), "--json")
     first, second = map(json.loads, result.output.splitlines())
     assert (first["trace_id"], first["spans"]) == ("0102030405060708090a0b0c0d0e0f10", 1)
-    assert {"detector": "card", "action": "mask", "place": "attribute", "key": "card", "count": 2} in first["redactions"]
+    assert {"detector": "card", "action": "mask", "place": "attribute", "key": "card", "count": 2} in first[
+        "redactions"
+    ]
     assert {"detector": "email", "action": "mask", "place": "span name", "count": 1} in first["redactions"]
     assert second["redactions"] == []
 

@@ -1,4 +1,4 @@
-"""What holds of redaction whatever is sent: against the official classes, twice over, and where there is nothing to do."""
+"""What holds of redaction whatever is sent: beside the official classes, twice over, where there is nothing to do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy.detectors import DETECTORS
 from sampler_proxy.redact import Policy
 from tests.support import reference, strategies, wire
+from tests.support.positions import EXEMPT
 from tests.support.redact_reference import Reference
 from tests.support.redacting import Redacting, policy
 from tests.support.secrets import CARD_NUMBER, OTHERS, SECRETS
@@ -75,10 +76,11 @@ def sprinkle(message: Message, random: Random) -> None:
             setattr(message, descriptor.name, CARD_NUMBER)
         elif descriptor.name == "double_value" and random.random() < 0.2:
             setattr(message, descriptor.name, float(CARD_NUMBER))
-        elif not descriptor.is_repeated and isinstance(value, str | bytes) and random.random() < 0.3:
-            if descriptor.name not in ("trace_id", "span_id", "parent_span_id", "trace_state"):
-                text = random.choice(TEXTS)
-                setattr(message, descriptor.name, text if isinstance(value, str) else text.encode() + b"\xff")
+        elif descriptor.name in EXEMPT or descriptor.is_repeated:
+            continue
+        elif isinstance(value, str | bytes) and random.random() < 0.3:
+            text = random.choice(TEXTS)
+            setattr(message, descriptor.name, text if isinstance(value, str) else text.encode() + b"\xff")
 
 
 @st.composite

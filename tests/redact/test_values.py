@@ -192,7 +192,7 @@ def test_a_detector_that_raises_masks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_detector_that_never_ends_finding_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    detectors_with(monkeypatch, lambda text: [Range(0, 1)])
+    detectors_with(monkeypatch, lambda _: [Range(0, 1)])
     assert counts_of(made(MASK_CARDS), "a 1")["failure", "mask"] == 1
 
 
@@ -206,7 +206,9 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
     else:
         monkeypatch.setattr(redact, module, fails)
     settings = {"preset": "strict"}
-    text = {"obfuscate": "SELECT zebra FROM b", "rewrite": "https://zebra.example/", "embedded": '{"a": "zebra"}'}[module]
+    text = {"obfuscate": "SELECT zebra FROM b", "rewrite": "https://zebra.example/", "embedded": '{"a": "zebra"}'}[
+        module
+    ]
     assert text_after(settings, text) == "****"
     assert counts_of(settings, text) == {("failure", "mask"): 1}
 
@@ -222,7 +224,7 @@ def test_a_key_that_cannot_be_judged_masks_its_value(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("hits", [[], [0], [1]])
 def test_a_set_that_ran_out_of_memory_is_not_believed(monkeypatch: pytest.MonkeyPatch, hits: list[int]) -> None:
     """RE2 then answers as if nothing matched, or less than all."""
-    monkeypatch.setattr(redact.detectors, "sieve", lambda _: lambda text: list(hits))
+    monkeypatch.setattr(redact.detectors, "sieve", lambda _: lambda _: list(hits))
     found = made({"values": [{"detect": "card", "action": "mask"}, {"detect": "email", "action": "mask"}]})
     attributes = {"a": f"x {CARD}", "b": MAIL, "c": "y"}
     out = Redacting(found)
@@ -293,7 +295,9 @@ def test_unknown_fields_are_dropped_everywhere(unknown: str, settings: dict[str,
     more = UNKNOWN[unknown]
     value = length_delimited(1, b"v") + more
     array = length_delimited(5, length_delimited(1, value) + more) + more
-    kvlist = length_delimited(6, length_delimited(1, length_delimited(1, b"k") + length_delimited(2, array) + more) + more)
+    kvlist = length_delimited(
+        6, length_delimited(1, length_delimited(1, b"k") + length_delimited(2, array) + more) + more
+    )
     attribute = length_delimited(1, b"a") + length_delimited(2, kvlist + more) + more
     span = length_delimited(1, b"t" * 16) + length_delimited(2, b"s" * 8) + length_delimited(9, attribute) + more
     span += length_delimited(11, length_delimited(2, b"e") + length_delimited(3, attribute) + more)
@@ -335,7 +339,9 @@ def test_counts_of_a_resource_in_two_parts() -> None:
 
     def part(keys: list[str], count: int | None) -> bytes:
         content = b"".join(length_delimited(1, pair.SerializeToString()) for pair in pairs(dict.fromkeys(keys, 1)))
-        return length_delimited(1, content + (wire.field(2, wire.VARINT, wire.varint(count)) if count is not None else b""))
+        return length_delimited(
+            1, content + (wire.field(2, wire.VARINT, wire.varint(count)) if count is not None else b"")
+        )
 
     span = request_of(Span()).resource_spans[0].scope_spans[0].spans[0].SerializeToString()
     for first, second, expected in [(5, 3, 5), (5, None, 7), (None, 3, 5), (None, None, 2), (0, 0, 2)]:
@@ -344,9 +350,14 @@ def test_counts_of_a_resource_in_two_parts() -> None:
         found = redacted(settings, raw).resource_spans[0].resource
         assert plain(found.attributes) == {"a": 1, "b": 1}
         assert found.dropped_attributes_count == expected, (first, second)
-    assert redacted(settings, length_delimited(1, part(["x"], (1 << 32) - 1) + length_delimited(2, length_delimited(2, span)))).resource_spans[
-        0
-    ].resource.dropped_attributes_count == (1 << 32) - 1
+    assert (
+        redacted(
+            settings, length_delimited(1, part(["x"], (1 << 32) - 1) + length_delimited(2, length_delimited(2, span)))
+        )
+        .resource_spans[0]
+        .resource.dropped_attributes_count
+        == (1 << 32) - 1
+    )
 
 
 def test_large_traces_and_many_values() -> None:

@@ -65,7 +65,9 @@ def _enter(message: Message, field: FieldDescriptor) -> Message:
 
 
 def _complete(request: ExportTraceServiceRequest, trace_id: bytes) -> None:
-    resource_spans: ResourceSpans = request.resource_spans[0] if request.resource_spans else request.resource_spans.add()
+    resource_spans: ResourceSpans = (
+        request.resource_spans[0] if request.resource_spans else request.resource_spans.add()
+    )
     scope_spans: ScopeSpans = (
         resource_spans.scope_spans[0] if resource_spans.scope_spans else resource_spans.scope_spans.add()
     )

@@ -151,7 +151,7 @@ def _url_credentials(text: bytes) -> list[Range]:
     return merged(found)
 
 
-_PLACEHOLDER = regex(r"\*{4}.*|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
+_PLACEHOLDER = regex(r"\*+|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
 
 
 def _is_placeholder(value: bytes) -> bool:

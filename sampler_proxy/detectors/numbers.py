@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
+
 from stdnum import iban as stdnum_iban
 from stdnum import luhn
 from stdnum.us import ssn as stdnum_ssn
 
 from sampler_proxy.detectors._types import DIGITS, WORD, Detector, Range, regex, stands_alone
 
-# Cards: ISO/IEC 7812. Which first digits an issuer has, and how many in all.
-_ISSUERS = [
-    (regex(first), frozenset(lengths))
-    for first, lengths in [
-        ("4", (13, 16, 19)),  # Visa
-        ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
-        ("3[47]", (15,)),  # American Express
-        ("30[0-5]|3095|3[689]", (14, 16, 17, 18, 19)),  # Diners Club
-        ("6011|64[4-9]|65", (16, 17, 18, 19)),  # Discover
-        ("352[89]|35[3-8]", (16, 17, 18, 19)),  # JCB
-        ("62|81", (16, 17, 18, 19)),  # UnionPay
-        ("5018|5020|5038|5893|6304|639|67", (16, 18, 19)),  # Maestro
-        ("220[0-4]", (16, 17, 18, 19)),  # Mir
-        ("60|82|508", (16,)),  # RuPay, Hipercard
-        ("5019", (16,)),  # Dankort
-        ("506|6363|63[78]", (16, 18, 19)),  # Elo, Verve, InstaPayment
-        ("9792", (16,)),  # Troy
-    ]
-]
+# Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
+_LONG = (16, 17, 18, 19)
+_ISSUERS = (
+    (4000, 4999, (13, 16, 19)),  # Visa
+    (2221, 2720, (16,)),  # Mastercard
+    (5100, 5599, (16,)),
+    (3400, 3499, (15,)),  # American Express
+    (3700, 3799, (15,)),
+    (3000, 3059, (14, *_LONG)),  # Diners Club
+    (3095, 3095, (14, *_LONG)),
+    (3600, 3699, (14, *_LONG)),
+    (3800, 3999, (14, *_LONG)),
+    (6011, 6011, _LONG),  # Discover
+    (6440, 6599, _LONG),
+    (3528, 3589, _LONG),  # JCB
+    (6200, 6299, _LONG),  # UnionPay
+    (8100, 8199, _LONG),
+    (2200, 2204, _LONG),  # Mir
+    (6000, 6099, (16,)),  # RuPay, Hipercard
+    (8200, 8299, (16,)),
+    (5080, 5089, (16,)),
+    (5060, 5069, (16, 18, 19)),  # Elo, Verve
+    (6363, 6363, (16,)),
+    (6370, 6399, (16, 18, 19)),  # InstaPayment, Maestro
+    (6700, 6799, (16, 18, 19)),
+    *((first, first, (16, 18, 19)) for first in (5018, 5019, 5020, 5038, 5893, 6304)),  # Maestro, Dankort
+    (9792, 9792, (16,)),  # Troy
+)
 # How the digits of a card are grouped where they are, longest first; the last group may be shorter.
 _GROUPINGS = (
     *((4, 4, 4, 4, last) for last in (3, 2, 1)),
@@ -41,15 +52,14 @@ _CARD_PATTERN = (
     r"(?:[ +-]|%20)?[0-9]{2}(?:[ +-]|%20)?[0-9])"
 )
 _CARD = regex(_CARD_PATTERN)
-_DIGIT_GROUPS = regex(r"%[0-9A-Fa-f]{2}|[0-9]+")
+_DIGIT_GROUPS = re.compile(rb"%[0-9A-Fa-f]{2}|[0-9]+")
 _HEX = frozenset(b"0123456789ABCDEFabcdef")
 
 
 def _is_card(digits: bytes) -> bool:
-    return (
-        13 <= len(digits) <= 19
-        and any(len(digits) in lengths and first.match(digits) for first, lengths in _ISSUERS)
-        and luhn.is_valid(digits.decode("ascii"))
+    first = int(digits[:4])
+    return any(low <= first <= high and len(digits) in lengths for low, high, lengths in _ISSUERS) and luhn.is_valid(
+        digits.decode("ascii")
     )
 
 

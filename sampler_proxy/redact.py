@@ -10,6 +10,7 @@ Everything here fails closed: what raises, or is too large to be looked at, is m
 from __future__ import annotations
 
 import hmac
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -29,6 +30,7 @@ MAX_VALUE_BYTES = 64 * 1024
 MAX_NESTED = 4
 """JSON in a string in JSON: deeper, the string is masked whole."""
 MAX_VIEWS = 32
+MAX_MEMBER_KEYS = 4096
 _ROUNDS = 4
 
 # Where an attribute stands.
@@ -91,7 +93,7 @@ def _nothing(_: bytes) -> list[detectors.Range]:
 _CANARY_BYTES = Detector("", r"\x00sampler-proxy\x00", _nothing)
 _CANARY_CHARACTERS = Detector("", r"\x00sampler-proxy\x00", _nothing, utf8=True)
 _URL = Detector("", "://", _nothing)
-_FORM = Detector("", r"(?m)^[0-9A-Za-z_.%+\[\]-]+=[^\x00\s]*&", _nothing)
+_FORM = Detector("", r"(?m)^[0-9A-Za-z_.%+*$\[\]-]+=[^\x00\s]*&", _nothing)
 _SQL = (
     r"(?i)(?:^|[^0-9a-z_])((?:select\s[^\x00]*\sfrom|update\s[^\x00]*\sset"
     r"|(?:insert|merge|replace)\s+into|delete\s+from)\s)"
@@ -116,6 +118,7 @@ def _search(pattern: str, utf8: bool = False) -> re2._Regexp:
 _FIND_SQL = _search(_SQL)
 _BEGINS_SQL = _search(r"(?i)^\s*(?:with|explain|analyze)\s")
 _FIND_MEMBER_KEY = _search(_MEMBER_KEY)
+_MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*)"\s*:)')  # without lookahead in RE2; linear, as it ends at the next quote
 
 
 class _Found(NamedTuple):
@@ -211,6 +214,7 @@ class View:
         self._statement = self._lane(_Lane(ALONE, None, self._sql_text))
         self._url = self._lane(_Lane(ALONE, None, self._url_text))
         self._by_action: dict[Action, int] = {MASK: self._masked}
+        self._member_lanes: dict[str, int] = {}
 
     def _lane(self, lane: _Lane) -> int:
         self.lanes.append(lane)
@@ -311,6 +315,26 @@ class View:
         return result
 
     def _text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
+        like_json = text.lstrip()[:1] in (b"{", b"[")
+        if like_json and self._plain(text) and self._says_nothing(text):
+            return text
+        members = embedded.members(text) if like_json or b"&" in text else []
+        if members and depth == MAX_NESTED:
+            counts[FAILURE] += 1
+            return MASKED
+        # What is behind the last member: brackets, or what was no JSON any more.
+        rest = text[max((member.end for member in members if not _holds_others(member)), default=0) :]
+        if like_json and (label := self._unread(rest)):
+            counts[label[0], "mask"] += 1
+            return MASKED
+        if members:
+            text = self._members(text, members, counts, depth)
+        if not members or (self._sql and _FIND_SQL.search(rest)) or (self._urls and b"://" in rest):
+            text = self._reshaped(text, counts)
+        return self._detected(text, counts)
+
+    def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
+        """Without the literals of statements in it, and what URLs lose."""
         if self._sql and (match := _FIND_SQL.search(text)):
             start = 0 if _BEGINS_SQL.search(text) else match.start(1)
             result = text[:start] + obfuscate(text[start:])
@@ -318,33 +342,25 @@ class View:
             text = result
         if self._urls and b"://" in text:
             text = self._count_urls(text, self._rewritten(text), counts)
-        return self._detected(self._members(text, counts, depth), counts)
+        return text
 
-    def _members(self, text: bytes, counts: Counter[Label], depth: int) -> bytes:
+    def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
         """Of JSON, or a form: its members, each by its key or as a text of its own."""
-        members = embedded.members(text)
-        if members and depth == MAX_NESTED:
-            counts[FAILURE] += 1
-            return MASKED
-        if text.lstrip()[:1] in (b"{", b"["):
-            read = max((member.end for member in members if not _holds_others(member)), default=0)
-            if label := self._unread(text[read:]):
-                counts[label[0], "mask"] += 1
-                return MASKED
+        plain = self._plain(text)
         out: list[bytes] = []
-        done = 0
+        done = exempt = 0
         for member in members:
-            if member.start < done:  # inside of one that has been seen to
+            if member.start < done or member.start < exempt:  # inside of one that has been seen to
                 continue
-            lane = self.lanes[self.key(NESTED, member.key.encode("utf-8", "replace"))]
+            lane = self.lanes[self._member_lane(member.key)]
             if lane.kind == AS_IT_IS:
-                continue
-            if lane.kind in (DELETED, WHOLE) or (lane.kind == LEAVES and _holds_others(member)):
+                exempt = member.end
+            elif lane.kind in (DELETED, WHOLE) or (lane.kind == LEAVES and _holds_others(member)):
                 assert lane.label is not None
                 counts[lane.label[0], "mask"] += member.text != MASKED
                 out += [text[done : member.start], member.encoded(MASKED)]
                 done = member.end
-            elif not _holds_others(member):
+            elif not _holds_others(member) and not (plain and lane.kind == JOINED):
                 if lane.kind == JOINED:
                     value = self._text(member.text, counts, depth + 1)
                 else:
@@ -354,6 +370,26 @@ class View:
                     out += [text[done : member.start], member.encoded(value)]
                     done = member.end
         return b"".join((*out, text[done:]))
+
+    def _member_lane(self, key: str) -> int:
+        lane = self._member_lanes.get(key)
+        if lane is None:
+            if len(self._member_lanes) == MAX_MEMBER_KEYS:
+                self._member_lanes.clear()
+            lane = self._member_lanes[key] = self.key(NESTED, key.encode("utf-8", "replace"))
+        return lane
+
+    def _plain(self, text: bytes) -> bool:
+        """Whether there is nothing in JSON but by the keys: without escapes what a member holds is seen in the whole,
+        save for a form."""
+        if b"\\" in text or b"&" in text or b"'" in text:
+            return False
+        return self._sieve(text + SEPARATOR + _CANARY) == self._canaries
+
+    def _says_nothing(self, text: bytes) -> bool:
+        """Whether no key of JSON without escapes falls under a rule. Whatever may be a key is taken for one."""
+        keys = set(_MAY_BE_KEY.findall(text))
+        return all(self._member_lane(key.decode("utf-8", "replace")) == TEXT for key in keys)
 
     def _unread(self, text: bytes) -> Label | None:
         """Of what is nearly JSON, and was not read: the rule that one of its keys falls under."""

@@ -184,13 +184,17 @@ def test_keys_that_are_secrets() -> None:
         ('{"a": 1}', '{"a": 1}'),
         ("{no json}", "{no json}"),
         ("password=x", "password=x"),
+        ('{"b": "user=1&password=x", "c": 1}', '{"b": "user=1&password=****", "c": 1}'),
+        ('{"password": {"a": 1}, "b": 4111111111111111}', '{"password": "****", "b": "****"}'),
+        ('{"ok": {"password": "y"}, "password": "z"}', '{"ok": {"password": "y"}, "password": "****"}'),
+        ("{'a': 1, 'password': 2}", "****"),
+        ('{"a": 1} {"password": "x"}', "****"),
     ],
 )
 def test_keys_in_texts(text: str, expected: str) -> None:
-    assert text_after({**rule("password"), "values": [{"detect": "card", "action": "mask"}]}, text) == expected
-    assert attributes_after(
-        {**rule("password", "delete"), "values": [{"detect": "card", "action": "mask"}]}, {"k": text}
-    ) == {"k": expected}
+    more = {"values": [{"detect": "card", "action": "mask"}], "except": ["ok"]}
+    assert text_after({**rule("password"), **more}, text) == expected
+    assert attributes_after({**rule("password", "delete"), **more}, {"k": text}) == {"k": expected}
 
 
 def test_the_last_of_several_keys_counts() -> None:

@@ -106,11 +106,10 @@ def test_the_walk_does_what_the_reference_does(pair: tuple[ExportTraceServiceReq
 
 @given(secrets())
 def test_twice_is_as_once(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
-    redacting = Redacting(ALL_UNHASHED)
-    once = redacting.run([pair[1]])
-    ExportTraceServiceRequest.FromString(once)
-    # Other values have been met by then, or none.
-    assert Redacting(ALL_UNHASHED).run([once]) == once
+    once = Redacting(ALL_UNHASHED).run([pair[1]])
+    twice = Redacting(ALL_UNHASHED).run([once])
+    # Joined under their resources, traces may have changed places.
+    assert spans(ExportTraceServiceRequest.FromString(twice)) == spans(ExportTraceServiceRequest.FromString(once))
 
 
 @given(secrets())

@@ -142,6 +142,8 @@ def test_sql() -> None:
     assert text_after(settings, "WITH t AS (VALUES (123)) SELECT 1 FROM t") == "WITH t AS (VALUES (?)) SELECT ? FROM t"
     assert text_after({"preset": "common", "sql": "keep"}, statement) == statement
     assert text_after({"preset": "common"}, statement) == expected
+    assert text_after(settings, f'{{"q": "{statement}", "n": 5}}') == f'{{"q": "{expected}", "n": 5}}'
+    assert text_after(settings, f'{{"n": 5}} {statement}') == f'{{"n": 5}} {expected}'
     span = redacted(settings, request_of(Span(name=statement))).resource_spans[0].scope_spans[0].spans[0]
     assert span.name == expected
 
@@ -165,6 +167,7 @@ def test_urls() -> None:
         "k": "see https://h.example/users/{id} now",
         "path": "/users/123",
     }
+    assert text_after(everything, '{"u": "https://h.example/users/123?x=1"}') == '{"u": "https://h.example/users/{id}"}'
     only = attributes_after({"urls": ["strip_query"]}, attributes)
     assert only["url.full"] == "https://u:p@h.example/users/123"
     span = redacted(everything, request_of(Span(name="GET /users/123"))).resource_spans[0].scope_spans[0].spans[0]

@@ -11,7 +11,8 @@ What does not change is copied as it stands, in its order; a span in which nothi
 """
 
 from sampler_proxy.fragments import Envelopes
-from sampler_proxy.redact import Label, Observer, Policy
+from sampler_proxy.redact import Observer, Policy
+from sampler_proxy.redact_values import Label
 
 class Redactor:
     """Remembers what became of values: 32768 of them, and 8 MiB, at most."""

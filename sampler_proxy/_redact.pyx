@@ -26,6 +26,7 @@ from sampler_proxy._proto cimport (
 from sampler_proxy.fragments cimport Group, groups_of, payload_of
 
 from sampler_proxy import redact as policies
+from sampler_proxy import redact_values as values
 
 cdef enum State:
     PENDING
@@ -33,7 +34,7 @@ cdef enum State:
     CHANGED
 
 cdef enum Kind:
-    # How values in a lane are gone about: as redact.py numbers it.
+    # How values in a lane are gone about: as redact_values.py numbers it.
     AS_IT_IS = 0
     JOINED = 1
     ALONE = 2
@@ -80,14 +81,14 @@ cdef enum:
     MAX_KEPT_ROOM = 1 << 22
     NEAR_HEADERS = 16
 
-cdef bytes SEPARATOR = policies.SEPARATOR
-cdef bytes CANARY = policies._CANARY
-cdef object UNKNOWN = policies.UNKNOWN
-cdef object OVERSIZE = ((policies.OVERSIZE, 1),)
-cdef object MASKED_OVERSIZE = policies.OVERSIZE
+cdef bytes SEPARATOR = values.SEPARATOR
+cdef bytes CANARY = values.CANARY
+cdef object UNKNOWN = values.UNKNOWN
+cdef object OVERSIZE = ((values.OVERSIZE, 1),)
+cdef object MASKED_OVERSIZE = values.OVERSIZE
 assert policies.MAX_VALUE_BYTES == MAX_VALUE
 assert (policies.EXEMPT, policies.TEXT, policies.KEY, policies.BYTES, policies.NAME) == (EXEMPT, TEXT, KEY, BYTES, NAME)
-assert (policies.AS_IT_IS, policies.JOINED, policies.ALONE, policies.LEAVES, policies.DELETED, policies.WHOLE) == (
+assert (values.AS_IT_IS, values.JOINED, values.ALONE, values.LEAVES, values.DELETED, values.WHOLE) == (
     AS_IT_IS, JOINED, ALONE, LEAVES, DELETED, WHOLE
 )
 
@@ -161,7 +162,7 @@ cdef class Redactor:
         self.views = {}
         self.masks = {}
         self.entity_keys = set()
-        self.masked = policies.MASKED
+        self.masked = values.MASKED
         if policy.filters is not None:
             filters = policy.filters
             self.judge = Judge(Plan(filters.conditions, filters.filters, comparisons=filters.comparisons), seed)

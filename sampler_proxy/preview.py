@@ -14,7 +14,8 @@ from sampler_proxy.check import load_config
 from sampler_proxy.config import Config, Rule
 from sampler_proxy.fragments import KeptTrace
 from sampler_proxy.pipeline import Pipeline
-from sampler_proxy.redact import Label, Observer, Policy
+from sampler_proxy.redact import Observer, Policy
+from sampler_proxy.redact_values import Label
 from sampler_proxy.stamp import assemble
 
 # By message and field as `_proto` numbers them. What belongs to an attribute is called by its key.

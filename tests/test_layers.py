@@ -17,11 +17,11 @@ TOP = Path(__file__).parent.parent / "sampler_proxy"
 # From the bottom up. A package is one module here; inside it imports must only not go round in circles.
 LAYERS = [
     "__init__",
-    "allocator errors metrics units conditions expansion detectors _proto",
+    "allocator errors metrics units conditions expansion detectors redact_presets _proto",
     "config_section config_types yaml_positions _mend _tracestate _conditions",
     "config_redact fragments sampling _terms",
     "config",
-    "config_file _plan",
+    "config_file redact_values _plan",
     "_judge",
     "_rows _wire",
     "traceql",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sampler_proxy import detectors, redact
+from sampler_proxy import detectors, redact_presets
 from tests.support.redacting import attributes_after, text_after
 from tests.support.secrets import SECRETS
 
@@ -136,5 +136,11 @@ def test_statements_and_urls() -> None:
 
 def test_the_readme_names_everything() -> None:
     section = README.partition("## Redact")[2].partition("\n## ")[0]
-    for pattern in (*redact.STRICT_KEYS, *detectors.DETECTORS, *redact.STRICT_URLS, *redact.SQL_KEYS, *redact.URL_KEYS):
+    for pattern in (
+        *redact_presets.STRICT_KEYS,
+        *detectors.DETECTORS,
+        *redact_presets.STRICT_URLS,
+        *redact_presets.SQL_KEYS,
+        *redact_presets.URL_KEYS,
+    ):
         assert f"`{pattern}`" in section, pattern

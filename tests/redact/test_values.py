@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy import redact
+from sampler_proxy import detectors, redact_values
 from sampler_proxy.detectors import Detector, Range
 from sampler_proxy.redact import MAX_VALUE_BYTES, Policy, View
 from tests.support import wire
@@ -148,6 +148,26 @@ def test_sql() -> None:
     assert span.name == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("select a from t where b = 'x'", "select a from t where b = ?"),
+        ("SELECT'x' FROM t", "SELECT ? FROM t"),
+        ("err (UPDATE t AS u SET a = 'x')", "err (UPDATE t AS u SET a = ?)"),
+        ("INSERT IGNORE INTO `t`(a) VALUES ('x')", "INSERT IGNORE INTO `t`(a) VALUES (?)"),
+        ("[sql: DELETE FROM t WHERE a = 5]", "[sql: DELETE FROM t WHERE a = ?]"),
+        ("MERGE INTO t USING u ON a = 5", "MERGE INTO t USING u ON a = ?"),
+        ("failed to update user's profile: set the name first", None),
+        ("Insert coin into slot 3 of 'x'", None),
+        ("cannot delete from the archive 'x'", None),
+        ("selected 5 of 'x'", None),
+    ],
+)
+def test_statements_in_texts(text: str, expected: str | None) -> None:
+    found = text_after({"sql": "obfuscate"}, text)
+    assert found.replace("SELECT?", "SELECT ?") == (text if expected is None else expected)
+
+
 def test_urls() -> None:
     everything = {"urls": ["strip_query", "strip_credentials", "strip_ids"]}
     attributes = {
@@ -179,8 +199,8 @@ def test_urls() -> None:
 
 
 def detectors_with(monkeypatch: pytest.MonkeyPatch, find: Callable[[bytes], list[Range]]) -> None:
-    known = {**redact.detectors.DETECTORS, "card": Detector("card", "[0-9]", find)}
-    monkeypatch.setattr(redact.detectors, "DETECTORS", known)
+    known = {**detectors.DETECTORS, "card": Detector("card", "[0-9]", find)}
+    monkeypatch.setattr(detectors, "DETECTORS", known)
 
 
 def test_a_detector_that_raises_masks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +225,15 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
         raise RecursionError("zebra")
 
     if module == "embedded":
-        monkeypatch.setattr(redact.embedded, "members", fails)
+        monkeypatch.setattr(redact_values.embedded, "members", fails)
     else:
-        monkeypatch.setattr(redact, module, fails)
+        monkeypatch.setattr(redact_values, module, fails)
     settings = {"preset": "strict"}
-    text = {"obfuscate": "SELECT zebra FROM b", "rewrite": "https://zebra.example/", "embedded": '{"a": "zebra"}'}[
-        module
-    ]
+    text = {
+        "obfuscate": "SELECT zebra FROM b",
+        "rewrite": "https://zebra.example/",
+        "embedded": '{"password": "zebra"}',
+    }[module]
     assert text_after(settings, text) == "****"
     assert counts_of(settings, text) == {("failure", "mask"): 1}
 
@@ -227,7 +249,7 @@ def test_a_key_that_cannot_be_judged_masks_its_value(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("hits", [[], [0], [1]])
 def test_a_set_that_ran_out_of_memory_is_not_believed(monkeypatch: pytest.MonkeyPatch, hits: list[int]) -> None:
     """RE2 then answers as if nothing matched, or less than all."""
-    monkeypatch.setattr(redact.detectors, "sieve", lambda _: lambda _: list(hits))
+    monkeypatch.setattr(detectors, "sieve", lambda _: lambda _: list(hits))
     found = made({"values": [{"detect": "card", "action": "mask"}, {"detect": "email", "action": "mask"}]})
     attributes = {"a": f"x {CARD}", "b": MAIL, "c": "y"}
     out = Redacting(found)
@@ -385,6 +407,28 @@ def test_large_traces_and_many_values() -> None:
                     attribute.value.string_value = "****"
     sent_spans = [s for r in requests for s in r.resource_spans[0].scope_spans[0].spans]
     assert [s for r in out.resource_spans for c in r.scope_spans for s in c.spans] == sent_spans
+
+
+def test_nothing_is_held_of_what_has_left() -> None:
+    redacting = Redacting({"preset": "common"})
+    for number in range(50):
+        request = request_of(
+            Span(trace_id=(number + 1).to_bytes(16), span_id=b"s" * 8), {"owner": f"a{number}@b.example"}
+        )
+        out = redacting.run([request])
+        assert b"@b.example" not in out
+        assert len(redacting.pipeline.envelopes) == 2
+    redacting.kept.clear()
+    assert len(redacting.pipeline.envelopes) == 0
+
+
+def test_late_spans_are_redacted_too() -> None:
+    redacting = Redacting(MASK_CARDS)
+    for number in range(3):
+        span = Span(trace_id=b"t" * 16, span_id=(number + 1).to_bytes(8), name=CARD)
+        out = redacting.run([request_of(span, {"owner": CARD})])
+        assert CARD.encode() not in out
+        assert out.count(b"****") == 2
 
 
 def test_the_marker() -> None:

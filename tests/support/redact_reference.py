@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from sampler_proxy import redact
+from sampler_proxy import redact, redact_values
 from sampler_proxy.redact import View
 
 UINT32 = (1 << 32) - 1
@@ -87,11 +87,11 @@ class Reference:
             is_named = place == redact.RESOURCE and pair.key in named
             lane = self.view.key(place, pair.key.encode(), is_named)
             kind = self.view.lanes[lane].kind
-            if kind == redact.DELETED:
+            if kind == redact_values.DELETED:
                 continue
             result = KeyValue(key=pair.key if lane == redact.EXEMPT else self.key(place, pair.key, is_named))
             if pair.HasField("value"):
-                if kind == redact.WHOLE:
+                if kind == redact_values.WHOLE:
                     result.value.string_value = "****"
                 else:
                     result.value.CopyFrom(self.value(pair.value, outer if lane == redact.TEXT else lane))
@@ -104,7 +104,7 @@ class Reference:
         result.CopyFrom(value)
         if kind is None or lane == redact.EXEMPT:
             return result
-        leaves = self.view.lanes[lane].kind == redact.LEAVES
+        leaves = self.view.lanes[lane].kind == redact_values.LEAVES
         if kind == "array_value":
             for element in result.array_value.values:
                 element.CopyFrom(self.value(element, lane))

@@ -1,4 +1,4 @@
-"""What is found in one value, and what becomes of it. Which value that is, and under which rule, the rest of `redact` says.
+"""What is found in one value, and what becomes of it. Which value it is, and under which rule: see `redact`.
 
 All of it works on bytes that are UTF-8, and may raise: `View.apply` masks what it cannot judge.
 """

@@ -152,7 +152,7 @@ def test_sql() -> None:
     ("text", "expected"),
     [
         ("select a from t where b = 'x'", "select a from t where b = ?"),
-        ("SELECT'x' FROM t", "SELECT ? FROM t"),
+        ("SELECT'x' FROM t", "?"),
         ("err (UPDATE t AS u SET a = 'x')", "err (UPDATE t AS u SET a = ?)"),
         ("INSERT IGNORE INTO `t`(a) VALUES ('x')", "INSERT IGNORE INTO `t`(a) VALUES (?)"),
         ("[sql: DELETE FROM t WHERE a = 5]", "[sql: DELETE FROM t WHERE a = ?]"),
@@ -164,8 +164,7 @@ def test_sql() -> None:
     ],
 )
 def test_statements_in_texts(text: str, expected: str | None) -> None:
-    found = text_after({"sql": "obfuscate"}, text)
-    assert found.replace("SELECT?", "SELECT ?") == (text if expected is None else expected)
+    assert text_after({"sql": "obfuscate"}, text) == (text if expected is None else expected)
 
 
 def test_urls() -> None:

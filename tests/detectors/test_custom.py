@@ -66,6 +66,23 @@ def test_the_sieve_tells_ours_and_theirs_apart() -> None:
     assert sieve([])(b"4111111111111111") == []
 
 
+@pytest.mark.parametrize(
+    "halves",
+    [
+        (b"4111 1111 ", b"1111 1111"),
+        (b"http://user:pass", b"word@host"),
+        (b"alice@", b"example.com"),
+        (b"Bearer", b" abc"),
+        (b"token=", b"abc"),
+        (b"2001:db8", b"::1"),
+    ],
+)
+def test_no_pattern_of_ours_reaches_across_values(halves: tuple[bytes, bytes]) -> None:
+    passed = sieve(list(DETECTORS.values()))
+    assert passed(b"".join(halves)) != []
+    assert passed(SEPARATOR.join(halves)) == []
+
+
 def test_patterns_that_are_too_large_together() -> None:
     with pytest.raises(ValueError, match="too large together"):
         sieve([custom(str(i), f"{i}[a-zäöü]{{900}}") for i in range(300)])

@@ -34,6 +34,7 @@ from sampler_proxy.check import load_config
 from sampler_proxy.config import Config, Rule
 from sampler_proxy.fragments import KeptTrace
 from sampler_proxy.pipeline import Pipeline
+from sampler_proxy.rates import Rates
 from sampler_proxy.stamp import assemble
 
 SPANS_PER_TRACE = 10
@@ -72,12 +73,12 @@ def generate(spans: int, per_trace: int) -> Corpus:
 
 
 def pipeline(config: Config, destination: Destination) -> Pipeline:
-    compiled = load_config(config).compiled
+    loaded = load_config(config)
     return Pipeline(
         rules=(
             [rule.name for rule in config.rules],
-            [rule.keep for rule in config.rules],
-            compiled,
+            Rates(seed=1).keeps(loaded),
+            loaded.compiled,
         ),
         destinations=[destination],
         max_bytes=8 << 30,

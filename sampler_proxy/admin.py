@@ -4,6 +4,7 @@
     GET /healthz   200 as long as the loop runs: a failure means "restart me"
     GET /readyz    200 when ready, 503 while starting or draining: a failure means "send me nothing"
     GET /rules     the rules that decide, with their version
+    GET /rates     what adapts: demand, probability and keys of rules with a target; what the limit took from each rule
     GET /traces/ID what is known of a trace: buffered, or decided and how; 404 if nothing, 400 if that is no trace id
 
 Being full is not unreadiness: that would push the load onto the neighbours, who are as full. The buffer's metrics tell
@@ -45,7 +46,8 @@ class Readiness:
 class Admin:
     """The server. What it shows is asked for on the loop, once per request for it, and must not block.
 
-    `rules` describes the active rule set, `find` what is known of a trace id (None: nothing), both as JSON values.
+    `rules` describes the active rule set, `rates` what adapts in it, `find` what is known of a trace id (None:
+    nothing), all as JSON values.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Admin:
         registry: CollectorRegistry,
         readiness: Callable[[], Readiness],
         rules: Callable[[], Mapping[str, object]],
+        rates: Callable[[], Mapping[str, object]],
         find: Callable[[bytes], Mapping[str, object] | None],
     ) -> None:
         self._endpoint = endpoint
         self._registry = registry
         self._readiness = readiness
         self._rules = rules
+        self._rates = rates
         self._find = find
         self._runner: web.AppRunner | None = None
 
@@ -72,6 +76,7 @@ class Admin:
                 web.get("/healthz", self._get_health),
                 web.get("/readyz", self._get_readiness),
                 web.get("/rules", self._get_rules),
+                web.get("/rates", self._get_rates),
                 web.get("/traces/{trace_id}", self._get_trace),
             ]
         )
@@ -115,6 +120,9 @@ class Admin:
 
     async def _get_rules(self, _: web.Request) -> web.Response:
         return web.json_response(self._rules())
+
+    async def _get_rates(self, _: web.Request) -> web.Response:
+        return web.json_response(self._rates())
 
     async def _get_trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["trace_id"].lower()

@@ -3,10 +3,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from sampler_proxy.fragments cimport Envelopes, Fragment
 
+cdef enum:
+    SET_ASIDE = 0xFFFFFFFF  # Trace.asked: it is chosen, and waits for what becomes of it
+
 cdef struct Trace:
     Fragment* first  # owned, as are those behind it
     Fragment* last
-    Trace* older  # by arrival of the first span
+    Trace* older  # by arrival of the first span; of those that are set aside, in no order
     Trace* newer
     Trace* rooted_before  # by arrival of the root
     Trace* rooted_after
@@ -29,6 +32,7 @@ cdef class Buffer:
     cdef Trace* newest
     cdef Trace* first_rooted
     cdef Trace* last_rooted
+    cdef Trace* aside
     cdef uint64_t held  # by fragments and traces
     cdef readonly uint64_t traces
     cdef readonly uint64_t spans
@@ -39,4 +43,6 @@ cdef class Buffer:
     cdef int grow(self) except -1
     cdef Trace* add(self, Trace* trace, Fragment* fragment, int64_t now_ns) except NULL
     cdef Trace* due(self, int64_t now_ns, bint* has_root) noexcept nogil
+    cdef void unlink(self, Trace* trace) noexcept nogil
+    cdef void set_aside(self, Trace* trace) noexcept nogil
     cdef void remove(self, Trace* trace) noexcept

@@ -4,6 +4,8 @@
 Deadlines need no timing wheel: both waits are the same for every trace, so traces fall due in the order in which they began, and
 those with a root in the order in which their root came. Two lists, each in order, answer "who is due" by their heads, exactly.
 The list by age also says who is the oldest when memory runs out.
+
+A trace that is set aside is in neither list: it is chosen, more spans may join it, and it goes when its owner removes it.
 """
 cimport cython
 from libc.stdlib cimport calloc, free, malloc
@@ -30,6 +32,8 @@ cdef class Buffer:
         if self.envelopes is not None:
             while self.oldest != NULL:
                 self.remove(self.oldest)
+            while self.aside != NULL:
+                self.remove(self.aside)
         free(self.places)
 
     cdef uint64_t nbytes_(self) noexcept:
@@ -110,7 +114,7 @@ cdef class Buffer:
         trace.spans += fragment.spans
         self.held += cost
         self.spans += fragment.spans
-        if fragment.flags & HAS_ROOT and trace.root_ns < 0:
+        if fragment.flags & HAS_ROOT and trace.root_ns < 0 and trace.asked != SET_ASIDE:
             trace.root_ns = now_ns
             trace.rooted_before = self.last_rooted
             if self.last_rooted != NULL:
@@ -130,22 +134,8 @@ cdef class Buffer:
             return self.oldest
         return NULL
 
-    cdef void remove(self, Trace* trace) noexcept:
-        """Forget a trace and free it with its fragments."""
-        cdef uint64_t at = mix(trace.first.trace_id, self.seed) & self.mask
-        cdef uint64_t hole, home
-        cdef Fragment* fragment
-        while self.places[at].trace != trace:
-            at = (at + 1) & self.mask
-        hole = at
-        at = (at + 1) & self.mask
-        while self.places[at].trace != NULL:
-            home = self.places[at].hash & self.mask
-            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
-                self.places[hole] = self.places[at]
-                hole = at
-            at = (at + 1) & self.mask
-        self.places[hole].trace = NULL
+    cdef void unlink(self, Trace* trace) noexcept nogil:
+        """Take a trace out of both lists."""
         if trace.older != NULL:
             trace.older.newer = trace.newer
         else:
@@ -163,6 +153,41 @@ cdef class Buffer:
                 trace.rooted_after.rooted_before = trace.rooted_before
             else:
                 self.last_rooted = trace.rooted_before
+
+    cdef void set_aside(self, Trace* trace) noexcept nogil:
+        self.unlink(trace)
+        trace.asked = SET_ASIDE
+        trace.older = NULL
+        trace.newer = self.aside
+        if self.aside != NULL:
+            self.aside.older = trace
+        self.aside = trace
+
+    cdef void remove(self, Trace* trace) noexcept:
+        """Forget a trace and free it with its fragments."""
+        cdef uint64_t at = mix(trace.first.trace_id, self.seed) & self.mask
+        cdef uint64_t hole, home
+        cdef Fragment* fragment
+        while self.places[at].trace != trace:
+            at = (at + 1) & self.mask
+        hole = at
+        at = (at + 1) & self.mask
+        while self.places[at].trace != NULL:
+            home = self.places[at].hash & self.mask
+            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
+                self.places[hole] = self.places[at]
+                hole = at
+            at = (at + 1) & self.mask
+        self.places[hole].trace = NULL
+        if trace.asked != SET_ASIDE:
+            self.unlink(trace)
+        else:
+            if trace.older != NULL:
+                trace.older.newer = trace.newer
+            else:
+                self.aside = trace.newer
+            if trace.newer != NULL:
+                trace.newer.older = trace.older
         self.traces -= 1
         self.spans -= trace.spans
         self.held -= trace.cost + sizeof(Trace) + BLOCK_OVERHEAD

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sampler_proxy.config import Config, Rule
+from sampler_proxy.conditions import Slot
+from sampler_proxy.config import Adaptive, Config, Rule
 from sampler_proxy.config_file import MAX_FILE_BYTES, Reading, read
 from sampler_proxy.config_redact import KeyFile, Redact, check_hash_key
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact import Policy, only_of
 from sampler_proxy.traceql.ast import Expression, Filter
+from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.lint import lint
 from sampler_proxy.traceql.parse import parse
 from sampler_proxy.traceql.plan import Compiled, compile_rules, compile_selection
@@ -22,6 +24,8 @@ MAX_HASH_KEY = 4096
 class Loaded(NamedTuple):
     config: Config
     compiled: Compiled
+    keys: tuple[dict[str, Slot], ...]
+    """What tells the traces of each rule apart: where it is read, by what it is called."""
     path: str | None  # None: built in
     content: bytes | None  # of the file, read before it was parsed
     written: tuple[Rule, ...]  # the rules, references in their expressions not expanded: these may be shown
@@ -35,10 +39,13 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
     reading = read(path, environ)
     faults = list(reading.faults)
     expressions: dict[Path, Expression] = {}
-    for at, text in reading.expressions:
+    for at, text in (*reading.expressions, *reading.keys):
         try:
-            expressions[at] = parse(text)
-            compile_rules([(expressions[at], None)])  # alone, so that it is known whose fault it is
+            if at[2] == "keep":
+                parse_key(text)
+            else:
+                expressions[at] = parse(text)
+                compile_rules([(expressions[at], None)])  # alone, so that it is known whose fault it is
         except TraceQLError as error:
             message = error.message
             if _tells(message, reading.positions.references(at)):
@@ -83,7 +90,16 @@ def load_config(
         (expression(index, "match", rule.match), expression(index, "unless", rule.unless))
         for index, rule in enumerate(config.rules)
     ]
-    return Loaded(config, compile_rules(pairs), None, None, config.rules, (), _policy(config.redact, hash_key, parsed))
+    keys = tuple(_keys(rule) for rule in config.rules)
+    policy = _policy(config.redact, hash_key, parsed)
+    return Loaded(config, compile_rules(pairs), keys, None, None, config.rules, (), policy)
+
+
+def _keys(rule: Rule) -> dict[str, Slot]:
+    names: dict[Slot, str] = {}
+    for text in rule.keep.per if isinstance(rule.keep, Adaptive) else ():
+        names.setdefault(parse_key(text), text)
+    return {text: slot for slot, text in names.items()}
 
 
 def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, Expression]) -> Policy | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from sampler_proxy.config_redact import Redact
 from sampler_proxy.config_section import Section
@@ -20,16 +20,20 @@ from sampler_proxy.config_types import (
     Endpoint,
     Expression,
     Flag,
+    Frequency,
     HeaderName,
     HeaderValue,
     ListenAddress,
     Name,
     Probability,
     Size,
+    TargetRate,
     Text,
     Url,
 )
-from sampler_proxy.units import GIB, KIB, MIB, MILLISECOND, SECOND
+from sampler_proxy.units import GIB, KIB, MIB, MILLISECOND, SECOND, Rate
+
+MAX_KEY_FIELDS = 8
 
 _MAX_GRPC_MESSAGE = (1 << 31) - 1  # gRPC's limits are signed 32-bit integers
 
@@ -69,14 +73,85 @@ class Buffer(Section):
         return value
 
 
+class Adaptive(Section):
+    target: Annotated[Rate, TargetRate()] = Field(examples=["100 traces/s"])
+    """How much the rule keeps, on average; where there is less, all."""
+    per: tuple[Annotated[str, Text()], ...] = ()
+    """Fields of the root span, such as resource.service.name or rootName. The target is shared among the traces with
+    different values: what is rare is kept whole, what is frequent shares the rest equally."""
+    at_least: Annotated[float, Probability()] = 0.0
+    """No trace is kept with a smaller probability, whatever the target."""
+    at_most: Annotated[float, Probability()] = Field(default=1.0, validate_default=True)
+    """Nor with a larger one."""
+    minimum: Annotated[float, Frequency()] | None = None
+    """Of each combination of values so many traces are kept, also where its share of the target is smaller."""
+
+    @field_validator("per")
+    @classmethod
+    def _not_too_many(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > MAX_KEY_FIELDS:
+            raise ValueError(f"more than {MAX_KEY_FIELDS} fields: name those in which the traces differ most")
+        return value
+
+    @field_validator("at_most")
+    @classmethod
+    def _not_below_least(cls, value: float, info: ValidationInfo) -> float:
+        if value == 0:
+            raise ValueError("nothing would be kept: write a percentage above 0%, or `keep: none`")
+        if value < info.data.get("at_least", value):
+            raise ValueError("at_most (100% if not set) is below at_least: write at_least or more")
+        return value
+
+
+def _kind_of_keep(value: object) -> str:
+    return "adaptive" if isinstance(value, dict | Adaptive) else "ratio"
+
+
+Keep = Annotated[
+    Annotated[float, Probability(), Tag("ratio")] | Annotated[Adaptive, Tag("adaptive")],
+    Discriminator(_kind_of_keep),
+]
+
+
 class Rule(Section):
     name: Annotated[str, Name()] = Field(examples=["errors"])
     match: Annotated[str, Expression()] | None = Field(default=None, examples=["{ status = error }"])
     """TraceQL; absent, the rule matches every trace."""
     unless: Annotated[str, Expression()] | None = Field(default=None, examples=['{ name = "GET /healthz" }'])
     """TraceQL; the rule applies where `match` holds and this does not."""
-    keep: Annotated[float, Probability()] = Field(examples=["1%"])
-    """`all`, `none` or a percentage of the traces."""
+    keep: Keep = Field(examples=["1%"])
+    """`all`, `none`, a percentage of the traces, or a target that the percentage follows."""
+
+
+class Limit(Section):
+    traces: Annotated[float, Frequency()] | None = None
+    """At most so many traces leave, on average over a few seconds."""
+    spans: Annotated[float, Frequency()] | None = None
+    """Or so many spans."""
+    bytes: Annotated[float, Frequency(sizes=True)] | None = None
+    """Or so many bytes of spans, as they were received."""
+    floor: Annotated[float, Probability()] = 0.2
+    """The part of it that is shared among all rules that keep something. The rest is given to the first rule, what
+    that leaves to the second, and so on."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Limit:
+        if sum(rate is not None for rate in (self.traces, self.spans, self.bytes)) > 1:
+            raise ValueError("a limit counts either traces, spans or bytes: write one of them")
+        return self
+
+    @property
+    def rate(self) -> Rate | None:
+        """None: there is no limit."""
+        for unit in ("traces", "spans", "bytes"):
+            if (per_second := getattr(self, unit)) is not None:
+                return Rate(per_second, unit)
+        return None
+
+
+class Storage(Section):
+    path: Annotated[str, Text()] | None = Field(default=None, examples=["/var/lib/sampler-proxy"])
+    """A folder of this process alone, which is made if it is not there: learned rates survive a restart in it."""
 
 
 class Stamp(Section):
@@ -182,11 +257,13 @@ class Config(Section):
     buffer: Buffer = Field(default_factory=Buffer)
     rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, json_schema_extra={"minItems": 1})
     """Read from the top; the first that matches decides. The last one matches everything."""
+    limit: Limit = Field(default_factory=Limit)
     redact: Redact = Field(default_factory=Redact)
     """What of kept spans must not leave. Without any key in it nothing is touched."""
     stamp: Stamp = Field(default_factory=Stamp)
     export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
     """Where kept traces go: each destination gets all of them."""
+    storage: Storage = Field(default_factory=Storage)
     admin: Admin = Field(default_factory=Admin)
     shutdown_timeout_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="shutdown_timeout")
     """How long a stop may take to send what is kept."""
@@ -200,7 +277,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def sections() -> Iterator[tuple[tuple[str, ...], type[Section]]]:
-    """Every section of the file: its path, without list indices and with an export's protocol, and its model."""
+    """Every section of the file: its path, without list indices and with the tag of a union (an export's protocol), and
+    its model."""
     return _walk((), Config)
 
 
@@ -213,7 +291,11 @@ def _walk(path: tuple[str, ...], model: type[Section]) -> Iterator[tuple[tuple[s
     yield path, model
     for name, field in model.model_fields.items():
         for inner in _models_in(field.annotation):
-            tag = get_args(inner.model_fields["protocol"].annotation) if issubclass(inner, Destination) else ()
+            tag: tuple[str, ...] = ()
+            if issubclass(inner, Destination):
+                tag = get_args(inner.model_fields["protocol"].annotation)
+            elif inner is Adaptive:
+                tag = ("adaptive",)
             yield from _walk((*path, key_of(model, name), *tag), inner)
 
 

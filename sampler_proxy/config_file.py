@@ -31,6 +31,8 @@ class Reading(NamedTuple):
     positions: Positions
     expressions: list[tuple[Path, str]]
     """TraceQL texts in file order, with their paths, for who can compile them."""
+    keys: list[tuple[Path, str]]
+    """The same of the fields that `keep` names."""
 
     def fault(self, position: Position, message: str) -> Fault:
         return Fault(self.path, position.line, position.column, message)
@@ -48,7 +50,7 @@ def read(path: str, environ: Mapping[str, str]) -> Reading:
     try:
         text = _text(path)
     except _UnreadableError as error:
-        return Reading(path, None, [Fault(path, *error.position, error.message)], Positions(), [])
+        return Reading(path, None, [Fault(path, *error.position, error.message)], Positions(), [], [])
     document = parse(text, environ)
     data, positions = document.data, document.positions
     if data is None and not document.problems:
@@ -66,7 +68,7 @@ def read(path: str, environ: Mapping[str, str]) -> Reading:
         else:
             refusals = list(_in_lists(data, positions))
         found += [(position, message) for at, position, message in refusals if at not in document.broken]
-    reading = Reading(path, config, [], positions, list(_expressions(data)))
+    reading = Reading(path, config, [], positions, list(_expressions(data)), list(_keys(data)))
     reading.faults.extend(reading.fault(position, message) for position, message in found)
     return reading._replace(config=None if found else config)
 
@@ -126,8 +128,11 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path
 
 
 def _without_tag(loc: Path) -> Path:
-    """pydantic names the protocol of an export behind its index; the file does not."""
-    return loc[:2] + loc[3:] if loc[:1] == ("export",) else loc
+    """pydantic names which of several models it took: the protocol of an export, the kind of a `keep`. The file does
+    not."""
+    if loc[:1] == ("export",):
+        return loc[:2] + loc[3:]
+    return loc[:3] + loc[4:] if loc[:1] == ("rules",) and loc[2:3] == ("keep",) else loc
 
 
 def _unknown_key(loc: Path) -> str:
@@ -197,3 +202,11 @@ def _expressions(data: Any) -> Iterator[tuple[Path, str]]:
         for index, rule in _entries(redact, section):
             if isinstance(text := rule.get("only"), str) and text.strip():
                 yield ("redact", section, index, "only"), text
+
+
+def _keys(data: Any) -> Iterator[tuple[Path, str]]:
+    for index, rule in _entries(data, "rules"):
+        fields = keep.get("per") if isinstance(keep := rule.get("keep"), dict) else None
+        for number, text in enumerate(fields if isinstance(fields, list) else ()):
+            if isinstance(text, str) and text.strip():
+                yield ("rules", index, "keep", "per", number), text

@@ -100,6 +100,38 @@ class Probability(_Setting):
 
 
 @dataclass(frozen=True, slots=True)
+class TargetRate(_Setting):
+    """A `units.Rate`."""
+
+    def parse(self, value: object) -> units.Rate:
+        return value if isinstance(value, units.Rate) else units.parse_rate(value if isinstance(value, str) else "")
+
+    def format(self, value: units.Rate) -> str:
+        return str(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": f"^{units.RATE_PATTERN}$"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency(_Setting):
+    """A number per second. From text only with a period; a float is per second already."""
+
+    sizes: bool = False
+
+    def parse(self, value: object) -> float:
+        if isinstance(value, float) and value > 0:
+            return value
+        return units.parse_frequency(value if isinstance(value, str) else "", sizes=self.sizes)
+
+    def format(self, value: float) -> str:
+        return units.format_frequency(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": f"^{units.FREQUENCY_PATTERN}$"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
 class Flag(_Setting):
     def parse(self, value: object) -> bool:
         flag = {"true": True, "false": False}.get(str(value).lower())

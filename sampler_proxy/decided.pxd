@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     KEPT = 1
     INCOMPLETE = 2  # it was decided before it can have been whole
+    LIMITED = 4  # its rule would have kept it, and the limit did not
 
 cdef struct Decision:
     uint64_t[2] trace_id
@@ -11,7 +12,7 @@ cdef struct Decision:
     uint32_t when_s  # monotonic
     uint16_t rule  # its id in the ledger
     uint8_t reason
-    uint8_t flags  # KEPT, INCOMPLETE
+    uint8_t flags  # KEPT, INCOMPLETE, LIMITED
 
 cdef class Decisions:
     cdef Decision* ring

@@ -22,7 +22,9 @@ from sampler_proxy import rules
 from sampler_proxy._plan import Plan
 from sampler_proxy._wire import Scanner
 from sampler_proxy.check import Loaded
+from sampler_proxy.config import Adaptive
 from sampler_proxy.errors import MalformedRequest, TraceFileError
+from sampler_proxy.rate import Target
 from sampler_proxy.sampling import probability_of, shown_threshold
 from sampler_proxy.traceql.ast import Field
 from sampler_proxy.traceql.outline import conditions
@@ -37,9 +39,10 @@ class Matched(NamedTuple):
 class Explanation(NamedTuple):
     trace_id: bytes
     rule: str
-    keep: bool
-    probability: float
-    threshold: int
+    keep: bool | None  # None, as the two below: the rule has a target, and what it keeps depends on the traffic
+    probability: float | None
+    threshold: int | None
+    target: str | None
     randomness: int
     matched: list[Matched]
     """The conditions in the match of the rule that hold for spans. For a rule without match there are none."""
@@ -51,7 +54,8 @@ class Explanation(NamedTuple):
             "rule": self.rule,
             "keep": self.keep,
             "probability": self.probability,
-            "threshold": shown_threshold(self.threshold),
+            "threshold": None if self.threshold is None else shown_threshold(self.threshold),
+            **({"target": self.target} if self.target else {}),
             "randomness": f"{self.randomness:014x}",
             "matched": [
                 {"condition": matched.condition, "spans": [span.hex() for span in matched.spans]}
@@ -86,9 +90,14 @@ class Traces(NamedTuple):
 def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
     """In the order in which the traces first appear."""
     config = loaded.config
-    judged = rules.judge(
-        [rule.name for rule in config.rules], [rule.keep for rule in config.rules], loaded.compiled, requests
-    )
+    targets = [str(rule.keep.target) if isinstance(rule.keep, Adaptive) else None for rule in config.rules]
+    keeps = [
+        rules.Keep(Target(per_second=rule.keep.target.per_second, keyed=False, seed=0))
+        if isinstance(rule.keep, Adaptive)
+        else rule.keep
+        for rule in config.rules
+    ]
+    judged = rules.judge([rule.name for rule in config.rules], keeps, loaded.compiled, requests)
     written = {
         index: conditions(match) for index in {one.rule for one in judged} if (match := config.rules[index].match)
     }
@@ -106,8 +115,9 @@ def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
             one.trace_id,
             config.rules[one.rule].name,
             one.keep,
-            probability_of(one.threshold),
+            None if one.threshold is None else probability_of(one.threshold),
             one.threshold,
+            targets[one.rule],
             one.randomness,
             [Matched(part.text, ids) for part, ids in zip(parts, spans, strict=True) if ids],
             one.spans,
@@ -116,11 +126,14 @@ def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
 
 def as_text(explanation: Explanation, traces: Traces) -> str:
     trace_id = explanation.trace_id
-    lines = [
-        f"trace {trace_id.hex()} ({explanation.spans} span{'s' * (explanation.spans != 1)}): "
-        f"{'kept' if explanation.keep else 'dropped'} by rule {explanation.rule}, "
-        f"which keeps {100 * explanation.probability:.4g}% of the traces",
-    ]
+    trace = f"trace {trace_id.hex()} ({explanation.spans} span{'s' * (explanation.spans != 1)})"
+    if explanation.probability is None:
+        lines = [f"{trace}: decided by rule {explanation.rule}, which keeps up to {explanation.target}"]
+    else:
+        lines = [
+            f"{trace}: {'kept' if explanation.keep else 'dropped'} by rule {explanation.rule}, "
+            f"which keeps {100 * explanation.probability:.4g}% of the traces"
+        ]
     for matched in explanation.matched:
         lines.append(f"  {matched.condition}")
         for span in matched.spans:

@@ -107,6 +107,18 @@ cdef inline void absorb(Fragment* first, Fragment* fragment) noexcept nogil:
             into[i] |= words[i]
 
 
+cdef inline Fragment* root_of(Fragment* first) noexcept nogil:
+    """The fragment with the trace's root: of several, the one that starts first, then the one with the smallest id."""
+    cdef Fragment* best = NULL
+    while first != NULL:
+        if first.flags & HAS_ROOT and (best == NULL or first.root_start < best.root_start or (
+            first.root_start == best.root_start and first.root_id < best.root_id
+        )):
+            best = first
+        first = first.next
+    return best
+
+
 cdef struct Header:
     # An envelope as found in a request, not interned yet.
     uint32_t offset, size  # in Scanned.header_bytes

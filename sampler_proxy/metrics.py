@@ -153,6 +153,25 @@ LATE_WOULD_KEEP = _counter(
     "late_would_keep_total",
     "Late spans that match a keep-all rule though their trace was dropped: the waits are too short.",
 )
+LIMITED_TRACES = _counter("limited_traces_total", "Traces that the rule would have kept and the limit did not.", "rule")
+LIMITED_SPANS = _counter("limited_spans_total", "Spans of limited_traces.", "rule")
+TARGET_PER_SECOND = _gauge(
+    "target_per_second", "What the rule aims to keep; unit is traces, spans or bytes.", "rule", "unit"
+)
+TARGET_DEMAND_PER_SECOND = _gauge(
+    "target_demand_per_second",
+    "What there is of it for the rule: traffic before any sampling, estimated over the last seconds.",
+    "rule",
+    "unit",
+)
+TARGET_KEPT_PER_SECOND = _gauge(
+    "target_kept_per_second", "What the rule keeps of it, over the last seconds.", "rule", "unit"
+)
+TARGET_PROBABILITY = _gauge("target_probability", "The share of its demand that the rule keeps.", "rule")
+TARGET_KEYS = _gauge("target_keys", "Different keys among which the rule shares its target.", "rule")
+TRACE_IDS_RANDOM = _gauge(
+    "trace_ids_random", "0 while trace ids do not look random, so that sampling by them is skewed; else 1."
+)
 TRACES_UNEQUAL_THRESHOLD = _counter(
     "traces_unequal_threshold_total", "Decided traces whose spans came with different sampling thresholds (ot=th)."
 )

@@ -10,16 +10,18 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from sampler_proxy._uniformity import Uniformity
 from sampler_proxy.buffer import Buffer
 from sampler_proxy.decided import Decisions
 from sampler_proxy.fragments import Envelopes, KeptTrace
+from sampler_proxy.limit import Limit
 from sampler_proxy.metrics import HistogramValue, Metric
 from sampler_proxy.redact import Observer, Policy
-from sampler_proxy.rules import RuleSet
+from sampler_proxy.rules import Keep, RuleSet
 from sampler_proxy.traceql.plan import Compiled
 
-Rules = tuple[Sequence[str], Sequence[float], Compiled]
-"""The names of the rules, what share of the traces each keeps, and what they ask: as a RuleSet has them."""
+Rules = tuple[Sequence[str], Sequence[float | Keep], Compiled]
+"""The names of the rules, how much each keeps, and what they ask: as a RuleSet has them."""
 
 REASONS: tuple[str, ...]
 """What triggered a decision: root, wait, size, early, memory, shutdown."""
@@ -43,11 +45,13 @@ class Pipeline:
         stamp_decision: bool,
         stamp_adjusted_count: bool,
         seed: int,
+        limit: tuple[float, str, float] | None = None,
         redact: Policy | None = None,
     ) -> None:
         """Every kept trace goes to every destination. `max_bytes`: of the buffer and of what has been kept and cannot
         leave; while nothing can leave it may be exceeded by a sixteenth, by which finished traces are larger than they
         were. A trace that reaches `max_trace_bytes` is decided at once. `seed`: 64 bits that senders cannot know.
+        `limit`: what a `Limit` is made of; what the rules keep then waits, in the buffer, for the end of its window.
 
         Raises ValueError for rules that do not fit together (`RuleSet`), MemoryError.
         """
@@ -62,18 +66,29 @@ class Pipeline:
     @property
     def decisions(self) -> Decisions: ...
     @property
+    def limit(self) -> Limit | None: ...
+    @property
+    def uniformity(self) -> Uniformity:
+        """Of the ids of decided traces that came without `rv` and without `th`."""
+    @property
+    def waits(self) -> bool:
+        """Nothing is left to decide or to send, save what waits for the end of the limit's window."""
+    @property
     def max_bytes(self) -> int: ...
     @property
     def max_trace_bytes(self) -> int: ...
     def replace_rules(self, rules: Rules) -> None:
         """Decide by these from now on, the traces that are buffered included: fragments that were scanned for other
         rules are read again. Counters go on under the rules' names. Raises ValueError, and has then changed nothing."""
+    def replace_limit(self, limit: tuple[float, str, float] | None) -> None:
+        """What waits for the end of a window is judged by the new limit; without one, it leaves then."""
     def replace_redaction(self, policy: Policy | None, observer: Observer | None = None) -> None:
         """Redact what is kept from now on by this policy; None: not at all. `observer` is told of each redaction, under
         the lock. Raises MemoryError, and has then changed nothing."""
     def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
         """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds,
-        root_seen) or "decided" (with rule, keep, reason, threshold, incomplete, ago_seconds). None: unknown, or
+        root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason,
+        threshold, incomplete, limited: the limit dropped what the rule would have kept, ago_seconds). None: unknown, or
         forgotten."""
     def entrance(self, transport: str) -> Entrance:
         """A way in for one thread. `transport` is a label of metrics: "grpc"."""
@@ -86,9 +101,9 @@ class Pipeline:
         more to do right now. While what is kept cannot leave and memory is full, what is due waits."""
     def close(self) -> None:
         """Refuse every request from now on (Draining)."""
-    def drain(self, now_ns: int, slice: int = 256) -> bool:
+    def drain(self, now_ns: int, slice: int = 256, *, hurry: bool = False) -> bool:
         """Decide whatever is buffered, by the rules, reason shutdown; at most `slice` traces. True: something is left,
-        undecided or refused by a destination."""
+        undecided, refused by a destination, or waiting for the limit; `hurry`: what waits has to compete now."""
     def snapshot(self, now_ns: int) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
         """All values at one instant; the caller holds the lock and owns the result."""
 

@@ -14,15 +14,20 @@ from libc.string cimport memcpy, memset
 
 from sampler_proxy._redact cimport Redactor
 from sampler_proxy._wire cimport Scanner
-from sampler_proxy.buffer cimport Buffer, Trace
-from sampler_proxy.decided cimport INCOMPLETE, KEPT, Decision, Decisions
-from sampler_proxy.fragments cimport BLOCK_OVERHEAD, Envelopes, Fragment, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch
-from sampler_proxy.rules cimport RuleSet, randomness_of
+from sampler_proxy._uniformity cimport Uniformity
+from sampler_proxy.buffer cimport SET_ASIDE, Buffer, Trace
+from sampler_proxy.decided cimport INCOMPLETE, KEPT, LIMITED, Decision, Decisions
+from sampler_proxy.fragments cimport (
+    BLOCK_OVERHEAD, Envelopes, Fragment, HAS_RANDOMNESS, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch,
+)
+from sampler_proxy.limit cimport Chosen, Limit
+from sampler_proxy.rules cimport TRACES, RuleSet, randomness_of, size_of
 from sampler_proxy.stamp cimport Stamper
 
 from sampler_proxy import metrics
 from sampler_proxy._wire import response
 from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
+from sampler_proxy.rules import UNITS
 
 REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
 
@@ -48,7 +53,9 @@ cdef enum:
 cdef struct RuleCounters:
     uint64_t sampled_out, kept  # spans
     uint64_t[2 * REASON_COUNT] decided  # traces, at REASON_COUNT * kept + reason
+    uint64_t limited_traces, limited_spans  # that the rule would have kept, and the limit did not
 
+cdef double BEYOND_ALL = 1e300
 # A refused sender comes back after this long: RetryInfo and Retry-After.
 cdef int64_t RETRY_AFTER_NS = 1_000_000_000
 
@@ -69,10 +76,15 @@ cdef class Pipeline:
     cdef readonly Envelopes envelopes
     cdef readonly Buffer buffer
     cdef readonly Decisions decisions
+    cdef readonly Limit limit  # None: there is none
+    cdef uint8_t limit_unit
+    cdef bint unlimited  # the limit has been taken away, and goes when nothing waits for it any more
+    cdef readonly Uniformity uniformity
     cdef Stamper stamper
     cdef readonly uint64_t max_bytes, max_trace_bytes
     cdef list outlets
     cdef uint64_t backlog_bytes, backlog_spans
+    cdef uint64_t chosen_bytes  # of the traces in the limit's open window, when they came into it
     cdef bint closed
     cdef int64_t now_ns
     cdef dict rule_ids  # name -> id in the ledger; ids outlive the rule sets
@@ -91,7 +103,7 @@ cdef class Pipeline:
     cdef dict redactions  # (detector, action) -> how often, by all policies so far
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns, decision_memory_bytes,
-                 stamp_decision, stamp_adjusted_count, seed, redact=None):
+                 stamp_decision, stamp_adjusted_count, seed, limit=None, redact=None):
         self.lock = threading.Lock()
         self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
@@ -113,7 +125,9 @@ cdef class Pipeline:
         for i, bound in enumerate(bounds):
             self.delay_bounds_ns[i] = int(bound * 1e9)
         self.request_sizes = metrics.HistogramData(metrics.REQUEST_SIZE_BYTES)
+        self.uniformity = Uniformity()
         self.rules = self.rule_set(rules)
+        self.set_limit(limit)
 
     def __dealloc__(self):
         free(self.counters)
@@ -141,6 +155,34 @@ cdef class Pipeline:
         with self.lock:
             self.rules = rule_set
 
+    cdef int set_limit(self, limit) except -1:
+        if limit is not None:
+            self.limit = Limit(*limit)
+            self.limit_unit = UNITS.index(self.limit.unit)
+        return 0
+
+    def replace_limit(self, limit):
+        """What waits goes on waiting, and is judged by the new limit; without one it leaves when its second is over."""
+        cdef uint32_t i
+        cdef Trace* trace
+        with self.lock:
+            if self.limit is None:
+                self.set_limit(limit)
+                return
+            self.unlimited = limit is None
+            if limit is None:
+                self.limit.configure(BEYOND_ALL, self.limit.unit, self.limit.floor)
+                return
+            self.limit.configure(*limit)
+            self.limit_unit = UNITS.index(self.limit.unit)
+            for i in range(self.limit.count):
+                trace = <Trace*>self.limit.waiting[i].trace
+                self.limit.waiting[i].size = size_of(self.limit_unit, trace.first, trace.spans)
+
+    @property
+    def waits(self):
+        return self.limit is not None and self.buffer.oldest == NULL and not self.backlog_spans and self.limit.collected()
+
     def replace_redaction(self, policy, observer=None):
         cdef Redactor redactor = None
         if policy is not None:
@@ -154,7 +196,8 @@ cdef class Pipeline:
     # Receiving.
 
     cdef uint64_t held(self):
-        return self.buffer.nbytes_() + self.backlog_bytes
+        cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
+        return self.buffer.nbytes_() + self.backlog_bytes + window
 
     cdef int refuse(self, str reason) except -1:
         self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1
@@ -217,6 +260,8 @@ cdef class Pipeline:
             if decision != NULL:
                 return self.late(fragment, decision)
         trace = self.buffer.add(trace, fragment, self.now_ns)
+        if trace.asked == SET_ASIDE:
+            return 0
         if self.rules.early_count and self.matches_early(trace):
             self.decide(trace, EARLY)
         elif trace.cost >= self.max_trace_bytes:
@@ -243,11 +288,13 @@ cdef class Pipeline:
         if kept:
             trace = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment),
                                         self.attributes_of(rule, decision.reason, decision.flags & INCOMPLETE), rule)
+            if self.limit is not None:
+                self.limit.charge(0 if self.limit_unit == TRACES else size_of(self.limit_unit, fragment, spans))
             self.envelopes.free_fragment(fragment)
             self.deliver(trace)
             return 0
         self.counters[rule].sampled_out += spans
-        if self.rules.thresholds[self.rules.first_match(fragment)] == 0:
+        if self.rules.always[self.rules.first_match(fragment)]:
             self.late_would_keep += spans
         self.envelopes.free_fragment(fragment)
         return 0
@@ -258,11 +305,23 @@ cdef class Pipeline:
         return self.backlog_spans and self.held() > self.max_bytes + self.max_bytes // 16
 
     cdef bint make_room(self, uint64_t need) except -1:
-        """Decide the oldest traces early until `need` bytes fit."""
+        """Decide the oldest traces early until `need` bytes fit. What waits for the end of the limit's window goes first, if it may
+        go: deciding more would only have it wait there, too."""
         cdef int left = EARLY_DECISIONS
         if self.backlog_spans:
             self.flush()
-        while self.held() + need > self.max_bytes and self.buffer.oldest != NULL and left and not self.congested():
+        while self.held() + need > self.max_bytes and left > 0 and not self.congested():
+            if self.limit is not None:
+                if self.release(1):
+                    left -= 1
+                    continue
+                if self.limit.count and self.limit.budget(self.now_ns) > 0 and (
+                    self.chosen_bytes >= need or self.buffer.oldest == NULL
+                ):
+                    self.close_window()
+                    continue
+            if self.buffer.oldest == NULL:
+                break
             self.decide(self.buffer.oldest, MEMORY)
             left -= 1
         return self.held() + need <= self.max_bytes
@@ -286,28 +345,49 @@ cdef class Pipeline:
             fragment = fragment.next
 
     cdef int decide(self, Trace* trace, uint8_t reason) except -1:
+        """By the rules. What they keep leaves at once, or competes for what the limit leaves of it."""
         cdef uint32_t index = self.rules.first_match(trace.first)
-        cdef uint64_t randomness = randomness_of(trace.first)
+        cdef Chosen chosen
+        chosen.trace = trace
+        chosen.randomness = randomness_of(trace.first)
+        chosen.threshold = self.rules.threshold(index, trace.first, trace.spans, chosen.randomness, self.now_ns)
+        chosen.rule = self.rules.ids[index]
+        chosen.reason = reason
+        chosen.flags = 0
+        if reason != EARLY and (trace.root_ns < 0 or reason >= MEMORY or reason == SIZE):
+            chosen.flags |= INCOMPLETE
+        chosen.admitted = chosen.randomness >= chosen.threshold
+        if not trace.first.flags & HAS_RANDOMNESS and trace.first.threshold == 0:
+            self.uniformity.note(chosen.randomness)
+        if chosen.admitted and self.limit is not None and not self.unlimited:
+            chosen.position = index
+            chosen.size = size_of(self.limit_unit, trace.first, trace.spans)
+            self.limit.add(&chosen, self.now_ns)
+            self.chosen_bytes += trace.cost
+            self.buffer.set_aside(trace)
+            return 0
+        return self.settle(&chosen)
+
+    cdef int settle(self, Chosen* chosen) except -1:
+        """A decision is made: remember it, count it, and let the trace go its way."""
+        cdef Trace* trace = <Trace*>chosen.trace
         cdef int64_t delay_ns = self.now_ns - trace.first_ns
-        cdef RuleCounters* counters
+        cdef RuleCounters* counters = &self.counters[chosen.rule]
         cdef Decision decision
         cdef KeptTrace kept = None
         cdef int i = 0
         decision.trace_id = trace.first.trace_id
-        decision.threshold = self.rules.thresholds[index]
+        decision.threshold = chosen.threshold
         decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
-        decision.rule = self.rules.ids[index]
-        decision.reason = reason
-        decision.flags = 0
-        if reason != EARLY and (trace.root_ns < 0 or reason >= MEMORY or reason == SIZE):
-            decision.flags |= INCOMPLETE
-        if randomness >= decision.threshold:
+        decision.rule = chosen.rule
+        decision.reason = chosen.reason
+        decision.flags = chosen.flags
+        if chosen.admitted:
             decision.flags |= KEPT
-            kept = self.stamper.finish(trace.first, decision.threshold, randomness,
-                                       self.attributes_of(decision.rule, reason, decision.flags & INCOMPLETE), decision.rule)
+            kept = self.stamper.finish(trace.first, chosen.threshold, chosen.randomness,
+                                       self.attributes_of(chosen.rule, chosen.reason, chosen.flags & INCOMPLETE), chosen.rule)
         self.decisions.remember(&decision)
-        counters = &self.counters[decision.rule]
-        counters.decided[REASON_COUNT * (decision.flags & KEPT) + reason] += 1
+        counters.decided[REASON_COUNT * (decision.flags & KEPT) + chosen.reason] += 1
         if kept is None:
             counters.sampled_out += trace.spans
         while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
@@ -320,6 +400,34 @@ cdef class Pipeline:
             self.deliver(kept)
         return 0
 
+    cdef int release(self, int most) except -1:
+        """Settle at most `most` traces that the limit has judged; returns how many."""
+        cdef Chosen* chosen
+        cdef uint32_t spans
+        cdef int done = 0
+        while done < most and not self.congested():
+            chosen = self.limit.collect()
+            if chosen == NULL:
+                break
+            spans = (<Trace*>chosen.trace).spans
+            if not chosen.admitted:
+                chosen.flags |= LIMITED
+            try:
+                self.settle(chosen)
+            except MemoryError:
+                self.limit.give_back()
+                raise
+            if chosen.flags & LIMITED:
+                self.counters[chosen.rule].limited_traces += 1
+                self.counters[chosen.rule].limited_spans += spans
+            done += 1
+        return done
+
+    cdef int close_window(self) except -1:
+        self.limit.close(self.now_ns)
+        self.chosen_bytes = 0
+        return 0
+
     def tick(self, int64_t now_ns, int slice=256):
         cdef Trace* trace
         cdef bint has_root = False
@@ -327,6 +435,13 @@ cdef class Pipeline:
             self.now_ns = max(self.now_ns, now_ns)
             if self.backlog_spans:
                 self.flush()
+            if self.limit is not None:
+                if self.limit.due(self.now_ns):
+                    self.close_window()
+                slice -= self.release(slice)
+                if self.unlimited and self.limit.empty():
+                    self.limit = None
+                    self.unlimited = False
             while slice > 0:
                 trace = self.buffer.due(self.now_ns, &has_root)
                 if trace == NULL or self.congested():
@@ -343,7 +458,7 @@ cdef class Pipeline:
         with self.lock:
             self.closed = True
 
-    def drain(self, int64_t now_ns, int slice=256):
+    def drain(self, int64_t now_ns, int slice=256, *, bint hurry=False):
         with self.lock:
             self.now_ns = max(self.now_ns, now_ns)
             if self.backlog_spans:
@@ -351,7 +466,11 @@ cdef class Pipeline:
             while slice > 0 and self.buffer.oldest != NULL:
                 self.decide(self.buffer.oldest, SHUTDOWN)
                 slice -= 1
-            return self.buffer.oldest != NULL or self.backlog_spans != 0
+            if self.limit is not None:
+                if self.limit.due(self.now_ns) or (hurry and self.buffer.oldest == NULL and self.limit.collected()):
+                    self.close_window()
+                self.release(slice)
+            return self.buffer.traces != 0 or self.backlog_spans != 0
 
     # Handing on.
 
@@ -404,13 +523,14 @@ cdef class Pipeline:
                 return {
                     "state": "buffered", "spans": trace.spans, "fragments": fragments, "bytes": trace.cost,
                     "age_seconds": max(now_ns - trace.first_ns, 0) / 1e9, "root_seen": trace.root_ns >= 0,
+                    "chosen": trace.asked == SET_ASIDE,
                 }
             decision = self.decisions.find(key)
             if decision != NULL:
                 return {
                     "state": "decided", "rule": self.rule_names[decision.rule], "keep": bool(decision.flags & KEPT),
                     "reason": REASONS[decision.reason], "threshold": decision.threshold,
-                    "incomplete": bool(decision.flags & INCOMPLETE),
+                    "incomplete": bool(decision.flags & INCOMPLETE), "limited": bool(decision.flags & LIMITED),
                     "ago_seconds": max(now_ns // 1_000_000_000 - decision.when_s, 0),
                 }
         return None
@@ -422,10 +542,15 @@ cdef class Pipeline:
         sampled_out = {}
         kept = {}
         decided = {}
+        limited_traces = {}
+        limited_spans = {}
         for i in range(<uint32_t>len(self.rule_names)):
             name = self.rule_names[i]
             sampled_out[name,] = self.counters[i].sampled_out
             kept[name,] = self.counters[i].kept
+            if self.counters[i].limited_traces:
+                limited_traces[name,] = self.counters[i].limited_traces
+                limited_spans[name,] = self.counters[i].limited_spans
             for j in range(2):
                 for k in range(REASON_COUNT):
                     if self.counters[i].decided[REASON_COUNT * j + k]:
@@ -444,6 +569,9 @@ cdef class Pipeline:
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
             metrics.TRACES_DECIDED: decided,
+            metrics.LIMITED_TRACES: limited_traces,
+            metrics.LIMITED_SPANS: limited_spans,
+            metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
             metrics.LATE_SPANS: {("drop",): self.late_spans[DROP], ("keep",): self.late_spans[KEEP]},
             metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
             metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},

@@ -90,6 +90,18 @@ class Policy:
         result = self.view(self.everything).apply(NAME, text)
         return text if result is None else result[0]
 
+    def value(self, place: int, key: bytes, text: bytes) -> bytes:
+        """The same of an attribute's value, which is MASKED where its key says that it must not be seen at all."""
+        view = self.view(self.everything)
+        lane = view.key(place, key)
+        kind = view.lanes[lane].kind
+        if kind == AS_IT_IS:
+            return text
+        if kind in (DELETED, WHOLE):
+            return MASKED
+        result = view.apply(lane, text)
+        return text if result is None else result[0]
+
 
 def only_of(config: Redact) -> list[str]:
     """The different filters, in the order in which they appear."""

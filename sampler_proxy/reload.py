@@ -2,7 +2,7 @@
 
 A change shows as a file system event on the file or on a symbolic link that leads to it (a mounted Kubernetes ConfigMap
 swaps the link `..data`); where such events do not come, within `POLL_S`. What counts is the content: equal bytes change
-nothing. Only a file without faults has any effect, and only `rules` have one on a running service; other keys that
+nothing. Only a file without faults has any effect, and only `RELOADED` keys have one on a running service; others that
 changed are named in the log, for a restart. A failure of any kind leaves everything as it is.
 """
 
@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
@@ -33,6 +32,8 @@ POLL_S = 5.0
 SETTLE_S = 0.2
 """A file that is being written is read when it has not changed for this long."""
 SETTLE_TRIES = 25
+
+RELOADED = ("rules", "limit", "redact")
 
 OUTCOMES = ("applied", "unchanged", "failed")
 MAX_LOGGED = 50  # faults or warnings of one file
@@ -57,7 +58,7 @@ class Active(NamedTuple):
             "loaded_at": iso_time(self.loaded_s),
             "source": self.path,
             "rules": [
-                {"name": rule.name, "match": rule.match, "unless": rule.unless, "keep": keep_text(rule.keep)}
+                {"name": rule.name, "match": rule.match, "unless": rule.unless, "keep": _shown(rule)["keep"]}
                 for rule in self.rules
             ],
         }
@@ -77,7 +78,9 @@ class Reloader:
         self._apply = apply
         self._clock = clock
         self._started_with = loaded.config
-        self._redact = loaded.redact
+        self.applied = loaded.config
+        """Whose `RELOADED` keys are in force, this policy among them."""
+        self.redact = loaded.redact
         self._asked = False
         self._stirred = asyncio.Event()
         self.active = self._active(loaded)
@@ -172,23 +175,27 @@ class Reloader:
         self._content = content
         loaded = await asyncio.to_thread(self._load)
         self._content = loaded.content
-        active = self._active(loaded)
         self.pending = tuple(changed_keys(self._started_with, loaded.config))
-        redacts_differently = loaded.redact != self._redact
-        applied = active.version != self.active.version or redacts_differently
-        if applied:
+        changed = [key for key in RELOADED if getattr(loaded.config, key) != getattr(self.applied, key)]
+        if loaded.redact != self.redact and "redact" not in changed:
+            changed.append("redact")  # the key, in a file of its own
+        version = version_of(loaded.config.rules)
+        if changed:
             await asyncio.to_thread(self._apply, loaded)
+            self.applied = loaded.config
             log_faults("warning", loaded.warnings)
-            self._redact = loaded.redact
-            if redacts_differently:
-                log.info("redaction reloaded", active=loaded.redact is not None)
+            self.redact = loaded.redact
+        if "rules" in changed:
+            active = self._active(loaded)
             log.info("rules reloaded", rules=active.version, before=self.active.version, count=len(active.rules))
             self.active = active
+        elif changed:
+            log.info(f"{' and '.join(changed)} reloaded: the rules have not changed", rules=version)
         else:
-            log.info("configuration reloaded: the rules have not changed", rules=active.version)
+            log.info("configuration reloaded: the rules have not changed", rules=version)
         if self.pending:
             log.warning(f"{', '.join(self.pending)}: restart to apply")
-        return "applied" if applied else "unchanged"
+        return "applied" if changed else "unchanged"
 
     def _active(self, loaded: Loaded) -> Active:
         return Active(version_of(loaded.config.rules), self._clock(), loaded.path, loaded.written)
@@ -204,19 +211,17 @@ def version_of(rules: Sequence[Rule]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def keep_text(probability: float) -> str:
-    """As a file has it: all, none or a percentage."""
-    if probability in (0, 1):
-        return "all" if probability else "none"
-    return f"{(Decimal(repr(probability)) * 100).normalize():f}%"
+def _shown(rule: Rule) -> dict[str, object]:
+    return rule.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
-    """The keys but `rules` and `redact` whose values differ, in the model's order, as in `export.tempo.timeout`."""
+    """The keys other than those in `RELOADED` whose values differ, in the order of the model, as in
+    `export.tempo.timeout`."""
     for field in type(old).model_fields:
         before, after = getattr(old, field), getattr(new, field)
         key = prefix + key_of(type(old), field)
-        if before == after or (isinstance(old, Config) and field in ("rules", "redact")):
+        if before == after or (isinstance(old, Config) and field in RELOADED):
             continue
         if isinstance(before, Section):
             yield from changed_keys(before, after, key + ".")

@@ -1,5 +1,5 @@
 # cython: language_level=3
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy._conditions cimport ConditionList, Programs, Regexes, Value
 from sampler_proxy._plan cimport Plan
@@ -9,6 +9,11 @@ from sampler_proxy.fragments cimport Fragment
 cdef enum:
     EARLY_BITS = 1  # a rule that may decide early, by what stands in the fragments
     EARLY_QUERY = 2  # the same, but it has to read the spans again
+
+cdef enum:
+    TRACES
+    SPANS
+    BYTES
 
 cdef class RuleSet:
     cdef readonly Plan plan
@@ -21,7 +26,10 @@ cdef class RuleSet:
     cdef Regexes regexes
     cdef Rows rows
     cdef bint rows_read
-    cdef uint64_t* thresholds
+    cdef readonly list controllers  # rate.Controller, by rule
+    cdef list readers  # KeyReader of those that are keyed, by rule
+    cdef uint8_t* always  # by rule: it keeps everything
+    cdef uint8_t* units  # what a rule's rate counts, by rule
     cdef uint16_t* ids  # of the rules in the ledger
     cdef uint64_t* early_filters  # bit by filter: a rule that may decide early asks for it and nothing else
     cdef uint8_t* early  # EARLY_BITS or EARLY_QUERY, by rule; 0 where early_filters say it all
@@ -31,6 +39,7 @@ cdef class RuleSet:
     cdef signed char* known  # its trace conditions and queries: -1 not asked yet
     cdef uint8_t[32] trace_hex
     cdef int ask_about(self, Fragment* first) except -1
+    cdef uint64_t threshold(self, uint32_t rule, Fragment* first, uint32_t spans, uint64_t randomness, int64_t now_ns) noexcept
     cdef uint32_t first_match(self, Fragment* first) except? 0xFFFFFFFF
     cdef bint matches_early(self, Fragment* first, bint with_queries) except -1
     cdef bint run(self, uint32_t program, Fragment* first) except -1
@@ -40,3 +49,4 @@ cdef class RuleSet:
     cdef void read_trace(self, int field, Fragment* first, Value* value) noexcept
 
 cdef uint64_t randomness_of(Fragment* first) noexcept nogil
+cdef double size_of(uint8_t unit, Fragment* first, uint32_t spans) noexcept nogil

@@ -14,19 +14,24 @@ from sampler_proxy._conditions cimport (
     read_any_value,
 )
 from sampler_proxy._judge cimport to_hex
+from sampler_proxy._key_reader cimport KeyReader
 from sampler_proxy._plan cimport OF_TRACE, Run
 from sampler_proxy._proto cimport LEN, MAX_DEPTH, cbytes, read_length, read_tag, skip_value
 from sampler_proxy._rows cimport Node, build
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy.fragments cimport (
     Envelope, Envelopes, HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, SERVICE_MISSING, SERVICE_NOT_READ, Scanned, absorb, filter_words, groups_of, payload_of,
+    root_of,
 )
+from sampler_proxy.rate cimport Controller
 
 from dataclasses import replace
 from typing import NamedTuple
 
 from sampler_proxy.conditions import TRUE
-from sampler_proxy.sampling import threshold_of
+from sampler_proxy.rate import Fixed
+
+UNITS = ("traces", "spans", "bytes")
 
 cdef extern from *:
     uint64_t __builtin_bswap64(uint64_t) nogil
@@ -47,16 +52,17 @@ cdef uint64_t randomness_of(Fragment* first) noexcept nogil:
     return __builtin_bswap64(first.trace_id[1]) & 0xFFFFFFFFFFFFFFULL
 
 
-cdef Fragment* root_of(Fragment* first) noexcept nogil:
-    """The fragment with the trace's root: of several, the one that starts first, then the one with the smallest id."""
-    cdef Fragment* best = NULL
+cdef double size_of(uint8_t unit, Fragment* first, uint32_t spans) noexcept nogil:
+    """How much a trace is of what a rate counts; `spans` is how many it has."""
+    cdef uint64_t size = 0
+    if unit == TRACES:
+        return 1
+    if unit == SPANS:
+        return spans
     while first != NULL:
-        if first.flags & HAS_ROOT and (best == NULL or first.root_start < best.root_start or (
-            first.root_start == best.root_start and first.root_id < best.root_id
-        )):
-            best = first
+        size += first.size
         first = first.next
-    return best
+    return <double>size
 
 
 cdef void read_field(cbytes p, cbytes end, uint32_t wanted, Value* value) noexcept nogil:
@@ -135,6 +141,12 @@ cdef void read_service(Envelope* resource, Value* value) noexcept nogil:
                 read_merged_value(attribute, inner, value)
 
 
+class Keep(NamedTuple):
+    controller: Controller
+    slots: tuple = ()
+    unit: str = "traces"
+
+
 cdef class RuleSet:
     def __cinit__(self, *, names, keeps, compiled, ledger_id, uint64_t seed=0):
         cdef uint32_t i, rule
@@ -162,23 +174,31 @@ cdef class RuleSet:
         self.programs = Programs(programs + guards, 2 * max(self.plan.filters.count, self.asked))
         self.regexes = Regexes(self.trace_conditions, seed)
         self.rows = Rows(self.plan, seed)
-        self.thresholds = <uint64_t*>calloc(self.count, sizeof(uint64_t))
+        keeps = [keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps]
+        self.controllers = [keep.controller for keep in keeps]
+        self.readers = [KeyReader(keep.slots, seed=seed) if keep.slots else None for keep in keeps]
+        for keep in keeps:
+            if (<Controller?>keep.controller).keyed != bool(keep.slots):
+                raise ValueError("a controller that is keyed wants fields, and others none")
+        self.always = <uint8_t*>calloc(self.count, 1)
+        self.units = <uint8_t*>calloc(self.count, 1)
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
         self.early = <uint8_t*>calloc(self.count, 1)
         self.matched = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
         self.early_filters = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
         self.known = <signed char*>malloc(self.asked + 1)
-        if self.thresholds == NULL or self.ids == NULL or self.early == NULL or self.matched == NULL or self.known == NULL or (
+        if self.always == NULL or self.units == NULL or self.ids == NULL or self.early == NULL or self.matched == NULL or self.known == NULL or (
             self.early_filters == NULL
         ):
             raise MemoryError
         for rule in range(self.count):
-            self.thresholds[rule] = threshold_of(keeps[rule])
+            self.always[rule] = (<Controller>self.controllers[rule]).always
+            self.units[rule] = UNITS.index(keeps[rule].unit)
         for rule in range(self.count):  # only now that nothing can be wrong with them any more
             self.ids[rule] = ledger_id(self.names[rule])
         # A rule decides early if what it says cannot be taken back, and it does not matter which of those before it would have.
         for rule in range(self.count):
-            if self.thresholds[rule] != 0:
+            if not self.always[rule]:
                 break
             if compiled.monotone[rule]:
                 self.early_count = rule + 1
@@ -193,7 +213,8 @@ cdef class RuleSet:
                         self.early_queries = True
 
     def __dealloc__(self):
-        free(self.thresholds)
+        free(self.always)
+        free(self.units)
         free(self.ids)
         free(self.early)
         free(self.early_filters)
@@ -230,6 +251,20 @@ cdef class RuleSet:
             if self.run(rule, first):
                 return rule
         return self.count - 1
+
+    cdef uint64_t threshold(self, uint32_t rule, Fragment* first, uint32_t spans, uint64_t randomness, int64_t now_ns) noexcept:
+        """What the rule makes of a trace that it decides; asked once, since a rate that adapts learns from it."""
+        cdef Controller controller = <Controller>self.controllers[rule]
+        cdef KeyReader reader
+        cdef double size = size_of(self.units[rule], first, spans)
+        cdef double incoming = 1
+        if first.threshold <= randomness:  # else it is inconsistent, and says nothing
+            incoming = 1 - <double>first.threshold / <double>(<uint64_t>1 << 56)
+        if not controller.keyed:
+            return controller.threshold(NULL, NULL, 0, size, incoming, now_ns)
+        reader = <KeyReader>self.readers[rule]
+        reader.read(first)
+        return controller.threshold(reader.key, reader.text, reader.text_size, size, incoming, now_ns)
 
     cdef bint matches_early(self, Fragment* first, bint with_queries) except -1:
         """Whether a trace is bound to be kept whole, whatever of it is still to come."""
@@ -363,9 +398,9 @@ cdef class RuleSet:
 class Judged(NamedTuple):
     trace_id: bytes
     rule: int
-    threshold: int
+    threshold: int | None
     randomness: int
-    keep: bool
+    keep: bool | None
     spans: int
 
 
@@ -426,8 +461,11 @@ def judge(names, keeps, compiled, requests):
             fragment = fragment.next
         rule = rules.first_match(first)
         randomness = randomness_of(first)
-        threshold = rules.thresholds[rule]
-        judged.append(Judged(trace_id, rule, threshold, randomness, randomness >= threshold, spans))
+        if isinstance(rules.controllers[rule], Fixed):
+            threshold = rules.threshold(rule, first, spans, randomness, 0)
+            judged.append(Judged(trace_id, rule, threshold, randomness, randomness >= threshold, spans))
+        else:
+            judged.append(Judged(trace_id, rule, None, randomness, None, spans))
     return judged
 
 

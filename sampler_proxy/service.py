@@ -25,16 +25,20 @@ import uvloop
 from sampler_proxy import __version__, allocator, metrics
 from sampler_proxy.admin import Admin, Readiness
 from sampler_proxy.check import Loaded, check
-from sampler_proxy.config import FileExport, GrpcExport
+from sampler_proxy.config import Adaptive, Config, FileExport, GrpcExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.pipeline import Pipeline
+from sampler_proxy.rates import Rates
 from sampler_proxy.receive import engine as grpc_engine
-from sampler_proxy.reload import Reloader, iso_time, keep_text, log_faults
+from sampler_proxy.reload import Reloader, iso_time, log_faults
+from sampler_proxy.rules import Keep
 from sampler_proxy.sampling import probability_of, shown_threshold
 from sampler_proxy.stamp import assemble
+from sampler_proxy.state import Learned, Storage, UnusableError
 from sampler_proxy.traceql.plan import Compiled
+from sampler_proxy.units import format_probability
 
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -42,6 +46,9 @@ TICK_S = 0.05
 """How late a decision may be, at most, beside the wait that is configured."""
 
 SUMMARY_S = 5.0
+
+SAVE_S = 30.0
+"""How often what has been learned is saved: a crash costs so much of it at most."""
 
 SWITCH_INTERVAL_S = 0.0005
 """Two busy threads hand over the GIL this often. By default it is 5 ms, which a request would wait at every tick."""
@@ -65,12 +72,15 @@ class Service:
         self._summary = summary
         self._status: Readiness = Readiness("starting")
         self._stopping = asyncio.Event()
+        self._told_of_ids = False
         self._latencies = {
             export.name: metrics.HistogramData(metrics.EXPORT_LATENCY_SECONDS) for export in config.export
         }
         self._exporters = [self._exporter(export) for export in config.export]
+        self._rates = Rates(secrets.randbits(64))
+        self._storage = self._open_storage(config.storage.path)
         self._pipeline = Pipeline(
-            rules=_rule_set(loaded),
+            rules=self._rule_set(loaded),
             destinations=[exporter.queue for exporter in self._exporters],
             max_bytes=config.buffer.max_bytes,
             max_trace_bytes=config.buffer.max_trace_bytes,
@@ -80,6 +90,7 @@ class Service:
             stamp_decision=config.stamp.decision,
             stamp_adjusted_count=config.stamp.adjusted_count,
             seed=secrets.randbits(64),
+            limit=_limit(config),
             redact=loaded.redact,
         )
         accept, clock = self._pipeline.entrance("grpc").accept, time.monotonic_ns
@@ -101,13 +112,29 @@ class Service:
             metrics.new_registry(self.snapshot),
             lambda: replace(self._status, detail=self._reloader.detail()),
             lambda: self._reloader.active.describe(),
+            self._describe_rates,
             self._find,
         )
 
-    def _apply(self, sound: Loaded) -> None:
-        """A configuration that was reloaded. Raises what replace_rules does, and has then changed nothing."""
-        self._pipeline.replace_rules(_rule_set(sound))
-        self._pipeline.replace_redaction(sound.redact)
+    def _open_storage(self, path: str | None) -> Storage | None:
+        if path is None:
+            return None
+        storage = Storage(path)
+        try:
+            self._rates.restore(storage.load(time.time()), storage.fingerprint)
+        except UnusableError as error:
+            log.warning(f"storage: the learned rates are not used, and learned anew: {error}")
+        return storage
+
+    def _rule_set(self, loaded: Loaded) -> tuple[list[str], list[float | Keep], Compiled]:
+        return [rule.name for rule in loaded.config.rules], self._rates.keeps(loaded), loaded.compiled
+
+    def _apply(self, loaded: Loaded) -> None:
+        """What a running service takes over from a changed file. Raises what replace_rules does, and has then changed
+        nothing."""
+        self._pipeline.replace_rules(self._rule_set(loaded))
+        self._pipeline.replace_redaction(loaded.redact)
+        self._pipeline.replace_limit(_limit(loaded.config))
 
     def _exporter(self, config: GrpcExport | FileExport) -> Exporter:
         build: Callable[..., Exporter] = GrpcExporter if isinstance(config, GrpcExport) else FileExporter
@@ -144,12 +171,13 @@ class Service:
             log_faults("warning", self._warnings)
             if self._summary:
                 self._log_introduction()
-            reloading = loop.create_task(self._reloader.run())
+            tasks = [loop.create_task(self._reloader.run()), loop.create_task(self._keep_learned())]
             try:
                 await self._keep_time()
             finally:
-                reloading.cancel()
-                await asyncio.wait([reloading])
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
             await self._drain(deadline_ns)
             return 0
@@ -160,10 +188,13 @@ class Service:
             self._pipeline.close()
             for exporter in self._exporters:
                 exporter.queue.flush()
-            while self._pipeline.drain(time.monotonic_ns()):
+            while self._pipeline.drain(time.monotonic_ns(), hurry=True):
                 pass
             for exporter in self._exporters:
                 await exporter.stop()
+            await self._save_learned()
+            if self._storage is not None:
+                self._storage.close()
             await self._admin.stop()
             # There is nothing left to cut short. Without its handler another signal would end us as if killed.
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -176,6 +207,12 @@ class Service:
         while not self._stopping.is_set():
             while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
+            if not self._pipeline.uniformity.random and not self._told_of_ids:
+                self._told_of_ids = True
+                log.warning(
+                    "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out "
+                    "by a sampler that leaves no ot=th?)"
+                )
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S
                 self._log_summary()
@@ -184,6 +221,32 @@ class Service:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    async def _keep_learned(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_S)
+            await self._save_learned()
+
+    async def _save_learned(self) -> None:
+        storage = self._storage
+        if storage is None:
+            return
+        with self._pipeline.lock:
+            learned = self._rates.learned()
+
+        def save() -> None:
+            storage.save(
+                {
+                    rule: Learned(level, {storage.fingerprint(text): demand for text, demand in demands})
+                    for rule, (level, demands) in learned.items()
+                },
+                time.time(),
+            )
+
+        try:
+            await asyncio.to_thread(save)
+        except OSError as error:
+            log.error(f"storage: the learned rates cannot be saved: {error.strerror}")
 
     async def _drain(self, deadline_ns: int) -> None:
         """Take nothing more, decide everything, and send it, as far as the time reaches."""
@@ -198,14 +261,18 @@ class Service:
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = self._pipeline.drain(time.monotonic_ns())
-            slice_ns = min(deadline_ns, time.monotonic_ns() + (0 if more else int(TICK_S * 1e9)))
+            at_once = more and not self._pipeline.waits
+            slice_ns = min(deadline_ns, time.monotonic_ns() + (0 if at_once else int(TICK_S * 1e9)))
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
 
     def _log_introduction(self) -> None:
         """For a start without a configuration file."""
-        rules = ", ".join(f"{rule.name} {keep_text(rule.keep)}" for rule in self._config.rules)
+        rules = ", ".join(
+            f"{rule.name} {rule.keep.target if isinstance(rule.keep, Adaptive) else format_probability(rule.keep)}"
+            for rule in self._config.rules
+        )
         files = ", ".join(export.path for export in self._config.export if isinstance(export, FileExport))
         log.info(f"no configuration file: by default these traces are kept, in {files}: {rules}")
 
@@ -224,6 +291,22 @@ class Service:
             f"{buffered} waiting; {traces} traces decided"
         )
 
+    def _describe_rates(self) -> dict[str, object]:
+        with self._pipeline.lock:
+            rules = self._rates.describe(time.monotonic_ns(), self._reloader.redact)
+            values = self._pipeline.snapshot(time.monotonic_ns())
+        limit = self._reloader.applied.limit
+        removed = {
+            rule: {"traces": traces, "spans": values[metrics.LIMITED_SPANS][rule,]}
+            for (rule,), traces in values[metrics.LIMITED_TRACES].items()
+        }
+        return {
+            "rules": rules,
+            "limit": limit.model_dump(mode="json", exclude_none=True) if limit.rate else None,
+            "removed_by_limit": removed,
+            "trace_ids_random": bool(values[metrics.TRACE_IDS_RANDOM][()]),
+        }
+
     def _find(self, trace_id: bytes) -> dict[str, object] | None:
         found: dict[str, object] | None = self._pipeline.find(trace_id, time.monotonic_ns())
         if found is not None and found["state"] == "decided":
@@ -240,6 +323,7 @@ class Service:
         values: dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]
         with self._pipeline.lock:
             values = self._pipeline.snapshot(time.monotonic_ns())
+            values.update(self._rates.values(time.monotonic_ns()))
             counters = [(exporter, exporter.queue.counters()) for exporter in self._exporters]
         values[metrics.SPANS_ROUTED] = {(exporter.name,): c.routed_spans for exporter, c in counters}
         values[metrics.SPANS_EXPORTED] = {(exporter.name,): c.exported_spans for exporter, c in counters}
@@ -260,6 +344,6 @@ class Service:
         return values
 
 
-def _rule_set(loaded: Loaded) -> tuple[list[str], list[float], Compiled]:
-    rules = loaded.config.rules
-    return [rule.name for rule in rules], [rule.keep for rule in rules], loaded.compiled
+def _limit(config: Config) -> tuple[float, str, float] | None:
+    rate = config.limit.rate
+    return None if rate is None else (rate.per_second, rate.unit, config.limit.floor)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
 MICROSECOND = 1_000
 MILLISECOND = 1_000_000
@@ -54,6 +55,15 @@ _DURATION_PART = re.compile(rf"({_NUMBER})({'|'.join(sorted(_DURATION_UNITS, key
 DURATION_PATTERN = rf"(?:{_NUMBER}(?:ns|us|µs|μs|ms|s|m|h))+"
 SIZE_PATTERN = rf"{_NUMBER} ?(?:B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
 PERCENTAGE_PATTERN = rf"{_NUMBER} ?%"
+
+RATE_PATTERN = rf"{_NUMBER} ?(?:traces?|spans?|bytes|[kKMGT]i?B)/(?:s|min|h)"
+FREQUENCY_PATTERN = rf"{_NUMBER} ?(?:[kKMGT]i?B)?/(?:s|min|h)"
+
+_RATE = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)/([a-z]+)")
+_FREQUENCY = re.compile(rf"({_NUMBER})/([a-z]+)")
+_PERIODS = {"s": 1, "min": 60, "h": 3600}
+_COUNTED = {"trace": "traces", "traces": "traces", "span": "spans", "spans": "spans", "bytes": "bytes"}
+_LARGEST_RATE = 10**15
 
 _DURATION = re.compile(DURATION_PATTERN)
 _SIZE = re.compile(rf"({_NUMBER}) ?([A-Za-z]*)")
@@ -123,3 +133,52 @@ def format_probability(probability: float) -> str:
     if probability in (0, 1):
         return "all" if probability else "none"
     return f"{(Decimal(repr(probability)) * 100).normalize():f}%"
+
+
+class Rate(NamedTuple):
+    """So many traces, spans or bytes a second."""
+
+    per_second: float
+    unit: str  # traces, spans or bytes
+
+    def __str__(self) -> str:
+        return f"{_decimal(self.per_second)} {self.unit}/s"
+
+
+def parse_rate(text: str) -> Rate:
+    """`100 traces/s`, `6000 spans/min`, `5MB/s`."""
+    match = _RATE.fullmatch(text)
+    wanted = "write for example 100 traces/s, 6000 spans/min or 5MB/s"
+    if not match or match[3] not in _PERIODS or not (match[2] in _COUNTED or match[2] in _SIZE_UNITS):
+        raise ValueError(f"not a rate: {wanted}")
+    unit = _COUNTED.get(match[2], "bytes")
+    factor = 1 if match[2] in _COUNTED else _SIZE_UNITS[match[2]]
+    return Rate(_per_second(Fraction(match[1]) * factor, match[3], wanted), unit)
+
+
+def parse_frequency(text: str, *, sizes: bool = False) -> float:
+    """`5000/s`, `1/min`: how often a second. With `sizes` also `5MB/s`: how many bytes a second."""
+    wanted = "write for example 5MB/s" if sizes else "write for example 100/s or 1/min"
+    if sizes and (match := _RATE.fullmatch(text)) and match[2] in _SIZE_UNITS:
+        number = Fraction(match[1]) * _SIZE_UNITS[match[2]]
+    else:
+        match = _FREQUENCY.fullmatch(text)
+        number = Fraction(match[1]) if match else Fraction()
+    if not match or match[match.lastindex or 0] not in _PERIODS:
+        raise ValueError(f"no number per second, minute or hour: {wanted}")
+    return _per_second(number, match[match.lastindex or 0], wanted)
+
+
+def format_frequency(per_second: float) -> str:
+    return f"{_decimal(per_second)}/s"
+
+
+def _per_second(number: Fraction, period: str, wanted: str) -> float:
+    rate = number / _PERIODS[period]
+    if not 0 < rate <= _LARGEST_RATE:
+        raise ValueError(f"{'too large' if rate else 'nothing at all'}: {wanted}")
+    return float(rate)
+
+
+def _decimal(number: float) -> str:
+    return f"{Decimal(repr(number)).normalize():f}"

@@ -22,6 +22,7 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.metrics import Snapshot
 
 RULES = {"version": "0123456789ab", "rules": [{"name": "all", "match": None, "unless": None, "keep": "all"}]}
+RATES = {"rules": [], "limit": None}
 KNOWN = {bytes(range(16)): {"state": "decided", "rule": "all"}}
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -53,7 +54,7 @@ class Service:
 
     def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
         registry = metrics.new_registry(self.snapshot)
-        return Admin(Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, KNOWN.get)
+        return Admin(Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, lambda: RATES, KNOWN.get)
 
 
 @asynccontextmanager
@@ -168,6 +169,14 @@ def test_the_rules(run: Run) -> None:
     run(main())
 
 
+def test_the_rates(run: Run) -> None:
+    async def main() -> None:
+        async with serving(Service()) as session, session.get("/rates") as response:
+            assert (response.status, await response.json()) == (200, RATES)
+
+    run(main())
+
+
 def test_what_is_known_of_a_trace(run: Run) -> None:
     async def main() -> None:
         async with serving(Service()) as session:
@@ -204,6 +213,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
                         "/healthz",
                         "/readyz",
                         "/rules",
+                        "/rates",
                         "/traces/{trace_id}",
                     ]
                     assert response.headers["Server"] == "sampler-proxy"
@@ -214,7 +224,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates"])
 def test_head_is_get_without_the_body(run: Run, path: str) -> None:
     async def main() -> None:
         async with serving(Service()) as session:

@@ -146,6 +146,7 @@ def test_find_says_early() -> None:
         "reason": "early",
         "threshold": 0,
         "incomplete": False,
+        "limited": False,
         "ago_seconds": 3,
     }
 

@@ -18,7 +18,8 @@ import uvloop
 from sampler_proxy import reload
 from sampler_proxy.check import Loaded, check, load_config
 from sampler_proxy.config import Config
-from sampler_proxy.reload import Reloader, changed_keys, keep_text, links, version_of
+from sampler_proxy.reload import Reloader, changed_keys, links, version_of
+from sampler_proxy.units import format_probability
 
 Logs = list[dict[str, Any]]
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -423,4 +424,4 @@ def test_what_references_stand_for_is_not_shown(tmp_path: Path) -> None:
     [(1.0, "all"), (0.0, "none"), (0.01, "1%"), (0.07, "7%"), (0.5, "50%"), (1e-7, "0.00001%"), (0.125, "12.5%")],
 )
 def test_keep_as_a_file_has_it(probability: float, text: str) -> None:
-    assert keep_text(probability) == text
+    assert format_probability(probability) == text

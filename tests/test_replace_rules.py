@@ -333,13 +333,27 @@ def test_find_tells_what_is_buffered() -> None:
     found = driver.pipeline.find(trace_id(1), 7 * SECOND)
     assert found is not None
     assert found.pop("bytes") > 0
-    assert found == {"state": "buffered", "spans": 2, "fragments": 1, "age_seconds": 2, "root_seen": False}
+    assert found == {
+        "state": "buffered",
+        "spans": 2,
+        "fragments": 1,
+        "age_seconds": 2,
+        "root_seen": False,
+        "chosen": False,
+    }
     driver.send(request((1, 3), root=True), 8 * SECOND)
     replace_rules(driver, KEEP_NONE)
     found = driver.pipeline.find(trace_id(1), 8 * SECOND)
     assert found is not None
     assert found.pop("bytes") > 0
-    assert found == {"state": "buffered", "spans": 3, "fragments": 2, "age_seconds": 3, "root_seen": True}
+    assert found == {
+        "state": "buffered",
+        "spans": 3,
+        "fragments": 2,
+        "age_seconds": 3,
+        "root_seen": True,
+        "chosen": False,
+    }
     assert driver.pipeline.find(trace_id(1), 0)["age_seconds"] == 0  # type: ignore[index]  # a clock that went back
 
 
@@ -355,6 +369,7 @@ def test_find_tells_what_was_decided() -> None:
         "reason": "wait",
         "threshold": 1 << 55,
         "incomplete": True,
+        "limited": False,
         "ago_seconds": 90,
     }
 

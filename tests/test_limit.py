@@ -1,0 +1,201 @@
+"""The hard cap alone: who is admitted, at what threshold, what is owed, whether counts stay true."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampler_proxy.limit import Limit
+from sampler_proxy.sampling import NEVER, adjusted_count
+
+SECOND = 1_000_000_000
+
+
+class Offer(NamedTuple):
+    position: int
+    randomness: int
+    threshold: int
+    size: float
+
+
+def offered(limit: Limit, offers: list[Offer], now_ns: int = 0) -> None:
+    for number, one in enumerate(offers):
+        limit.offer(
+            number,
+            position=one.position,
+            randomness=one.randomness,
+            threshold=one.threshold,
+            size=one.size,
+            now_ns=now_ns,
+        )
+
+
+def judged(limit: Limit, offers: list[Offer], now_ns: int = SECOND) -> dict[int, tuple[bool, int]]:
+    offered(limit, offers)
+    return {number: (admitted, threshold) for number, admitted, threshold in limit.verdicts(now_ns)}
+
+
+def fair_shares(demands: list[float], budget: float) -> list[float]:
+    """Max-min fair: the smallest demand first, each at most an equal share of what is left."""
+    shares = [0.0] * len(demands)
+    for done, index in enumerate(sorted(range(len(demands)), key=lambda index: demands[index])):
+        shares[index] = min(demands[index], budget / (len(demands) - done))
+        budget -= shares[index]
+    return shares
+
+
+def model(offers: list[Offer], budget: float, floor: float) -> dict[int, tuple[bool, int]]:
+    """As limit.pyi says; randomness all different."""
+    rules = [
+        sorted(group, key=lambda number: -offers[number].randomness)
+        for _, group in groupby(
+            sorted(range(len(offers)), key=lambda number: offers[number].position),
+            key=lambda number: offers[number].position,
+        )
+    ]
+    shares = fair_shares([sum(offers[number].size for number in rule) for rule in rules], budget * floor)
+    left = budget - sum(shares)
+    found = {}
+    for rule, share in zip(rules, shares, strict=True):
+        room, spent, raised = share + max(left, 0), 0.0, 0
+        for place, number in enumerate(rule):
+            if place and not raised and spent + offers[number].size > room * (1 + 1e-9):
+                raised = offers[number].randomness + 1
+            if not raised:
+                spent += offers[number].size
+                found[number] = True
+        left -= spent - share
+        for number in rule:
+            found[number] = (found.get(number, False), max(offers[number].threshold, raised))  # type: ignore[assignment]
+    return found  # type: ignore[return-value]
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> list[Offer]:
+    randomness = draw(st.lists(st.integers(0, NEVER - 1), min_size=1, max_size=30, unique=True))
+    return [
+        Offer(draw(st.integers(0, 3)), r, draw(st.integers(0, r)), draw(st.sampled_from([1.0, 1.0, 2.0, 7.0, 50.0])))
+        for r in randomness
+    ]
+
+
+@given(windows(), st.sampled_from([1.0, 5.0, 20.0, 1000.0]), st.sampled_from([0.0, 0.2, 1.0]))
+def test_who_is_admitted_and_how(offers: list[Offer], per_second: float, floor: float) -> None:
+    verdicts = judged(Limit(per_second, "spans", floor), offers)
+    assert verdicts == model(offers, per_second, floor)
+    for number, (admitted, threshold) in verdicts.items():
+        assert admitted == (offers[number].randomness >= threshold)
+        assert offers[number].threshold <= threshold <= NEVER
+
+
+def test_the_first_rules_come_first_and_the_floor_is_shared() -> None:
+    offers = [Offer(position, 1000 - number, 0, 1.0) for position in range(3) for number in range(100)]
+    admitted = judged(Limit(100.0, "traces", 0.3), offers)
+    by_rule = [sum(admitted[100 * rule + number][0] for number in range(100)) for rule in range(3)]
+    assert by_rule == [80, 10, 10]
+    # The first needs less than there is, and leaves the rest to the next.
+    few = [one for number, one in enumerate(offers) if not 30 <= number < 100]
+    admitted = judged(Limit(100.0, "traces", 0.3), few)
+    assert [sum(admitted[number][0] for number in rule) for rule in (range(30), range(30, 130), range(130, 230))] == [
+        30,
+        60,
+        10,
+    ]
+
+
+def test_nothing_slips_in_behind_the_first_that_does_not_fit() -> None:
+    offers = [Offer(0, 30, 0, 4.0), Offer(0, 20, 5, 9.0), Offer(0, 10, 0, 1.0)]
+    assert judged(Limit(10.0, "spans", 0.2), offers) == {0: (True, 21), 1: (False, 21), 2: (False, 21)}
+
+
+def test_the_first_of_each_rule_is_admitted_and_what_it_overspends_is_owed() -> None:
+    limit = Limit(10.0, "spans", 0.2)
+    assert judged(limit, [Offer(0, 5, 0, 25.0), Offer(1, 5, 0, 3.0), Offer(1, 4, 0, 1.0)]) == {
+        0: (True, 0),
+        1: (True, 5),
+        2: (False, 5),
+    }
+    assert limit.owed == 18
+    offered(limit, [Offer(0, 9, 0, 1.0)], SECOND)
+    assert not limit.is_due(2 * SECOND)  # a second is over, but not paid for
+    assert not limit.is_due(2 * SECOND + 8 * SECOND // 10)
+    assert limit.is_due(2 * SECOND + 9 * SECOND // 10)
+
+
+def test_what_leaves_without_waiting_is_owed_and_time_pays() -> None:
+    limit = Limit(10.0, "spans", 0.2)
+    limit.owe(15)
+    offered(limit, [Offer(0, 9, 0, 1.0)], SECOND)  # a second has paid 10
+    assert limit.owed == 5
+    limit.owe(1000)
+    assert limit.owed == 100  # 10 s, no more
+    # Time without traffic is not saved up.
+    limit = Limit(10.0, "spans", 0.2)
+    offered(limit, [Offer(0, 100 - number, 0, 1.0) for number in range(50)], 1000 * SECOND)
+    assert sum(admitted for _, admitted, _ in limit.verdicts(1001 * SECOND)) == 10
+
+
+def test_equal_randomness_is_rejected_together_unless_it_is_all_there_is() -> None:
+    offers = [Offer(0, 9, 0, 1.0), Offer(0, 5, 0, 1.0), Offer(0, 5, 0, 1.0), Offer(0, 5, 0, 1.0)]
+    assert [one[0] for one in judged(Limit(3.0, "traces", 0.2), offers).values()] == [True, False, False, False]
+    same = [Offer(0, 5, 0, 1.0)] * 4
+    verdicts = judged(Limit(3.0, "traces", 0.2), same)
+    assert sum(admitted for admitted, _ in verdicts.values()) == 3
+    assert all(threshold <= 5 for admitted, threshold in verdicts.values() if admitted)
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    random = Random(1)
+    offers = [Offer(random.randrange(3), random.getrandbits(56), 0, float(random.randrange(1, 9))) for _ in range(300)]
+    one = judged(Limit(400.0, "spans", 0.2), offers)
+    order = list(range(len(offers)))
+    random.shuffle(order)
+    other = judged(Limit(400.0, "spans", 0.2), [offers[number] for number in order])
+    assert {number: other[place] for place, number in enumerate(order)} == one
+
+
+@pytest.mark.parametrize(
+    "setting", [(0.0, "spans", 0.2), (1.0, "meters", 0.2), (1.0, "spans", 1.5), (math.nan, "spans", 0)]
+)
+def test_nonsense_is_refused(setting: tuple[float, str, float]) -> None:
+    with pytest.raises(ValueError, match="a limit is"):
+        Limit(*setting)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adjusted_counts_add_up_to_what_was_offered(seed: int) -> None:
+    """Sizes of all kinds, three rules of which two sample already: over many windows the estimates are unbiased. (So
+    they are where a rule is left with one trace a window, but then with a variance without bound.)"""
+    random = Random(seed)
+    errors: list[list[float]] = [[], [], []]
+    thresholds = (0, NEVER // 2, NEVER - NEVER // 10)
+    limit = Limit(170.0, "spans", 0.6)
+    now_ns = 0
+    for _ in range(1000):
+        truth, estimate = [0.0] * 3, [0.0] * 3
+        kept = []
+        for rule, number in ((0, 8), (1, 30), (2, 200)):
+            for _ in range(number):
+                size = random.choice((1.0, 2.0, 3.0, 20.0))
+                truth[rule] += size
+                randomness = random.getrandbits(56)
+                if randomness >= thresholds[rule]:
+                    kept.append(Offer(rule, randomness, thresholds[rule], size))
+        random.shuffle(kept)
+        offered(limit, kept, now_ns)
+        now_ns += SECOND
+        for number, admitted, threshold in limit.verdicts(now_ns):
+            if admitted:
+                estimate[kept[number].position] += kept[number].size * adjusted_count(threshold)
+        for rule in range(3):
+            errors[rule].append(estimate[rule] - truth[rule])
+    for rule in range(3):
+        mean = sum(errors[rule]) / len(errors[rule])
+        deviation = math.sqrt(sum((error - mean) ** 2 for error in errors[rule]) / len(errors[rule]))
+        assert abs(mean) < 3.5 * deviation / math.sqrt(len(errors[rule])), (rule, mean, deviation)

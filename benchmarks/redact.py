@@ -2,9 +2,10 @@
 
 usage: python -m benchmarks.redact [--rounds N] [--spans N]
 
-common               the preset, on the other benchmarks' corpus (corpus.py): 440-byte spans with 11 attributes, of which
-                     the user id, the URL path (or another key) and the pod differ
+common               the preset, on the other benchmarks' corpus (corpus.py): 440-byte spans with 11 attributes, of
+                     which the user id, the URL path (or another key) and the pod differ
 every value differs  the same, on spans each of whose attribute values is there once
+single-span traces   `common` where every trace is one span, so that less is gone about in one go
 strict               the preset with ipv4, ipv6, more keys, and URLs stripped, on the usual spans
 
 Statements are left alone in these (`sql: keep`); what one costs that has not been met before is measured by itself, and
@@ -117,7 +118,7 @@ def statement_s() -> float:
 
 def measure(rounds: int, spans: int) -> tuple[dict[str, list[float]], list[float]]:
     """Nanoseconds per span, and per statement, of each round on a core of STATED_GHZ; and the speeds found."""
-    usual = generate(spans, SPANS_PER_TRACE)
+    usual, single = generate(spans, SPANS_PER_TRACE), generate(spans // 2, 1)
     different = all_different(usual)
     none, common = Redact(), Redact(preset="common", sql="keep")
     strict = Redact(preset="strict", sql="keep")
@@ -125,6 +126,8 @@ def measure(rounds: int, spans: int) -> tuple[dict[str, list[float]], list[float
         ("without", usual, none),
         ("common", usual, common),
         ("strict", usual, strict),
+        ("without, single-span traces", single, none),
+        ("common, single-span traces", single, common),
         ("without, every value differs", different, none),
         ("common, every value differs", different, common),
     )
@@ -152,7 +155,7 @@ def main() -> None:
     print(f"speed of this machine {min(speeds):.2f} to {max(speeds):.2f} of the reference\n")
     print(f"| work | ns at {STATED_GHZ} GHz, best | more than without | rounds |\n|---|---|---|---|")
     for name, found in times.items():
-        without = times["without, every value differs" if "differs" in name else "without"]
+        without = times[f"without{name[name.index(',') :]}" if "," in name else "without"]
         more = "" if name.startswith("without") or name == "a statement" else f"{min(found) - min(without):.0f}"
         print(f"| {name} | {min(found):.0f} | {more} | {' '.join(f'{each:.0f}' for each in found)} |")
 

@@ -11,8 +11,8 @@ What does not change is copied as it stands, in its order; a span in which nothi
 """
 
 from sampler_proxy.fragments import Envelopes
-from sampler_proxy.pipeline import Observer
-from sampler_proxy.redact import Label, Policy
+from sampler_proxy.redact import Observer, Policy
+from sampler_proxy.redact_values import Label
 
 class Redactor:
     """Remembers what became of values: 32768 of them, and 8 MiB, at most."""
@@ -30,5 +30,3 @@ class Redactor:
         that collide. Raises MemoryError, and ValueError for patterns that are too large together."""
     @property
     def policy(self) -> Policy: ...
-    @property
-    def counts(self) -> dict[Label, int]: ...

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sampler_proxy.conditions import Slot
 from sampler_proxy.config import Adaptive, Config, Rule
 from sampler_proxy.config_file import MAX_FILE_BYTES, Reading, read
-from sampler_proxy.config_redact import Redact, check_hash_key
+from sampler_proxy.config_redact import KeyFile, Redact, check_hash_key
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact import Policy, only_of
 from sampler_proxy.traceql.ast import Expression, Filter
@@ -53,15 +53,14 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
             message += f"\n{reading.positions.excerpt(at, error.offset)}"
             faults.append(reading.fault(reading.positions.value(at, error.offset), message))
             continue
-        if at[0] == "redact" and not isinstance(expressions[at].root, Filter):
-            message = "write one pair of braces: { ... } says of each span whether it is meant"
+        if at[0] == "redact" and (message := _not_of_spans(expressions[at])):
             faults.append(reading.fault(reading.positions.value(at), message))
     hash_key = b""
     if reading.config is not None:
         try:
             hash_key = _hash_key(reading.config.redact)
         except ValueError as error:
-            faults.append(reading.fault(reading.positions.value(("redact", "hash_key_file")), str(error)))
+            faults.append(reading.fault(reading.positions.value(("redact", "hash_key", "file")), str(error)))
     if faults or reading.config is None:
         raise ConfigError(faults)
     try:
@@ -79,8 +78,9 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
 def load_config(
     config: Config, expressions: Mapping[Path, Expression] | None = None, hash_key: bytes | None = None
 ) -> Loaded:
-    """A configuration whose expressions are known to be sound, such as the built-in one. Raises ValueError for patterns
-    of `redact` that are too large together."""
+    """A configuration whose expressions are known to be sound, such as the built-in one. `hash_key`: as it was read; if
+    not given, it is. Raises ValueError for what is wrong with it, and for patterns of `redact` that are too large
+    together."""
     parsed = expressions or {}
 
     def expression(index: int, key: str, text: str | None) -> Expression | None:
@@ -105,6 +105,7 @@ def _keys(rule: Rule) -> dict[str, Slot]:
 def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, Expression]) -> Policy | None:
     if not config.active:
         return None
+    hash_key = _hash_key(config) if hash_key is None else hash_key
     only = {}
     for section in ("keys", "values"):
         for index, rule in enumerate(getattr(config, section)):
@@ -121,12 +122,26 @@ def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, E
     return policy
 
 
+def _not_of_spans(expression: Expression) -> str:
+    """Why this cannot be an `only`; empty if it can. Late spans are redacted without the rest of their trace."""
+    root = expression.root
+    if not isinstance(root, Filter):
+        return "write one pair of braces: { ... } says of each span whether it is meant"
+    try:
+        selection = compile_selection([root.condition])
+    except TraceQLError as error:
+        return error.message
+    if selection.trace_conditions or selection.deferred:
+        return "this is asked of each span by itself: leave out what the whole trace says (rootName and the like)"
+    return ""
+
+
 def _hash_key(config: Redact) -> bytes:
     """Raises ValueError."""
-    if config.hash_key_file is None:
+    if not isinstance(config.hash_key, KeyFile):
         return (config.hash_key or "").encode()
     try:
-        with open(config.hash_key_file, "rb") as file:
+        with open(config.hash_key.path, "rb") as file:
             key = file.read(MAX_HASH_KEY + 1).rstrip(b"\r\n")
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None

@@ -73,9 +73,11 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
     """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why."""
     try:
         loaded = load_config(Config()) if path is None else check(path, os.environ)
-        from sampler_proxy import explain  # the other commands need not wait for protobuf
+        from sampler_proxy import explain, preview  # the other commands need not wait for protobuf
 
         traces = explain.read(trace_file)
+        if loaded.redact is not None and not as_json:
+            traces = traces.renamed(preview.redacted(loaded.redact, traces.requests))
         found = False
         for explanation in explain.explain(loaded, traces.requests):
             found = True
@@ -83,6 +85,33 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
     except SamplerProxyError as error:
         _fail(error)
     if not found:
+        click.echo(f"{trace_file}: no traces", err=True)
+    for line in traces.remarks():
+        click.echo(f"{trace_file}: {line}", err=True)
+
+
+@main.command("redact")
+@click.option("--config", "path", metavar="FILE", required=True, help="YAML file with the section redact.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and trace.")
+@click.argument("trace_file", metavar="TRACEFILE")
+def redact_command(path: str, as_json: bool, trace_file: str) -> None:
+    """Say what would be redacted in the traces of a file: counts by detector, action and key, never values."""
+    try:
+        loaded = check(path, os.environ)
+        from sampler_proxy import explain, preview
+
+        traces = explain.read(trace_file)
+        previews = preview.preview(loaded.redact, traces.requests)
+    except SamplerProxyError as error:
+        _fail(error)
+    if as_json:
+        for one in previews:
+            click.echo(json.dumps(one.as_json()))
+    else:
+        click.echo(preview.as_text(previews))
+    if loaded.redact is None:
+        click.echo(f"{path}: nothing is redacted: write for example redact: {{preset: common}}", err=True)
+    if not previews:
         click.echo(f"{trace_file}: no traces", err=True)
     for line in traces.remarks():
         click.echo(f"{trace_file}: {line}", err=True)

@@ -41,7 +41,7 @@ class ActionType(Text):
 
     words: tuple[str, ...]
 
-    def parse(self, value: object) -> Action:
+    def parse(self, value: object) -> Any:
         if isinstance(value, Action):
             return value
         if isinstance(value, str) and value in self.words:
@@ -59,6 +59,36 @@ class ActionType(Text):
     def schema(self) -> Schema:
         last = {"type": "object", "properties": {"keep_last": {"type": "integer", "minimum": 1, "maximum": MAX_KEPT}}}
         return {"anyOf": [{"enum": list(self.words)}, {**last, "required": ["keep_last"]}]}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HashKey(Text):
+    """Text, or {file: PATH}: a `KeyFile`."""
+
+    def parse(self, value: object) -> Any:
+        if isinstance(value, KeyFile):
+            return value
+        if isinstance(value, dict):
+            path = value.get("file")
+            if list(value) != ["file"] or not isinstance(path, str) or not path.strip():
+                raise ValueError("write {file: PATH}, or the key itself as ${env:NAME}")
+            return KeyFile(path)
+        if not isinstance(value, str):
+            raise ValueError("no value: write ${env:NAME}, or {file: PATH}")
+        check_hash_key(value.encode(errors="replace"))
+        return value
+
+    def format(self, value: Any) -> Any:
+        return {"file": value.path} if isinstance(value, KeyFile) else value
+
+    def schema(self) -> Schema:
+        file = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
+        return {"anyOf": [{"type": "string", "minLength": 1}, {**file, "additionalProperties": False}]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +152,7 @@ class KeyRule(Section):
     action: Annotated[Action, ActionType(("delete", "mask", "hash"))] = Field(examples=["mask"])
     """What becomes of the attribute: delete, mask, hash or {keep_last: N}."""
     only: Annotated[str, Expression()] | None = Field(default=None, examples=['{ resource.service.name = "shop" }'])
-    """TraceQL, one pair of braces: the spans it is done to; absent, all."""
+    """TraceQL, one pair of braces, about the span itself: where it is done; absent, everywhere."""
 
 
 class ValueRule(Section):
@@ -135,7 +165,7 @@ class ValueRule(Section):
     action: Annotated[Action, ActionType(("mask", "hash", "keep"))] = Field(examples=["mask"])
     """What becomes of what is found: mask, hash or {keep_last: N}; keep leaves it."""
     only: Annotated[str, Expression()] | None = Field(default=None, examples=['{ resource.service.name = "shop" }'])
-    """TraceQL, one pair of braces: the spans it is done to; absent, all."""
+    """TraceQL, one pair of braces, about the span itself: where it is done; absent, everywhere."""
 
     @field_validator("pattern")
     @classmethod
@@ -173,6 +203,18 @@ class AllowOnly(Section):
     event: Keys | None = None
     link: Keys | None = None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _something(cls, value: object) -> object:
+        return _not_nothing(value)
+
+
+def _not_nothing(value: object) -> object:
+    """Where nothing would quietly mean that less is redacted."""
+    if value is None:
+        raise ValueError("no value: write one, or remove the key")
+    return value
+
 
 class Redact(Section):
     preset: Annotated[Literal["common", "strict"], Choice(("common", "strict"))] | None = None
@@ -198,19 +240,21 @@ class Redact(Section):
         | None
     ) = None
     """What URLs and paths lose; absent, as the preset has it."""
-    hash_key: Annotated[str, Text()] | None = Field(default=None, repr=False)
-    """Of `hash` (HMAC-SHA-256), 16 bytes or more; from the environment, `${env:NAME}`."""
-    hash_key_file: Annotated[str, Text()] | None = None
-    """Or a file that holds it (line breaks at its end are left out)."""
+    hash_key: Annotated[str | KeyFile, HashKey()] | None = Field(default=None, repr=False)
+    """Of `hash` (HMAC-SHA-256), 16 bytes or more: ${env:NAME}, or {file: PATH} (without line breaks at its end)."""
     marker: Annotated[bool, Flag()] = False
     """Spans get the attribute sampler_proxy.redacted: how much was redacted in them."""
 
-    @field_validator("hash_key")
+    @field_validator("keys", "values", "except_", mode="before")
     @classmethod
-    def _long_enough(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_hash_key(value.encode(errors="replace"))
-        return value
+    def _nothing_listed(cls, value: object) -> object:
+        """A list whose entries are all commented out."""
+        return () if value is None else value
+
+    @field_validator("preset", "sql", "urls", "hash_key", mode="before")
+    @classmethod
+    def _something(cls, value: object) -> object:
+        return _not_nothing(value)
 
     @field_validator("values")
     @classmethod
@@ -223,13 +267,9 @@ class Redact(Section):
 
     @model_validator(mode="after")
     def _has_key(self) -> Redact:
-        if self.hash_key is not None and self.hash_key_file is not None:
-            raise ValueError("hash_key and hash_key_file: write one of them")
         rules: tuple[KeyRule | ValueRule, ...] = (*self.keys, *self.values)
-        if any(rule.action.word == "hash" for rule in rules) and not (self.hash_key or self.hash_key_file):
-            raise ValueError(
-                'the action hash needs a key: write `hash_key: "${env:NAME}"`, or hash_key_file: and a path'
-            )
+        if any(rule.action.word == "hash" for rule in rules) and self.hash_key is None:
+            raise ValueError("the action hash needs a key: write hash_key: ${env:NAME}, or hash_key: {file: PATH}")
         if len({rule.only for rule in rules if rule.only}) > MAX_FILTERS:
             raise ValueError(f"more than {MAX_FILTERS} different `only`: write fewer")
         return self

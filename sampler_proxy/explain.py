@@ -73,6 +73,14 @@ class Traces(NamedTuple):
     invalid: Counter[str]
     """Spans that cannot be told apart and are left out, by what is wrong with them."""
 
+    def renamed(self, redacted: bytes) -> Traces:
+        """With the names as they stand in a redacted request of the same traces."""
+        try:
+            messages = [ExportTraceServiceRequest.FromString(redacted)]
+        except DecodeError:  # as in `read`
+            messages = []
+        return self._replace(names=_names(messages))
+
     def remarks(self) -> Iterator[str]:
         for what, count in self.invalid.items():
             if count:

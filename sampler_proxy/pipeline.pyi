@@ -7,7 +7,7 @@ the latest seen. Everything may be called from any thread; one lock guards it, a
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from sampler_proxy._uniformity import Uniformity
@@ -16,14 +16,12 @@ from sampler_proxy.decided import Decisions
 from sampler_proxy.fragments import Envelopes, KeptTrace
 from sampler_proxy.limit import Limit
 from sampler_proxy.metrics import HistogramValue, Metric
-from sampler_proxy.redact import Label, Policy
+from sampler_proxy.redact import Observer, Policy
 from sampler_proxy.rules import Keep, RuleSet
 from sampler_proxy.traceql.plan import Compiled
 
 Rules = tuple[Sequence[str], Sequence[float | Keep], Compiled]
 """The names of the rules, how much each keeps, and what they ask: as a RuleSet has them."""
-
-Observer = Callable[[int, int, bytes | None, Label, int], object]
 
 REASONS: tuple[str, ...]
 """What triggered a decision: root, wait, size, early, memory, shutdown."""
@@ -86,7 +84,7 @@ class Pipeline:
         """What waits for the end of a window is judged by the new limit; without one, it leaves then."""
     def replace_redaction(self, policy: Policy | None, observer: Observer | None = None) -> None:
         """Redact what is kept from now on by this policy; None: not at all. `observer` is told of each redaction, under
-        the lock: the message and the number of the field (as in `_redact`), the attribute's key, label and count."""
+        the lock. Raises MemoryError, and has then changed nothing."""
     def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
         """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds,
         root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason,

@@ -17,7 +17,8 @@ from sampler_proxy.check import Loaded
 from sampler_proxy.conditions import Field, Slot
 from sampler_proxy.config import Adaptive, Rule
 from sampler_proxy.rate import Target
-from sampler_proxy.redact import MASKED, RESOURCE, SCOPE, SPAN, Policy
+from sampler_proxy.redact import RESOURCE, SCOPE, SPAN, Policy
+from sampler_proxy.redact_values import MASKED
 from sampler_proxy.rules import Keep
 
 TOP_KEYS = 20

@@ -17,7 +17,14 @@ from sampler_proxy.yaml_positions import parse
 
 DEPLOYED = Path(__file__).parent.parent / "deploy" / "sampler-proxy.yaml"
 SECRET = "s3cret-value"
-ENVIRON = {"SECRET": SECRET, "WAIT": "12s", "EMPTY": "", "INJECT": "x\nshutdown_timeout: 1s", "REF": "${env:SECRET}"}
+ENVIRON = {
+    "SECRET": SECRET,
+    "WAIT": "12s",
+    "EMPTY": "",
+    "INJECT": "x\nshutdown_timeout: 1s",
+    "REF": "${env:SECRET}",
+    "HASH_KEY": "0123456789abcdef",
+}
 
 
 def load(tmp_path: Path, text: str | bytes) -> Config:
@@ -508,7 +515,7 @@ def test_schema_describes_the_file():
     schema = config.json_schema()
     definitions = schema["$defs"]
     assert set(schema["properties"]) == {
-        *("receive", "buffer", "rules", "limit", "stamp", "export", "storage", "admin", "shutdown_timeout")
+        *("receive", "buffer", "rules", "limit", "redact", "stamp", "export", "storage", "admin", "shutdown_timeout")
     }
     assert schema["additionalProperties"] is False
     buffer = definitions["Buffer"]["properties"]

@@ -2,7 +2,7 @@
 
 Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. The way in is two steps, since
 nearly all texts hold nothing: `sieve` asks one RE2 set about many values joined by `SEPARATOR` which detectors could
-find something in them; only these are asked for ranges, value by value.
+find something in them; only these are asked for ranges, value by value (`find_all`).
 
 Presets:
 
@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sampler_proxy.detectors import addresses, credentials, numbers, provider_keys
-from sampler_proxy.detectors._custom import custom, sieve
+from sampler_proxy.detectors._custom import custom, find_all, sieve
 from sampler_proxy.detectors._types import Detector, Range
 
-__all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "sieve"]
+__all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "find_all", "sieve"]
 
 SEPARATOR = b"\n\x00\n"
 """Goes between joined values, and nowhere else (not before the first, not after the last). The line breaks let `^` and
-`$` see the edges of a value, the zero byte is in none of our patterns."""
+`$` see the edges of a value, and none of our patterns reaches across one; the zero byte is rare in users' patterns."""
 
 COMMON: tuple[str, ...] = (
     "card",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +34,17 @@ class Detector:
     """Whether `pattern` is about characters (one written by a user) or about bytes (all of ours)."""
 
 
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """Sorted, and overlapping ones as one."""
+    disjoint: list[Range] = []
+    for start, end in sorted(ranges):
+        if disjoint and start < disjoint[-1].end:
+            disjoint[-1] = Range(disjoint[-1].start, max(disjoint[-1].end, end))
+        else:
+            disjoint.append(Range(start, end))
+    return disjoint
+
+
 BYTES = re2.Options()
 """Patterns about bytes: a byte that is not UTF-8 is matched by classes that exclude, and hides nothing."""
 BYTES.encoding = re2.Options.Encoding.LATIN1
@@ -53,7 +64,7 @@ MASKED = b"****"
 
 
 def just_before(pattern: re2._Regexp, text: bytes, end: int, reach: int = 32) -> bool:
-    """Whether a pattern that ends in `\\z` matches what stands before a place. RE2 sees what lies behind an `endpos`."""
+    """Whether a pattern that ends in `\\z` matches what stands before a place: RE2 looks past an `endpos`."""
     return pattern.search(text[max(0, end - reach) : end]) is not None
 
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 
-from sampler_proxy.detectors._types import MASKED, Detector, Range, just_before, regex
+from sampler_proxy.detectors._types import MASKED, Detector, Range, just_before, merged, regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
 _JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")
@@ -126,32 +126,39 @@ PRIVATE_KEY = Detector("private_key", r"BEGIN [A-Z0-9 ]*PRIVATE KEY", _private_k
 
 
 # Credentials in URLs (RFC 3986, 3.2.1), and in the data source names of Go's drivers.
-_USERINFO = regex(r"""([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s"'<>\\]+)@|\b([\w.-]+:[^\s"'<>]+)@(?:tcp|unix)\(""")
+# A quote may stand in the password, not before it: there it ends the URL.
+_USERINFO = regex(r"""([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s"'<>\\:]*(?::[^/?#\s"<>\\]*)?)@""")
+_MAX_USERINFO = 256
+_DSN_NETWORK = regex(r"@(?:tcp|unix)\(")
+_DSN_USERINFO = regex(r"""(?:\A|[^\w.-])([\w.-]+:[^\s"'<>]+)\z""")
 
 
 def _url_credentials(text: bytes) -> list[Range]:
     """`user:password`; over HTTP also what stands alone, which is a token there."""
     found = []
     for match in _USERINFO.finditer(text):
-        group = 2 if match.start(2) >= 0 else 3
-        user, colon, password = match.group(group).partition(b":")
-        if _is_placeholder(password if colon else user):
+        user, colon, password = match.group(2).partition(b":")
+        if not match.group(2) or _is_placeholder(password if colon else user):
             continue
         if (colon and password) or (not colon and match.group(1).lower() in (b"http", b"https")):
-            found.append(Range(*match.span(group)))
-    return found
+            found.append(Range(*match.span(2)))
+    for network in _DSN_NETWORK.finditer(text):
+        at = network.start()
+        start = max(0, at - _MAX_USERINFO)
+        dsn = _DSN_USERINFO.search(text[start:at])
+        if dsn and not _is_placeholder(dsn.group(1).partition(b":")[2]):
+            found.append(Range(start + dsn.start(1), at))
+    return merged(found)
 
 
-_PLACEHOLDER = regex(r"\*{4}.*|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
+_PLACEHOLDER = regex(r"\*+|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
 
 
 def _is_placeholder(value: bytes) -> bool:
     return value.startswith(MASKED) or _PLACEHOLDER.fullmatch(value) is not None
 
 
-URL_CREDENTIALS = Detector(
-    "url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s@"'<>\\\x00]+@|@(?:tcp|unix)\(""", _url_credentials
-)
+URL_CREDENTIALS = Detector("url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s"<>\\]+@|@(?:tcp|unix)\(""", _url_credentials)
 
 
 # Query parameters (and form fields, connection strings) whose name says that the value is secret. Compared in lower
@@ -180,16 +187,28 @@ SECRET_ENDINGS = (
 # Tokens that only say where to go on.
 _CURSORS = regex(r"(?:next|page|sync|continuation|cursor|start|resume|change|skip|paging|pagination)\w*token")
 _NAME = r"[A-Za-z0-9_.%\[\]$-]"
-_PARAMETER = regex(rf"""(?m:(?:^|[?&;#]|%3F|%26) ?({_NAME}{{1,64}})=([^&;#\s"'<>]+))""")
+_PARAMETER = regex(rf"(?m:(^|[?&;#]|%3F|%26) ?({_NAME}{{1,64}})=)")
+# A semicolon ends a value only among those that semicolons separate.
+_VALUE = regex(r"""[^&#\s"<>]+""")
+_VALUE_IN_LIST = regex(r"""[^&;#\s"<>]+""")
 
 
 def _url_secrets(text: bytes) -> list[Range]:
     found = []
     at = 0
+    quote = text.find(b"'")
     while match := _PARAMETER.search(text, at):
-        start, end = match.span(2)
+        at = start = match.end()
+        if not is_secret_parameter(match.group(2)):
+            continue
+        value = (_VALUE_IN_LIST if match.group(1) in (b"", b";") else _VALUE).match(text, start)
+        if value is None:
+            continue
+        end = value.end()
+        if 0 <= quote < start:  # the URL may stand in quotes
+            end = (text.find(b"'", start, end) + 1 or end + 1) - 1
         at = end
-        if is_secret_parameter(match.group(1)) and not _is_placeholder(match.group(2)):
+        if start < end and not _is_placeholder(text[start:end]):
             found.append(Range(start, end))
     return found
 
@@ -203,6 +222,6 @@ def is_secret_parameter(name: bytes) -> bool:
 URL_SECRETS = Detector(
     "url_secrets",
     r"(?i)(?:pass|pwd|pw|token|secret|key|sig|auth|sess|sid|otp|jwt|sas|saml|credential|assertion|googleaccessid)"
-    rf"{_NAME}*=[^&;#\s\x00]",
+    rf"{_NAME}*=[^&;#\s]",
     _url_secrets,
 )

@@ -45,9 +45,9 @@ _ESCAPE = re.compile(
 )
 _SIMPLE = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
-_FORM = regex(
-    r"[A-Za-z0-9_.%\[\]+*$-]+=[A-Za-z0-9_.~%*+!()@:/,;$?\[\]-]*(?:&[A-Za-z0-9_.%\[\]+*$-]+=[A-Za-z0-9_.~%*+!()@:/,;$?\[\]-]*)+"
-)
+_FORM_KEY = r"[A-Za-z0-9_.~%\[\]+*$\x80-\xff-]+"
+_FORM_VALUE = r"[A-Za-z0-9_.~%*+!()@:/,;$?\[\]\x80-\xff-]*"
+_FORM = regex(rf"{_FORM_KEY}={_FORM_VALUE}(?:&{_FORM_KEY}={_FORM_VALUE})+")
 _FIELD = re.compile(rb"([^&=]+)=([^&]*)")
 
 

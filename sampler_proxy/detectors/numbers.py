@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
+
 from stdnum import iban as stdnum_iban
 from stdnum import luhn
 from stdnum.us import ssn as stdnum_ssn
 
 from sampler_proxy.detectors._types import DIGITS, WORD, Detector, Range, regex, stands_alone
 
-# Cards: ISO/IEC 7812. Which first digits an issuer has, and how many in all.
-_ISSUERS = [
-    (regex(first), frozenset(lengths))
-    for first, lengths in [
-        ("4", (13, 16, 19)),  # Visa
-        ("5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720", (16,)),  # Mastercard
-        ("3[47]", (15,)),  # American Express
-        ("30[0-5]|3095|3[689]", (14, 16, 17, 18, 19)),  # Diners Club
-        ("6011|64[4-9]|65", (16, 17, 18, 19)),  # Discover
-        ("352[89]|35[3-8]", (16, 17, 18, 19)),  # JCB
-        ("62|81", (16, 17, 18, 19)),  # UnionPay
-        ("5018|5020|5038|5893|6304|639|67", (16, 18, 19)),  # Maestro
-        ("220[0-4]", (16, 17, 18, 19)),  # Mir
-        ("60|82|508", (16,)),  # RuPay, Hipercard
-        ("5019", (16,)),  # Dankort
-        ("506|6363|63[78]", (16, 18, 19)),  # Elo, Verve, InstaPayment
-        ("9792", (16,)),  # Troy
-    ]
-]
+# Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
+_LONG = (16, 17, 18, 19)
+_ISSUERS = (
+    (4000, 4999, (13, 16, 19)),  # Visa
+    (2221, 2720, (16,)),  # Mastercard
+    (5100, 5599, (16,)),
+    (3400, 3499, (15,)),  # American Express
+    (3700, 3799, (15,)),
+    (3000, 3059, (14, *_LONG)),  # Diners Club
+    (3095, 3095, (14, *_LONG)),
+    (3600, 3699, (14, *_LONG)),
+    (3800, 3999, (14, *_LONG)),
+    (6011, 6011, _LONG),  # Discover
+    (6440, 6599, _LONG),
+    (3528, 3589, _LONG),  # JCB
+    (6200, 6299, _LONG),  # UnionPay
+    (8100, 8199, _LONG),
+    (2200, 2204, _LONG),  # Mir
+    (6000, 6099, (16,)),  # RuPay, Hipercard
+    (8200, 8299, (16,)),
+    (5080, 5089, (16,)),
+    (5060, 5069, (16, 18, 19)),  # Elo, Verve
+    (6363, 6363, (16,)),
+    (6370, 6399, (16, 18, 19)),  # InstaPayment, Maestro
+    (6700, 6799, (16, 18, 19)),
+    *((first, first, (16, 18, 19)) for first in (5018, 5019, 5020, 5038, 5893, 6304)),  # Maestro, Dankort
+    (9792, 9792, (16,)),  # Troy
+)
 # How the digits of a card are grouped where they are, longest first; the last group may be shorter.
 _GROUPINGS = (
     *((4, 4, 4, 4, last) for last in (3, 2, 1)),
@@ -35,22 +46,27 @@ _GROUPINGS = (
     (4, 6, 4),
 )
 _CARD_SEPARATORS = frozenset((b" ", b"-", b"+", b"%20"))
-_DIGIT_GROUPS = regex(r"%[0-9A-Fa-f]{2}|[0-9]+")
+# 13 digits, with separators at most where they stand, after anything that is no digit.
+_CARD_PATTERN = (
+    r"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{2})([2-689][0-9]{3}(?:[ +-]|%20)?[0-9]{4}(?:[ +-]|%20)?[0-9]{2}"
+    r"(?:[ +-]|%20)?[0-9]{2}(?:[ +-]|%20)?[0-9])"
+)
+_CARD = regex(_CARD_PATTERN)
+_DIGIT_GROUPS = re.compile(rb"%[0-9A-Fa-f]{2}|[0-9]+")
 _HEX = frozenset(b"0123456789ABCDEFabcdef")
 
 
 def _is_card(digits: bytes) -> bool:
-    return (
-        13 <= len(digits) <= 19
-        and any(len(digits) in lengths and first.match(digits) for first, lengths in _ISSUERS)
-        and luhn.is_valid(digits.decode("ascii"))
+    first = int(digits[:4])
+    return any(low <= first <= high and len(digits) in lengths for low, high, lengths in _ISSUERS) and luhn.is_valid(
+        digits.decode("ascii")
     )
 
 
 def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
     """Of a run of digits: part of a hexadecimal id, or of a decimal fraction."""
     left, right = start, end
-    while left and text[start - 3 : start - 2] != b"%" and start - left < 64 and text[left - 1] in _HEX:
+    while left and not _after_escape(text, start) and start - left < 64 and text[left - 1] in _HEX:
         left -= 1
     while right < len(text) and right - end < 64 and text[right] in _HEX:
         right += 1
@@ -61,56 +77,59 @@ def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
     return end + 1 < len(text) and text[end] == 0x2E and text[end + 1] in DIGITS
 
 
+def _after_escape(text: bytes, start: int) -> bool:
+    """Whether what is before a place is a percent-encoded character."""
+    return start > 2 and text[start - 3] == 0x25
+
+
 def _cards(text: bytes) -> list[Range]:
-    groups = [match.span() for match in _DIGIT_GROUPS.finditer(text)]
-    groups = [group for group in groups if text[group[0]] != 0x25]  # without what is percent-encoded
     found: list[Range] = []
-    i = 0
-    while i < len(groups):
-        start, end = groups[i]
-        i += 1
+    at = 0
+    while match := _CARD.search(text, at):
+        start = match.start(1)
+        groups = _digit_groups(text, start)
+        at = end = groups[0][1]
         if 13 <= end - start <= 19:
             if _is_card(text[start:end]) and not _part_of_something_else(text, start, end):
                 found.append(Range(start, end))
-        elif end - start == 4:
-            size = _grouped_card(text, groups, i - 1)
-            if size:
-                i += size - 1
-                found.append(Range(start, groups[i - 1][1]))
+        elif end - start == 4 and (size := _grouped_card(text, groups)):
+            at = groups[size - 1][1]
+            found.append(Range(start, at))
     return found
 
 
-def _grouped_card(text: bytes, groups: list[tuple[int, int]], first: int) -> int:
-    """Of how many groups the card that begins at one of them consists; 0 where none does."""
-    last = first
+def _digit_groups(text: bytes, start: int) -> list[tuple[int, int]]:
+    """Where the digits are, from a place on as far as a card can reach; without what is percent-encoded."""
+    window = text[start : start + 48]
+    groups = (match.span() for match in _DIGIT_GROUPS.finditer(window))
+    return [(start + first, start + last) for first, last in groups if window[first] != 0x25]
+
+
+def _grouped_card(text: bytes, groups: list[tuple[int, int]]) -> int:
+    """Of how many groups the card consists that begins with the first; 0 where none does."""
+    last = 0
     separator = None
-    while last + 1 < len(groups) and last - first < 4:
+    while last + 1 < len(groups) and last < 4:
         between = text[groups[last][1] : groups[last + 1][0]]
         if between not in _CARD_SEPARATORS or between != (separator or between):
             break
         separator = between
         last += 1
-    lengths = tuple(end - start for start, end in groups[first : last + 1])
+    lengths = tuple(end - start for start, end in groups[: last + 1])
     for grouping in _GROUPINGS:
         size = len(grouping)
         if lengths[:size] == grouping:
-            members = groups[first : first + size]
+            members = groups[:size]
             digits = b"".join(text[start:end] for start, end in members)
             start, end = members[0][0], members[-1][1]
-            before = start > 0 and text[start - 1] in WORD and text[start - 3 : start - 2] != b"%"
+            before = start > 0 and text[start - 1] in WORD and not _after_escape(text, start)
             after = end < len(text) and text[end] in WORD
             if not before and not after and _is_card(digits):
                 return size
     return 0
 
 
-CARD = Detector(
-    "card",
-    # 13 digits with separators at most where they stand, after anything that is no digit.
-    r"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{2})[2-689][0-9]{3}(?:[ +-]|%20)?[0-9]{4}(?:[ +-]|%20)?[0-9]{2}"
-    r"(?:[ +-]|%20)?[0-9]{2}(?:[ +-]|%20)?[0-9]",
-    _cards,
-)
+CARD = Detector("card", _CARD_PATTERN, _cards)
 
 
 # The country codes of the registry (ISO 13616), each with the length of its numbers, are stdnum's to know.
@@ -190,7 +209,7 @@ _PHONE = regex(
     r"|\b0[1-9](?:[ .][0-9]{2}){4}"  # France
     r"|\b0[1-9][0-9]{1,3} [0-9]{3,4} [0-9]{3,4})"  # United Kingdom
 )
-_PHONE_NEIGHBOURS = WORD | frozenset(b"+.-/:")
+_NOT_BEFORE_NATIONAL = WORD | frozenset(b"+.-/")
 
 
 def _phones(text: bytes) -> list[Range]:
@@ -200,9 +219,9 @@ def _phones(text: bytes) -> list[Range]:
         digits = sum(byte in DIGITS for byte in match.group())
         if text[start] == 0x2B and not 8 <= digits <= 15:
             continue
-        if start and text[start - 1] in (WORD | frozenset(b"+.-/") if text[start] != 0x2B else WORD):
+        if start and text[start - 1] in (WORD if text[start] == 0x2B else _NOT_BEFORE_NATIONAL):
             continue
-        if end < len(text) and text[end] in WORD:
+        if end < len(text) and (text[end] in WORD or text[end] == 0x2B):
             continue
         if end + 1 < len(text) and text[end] in b"-./" and text[end + 1] in WORD:
             continue

@@ -40,7 +40,7 @@ GCP_KEY = Detector(
     "gcp_key",
     r"\b(?:AIza[0-9A-Za-z_-]{4}|ya29\.[0-9A-Za-z_.-]{4}|GOCSPX-|1//0[0-9A-Za-z_-]{4})",
     _groups(
-        r"\b(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z_-]|\z)|\b(ya29\.[0-9A-Za-z_.-]{20,})|\b(GOCSPX-[0-9A-Za-z_-]{28})"
+        r"\b(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z_-]|\z)|\b(ya29\.[0-9A-Za-z_.-]{20,})|\b(GOCSPX-[0-9A-Za-z_-]{28})(?:[^0-9A-Za-z_-]|\z)"
         r"|\b(1//0[0-9A-Za-z_-]{40,})"
     ),
 )

@@ -12,7 +12,7 @@ import re
 from typing import ClassVar
 
 import re2
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import SqlglotError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 from sqlglot.tokens import Tokenizer
 
@@ -61,16 +61,17 @@ _BEGINS_LIKE_SQL = regex(
 
 # Where dialects that are not tried would find literals that begin or end elsewhere.
 _AMBIGUOUS = regex(
-    r"(?is)\b[nu]?q'"  # Oracle: q'[it's]'
+    r"(?is)[\x00-\x08\x0e-\x1f\x7f]"  # neither space nor anything else
+    r"|\b[nu]?q'"  # Oracle: q'[it's]'
     r"|(?:\A|[^'])'''(?:[^']|\z)|\"\"\""  # BigQuery: '''it's'''
     r"|\[[A-Z_][\w ]*['\"]"  # Transact-SQL: [it's]
     r"|(?:--[^\s]|#)[^\n]*['\"`][^\n]*\n"  # a comment for some only, with a quote in it
     r"|\bINSERT\b.*\bFORMAT\s+\w+\s+\S|\bCOPY\b[^;]*;\s*\S"  # data after the statement: ClickHouse, PostgreSQL
 )
-_MAY_DIFFER = regex(r"(?s)\\|#|--[^\s]|/\*.*/\*")
+_MAY_DIFFER = regex(r"(?s)\\|#(?:[^>]|\z)|--[^\s]|/\*.*/\*")
 
-# Replaced before tokenising, by others of the same length: parameters, which begin like dollar quotes, and UUIDs, which
-# Cassandra writes without quotes.
+# Replaced before tokenising, by others of the same length: parameters, which begin like dollar quotes; UUIDs, which
+# Cassandra writes without quotes; PostgreSQL's `#>` and `#>>`, which begin like a comment.
 _PARAMETER = re.compile(r"(?<![\w$])\$(?![A-Za-z_]\w*\$|\$)([0-9]?)", re.ASCII)
 _UUID = re.compile(r"(?<!\w)[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}(?!\w)", re.ASCII)
 
@@ -100,7 +101,7 @@ def obfuscate(statement: bytes) -> bytes:
     """
     if not statement.strip():
         return statement
-    if len(statement) > MAX_BYTES or _AMBIGUOUS.search(statement):
+    if len(statement) > MAX_BYTES or _AMBIGUOUS.search(statement.replace(b"#>", b"->")):
         return UNREADABLE
     written = statement.decode("latin-1")  # a byte is a character, so that places are places in the bytes
     try:
@@ -115,10 +116,11 @@ def obfuscate(statement: bytes) -> bytes:
 
 def _read(tokenizer: Tokenizer, written: str) -> bytearray:
     """The fate of each character in one reading. May raise `SqlglotError`."""
-    readable = _UUID.sub(lambda found: "0" * len(found[0]), _PARAMETER.sub(_other_sign, written))
+    readable = _PARAMETER.sub(_other_sign, written).replace("#>", "->")
+    readable = _UUID.sub(lambda found: "0" * len(found[0]), readable)
     tokens = tokenizer.tokenize(readable)
     fates = bytearray(len(written))
-    names = _double_quotes_are_names(tokens, written)
+    names, labels = _double_quotes(tokens, written)
     end = 0
     number_ends = -1
     before: tuple[str, str] = ("", "")
@@ -129,7 +131,9 @@ def _read(tokenizer: Tokenizer, written: str) -> bytearray:
         end = stop
         word = token.text.upper() if token.token_type is TokenType.VAR else ""
         if token.token_type is TokenType.IDENTIFIER:
-            keep = written[start] == "`" or ((names or before[1] == "AS") and _is_name(token, written))
+            if written[start] == "`" and any(quote in token.text for quote in ("'", '"', "$$")):
+                raise TokenError("a back quote may be an operator, and the quote after it begin a string")
+            keep = written[start] == "`" or ((names or (labels and before[1] == "AS")) and _is_name(token, written))
         else:
             keep = token.token_type in _KEPT and not (word and start == number_ends)  # 0x1F, 3L
         if before == ("IDENTIFIED", "BY"):
@@ -153,16 +157,17 @@ def _is_name(token: Token, written: str) -> bool:
     return _NAME.fullmatch(written, token.start + 1, token.end) is not None
 
 
-def _double_quotes_are_names(tokens: list[Token], written: str) -> bool:
-    """Whether a name in double quotes stands where a string would be an error: next to a dot, or where a table must."""
+def _double_quotes(tokens: list[Token], written: str) -> tuple[bool, bool]:
+    """Whether words in double quotes are names: all of them, as one stands where a string would be an error (next to a
+    dot, or where a table must); those after AS, as it gives labels to columns."""
     selects = [False]  # by depth of parentheses: FROM inside of a function is followed by a value
     before = ("", "")
     names = False
+    words = set()
     for i, token in enumerate(tokens):
         kind = token.token_type
         word = token.text.upper() if kind is TokenType.VAR else ""
-        if word == "IDENTIFIED":
-            return False
+        words.add(word)
         if kind is TokenType.L_PAREN:
             selects.append(False)
         elif kind is TokenType.R_PAREN and len(selects) > 1:
@@ -174,7 +179,9 @@ def _double_quotes_are_names(tokens: list[Token], written: str) -> bool:
             table = before[1] in _BEFORE_TABLES or (before[1] == "FROM" and selects[-1] and before[0] != "DISTINCT")
             names = names or dotted or table
         before = (before[1], word)
-    return names
+    if "IDENTIFIED" in words:  # by a password, or AS its hash
+        return False, False
+    return names, "SELECT" in words and not words & {"FUNCTION", "PROCEDURE"}
 
 
 def _render(statement: bytes, fates: bytearray) -> bytes:

@@ -1,5 +1,5 @@
-"""Keys of providers; every one is made up. They are put together when the tests run, so that nobody who looks for secrets
-in this repository finds them."""
+"""Keys of providers; every one is made up. They are put together when the tests run, so that nobody who looks for
+secrets in this repository finds them."""
 
 from __future__ import annotations
 

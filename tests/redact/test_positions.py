@@ -1,4 +1,4 @@
-"""No place in a request is forgotten: a secret of each kind in every string and bytes field that the descriptors know."""
+"""No place in a request is forgotten: a secret of each kind in every string and bytes field of the descriptors."""
 
 from __future__ import annotations
 

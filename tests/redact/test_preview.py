@@ -1,0 +1,109 @@
+"""`sampler-proxy redact` and `explain`: counts and places, and nothing of what was redacted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from sampler_proxy.cli import main
+from tests.support.positions import plant, positions
+from tests.support.redacting import pairs, request_of
+from tests.support.secrets import CONFIG, OTHERS, SECRETS
+
+MAIL, CARD = SECRETS["email"].text, SECRETS["card"].text
+
+
+def run(command: str, tmp_path: Path, redact: dict[str, Any], data: bytes, *more: str) -> Result:
+    config, file = tmp_path / "c.yaml", tmp_path / "traces.binpb"
+    config.write_text(yaml.safe_dump({"redact": redact}))
+    file.write_bytes(data)
+    return CliRunner().invoke(main, [command, "--config", str(config), *more, str(file)])
+
+
+def sample() -> bytes:
+    span = Span(
+        name=f"to {MAIL}", attributes=pairs({"card": f"{CARD} {CARD}", MAIL: 1, "db.password": "x", "drop": "y"})
+    )
+    span.status.message = MAIL
+    first = request_of(span, {"owner": MAIL})
+    second = request_of(Span(trace_id=b"t" * 16, span_id=b"s" * 8, name="nothing"))
+    return first.SerializeToString() + second.SerializeToString()
+
+
+SETTINGS = {"preset": "common", "keys": [{"match": "drop", "action": "delete"}]}
+
+
+def test_what_would_be_changed(tmp_path: Path) -> None:
+    result = run("redact", tmp_path, SETTINGS, sample())
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    assert lines[0] == "trace 0102030405060708090a0b0c0d0e0f10 (1 span)"
+    assert sorted(lines[1:8]) == [
+        "1 email mask: attribute key ****",
+        "1 email mask: attribute owner",
+        "1 email mask: span name",
+        "1 email mask: status message",
+        "1 key delete: attribute drop",
+        "1 key mask: attribute db.password",
+        "2 card mask: attribute card",
+    ]
+    assert lines[8:] == ["1 of 2 traces would be changed:", "4 email mask", "2 card mask", "1 key mask", "1 key delete"]
+
+
+def test_as_json(tmp_path: Path) -> None:
+    result = run("redact", tmp_path, SETTINGS, sample(), "--json")
+    first, second = map(json.loads, result.output.splitlines())
+    assert (first["trace_id"], first["spans"]) == ("0102030405060708090a0b0c0d0e0f10", 1)
+    assert {"detector": "card", "action": "mask", "place": "attribute", "key": "card", "count": 2} in first[
+        "redactions"
+    ]
+    assert {"detector": "email", "action": "mask", "place": "span name", "count": 1} in first["redactions"]
+    assert second["redactions"] == []
+
+
+def test_without_redaction(tmp_path: Path) -> None:
+    result = run("redact", tmp_path, {}, sample())
+    assert result.exit_code == 0
+    assert "0 of 2 traces would be changed" in result.output
+    assert "nothing is redacted" in result.output
+
+
+def test_faults(tmp_path: Path) -> None:
+    assert run("redact", tmp_path, SETTINGS, b"no traces \xff").exit_code == 1
+    result = run("redact", tmp_path, {"preset": "x"}, sample())
+    assert result.exit_code == 1
+    assert result.output.endswith("write common or strict\n")
+    assert CliRunner().invoke(main, ["redact", str(tmp_path / "traces.binpb")]).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", [*SECRETS, *OTHERS])
+def test_no_command_shows_a_secret(kind: str, tmp_path: Path) -> None:
+    """Wherever it stands: in the names that explain shows, in the keys that redact shows, as the name of a service."""
+    secret = (SECRETS | OTHERS)[kind]
+    data = b"".join(
+        plant(position, secret.text, (number + 1).to_bytes(16)).SerializeToString()
+        for number, position in enumerate(positions())
+    )
+    service = request_of(Span(trace_id=b"t" * 16, span_id=b"s" * 8), {"service.name": secret.text})
+    data += service.SerializeToString()
+    assert secret.part.encode() in data
+    for command in (["redact"], ["redact", "--json"], ["explain"], ["explain", "--json"]):
+        result = run(command[0], tmp_path, CONFIG, data, *command[1:])
+        assert result.exit_code == 0
+        assert secret.part not in result.output
+
+
+def test_explain_shows_names_as_they_leave(tmp_path: Path) -> None:
+    span = Span(name=f"to {MAIL}")
+    span.status.code = span.status.STATUS_CODE_ERROR
+    data = request_of(span, {"service.name": "shop"}).SerializeToString()
+    assert f"  shop to {MAIL}" in run("explain", tmp_path, {}, data).output
+    assert "  shop to ****\n" in run("explain", tmp_path, {"preset": "common"}, data).output
+    masked = {"keys": [{"match": "service.name", "action": "mask"}]}
+    assert f"  **** to {MAIL}\n" in run("explain", tmp_path, masked, data).output

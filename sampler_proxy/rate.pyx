@@ -44,6 +44,7 @@ cdef double RESTORED_S = 60.0
 
 cdef double INTERVAL_S = 0.5
 cdef double SHORT_INTERVAL_S = 0.05  # the first after a surge; each further one is twice as long
+cdef double SHORT_INTERVAL_RISE = 2.0  # of the level
 cdef double SHORTEST_INTERVAL_S = 0.01
 cdef double SURGE = 0.8  # settling times of the target, overspent in an interval
 cdef double REPLAYED = 50.0  # traces; of an interval with fewer, those before it count more than half
@@ -334,7 +335,7 @@ cdef class Target(Controller):
         cdef double seconds = self.since(self.interval_ns)
         cdef double traces = 0.0
         cdef double quiet_s = QUIET_S if self.keys.count < self.keys.most // 4 * 3 else QUIET_WHEN_FULL_S
-        cdef double keep
+        cdef double keep, level
         cdef uint32_t count = 0
         cdef uint32_t i = self.keys.count
         cdef Key* key
@@ -353,7 +354,11 @@ cdef class Target(Controller):
             elif key.replay.weight > 0.0 and count < self.scratch_room:
                 self.scratch[count] = key.replay
                 count += 1
+        level = self.level
         self.solve(count, self.per_second * self.replayed_s - self.admitted)
+        if self.interval_s < INTERVAL_S:
+            # Traces are decided in batches, at every tick. A short interval may have seen the rest of one.
+            self.level = min(self.level, SHORT_INTERVAL_RISE * level)
         if self.spent > 0.0:
             # So many traces of equal weight would vary as these did.
             traces = self.spent * self.spent / self.spent_squared

@@ -48,6 +48,28 @@ def test_a_target_in_traces(keys: int, number: int) -> None:
         assert traffic.peak(curve) <= 1.5
 
 
+@pytest.mark.parametrize("tick_ms", [50, 100])
+@pytest.mark.parametrize("keys", KEYS)
+def test_traces_that_are_decided_in_batches(keys: int, tick_ms: int) -> None:
+    """As the service does: what has come since the last tick is decided at once, in slices a moment apart."""
+    for scenario in traffic.scenarios(keys)[:5]:
+        random = Random(1)
+        decide = traffic.controlled(Target(per_second=TARGET, keyed=True, seed=1), random)
+        count = last = 0
+
+        def batched(key: bytes, now_ns: int, decide: traffic.Decide = decide) -> Outcome:
+            nonlocal count, last
+            tick = now_ns // (tick_ms * 1_000_000) + 1
+            count = count + 1 if tick == last else 0
+            last = tick
+            return decide(key, tick * tick_ms * 1_000_000 + count // 50 * 1_000_000)
+
+        curve = traffic.simulate(scenario, random, batched)
+        low, high = traffic.settled(scenario, curve)
+        assert 0.95 <= low <= high <= 1.05
+        assert traffic.peak(curve) <= 1.5
+
+
 def test_without_keys() -> None:
     for scenario in traffic.scenarios(100):
         curve = run(scenario, 1, keyed=False)

@@ -23,7 +23,7 @@ cdef struct Item:
     Entry* key  # of the attribute it belongs to
     PyObject* label
     int32_t parent  # what contains it; -1: the document
-    uint32_t count  # dropped attributes: as it came, or (of a message) how many more there are now
+    uint32_t count  # what is masked or dropped with it; of a message, and of its count: dropped attributes
     uint8_t kind
     uint8_t message, field
     bint changed

@@ -94,7 +94,15 @@ cdef class Edits:
         return item
 
     cdef int drop(self, Frame* frame, cbytes start, cbytes end, PyObject* label, Entry* key, uint32_t field) except -1:
-        cdef Item* item = self.push(frame, start, end, end, end, DROP)
+        cdef Item* item
+        if self.item_count and frame.item >= 0:  # many beside each other are one
+            item = &self.items[self.item_count - 1]
+            if item.kind == DROP and item.parent == frame.item and item.end == start and item.label == label and item.key == key:
+                item.end = end
+                item.count += 1
+                return 0
+        item = self.push(frame, start, end, end, end, DROP)
+        item.count = 1
         item.label = label
         item.key = key
         item.field = <uint8_t>min(field, 255)
@@ -206,10 +214,10 @@ cdef class Edits:
                     if self.observer is not None:
                         self.observe(i, label, number)
             elif item.kind == MASK or item.kind == DROP:
-                redactions += 1
-                self.count(item.label, 1)
+                redactions += item.count
+                self.count(item.label, item.count)
                 if self.observer is not None:
-                    self.observe(i, <object>item.label, 1)
+                    self.observe(i, <object>item.label, item.count)
         item = &items[doc.first]
         memcpy(out, cursor, item.end - cursor)
         out += item.end - cursor

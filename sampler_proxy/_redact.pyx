@@ -475,6 +475,7 @@ cdef class Redactor:
                 if length == 6 and memcmp(p - 6, b"\x0a\x04****", 6) == 0:
                     continue
                 item = self.edits.push(frame, start, length_at, p - length, p, MASK)
+                item.count = 1
                 item.label = entry.label
                 item.key = entry
                 item.field = 2

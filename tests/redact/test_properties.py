@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.detectors import DETECTORS
+from sampler_proxy.errors import MalformedRequest
 from sampler_proxy.redact import Policy
 from tests.support import reference, strategies, wire
 from tests.support.positions import EXEMPT
@@ -123,6 +124,21 @@ def test_what_was_met_before_makes_no_difference(pair: tuple[ExportTraceServiceR
             span.trace_id = (number + 1).to_bytes(8) + span.trace_id[8:]
     second = ExportTraceServiceRequest.FromString(used.run([renamed]))
     assert second == ExportTraceServiceRequest.FromString(Redacting(ALL).run([renamed]))
+
+
+@given(secrets(), strategies.seeds)
+def test_what_comes_out_always_parses(pair: tuple[ExportTraceServiceRequest, bytes], random: Random) -> None:
+    """Also of bytes that were damaged on their way, where they are taken."""
+    raw = strategies.damage(pair[1], random)
+    redacting = Redacting(ALL)
+    try:
+        out = redacting.run([raw])
+    except MalformedRequest:
+        return
+    parsed = ExportTraceServiceRequest.FromString(out)
+    everything = ExportTraceServiceRequest.FromString(out)
+    everything.DiscardUnknownFields()
+    assert parsed == everything
 
 
 def looks_like_a_card(message: Message) -> bool:

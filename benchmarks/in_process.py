@@ -77,7 +77,7 @@ def pipeline(config: Config, destination: Destination) -> Pipeline:
     return Pipeline(
         rules=(
             [rule.name for rule in config.rules],
-            Rates(seed=1).keeps(loaded),
+            Rates(seed=1).prepare(loaded).keeps,
             loaded.compiled,
         ),
         destinations=[destination],

@@ -126,9 +126,11 @@ cdef class KeyReader:
     cdef void write(self, Value* value, uint32_t room) noexcept nogil:
         cdef uint8_t* out = self.text + self.text_size
         cdef int written = 0
+        cdef int i
         if value.type == V_STRING:
             written = <int>min(value.size, room)
-            memcpy(out, value.text, written)
+            for i in range(written):
+                out[i] = value.text[i] if value.text[i] > 0x1F else 32  # no separator, nor what is missing
         elif value.type == V_NIL:
             out[0] = 0
             written = 1

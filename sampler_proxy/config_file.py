@@ -162,6 +162,14 @@ def _entries(data: Any, section: str) -> list[tuple[int, dict[str, Any]]]:
     )
 
 
+_NOT_EMPTY: dict[Path, str] = {
+    ("limit", "traces"): "for example 500/s",
+    ("limit", "spans"): "for example 10000/s",
+    ("limit", "bytes"): "for example 5MB/s",
+    ("storage", "path"): "a folder",
+}
+
+
 def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position, str]]:
     """What concerns several entries of a list, looked for in the data so that it is found beside other faults."""
     path: Path
@@ -178,8 +186,16 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
                 if name in first:
                     yield path, position, f"this name is taken by the entry in line {first[name].line}: write another"
                 first.setdefault(name, position)
+    for path, wanted in _NOT_EMPTY.items():
+        # In code None is "absent"; in a file it would switch off by accident what somebody was about to switch on.
+        holder = data.get(str(path[0])) if isinstance(data, dict) else None
+        if isinstance(holder, dict) and path[1] in holder and holder[path[1]] is None:
+            yield path, positions.key(path), f"no value: write {wanted}, or remove the key"
     rules = _entries(data, "rules")
     for index, rule in rules:
+        if isinstance(keep := rule.get("keep"), dict) and "minimum" in keep and keep["minimum"] is None:
+            path = ("rules", index, "keep", "minimum")
+            yield path, positions.key(path), "no value: write for example 1/min, or remove the key"
         keys = [key for key in ("match", "unless") if key in rule]
         for key in keys:
             path = ("rules", index, key)

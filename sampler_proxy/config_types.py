@@ -90,7 +90,10 @@ class Probability(_Setting):
     def parse(self, value: object) -> float:
         if isinstance(value, float) and 0 <= value <= 1:
             return value
-        return units.parse_probability(value if isinstance(value, str) else "")
+        text = value if isinstance(value, str) else ""
+        if re.fullmatch(units.RATE_PATTERN, text):
+            raise ValueError("a rate is a target: write {target: 100 traces/s}")
+        return units.parse_probability(text)
 
     def format(self, value: float) -> str:
         return units.format_probability(value)
@@ -128,7 +131,8 @@ class Frequency(_Setting):
         return units.format_frequency(value)
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"type": "string", "pattern": f"^{units.FREQUENCY_PATTERN}$"}, _REFERENCE]}
+        pattern = units.SIZE_RATE_PATTERN if self.sizes else units.FREQUENCY_PATTERN
+        return {"anyOf": [{"type": "string", "pattern": f"^{pattern}$"}, _REFERENCE]}
 
 
 @dataclass(frozen=True, slots=True)

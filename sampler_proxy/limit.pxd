@@ -21,11 +21,14 @@ cdef class Limit:
     cdef uint32_t room
     cdef Chosen* judged  # of the last window that was closed: from `next` on they have not been collected
     cdef uint32_t judged_count, judged_room, next
-    cdef int64_t opened_ns, closed_ns
-    cdef double debt
+    cdef int64_t opened_ns, paid_ns
+    cdef double debt, extra
+    cdef double spare  # that windows which were closed early have left
     cdef int add(self, Chosen* chosen, int64_t now_ns) except -1
-    cdef void charge(self, double size) noexcept nogil
-    cdef double budget(self, int64_t now_ns) noexcept nogil
+    cdef void pay(self, int64_t now_ns) noexcept nogil
+    cdef void charge(self, double size, int64_t now_ns) noexcept nogil
+    cdef void hasten(self, int64_t now_ns) noexcept nogil
+    cdef bint withdraw(self, void* trace, Chosen* into) noexcept nogil
     cdef bint due(self, int64_t now_ns) noexcept nogil
     cdef int close(self, int64_t now_ns) except -1
     cdef Chosen* collect(self) noexcept nogil

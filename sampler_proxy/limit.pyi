@@ -7,9 +7,15 @@ admitted by their randomness R, largest first; the first that does not fit is th
 R_rejected its randomness, those admitted leave with the threshold max(their own, R_rejected + 1), which keeps the sum
 of adjusted counts an unbiased estimate of what there was.
 
-The first trace of each rule is admitted whatever its size. What that overspends, and what leaves without waiting (late
-spans), is owed by the next windows: a window stays open until its time has paid, at most 10 s of debts. Time that
-nothing was waiting for pays debts and buys nothing.
+Where not even the first of a rule fits, it is admitted by chance: with the probability (budget over size, and less
+where several might have been the first) that spends the budget on average, and a threshold that says so. So a trace
+that is larger than the budget has its chance, the cap holds, and no rule is left without an estimate, as long as its
+share is not 0.
+
+A window may be closed before its time, where memory runs out; what it leaves of its budget is then the next one's.
+
+What leaves without having waited (late spans) is owed, and paid by the next windows, a tenth of which is always left.
+Beyond 10 s of the limit it is forgotten. Time that nothing was waiting for pays debts and buys nothing.
 
 Pure arithmetic, with time as an argument; a pipeline uses it natively, what stands here is for tests and simulations.
 """
@@ -34,10 +40,12 @@ class Limit:
     def offer(self, number: int, *, position: int, randomness: int, threshold: int, size: float, now_ns: int) -> None:
         """A trace waits. `number` names it, `position` is its rule's in the file; R >= `threshold`. May raise
         MemoryError."""
-    def owe(self, size: float) -> None:
+    def owe(self, size: float, now_ns: int) -> None:
         """So much has left without waiting."""
+    def grant(self, seconds: float) -> None:
+        """The next window may spend what so long a time earns, once."""
     def is_due(self, now_ns: int) -> bool:
-        """Whether a second is over and the debts are paid."""
+        """Whether its second is over."""
     def verdicts(self, now_ns: int) -> list[tuple[int, bool, int]]:
         """Close the window: (number, admitted, threshold) of each trace that waited, by rule, then by R from the
         largest down. A rejected trace lies below its threshold. Raises MemoryError, and has then changed nothing."""

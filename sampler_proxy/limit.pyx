@@ -4,8 +4,11 @@
 Why the counts stay true: within a rule traces are admitted by their randomness R, largest first, until the first that does not fit.
 Whatever R an admitted trace had had above that one's, the same traces would have been admitted; so each was kept with the probability
 that its R lies above, given all the others, and the threshold R_rejected + 1 says just that. It is why nothing smaller may slip in behind
-the one that did not fit, why the first of each rule is always admitted (a rule of which nothing were kept could not be estimated), and
-why what a rule may spend depends on the sizes of what the others were offered, never on a trace's own R.
+the one that did not fit, and why what a rule may spend depends on the sizes of what was offered, never on a trace's own R.
+
+Where not even the first fits, to drop it would leave the rule without any trace to estimate it by, and to admit it would break the cap.
+So it is admitted by chance, with the probability that spends the budget on average: where its R lies above a threshold that is set by
+sizes alone.
 """
 from libc.stdlib cimport free, malloc, qsort, realloc
 
@@ -16,9 +19,17 @@ cdef enum:
     FIRST_ROOM = 256
     KEPT_ROOM = 1 << 14  # entries; a window that had more gives the memory back
 
+# What leaves without having waited is paid back by at most nine tenths of a window, and forgotten beyond so many seconds.
+cdef double MOST_PAID = 0.9
 cdef double MAX_DEBT_S = 10.0
+cdef uint64_t NEVER_ = <uint64_t>1 << 56
+cdef double RANGE = <double>(<uint64_t>1 << 56)
 # Budgets are sums of floats: what misses by less than this share fits.
 cdef double SLACK = 1e-9
+
+
+cdef inline double bounded(double value, double low, double high) noexcept nogil:
+    return low if value < low else (high if value > high else value)
 
 
 cdef struct Run:
@@ -62,35 +73,46 @@ cdef void _share(Run* runs, uint32_t count, double budget) noexcept nogil:
             runs[i].granted = left / hungry
 
 
+cdef uint64_t _chance(Chosen* items, uint32_t count, double budget) noexcept nogil:
+    """The threshold that the first of these, which is too large for the budget, has to reach. Any of them may be the first, with the
+    chance that it lies above the threshold, given its rule's own; their sum is to be budget / size."""
+    cdef double originals = 0
+    cdef double share
+    cdef uint32_t i
+    for i in range(count):
+        originals += RANGE / (RANGE - <double>items[i].threshold)
+    share = max(budget, 0) / items[0].size / originals
+    return NEVER_ - <uint64_t>(min(share, 1) * RANGE)
+
+
 cdef double _admit(Chosen* items, uint32_t count, double budget) noexcept nogil:
     """Admit from the front what fits; returns what it takes. The rest is rejected, and raises the thresholds of what is admitted."""
     cdef double spent = 0
     cdef uint32_t admitted = 0
     cdef uint32_t i
-    cdef uint64_t threshold
-    while admitted < count and (admitted == 0 or spent + items[admitted].size <= budget * (1 + SLACK)):
+    cdef uint64_t raised = 0
+    while admitted < count and spent + items[admitted].size <= budget * (1 + SLACK):
         spent += items[admitted].size
         admitted += 1
+    if admitted == 0:
+        raised = _chance(items, count, budget)
+        spent = budget  # on average, which is what the others have to reckon with
+        if items[0].randomness >= raised:
+            admitted = 1
     if admitted < count:
-        # Equal randomness cannot be told apart by a threshold: such traces are rejected together.
+        # Equal randomness cannot be told apart by a threshold: such traces are rejected together, unless they are all there is.
         i = admitted
         while i and items[i - 1].randomness == items[admitted].randomness:
             i -= 1
-            spent -= items[i].size
-        if i:
-            admitted = i
-        else:
-            spent = 0
-            for i in range(admitted):
-                spent += items[i].size
-    for i in range(admitted):
-        items[i].admitted = True
-        if admitted < count:
-            threshold = min(items[admitted].randomness + 1, items[i].randomness)
-            items[i].threshold = max(items[i].threshold, threshold)
-    for i in range(admitted, count):
-        items[i].admitted = False
-        items[i].threshold = max(items[i].threshold, min(items[admitted].randomness + 1, <uint64_t>1 << 56))
+        if i and i < admitted:
+            for i in range(i, admitted):
+                spent -= items[i].size
+            while items[admitted - 1].randomness == items[admitted].randomness:
+                admitted -= 1
+        raised = max(raised, items[admitted].randomness + 1)
+    for i in range(count):
+        items[i].admitted = i < admitted
+        items[i].threshold = max(items[i].threshold, min(raised, items[i].randomness) if i < admitted else raised)
     return spent
 
 
@@ -101,8 +123,7 @@ cdef class Limit:
     def configure(self, double per_second, str unit not None, double floor):
         if not per_second > 0 or not 0 <= floor <= 1 or unit not in ("traces", "spans", "bytes"):
             raise ValueError("a limit is so many traces, spans or bytes a second, its floor a part of it")
-        if unit != self.unit:
-            self.debt = 0
+        self.debt = 0 if unit != self.unit else min(self.debt, per_second * MAX_DEBT_S)
         self.per_second = per_second
         self.unit = unit
         self.floor = floor
@@ -126,34 +147,54 @@ cdef class Limit:
             self.waiting = <Chosen*>grown
             self.room = room
         if self.count == 0:
-            # What passed since the last window closed pays its debt, and buys nothing else.
-            self.debt = max(self.debt - self.per_second * (<double>(now_ns - self.closed_ns) / 1e9), 0)
+            self.pay(now_ns)
             self.opened_ns = now_ns
         self.waiting[self.count] = chosen[0]
         self.count += 1
         return 0
 
-    cdef void charge(self, double size) noexcept nogil:
-        """What leaves without having waited: the next window has so much less."""
+    cdef void pay(self, int64_t now_ns) noexcept nogil:
+        """Time without a window pays what is owed, and buys nothing else."""
+        cdef double seconds = <double>(now_ns - self.paid_ns) / 1e9
+        self.debt = max(self.debt - self.per_second * seconds, 0)
+        self.paid_ns = now_ns
+        if seconds >= 1:
+            self.spare = 0
+
+    cdef void charge(self, double size, int64_t now_ns) noexcept nogil:
+        """What leaves without having waited: the next windows have so much less."""
+        if self.count == 0:
+            self.pay(now_ns)
         self.debt = min(self.debt + size, self.per_second * MAX_DEBT_S)
 
-    cdef double budget(self, int64_t now_ns) noexcept nogil:
-        """What the open window may spend if it is closed now."""
-        return self.per_second * (<double>(now_ns - self.opened_ns) / 1e9) - self.debt
-
     cdef bint due(self, int64_t now_ns) noexcept nogil:
-        """Whether the window may be closed: a second is over and its debts are paid; and the last one has been collected."""
-        return (
-            self.count != 0 and self.collected() and now_ns - self.opened_ns >= WINDOW_NS and self.budget(now_ns) > 0
-        )
+        """Whether the window may be closed: its second is over, and the last one has been collected."""
+        return self.count != 0 and self.collected() and now_ns - self.opened_ns >= WINDOW_NS
+
+    cdef void hasten(self, int64_t now_ns) noexcept nogil:
+        """Have the open window's second be over, with all that a second may spend."""
+        self.opened_ns = min(self.opened_ns, now_ns - WINDOW_NS)
+
+    cdef bint withdraw(self, void* trace, Chosen* into) noexcept nogil:
+        """Take a trace out of the open window; False where it does not wait in it."""
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.waiting[i].trace == trace:
+                into[0] = self.waiting[i]
+                self.count -= 1
+                self.waiting[i] = self.waiting[self.count]
+                return True
+        return False
 
     cdef int close(self, int64_t now_ns) except -1:
         """Judge what waits; collect() then gives it out. The last window has been collected. On an error it is as before."""
+        cdef double seconds = <double>(now_ns - self.opened_ns) / 1e9
+        cdef double earned = self.per_second * seconds + self.extra + self.spare
+        cdef double paid = min(self.debt, MOST_PAID * earned)
         cdef uint32_t i, start
         cdef uint32_t rules = 0
-        cdef double left, more
-        cdef double budget = max(self.budget(now_ns), 0)
-        cdef double spent = 0
+        cdef double left
+        cdef double budget = earned - paid
         cdef Run* runs = <Run*>malloc((self.count + 1) * sizeof(Run))
         if runs == NULL:
             raise MemoryError
@@ -181,15 +222,12 @@ cdef class Limit:
         for i in range(rules):
             left -= runs[i].granted
         for i in range(rules):
-            more = _admit(self.judged + runs[i].start, runs[i].end - runs[i].start, runs[i].granted + max(left, 0))
-            left -= more - runs[i].granted
-            spent += more
+            left -= _admit(self.judged + runs[i].start, runs[i].end - runs[i].start, runs[i].granted + max(left, 0)) - runs[i].granted
         free(runs)
-        # Both what was overspent and what was owed is owed on, save what this window's time has paid.
-        self.debt = min(
-            max(spent - self.budget(now_ns), 0), self.per_second * MAX_DEBT_S,
-        )
-        self.closed_ns = now_ns
+        self.debt -= paid
+        self.extra = 0
+        self.spare = bounded(left, 0, self.per_second) if seconds < 1 else 0
+        self.paid_ns = now_ns
         return 0
 
     cdef Chosen* collect(self) noexcept nogil:
@@ -224,8 +262,12 @@ cdef class Limit:
         chosen.admitted = False
         self.add(&chosen, now_ns)
 
-    def owe(self, size):
-        self.charge(size)
+    def grant(self, seconds):
+        """Once, for what would have left over so long a time."""
+        self.extra += self.per_second * seconds
+
+    def owe(self, size, now_ns):
+        self.charge(size, now_ns)
 
     def is_due(self, now_ns):
         return self.due(now_ns)
@@ -245,4 +287,4 @@ cdef class Limit:
         return self.debt
 
 
-assert NEVER == 1 << 56
+assert NEVER == NEVER_

@@ -165,7 +165,10 @@ TARGET_DEMAND_PER_SECOND = _gauge(
     "unit",
 )
 TARGET_KEPT_PER_SECOND = _gauge(
-    "target_kept_per_second", "What the rule keeps of it, over the last seconds.", "rule", "unit"
+    "target_kept_per_second",
+    "What the rule is expected to keep of it, over the last seconds and before the limit.",
+    "rule",
+    "unit",
 )
 TARGET_PROBABILITY = _gauge("target_probability", "The share of its demand that the rule keeps.", "rule")
 TARGET_KEYS = _gauge("target_keys", "Different keys among which the rule shares its target.", "rule")

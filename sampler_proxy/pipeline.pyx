@@ -21,6 +21,7 @@ from sampler_proxy.fragments cimport (
     BLOCK_OVERHEAD, Envelopes, Fragment, HAS_RANDOMNESS, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch,
 )
 from sampler_proxy.limit cimport Chosen, Limit
+from sampler_proxy.rate cimport Controller
 from sampler_proxy.rules cimport TRACES, RuleSet, randomness_of, size_of
 from sampler_proxy.stamp cimport Stamper
 
@@ -163,8 +164,6 @@ cdef class Pipeline:
 
     def replace_limit(self, limit):
         """What waits goes on waiting, and is judged by the new limit; without one it leaves when its second is over."""
-        cdef uint32_t i
-        cdef Trace* trace
         with self.lock:
             if self.limit is None:
                 self.set_limit(limit)
@@ -175,9 +174,6 @@ cdef class Pipeline:
                 return
             self.limit.configure(*limit)
             self.limit_unit = UNITS.index(self.limit.unit)
-            for i in range(self.limit.count):
-                trace = <Trace*>self.limit.waiting[i].trace
-                self.limit.waiting[i].size = size_of(self.limit_unit, trace.first, trace.spans)
 
     @property
     def waits(self):
@@ -261,11 +257,19 @@ cdef class Pipeline:
                 return self.late(fragment, decision)
         trace = self.buffer.add(trace, fragment, self.now_ns)
         if trace.asked == SET_ASIDE:
-            return 0
+            return self.joined(trace)
         if self.rules.early_count and self.matches_early(trace):
             self.decide(trace, EARLY)
         elif trace.cost >= self.max_trace_bytes:
             self.decide(trace, SIZE)
+        return 0
+
+    cdef int joined(self, Trace* trace) except -1:
+        """Spans have joined a trace that waits for the limit. One that has grown too large waits no longer, and is owed."""
+        cdef Chosen chosen
+        if trace.cost >= self.max_trace_bytes and self.limit.withdraw(trace, &chosen):
+            self.limit.charge(size_of(self.limit_unit, trace.first, trace.spans), self.now_ns)
+            self.settle(&chosen)
         return 0
 
     cdef bint matches_early(self, Trace* trace) except -1:
@@ -289,7 +293,7 @@ cdef class Pipeline:
             trace = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment),
                                         self.attributes_of(rule, decision.reason, decision.flags & INCOMPLETE), rule)
             if self.limit is not None:
-                self.limit.charge(0 if self.limit_unit == TRACES else size_of(self.limit_unit, fragment, spans))
+                self.limit.charge(0 if self.limit_unit == TRACES else size_of(self.limit_unit, fragment, spans), self.now_ns)
             self.envelopes.free_fragment(fragment)
             self.deliver(trace)
             return 0
@@ -305,8 +309,8 @@ cdef class Pipeline:
         return self.backlog_spans and self.held() > self.max_bytes + self.max_bytes // 16
 
     cdef bint make_room(self, uint64_t need) except -1:
-        """Decide the oldest traces early until `need` bytes fit. What waits for the end of the limit's window goes first, if it may
-        go: deciding more would only have it wait there, too."""
+        """Decide the oldest traces early until `need` bytes fit. Where what waits for the limit fills a quarter of the memory, or is all
+        there is, its window ends early."""
         cdef int left = EARLY_DECISIONS
         if self.backlog_spans:
             self.flush()
@@ -315,9 +319,8 @@ cdef class Pipeline:
                 if self.release(1):
                     left -= 1
                     continue
-                if self.limit.count and self.limit.budget(self.now_ns) > 0 and (
-                    self.chosen_bytes >= need or self.buffer.oldest == NULL
-                ):
+                # Not sooner: the shorter a window, the less its first rules can take from the last.
+                if self.limit.count and (self.chosen_bytes >= self.max_bytes >> 2 or self.buffer.oldest == NULL):
                     self.close_window()
                     continue
             if self.buffer.oldest == NULL:
@@ -369,12 +372,12 @@ cdef class Pipeline:
         return self.settle(&chosen)
 
     cdef int settle(self, Chosen* chosen) except -1:
-        """A decision is made: remember it, count it, and let the trace go its way."""
+        """A decision is made: let the trace go its way, remember the decision, count it. On an error nothing has happened, save that a
+        destination may have the trace already."""
         cdef Trace* trace = <Trace*>chosen.trace
         cdef int64_t delay_ns = self.now_ns - trace.first_ns
         cdef RuleCounters* counters = &self.counters[chosen.rule]
         cdef Decision decision
-        cdef KeptTrace kept = None
         cdef int i = 0
         decision.trace_id = trace.first.trace_id
         decision.threshold = chosen.threshold
@@ -384,46 +387,59 @@ cdef class Pipeline:
         decision.flags = chosen.flags
         if chosen.admitted:
             decision.flags |= KEPT
-            kept = self.stamper.finish(trace.first, chosen.threshold, chosen.randomness,
-                                       self.attributes_of(chosen.rule, chosen.reason, chosen.flags & INCOMPLETE), chosen.rule)
+            self.deliver(self.stamper.finish(trace.first, chosen.threshold, chosen.randomness,
+                                             self.attributes_of(chosen.rule, chosen.reason, chosen.flags & INCOMPLETE), chosen.rule))
+        else:
+            counters.sampled_out += trace.spans
         self.decisions.remember(&decision)
         counters.decided[REASON_COUNT * (decision.flags & KEPT) + chosen.reason] += 1
-        if kept is None:
-            counters.sampled_out += trace.spans
         while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
             i += 1
         self.delays[i] += 1
         self.delay_sum_s += <double>delay_ns / 1e9
         self.note_thresholds(trace.first)
         self.buffer.remove(trace)
-        if kept is not None:
-            self.deliver(kept)
         return 0
 
     cdef int release(self, int most) except -1:
         """Settle at most `most` traces that the limit has judged; returns how many."""
         cdef Chosen* chosen
+        cdef Trace* trace
         cdef uint32_t spans
+        cdef double size
         cdef int done = 0
         while done < most and not self.congested():
             chosen = self.limit.collect()
             if chosen == NULL:
                 break
-            spans = (<Trace*>chosen.trace).spans
+            trace = <Trace*>chosen.trace
+            spans = trace.spans
+            size = size_of(self.limit_unit, trace.first, spans)
             if not chosen.admitted:
                 chosen.flags |= LIMITED
             try:
                 self.settle(chosen)
-            except MemoryError:
+            except:
                 self.limit.give_back()
                 raise
             if chosen.flags & LIMITED:
                 self.counters[chosen.rule].limited_traces += 1
                 self.counters[chosen.rule].limited_spans += spans
+            elif size > chosen.size:
+                self.limit.charge(size - chosen.size, self.now_ns)  # what joined it since it was judged
             done += 1
         return done
 
+    cdef void measure(self) noexcept nogil:
+        """Of what waits the limit is to know what it has become: spans join it, and the limit may count something else now."""
+        cdef uint32_t i
+        cdef Trace* trace
+        for i in range(self.limit.count):
+            trace = <Trace*>self.limit.waiting[i].trace
+            self.limit.waiting[i].size = size_of(self.limit_unit, trace.first, trace.spans)
+
     cdef int close_window(self) except -1:
+        self.measure()
         self.limit.close(self.now_ns)
         self.chosen_bytes = 0
         return 0
@@ -455,8 +471,17 @@ cdef class Pipeline:
             return True
 
     def close(self):
+        cdef Controller controller
         with self.lock:
+            if self.closed:
+                return
             self.closed = True
+            # All that is buffered is about to be decided in one go. Rates stay what they are: it came over a longer time, in which
+            # it would have left, too.
+            for controller in self.rules.controllers:
+                controller.hold()
+            if self.limit is not None and self.buffer.oldest != NULL:
+                self.limit.grant(<double>(self.now_ns - self.buffer.oldest.first_ns) / 1e9)
 
     def drain(self, int64_t now_ns, int slice=256, *, bint hurry=False):
         with self.lock:
@@ -467,7 +492,9 @@ cdef class Pipeline:
                 self.decide(self.buffer.oldest, SHUTDOWN)
                 slice -= 1
             if self.limit is not None:
-                if self.limit.due(self.now_ns) or (hurry and self.buffer.oldest == NULL and self.limit.collected()):
+                if hurry and self.buffer.oldest == NULL:
+                    self.limit.hasten(self.now_ns)
+                if self.limit.due(self.now_ns):
                     self.close_window()
                 self.release(slice)
             return self.buffer.traces != 0 or self.backlog_spans != 0
@@ -548,7 +575,7 @@ cdef class Pipeline:
             name = self.rule_names[i]
             sampled_out[name,] = self.counters[i].sampled_out
             kept[name,] = self.counters[i].kept
-            if self.counters[i].limited_traces:
+            if self.limit is not None or self.counters[i].limited_traces:
                 limited_traces[name,] = self.counters[i].limited_traces
                 limited_spans[name,] = self.counters[i].limited_spans
             for j in range(2):

@@ -9,10 +9,12 @@ cdef class Controller:
     cdef uint64_t seed
     cdef int64_t now_ns  # of the last call
     cdef bint started
+    cdef bint held
     cdef double looked_s, demand, kept  # over the last seconds; decisions do not depend on them
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept
+    cpdef void hold(self) noexcept
     cdef double pass_time(self, int64_t now_ns) noexcept nogil
     cdef double since(self, int64_t then_ns) noexcept nogil
 
@@ -35,6 +37,8 @@ cdef class Target(Controller):
     cdef dict restored  # fingerprint -> demand; None where there is nothing left
     cdef object fingerprint
     cdef int64_t restored_ns
+    cdef double held_probability(self, const uint64_t* id) noexcept nogil
+    cdef double demand_of(self, Key* key) noexcept nogil
     cdef Key* key_of(self, const uint64_t* id, const uint8_t* text, uint32_t size) noexcept
     cdef void adopt(self, Key* key) noexcept
     cdef bint admit(self, Key* key, double weight) noexcept nogil

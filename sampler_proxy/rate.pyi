@@ -56,10 +56,14 @@ class Controller:
         """It has to be told keys."""
     def decide(self, key: bytes = b"", weight: float = 1.0, incoming: float = 1.0, *, now_ns: int) -> int:
         """`threshold`, with the key's hash made from its text by the controller's own seed; for tests and tools."""
+    def hold(self) -> None:
+        """From now on probabilities stay what they are, and nothing more is learned: for what is decided all at once at
+        the end. One that has not been asked yet goes on adapting."""
     def stats(self, now_ns: int) -> Stats:
         """Changes nothing, so that looking at it does not either."""
     def top(self, n: int) -> list[KeyRate]:
-        """The n keys with the largest demand, largest first, as of the last trace. Linear in the number of keys."""
+        """The n keys (at most 1000) with the largest demand, largest first, as of the last trace. Linear in the number
+        of keys."""
     def learned(self) -> Learned:
         """What is worth keeping over a restart: at most `max_keys` demands. Level 0 where nothing is learned."""
     def restore(self, level: float, demands: Mapping[bytes, float], fingerprint: Callable[[bytes], bytes]) -> None:

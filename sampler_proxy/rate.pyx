@@ -13,18 +13,18 @@ A threshold follows from the times, keys, weights and incoming thresholds of thi
 randomness; so whatever this arithmetic does, adjusted counts of what is kept are unbiased. How much they vary it does decide.
 """
 from libc.math cimport exp, floor, frexp
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from sampler_proxy._keys cimport ENOUGH, advance, fade
 from sampler_proxy._proto cimport hash_bytes
 
-import heapq
 from typing import NamedTuple
 
 cdef enum:
     MAX_TEXT = 256
     MAX_STEPS = 60
+    MOST_SHOWN = 1000
 
 cdef double TWO_TO_56 = 72057594037927936.0
 cdef double LEAST_WEIGHT = 1e-9
@@ -156,6 +156,9 @@ cdef class Controller:
         cdef double per_s = exp(min(1.0 - seconds / LOOKED_S, 0.0)) / bounded(seconds, 1.0, LOOKED_S)
         return Stats(self.demand * per_s, self.kept * per_s, self.kept / self.demand if self.demand > 0.0 else 1.0)
 
+    cpdef void hold(self) noexcept:
+        """From now on probabilities stay what they are."""
+
     def top(self, int n):
         return []
 
@@ -232,6 +235,8 @@ cdef class Target(Controller):
         if key == NULL:
             unkeyed[0] = unkeyed[1] = 0
             key = unkeyed
+        if self.held:
+            return threshold_of(self.held_probability(key))
         if first:
             self.interval_ns = self.pool.last_ns = self.restored_ns = self.now_ns
         self.credit = min(self.credit + seconds * self.per_second, self.settle_s * self.per_second)
@@ -287,6 +292,20 @@ cdef class Target(Controller):
         if self.credit > -MOST_DEBT * self.settle_s * self.per_second:
             self.credit -= part
         return threshold_of(p)
+
+    cpdef void hold(self) noexcept:
+        self.held = self.started  # else it knows nothing yet
+
+    cdef double held_probability(self, const uint64_t* id) noexcept nogil:
+        cdef Key* key = self.keys.find(id)
+        cdef double per_level = 0.0
+        cdef double originals
+        if key != NULL and key.window.seconds >= YOUNG_S:
+            per_level = self.level * key.window.seconds / max(key.window.originals, LEAST_WEIGHT)
+        if key == NULL or key.window.seconds < SETTLED_S:
+            originals = max(self.pool.window.originals, LEAST_WEIGHT)
+            per_level = max(per_level, self.pool_level(self.level) * self.pool.window.seconds / originals)
+        return bounded(per_level * self.correction(), self.at_least, self.at_most)
 
     cdef Key* key_of(self, const uint64_t* id, const uint8_t* text, uint32_t size) noexcept:
         """Brought up to now; NULL where it is new and there is no room."""
@@ -463,8 +482,38 @@ cdef class Target(Controller):
         return Learned(self.level, self.demands())
 
     def top(self, int n):
-        largest = heapq.nlargest(n, self.demands(), key=lambda pair: pair[1])
-        return [KeyRate(text, demand, self.shown(self.level, demand)) for text, demand in largest]
+        cdef uint32_t* best
+        cdef double* demands
+        cdef uint32_t i, at
+        cdef uint32_t count = 0
+        cdef double demand
+        if n <= 0:
+            return []
+        n = min(n, MOST_SHOWN)
+        best = <uint32_t*>malloc(n * sizeof(uint32_t))
+        demands = <double*>malloc(n * sizeof(double))
+        try:
+            if best == NULL or demands == NULL:
+                raise MemoryError
+            # Who is below the n-th costs one comparison; no Python object is made but for those that are shown.
+            for i in range(self.keys.count):
+                demand = self.demand_of(&self.keys.keys[i])
+                if count == <uint32_t>n and demand <= demands[count - 1]:
+                    continue
+                at = count if count < <uint32_t>n else count - 1
+                while at and demands[at - 1] < demand:
+                    demands[at] = demands[at - 1]
+                    best[at] = best[at - 1]
+                    at -= 1
+                demands[at] = demand
+                best[at] = i
+                count = min(count + 1, <uint32_t>n)
+            return [
+                KeyRate(text_of(&self.keys.keys[best[i]]), demands[i], self.shown(self.level, demands[i])) for i in range(count)
+            ]
+        finally:
+            free(best)
+            free(demands)
 
     def stats(self, int64_t now_ns):
         seconds = self.pool.window.seconds + (max(now_ns - self.pool.last_ns, 0) * NS if self.started else 0.0)
@@ -489,8 +538,11 @@ cdef class Target(Controller):
         found = []
         for i in range(self.keys.count):
             key = &self.keys.keys[i]
-            found.append((text_of(key), key.window.originals / max(key.window.seconds + self.since(key.last_ns), YOUNG_S)))
+            found.append((text_of(key), self.demand_of(key)))
         return found
+
+    cdef double demand_of(self, Key* key) noexcept nogil:
+        return key.window.originals / max(key.window.seconds + self.since(key.last_ns), YOUNG_S)
 
 
 cdef bytes text_of(Key* key):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from sampler_proxy import metrics, state
+from sampler_proxy import metrics, rate, state
 from sampler_proxy._key_reader import room_of, values_of
 from sampler_proxy.check import Loaded
 from sampler_proxy.conditions import Field, Slot
@@ -38,16 +38,43 @@ class _Adapting(NamedTuple):
     target: Target
 
 
+class Prepared(NamedTuple):
+    keeps: list[float | Keep]
+    """How much each rule keeps."""
+    adapting: dict[str, _Adapting]
+
+
+class Learned(NamedTuple):
+    """By the rules' identities."""
+
+    seen: dict[str, tuple[float, list[tuple[bytes, float]]]]  # level; text and demand of each key
+    unseen: dict[str, state.Learned]
+
+    def hashed(self, fingerprint: Callable[[bytes], bytes]) -> dict[str, state.Learned]:
+        """As it is saved. Texts are cut, so that two keys may have the same."""
+        found = {}
+        for name, (level, keys) in self.seen.items():
+            demands = dict(self.unseen[name].demands) if name in self.unseen else {}
+            summed: dict[bytes, float] = {}
+            for text, demand in keys:
+                key = fingerprint(text)
+                summed[key] = summed.get(key, 0.0) + demand
+            found[name] = state.Learned(level, {**demands, **summed})
+        return found
+
+
 class Rates:
     def __init__(self, seed: int) -> None:
         """`seed`: 64 bits that senders cannot know."""
         self._seed = seed
         self._adapting: dict[str, _Adapting] = {}
         self._restored: Mapping[str, state.Learned] = {}
+        self._unseen: Mapping[str, state.Learned] = {}
+        self._told = False
         self._fingerprint: Callable[[bytes], bytes] | None = None
 
-    def keeps(self, loaded: Loaded) -> list[float | Keep]:
-        """How much each rule keeps, for a rule set that is about to decide."""
+    def prepare(self, loaded: Loaded) -> Prepared:
+        """For a rule set that may be about to decide. When it does, `adopt` it."""
         adapting: dict[str, _Adapting] = {}
         keeps: list[float | Keep] = []
         for rule, fields in zip(loaded.config.rules, loaded.keys, strict=True):
@@ -59,20 +86,32 @@ class Rates:
             target = known.target if known else self._target(name, rule.keep)
             adapting[name] = _Adapting(rule, rule.keep, fields, target)
             keeps.append(Keep(target, tuple(fields.values()), rule.keep.target.unit))
-        self._adapting = adapting
-        return keeps
+        return Prepared(keeps, adapting)
+
+    def adopt(self, prepared: Prepared) -> None:
+        """This rule set decides from now on."""
+        self._adapting = prepared.adapting
+        self._restored = {}  # was for the first one: a rule that comes back later begins anew
 
     def restore(self, learned: Mapping[str, state.Learned], fingerprint: Callable[[bytes], bytes]) -> None:
-        """What the rules of the first rule set begin with. Before `keeps`."""
-        self._restored, self._fingerprint = learned, fingerprint
+        """What the rules of the first rule set begin with. Before `prepare`."""
+        self._restored = self._unseen = learned
+        self._fingerprint = fingerprint
 
-    def learned(self) -> dict[str, tuple[float, list[tuple[bytes, float]]]]:
-        """By the rules' identities: the level, and the demand of each key under its text."""
-        found = {}
+    def learned(self) -> Learned:
+        """All that is to be saved; small, and made under the lock. What a former process had learned of keys that have
+        not been seen again yet is part of it, twice."""
+        found = {name: (learned.level, learned.demands) for name, learned in self._learned()}
+        unseen, self._unseen = {name: self._unseen[name] for name in found if name in self._unseen}, {}
+        if not self._told:
+            self._told, self._unseen = True, unseen
+        return Learned(found, unseen)
+
+    def _learned(self) -> Iterator[tuple[str, rate.Learned]]:
         for name, one in self._adapting.items():
             learned = one.target.learned()
-            found[name] = (learned.level, learned.demands)
-        return found
+            if learned.demands:  # else it has seen nothing, and what is in the file may stay
+                yield name, learned
 
     def values(self, now_ns: int) -> dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]:
         found: dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]] = {

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -30,13 +31,13 @@ from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.pipeline import Pipeline
-from sampler_proxy.rates import Rates
+from sampler_proxy.rates import Prepared, Rates
 from sampler_proxy.receive import engine as grpc_engine
 from sampler_proxy.reload import Reloader, iso_time, log_faults
 from sampler_proxy.rules import Keep
 from sampler_proxy.sampling import probability_of, shown_threshold
 from sampler_proxy.stamp import assemble
-from sampler_proxy.state import Learned, Storage, UnusableError
+from sampler_proxy.state import Storage, UnusableError
 from sampler_proxy.traceql.plan import Compiled
 from sampler_proxy.units import format_probability
 
@@ -79,8 +80,10 @@ class Service:
         self._exporters = [self._exporter(export) for export in config.export]
         self._rates = Rates(secrets.randbits(64))
         self._storage = self._open_storage(config.storage.path)
+        prepared = self._rates.prepare(loaded)
+        self._rates.adopt(prepared)
         self._pipeline = Pipeline(
-            rules=self._rule_set(loaded),
+            rules=_rule_set(loaded, prepared),
             destinations=[exporter.queue for exporter in self._exporters],
             max_bytes=config.buffer.max_bytes,
             max_trace_bytes=config.buffer.max_trace_bytes,
@@ -126,13 +129,13 @@ class Service:
             log.warning(f"storage: the learned rates are not used, and learned anew: {error}")
         return storage
 
-    def _rule_set(self, loaded: Loaded) -> tuple[list[str], list[float | Keep], Compiled]:
-        return [rule.name for rule in loaded.config.rules], self._rates.keeps(loaded), loaded.compiled
-
     def _apply(self, loaded: Loaded) -> None:
         """What a running service takes over from a changed file. Raises what replace_rules does, and has then changed
         nothing."""
-        self._pipeline.replace_rules(self._rule_set(loaded))
+        if loaded.config.rules != self._reloader.applied.rules:  # else all that is buffered would be read again
+            prepared = self._rates.prepare(loaded)
+            self._pipeline.replace_rules(_rule_set(loaded, prepared))
+            self._rates.adopt(prepared)
         self._pipeline.replace_redaction(loaded.redact)
         self._pipeline.replace_limit(_limit(loaded.config))
 
@@ -179,6 +182,7 @@ class Service:
                     task.cancel()
                 await asyncio.wait(tasks)
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
+            await self._save_learned()  # before all that is buffered is decided at once
             await self._drain(deadline_ns)
             return 0
         finally:
@@ -192,7 +196,6 @@ class Service:
                 pass
             for exporter in self._exporters:
                 await exporter.stop()
-            await self._save_learned()
             if self._storage is not None:
                 self._storage.close()
             await self._admin.stop()
@@ -233,15 +236,11 @@ class Service:
             return
         with self._pipeline.lock:
             learned = self._rates.learned()
+        if not learned.seen:
+            return  # nothing new: what is in the file is as good as it was
 
         def save() -> None:
-            storage.save(
-                {
-                    rule: Learned(level, {storage.fingerprint(text): demand for text, demand in demands})
-                    for rule, (level, demands) in learned.items()
-                },
-                time.time(),
-            )
+            storage.save(learned.hashed(storage.fingerprint), time.time())
 
         try:
             await asyncio.to_thread(save)
@@ -261,8 +260,11 @@ class Service:
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = self._pipeline.drain(time.monotonic_ns())
-            at_once = more and not self._pipeline.waits
-            slice_ns = min(deadline_ns, time.monotonic_ns() + (0 if at_once else int(TICK_S * 1e9)))
+            if self._pipeline.waits:  # exporters that have nothing to do do not wait
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await hurry.wait()
+            slice_ns = min(deadline_ns, time.monotonic_ns() + (0 if more else int(TICK_S * 1e9)))
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
@@ -342,6 +344,10 @@ class Service:
         values[metrics.CONFIG_LAST_RELOAD_SUCCESSFUL] = {(): 0 if reloader.faults else 1}
         values[metrics.BUILD_INFO] = {(__version__, self._engine.name): 1}
         return values
+
+
+def _rule_set(loaded: Loaded, prepared: Prepared) -> tuple[list[str], list[float | Keep], Compiled]:
+    return [rule.name for rule in loaded.config.rules], prepared.keeps, loaded.compiled
 
 
 def _limit(config: Config) -> tuple[float, str, float] | None:

@@ -15,7 +15,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import IO, NamedTuple
@@ -89,20 +89,12 @@ class Storage:
             if not -MAX_AGE_S <= age_s <= MAX_AGE_S:
                 raise UnusableError("it is too old")
             return {str(rule): _learned(value) for rule, value in document["rules"].items()}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise UnusableError("it is damaged") from error
 
     def save(self, learned: Mapping[str, Learned], now_s: float) -> None:
         """Raises OSError; the former file is then still there."""
-        document = {
-            "format": FORMAT,
-            "saved_at": now_s,
-            "rules": {
-                rule: {"level": one.level, "demands": {key.hex(): demand for key, demand in one.demands.items()}}
-                for rule, one in learned.items()
-            },
-        }
-        self._write(self._name, json.dumps(document).encode())
+        self._write(self._name, _document(learned, now_s))
 
     @property
     def _name(self) -> str:
@@ -116,14 +108,14 @@ class Storage:
                 return secret
         # None, or a damaged one: what was hashed with another cannot be recognized, and does no harm.
         secret = os.urandom(SECRET_BYTES)
-        self._write(name, secret)
+        self._write(name, [secret])
         return secret
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: Iterable[bytes]) -> None:
         new = name + ".new"
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines(content)
             file.flush()
             os.fsync(descriptor)
         os.replace(new, name)
@@ -132,6 +124,17 @@ class Storage:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _document(learned: Mapping[str, Learned], now_s: float) -> Iterator[bytes]:
+    """JSON in small pieces: one call for all of it would hold up every other thread for as long as it takes."""
+    yield f'{{"format": {FORMAT}, "saved_at": {now_s!r}, "rules": {{'.encode()
+    for number, (rule, one) in enumerate(learned.items()):
+        yield f'{", " if number else ""}{json.dumps(rule)}: {{"level": {one.level!r}, "demands": {{'.encode()
+        for place, (key, demand) in enumerate(one.demands.items()):
+            yield f'{", " if place else ""}"{key.hex()}": {demand!r}'.encode()
+        yield b"}}"
+    yield b"}}\n"
 
 
 def _learned(value: Mapping[str, object]) -> Learned:

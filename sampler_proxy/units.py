@@ -57,12 +57,14 @@ SIZE_PATTERN = rf"{_NUMBER} ?(?:B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
 PERCENTAGE_PATTERN = rf"{_NUMBER} ?%"
 
 RATE_PATTERN = rf"{_NUMBER} ?(?:traces?|spans?|bytes|[kKMGT]i?B)/(?:s|min|h)"
-FREQUENCY_PATTERN = rf"{_NUMBER} ?(?:[kKMGT]i?B)?/(?:s|min|h)"
+FREQUENCY_PATTERN = rf"{_NUMBER}/(?:s|min|h)"
+SIZE_RATE_PATTERN = rf"{_NUMBER} ?(?:[kKMGT]i?B)?/(?:s|min|h)"
 
 _RATE = re.compile(rf"({_NUMBER}) ?([A-Za-z]+)/([a-z]+)")
 _FREQUENCY = re.compile(rf"({_NUMBER})/([a-z]+)")
 _PERIODS = {"s": 1, "min": 60, "h": 3600}
 _COUNTED = {"trace": "traces", "traces": "traces", "span": "spans", "spans": "spans", "bytes": "bytes"}
+_SMALLEST_RATE = Fraction(1, 10**6)
 _LARGEST_RATE = 10**15
 
 _DURATION = re.compile(DURATION_PATTERN)
@@ -175,8 +177,10 @@ def format_frequency(per_second: float) -> str:
 
 def _per_second(number: Fraction, period: str, wanted: str) -> float:
     rate = number / _PERIODS[period]
-    if not 0 < rate <= _LARGEST_RATE:
-        raise ValueError(f"{'too large' if rate else 'nothing at all'}: {wanted}")
+    if rate > _LARGEST_RATE:
+        raise ValueError(f"too large: {wanted}")
+    if rate < _SMALLEST_RATE:
+        raise ValueError(f"less than once in eleven days: {wanted}")
     return float(rate)
 
 

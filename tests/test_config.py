@@ -59,6 +59,41 @@ BAD = {
     "control character": ("admin: {}\nstamp: '\x01'\n", [(2, 9, "a character that YAML does not allow")]),
     "not UTF-8": (b"admin: {}\nn: \xfc\n", [(2, 4, "not UTF-8")]),
     "too large": (b"#" * (1 << 20) + b"\n", [(0, 0, "larger than 1MiB")]),
+    "a rate where a share is wanted": (
+        "rules: [{name: a, keep: 100 traces/s}]\n",
+        [(1, 25, "a rate is a target: write {target: 100 traces/s}")],
+    ),
+    "what is wrong with targets": (
+        "rules:\n"
+        "  - name: a\n"
+        "    keep: {target: 0 traces/s, per: x, at_least: 50%, at_most: 1%, minimum: }\n"
+        "  - name: b\n"
+        "    keep: {per: [], tarrget: 1 traces/s, at_most: 0%}\n",
+        [
+            (3, 20, "less than once in eleven days"),
+            (3, 37, "a list is wanted here"),
+            (3, 64, "at_most (100% if not set) is below at_least"),
+            (3, 68, "no value: write for example 1/min"),
+            (5, 11, "'target' is missing: write for example `target: 100 traces/s`"),
+            (5, 21, "unknown key 'tarrget': did you mean 'target'?"),
+            (5, 51, "nothing would be kept"),
+        ],
+    ),
+    "too many fields": (
+        f"rules: [{{name: a, keep: {{target: 1 traces/s, per: [{', '.join('abcdefghi')}]}}}}]\n",
+        [(1, 51, "more than 8 fields")],
+    ),
+    "two limits": ("limit: {spans: 1/s, traces: 1/s}\n", [(1, 8, "either traces, spans or bytes")]),
+    "limits that are none": (
+        "limit: {spans: , bytes: , traces: }\nstorage: {path: }\n",
+        [
+            (1, 9, "no value: write for example 10000/s"),
+            (1, 18, "no value: write for example 5MB/s"),
+            (1, 27, "no value: write for example 500/s"),
+            (2, 11, "no value: write a folder"),
+        ],
+    ),
+    "a limit in sizes": ("limit: {spans: 5MB/s}\n", [(1, 16, "no number per second, minute or hour")]),
     "duplicate key": (
         "admin: {}\nbuffer: {}\nadmin: {}\n",
         [(3, 1, "duplicate key 'admin', first written in line 1")],

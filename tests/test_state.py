@@ -76,6 +76,8 @@ def test_a_file_that_ends_early_is_damaged(tmp_path: Path, at: int) -> None:
         ({"saved_at": NOW_S - MAX_AGE_S - 1}, "too old"),
         ({"saved_at": NOW_S + MAX_AGE_S + 1}, "too old"),
         ({"saved_at": "x"}, "damaged"),
+        ({"saved_at": 10**400}, "damaged"),
+        ({"rules": {"r": {"level": 10**400, "demands": {}}}}, "damaged"),
         ({"rules": []}, "damaged"),
         ({"rules": {"r": 1}}, "damaged"),
         ({"rules": {"r": {"level": 1}}}, "damaged"),

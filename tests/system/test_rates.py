@@ -262,12 +262,28 @@ def test_a_stop_keeps_to_the_limit(timed: TimedSink, client: Any, tmp_path: Path
     settings["buffer"] = {"decision_wait": "60s", "decision_wait_after_root": "60s"}
     proxy = Proxy(settings, tmp_path / "run")
     traffic = Traffic()
-    send(client(proxy.port), traffic.requests(1000, 1))
+    began, _ = send(client(proxy.port), traffic.requests(1000, 1))
     assert proxy.terminate() == 0
+    stopped = time.monotonic()
     kept = len(list(timed.arrivals()))
-    assert 45 <= kept <= 65
+    assert 40 <= kept <= 50 * (stopped - began) + 10
     estimate = sum(adjusted_count(threshold_of(one)) for _, one in timed.arrivals())
     assert estimate == pytest.approx(traffic.truth.total(), rel=0.5)
+
+
+def test_a_stop_that_waits_for_the_limit_answers_and_can_be_cut_short(
+    timed: TimedSink, client: Any, tmp_path: Path
+) -> None:
+    proxy = Proxy(config(timed, [{"name": "all", "keep": "all"}], limit={"traces": "1/min"}), tmp_path / "run")
+    sender = client(proxy.port)
+    requests = Traffic().requests(200, 0.5)
+    for data in requests:
+        sender.export(data)
+    proxy.signal(signal.SIGTERM)
+    proxy.await_event("stopping")
+    assert proxy.get("/readyz")[0] == 503  # the loop has time for others
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait(10) == 0
 
 
 def test_trace_ids_that_are_no_chance_are_told_of_once(timed: TimedSink, client: Any, tmp_path: Path) -> None:

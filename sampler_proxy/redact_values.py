@@ -127,10 +127,10 @@ class Values:
     def sift(self, joined: bytes) -> list[tuple[int, int]] | None:
         """Of values joined by SEPARATOR and ended by `CANARY`: the ranges outside of which there is nothing to find,
         disjoint and in order; None where there is nothing at all."""
-        hits = self._sieve(joined)
-        if hits == self._canaries:
-            return None
         try:
+            hits = self._sieve(joined)
+            if hits == self._canaries:
+                return None
             if not set(self._canaries) <= set(hits):
                 return [(0, len(joined))]
             regions: list[tuple[int, int]] = []

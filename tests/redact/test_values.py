@@ -257,6 +257,14 @@ def test_a_set_that_ran_out_of_memory_is_not_believed(monkeypatch: pytest.Monkey
     assert MAIL.encode() not in raw
 
 
+def test_a_set_that_raises_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: bytes) -> list[int]:
+        raise RuntimeError
+
+    monkeypatch.setattr(detectors, "sieve", lambda _: fails)
+    assert attributes_after(MASK_CARDS, {"a": "x", "b": 1}) == {"****": "****"}
+
+
 def test_key_patterns_that_ran_out_of_memory_are_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent:
         def Match(self, _: str) -> None:  # noqa: N802 (RE2's name)

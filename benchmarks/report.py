@@ -43,7 +43,7 @@ def verdict(expected: corpus.Corpus, tally: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(*rows: tuple[str, ...]) -> str:
+def table(*rows: tuple[str, ...]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:], ""])
 
@@ -67,7 +67,7 @@ def throughput(rows: list[dict[str, Any]]) -> str:
             f"{wrong} ({sum(k['missing_must'] for k in kept)})",
             str(sum(r["target"]["refused"] for r in rounds)),
         ))  # fmt: skip
-    return _table(*lines)
+    return table(*lines)
 
 
 def memory(rows: list[dict[str, Any]]) -> str:
@@ -76,7 +76,7 @@ def memory(rows: list[dict[str, Any]]) -> str:
         name = "512, single-span traces" if row["shape"] == "single" else row["shape"]
         per_span = row["rss_growth_bytes"] / row["spans"]
         lines.append((name, f"{row['spans']:,}", f"{per_span:.0f}", f"{row['ratio']:.2f}"))
-    return _table(*lines)
+    return table(*lines)
 
 
 def latency(rounds: list[dict[str, Any]]) -> str:
@@ -88,4 +88,4 @@ def latency(rounds: list[dict[str, Any]]) -> str:
         lines.append((who, *shown, f"{min(p99):.2f}", f"{busy:.0%}"))
     best = min(r["target"]["p99_ms"] for r in rounds) / min(r["echo"]["p99_ms"] for r in rounds)
     lines.append(("ratio", "", " ".join(f"{r['ratio']:.2f}" for r in rounds), f"{best:.2f}", ""))
-    return _table(*lines)
+    return table(*lines)

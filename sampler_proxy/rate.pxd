@@ -24,8 +24,8 @@ cdef class Target(Controller):
     cdef readonly double per_second, at_least, at_most, minimum_per_second
     cdef Keys keys
     cdef Key pool  # of all that have no place in the table, or too short a history
-    cdef double level, slope  # slope: by how much what is kept grows with the level's logarithm, per second
-    cdef double credit, credit_before, settle_s
+    cdef double level, pool_floor, slope  # slope: by how much what is kept grows with the level's logarithm, per second
+    cdef double credit, credit_before, settle_s, interval_s
     cdef double reserve  # for minimums
     # The interval, with what fades of those before it:
     cdef int64_t interval_ns

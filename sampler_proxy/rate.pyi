@@ -81,16 +81,18 @@ class Target(Controller):
     they do not need to large ones, and no large key hides a small one.
 
     A key's first half second is the pool's: one key made of all that are new, and of those for which there is no room
-    among `max_keys`. Its level is at least a tenth of the target, and its probability falls with every trace that
-    comes. Until it is known for 3 s a key has the better of its own and the pool's probability. A key is forgotten
-    after 300 s of silence, or 10 s where three quarters of the room are taken.
+    among `max_keys`. Its level is at least a tenth of the target (as long as that is less than a quarter of what is
+    kept), and its probability falls with every trace that comes. Until it is known for 3 s a key has the better of its
+    own and the pool's probability. A key is forgotten after 300 s of silence, or 10 s where three quarters of the room
+    are taken.
 
     How closely: with a target of 100 traces/s and Poisson arrivals, kept is within 5 % over any 5 s from 10 s after a
-    jump of traffic, and never above 1.5 times the target over 2 s. Of traces with very different weights one alone may
-    be more than that; and with few traces (a target of 1/s) it takes minutes for them to add up.
+    jump of traffic, and never above 1.5 times the target over 2 s. Where single traces are a fifth of a second's target
+    it is 15 %; and with few traces (a target of 1/s) it takes minutes for them to add up. The variance of counts is
+    within twice that of exact water-filling. A trace that is larger than 60 s of the target counts as so much.
 
     `at_least` and `at_most` bound each trace's probability; where `at_least` of the demand is more than the target, so
-    is what is kept. What is unspent is made up for later, as far as it is no more than 0.3 s of the target (or four
+    is what is kept. What is unspent is made up for later, as far as it is no more than 0.3 s of the target (or eight
     traces, if that is more); what is overspent up to three times that.
 
     `minimum_per_second` (in traces; 0: none) is what each key has on average while it has traffic. What is owed to a

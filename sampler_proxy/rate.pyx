@@ -1,16 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Rate controllers: the threshold of each trace that a rule decides. `rate.pyi` is the manual.
 
-How a target is held. Each key has a window of what came of late: some seconds, or longer, until ten traces are in it. Its demand d is
-what the window says when a trace arrives, that trace left out: so the mean of 1/d is right also for a key with a trace a minute. The
+How a target is held. Each key has a window of what came of late: some seconds, or longer, until ten traces are in it. Its demand d
+is what the window says when a trace arrives, that trace left out: so the mean of 1/d is right also for a key with a trace a minute. The
 trace is kept with p = min(1, level / d). The level, one number for all keys, is solved twice a second: it is the one that would have met
 the target over the interval just over, with the d of then. So errors of d cancel in the sum, whatever their cause, and a jump of all
-traffic is followed after one interval, however slow the windows are. What has been over- or underspent meanwhile is a credit, and at
-every trace the level is multiplied by exp(credit / what is spent in the settling time): so what is kept over any span of time differs from
-the target by the change of the credit alone. Traffic that surges drives the credit down, which ends the interval early.
+traffic is followed after one interval, however slow the windows are. What has been over- or underspent meanwhile is a credit, which
+multiplies the level by about exp(credit / what the target spends in the settling time), anew at every trace: so what is kept over any span
+of time differs from the target by the change of the credit alone. A surge drives the credit down, which ends the interval at once.
 
 A threshold follows from the times, keys, weights and incoming thresholds of this trace and those before it, and from nobody's
-randomness; so whatever this arithmetic does, adjusted counts of what is kept are unbiased.
+randomness; so whatever this arithmetic does, adjusted counts of what is kept are unbiased. How much they vary it does decide.
 """
 from libc.math cimport exp, floor, frexp
 from libc.stdlib cimport free, realloc
@@ -43,16 +43,20 @@ cdef double QUIET_WHEN_FULL_S = 10.0
 cdef double RESTORED_S = 60.0
 
 cdef double INTERVAL_S = 0.5
-cdef double SHORTEST_INTERVAL_S = 0.05
-cdef double SURGE_S = 0.25  # overspent by that much of the target
+cdef double SHORT_INTERVAL_S = 0.05  # the first after a surge; each further one is twice as long
+cdef double SHORT_INTERVAL_RISE = 2.0  # of the level
+cdef double SHORTEST_INTERVAL_S = 0.01
+cdef double SURGE = 0.8  # settling times of the target, overspent in an interval
 cdef double REPLAYED = 50.0  # traces; of an interval with fewer, those before it count more than half
 cdef double LONGEST_REPLAY_S = 10.0
 
+# How soon a credit is spent, or a debt paid: the shorter, the more exact, and the more probabilities vary.
 cdef double SETTLE_S = 0.3
-cdef double SETTLE_TRACES = 4.0  # as long as these take at the target's rate, if that is longer
+cdef double SETTLE_TRACES = 8.0  # as long as these take at the target's rate, if that is longer
 cdef double MOST_DEBT = 3.0  # settling times
+cdef double MOST_TRACE_S = 60.0  # what is larger counts as so much of the target; at least as one
 cdef double LEAST_SLOPE = 0.2  # of the target
-cdef double MOST_CORRECTION = 3.0  # exponent
+cdef double MOST_EXPONENT = 2.0  # of the correction; traces kept at a tiny probability would make counts vary
 
 cdef double LOOKED_S = 5.0
 
@@ -123,7 +127,7 @@ cdef class Controller:
     cdef double pass_time(self, int64_t now_ns) noexcept nogil:
         """Seconds since the last call; 0 where time has gone back."""
         cdef int64_t before_ns = self.now_ns
-        cdef double seconds
+        cdef double seconds, factor
         if not self.started:
             self.started = True
             self.now_ns = before_ns = now_ns
@@ -131,8 +135,9 @@ cdef class Controller:
         seconds = self.since(before_ns)
         self.looked_s += seconds
         if self.looked_s > LOOKED_S:
-            self.demand *= LOOKED_S / self.looked_s
-            self.kept *= LOOKED_S / self.looked_s
+            factor = exp(1.0 - self.looked_s / LOOKED_S)
+            self.demand *= factor
+            self.kept *= factor
             self.looked_s = LOOKED_S
         return seconds
 
@@ -146,9 +151,10 @@ cdef class Controller:
         return self.threshold(id, text, <uint32_t>min(len(key), MAX_TEXT), weight, incoming, now_ns)
 
     def stats(self, int64_t now_ns):
+        cdef double seconds = self.looked_s + (max(now_ns - self.now_ns, 0) * NS if self.started else 0.0)
         # Over less than a second a rate would say little.
-        seconds = max(self.looked_s + max(now_ns - self.now_ns, 0) * NS, 1.0)
-        return Stats(self.demand / seconds, self.kept / seconds, self.kept / self.demand if self.demand > 0 else 1.0)
+        cdef double per_s = exp(min(1.0 - seconds / LOOKED_S, 0.0)) / bounded(seconds, 1.0, LOOKED_S)
+        return Stats(self.demand * per_s, self.kept * per_s, self.kept / self.demand if self.demand > 0.0 else 1.0)
 
     def top(self, int n):
         return []
@@ -204,6 +210,8 @@ cdef class Target(Controller):
         self.pool.owed = 1.0
         self.level = per_second
         self.settle_s = SETTLE_S
+        self.interval_s = INTERVAL_S
+        self.pool_floor = POOL_SHARE * per_second
         self.reserve = 0.5 * per_second
 
     def __dealloc__(self):
@@ -215,10 +223,10 @@ cdef class Target(Controller):
         cdef uint64_t[2] unkeyed
         cdef bint first = not self.started
         cdef double seconds = self.pass_time(now_ns)
-        cdef double originals, level, correction, per_demand, p, part
+        cdef double originals, level, per_demand, p, part
         cdef Key* entry
         cdef Replay* replay = NULL
-        weight = sound_weight(weight)
+        weight = min(sound_weight(weight), max(MOST_TRACE_S * self.per_second, 1.0))
         incoming = sound_probability(incoming)
         originals = weight / incoming
         if key == NULL:
@@ -228,11 +236,13 @@ cdef class Target(Controller):
             self.interval_ns = self.pool.last_ns = self.restored_ns = self.now_ns
         self.credit = min(self.credit + seconds * self.per_second, self.settle_s * self.per_second)
         self.reserve = min(self.reserve + 0.5 * seconds * self.per_second, 0.5 * self.per_second)
-        seconds = self.since(self.interval_ns)
-        if seconds >= INTERVAL_S or (
-            seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE_S * self.per_second
-        ):
-            self.next_interval()
+        # Not amid traces of one moment: those that are decided together came one after the other, since the last such moment.
+        if seconds > 0.0:
+            seconds = self.since(self.interval_ns)
+            if seconds >= self.interval_s or (
+                seconds >= SHORTEST_INTERVAL_S and self.credit < self.credit_before - SURGE * self.settle_s * self.per_second
+            ):
+                self.next_interval()
         self.demand += originals
 
         # The level that decides, what of the demand a unit of it is, and where that is noted.
@@ -267,8 +277,8 @@ cdef class Target(Controller):
         entry.owed = max(entry.owed - part, 0.0)
         replay.weight += weight
         replay.originals += originals
-        # A trace that would be whole at a quarter of the level need not be known to be so at a tenth; told in full, it would make
-        # up in the sum for its neighbours that are not.
+        # That a trace would be whole at a quarter of the level is enough to know. In full it would hide, in the sum, that its
+        # neighbours would not be.
         replay.per_level += min(originals * per_demand, 4.0 * weight / level)
         part *= weight
         self.spent += part
@@ -297,30 +307,35 @@ cdef class Target(Controller):
         return key
 
     cdef bint admit(self, Key* key, double weight) noexcept nogil:
-        """Whether the key's minimum asks for this trace. All minimums together may take half of the target: else many small keys would
-        leave the draw nothing, and counts without variance need it."""
+        """Whether the key's minimum asks for this trace. All minimums together have half of the target: else many small keys could leave
+        the draw next to nothing, and counts would vary without bound."""
         if key.owed < 1.0 or self.reserve <= 0.0:
             return False
         key.owed -= 1.0
         self.reserve -= weight
         self.credit -= weight
         self.admitted += weight
+        self.spent += weight
+        self.spent_squared += weight * weight
         self.kept += weight
         return True
 
     cdef double correction(self) noexcept nogil:
-        cdef double slope = max(self.slope, LEAST_SLOPE * self.per_second)
-        return exp(bounded(self.credit / (self.settle_s * slope), -MOST_CORRECTION, MOST_CORRECTION))
+        cdef double exponent = self.credit / (self.settle_s * max(self.slope, LEAST_SLOPE * self.per_second))
+        # Steeper on the way down, for a surge costs what it takes to get there.
+        if exponent < 0.0:
+            exponent -= exponent * exponent
+        return exp(bounded(exponent, -MOST_EXPONENT, MOST_EXPONENT))
 
     cdef double pool_level(self, double level) noexcept nogil:
-        return max(level, POOL_SHARE * self.per_second)
+        return max(level, self.pool_floor)
 
     cdef void next_interval(self) noexcept nogil:
         """Solve the level anew, and forget quiet keys."""
         cdef double seconds = self.since(self.interval_ns)
         cdef double traces = 0.0
         cdef double quiet_s = QUIET_S if self.keys.count < self.keys.most // 4 * 3 else QUIET_WHEN_FULL_S
-        cdef double keep
+        cdef double keep, level
         cdef uint32_t count = 0
         cdef uint32_t i = self.keys.count
         cdef Key* key
@@ -339,13 +354,23 @@ cdef class Target(Controller):
             elif key.replay.weight > 0.0 and count < self.scratch_room:
                 self.scratch[count] = key.replay
                 count += 1
+        level = self.level
         self.solve(count, self.per_second * self.replayed_s - self.admitted)
+        if self.interval_s < INTERVAL_S:
+            # Traces are decided in batches, at every tick. A short interval may have seen the rest of one.
+            self.level = min(self.level, SHORT_INTERVAL_RISE * level)
         if self.spent > 0.0:
-            # So many traces of equal weight vary as these did.
+            # So many traces of equal weight would vary as these did.
             traces = self.spent * self.spent / self.spent_squared
             self.settle_s = max(SETTLE_S, SETTLE_TRACES * self.spent_squared / self.spent / self.per_second)
         keep = min(REPLAYED / (REPLAYED + traces), LONGEST_REPLAY_S / self.replayed_s)
-        if keep < 0.02 or seconds < INTERVAL_S:  # after a surge, what was before is of another time
+        if seconds < self.interval_s:
+            # A surge: what was before is of another time, and what is known by now soon will be.
+            keep = 0.0
+            self.interval_s = SHORT_INTERVAL_S
+        else:
+            self.interval_s = min(2.0 * self.interval_s, INTERVAL_S)
+        if keep < 0.02:
             keep = 0.0
         self.replayed_s *= keep
         self.admitted *= keep
@@ -369,6 +394,8 @@ cdef class Target(Controller):
             high = max(high, self.scratch[i].weight / self.scratch[i].per_level)
         if self.pool.replay.weight > 0.0:
             high = max(high, self.pool.replay.weight / self.pool.replay.per_level)
+        # A pool that has just filled up got far more than that at first. All others keep three quarters.
+        self.pool_floor = min(POOL_SHARE * self.per_second, 0.25 * budget / max(self.pool.replay.per_level, LEAST_WEIGHT))
         level = max(high, self.per_second)
         kept = self.would_keep(count, level)
         if kept > budget:
@@ -407,7 +434,7 @@ cdef class Target(Controller):
         return kept
 
     cdef void adopt(self, Key* key) noexcept:
-        """What a former process has learned of a key that is new to this one. A fingerprint function that raises ends this for all keys."""
+        """What a former process has learned of a key that is new to this one. Where the fingerprint raises, no other is tried."""
         cdef double demand
         try:
             if self.since(self.restored_ns) > RESTORED_S:
@@ -420,6 +447,7 @@ cdef class Target(Controller):
             self.restored = None
             return
         if demand > 0.0:
+            key.owed = 0.0
             key.window.seconds = SETTLED_S
             key.window.originals = demand * SETTLED_S
             key.window.arrivals = bounded(demand * SETTLED_S, 1.0, ENOUGH)

@@ -96,7 +96,8 @@ class Rates:
         return found
 
     def describe(self, now_ns: int, policy: Policy | None) -> list[dict[str, object]]:
-        """JSON, for people: each rule with its keys of the largest demand, their values as `policy` lets them be seen."""
+        """JSON, for people: each rule with its keys of the largest demand, their values as `policy` lets them be
+        seen."""
         return [_describe(one, now_ns, policy) for one in self._adapting.values()]
 
     def _target(self, name: str, keep: Adaptive) -> Target:

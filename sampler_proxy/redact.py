@@ -110,8 +110,8 @@ def only_of(config: Redact) -> list[str]:
 
 
 class View:
-    """The policy as it is for one combination of filters. What is asked of it raises nothing but MemoryError, and may be
-    asked on any thread."""
+    """The policy as it is for one combination of filters. What is asked of it raises nothing but MemoryError, and may
+    be asked on any thread."""
 
     def __init__(self, config: Redact, hash_key: bytes, holds: Callable[[str | None], bool]) -> None:
         preset = config.preset

@@ -93,6 +93,16 @@ def test_overlapping_finds_with_different_actions_are_masked() -> None:
     assert text_after(settings, "xabbbbbc") == "x****"
 
 
+@pytest.mark.parametrize("around", ["写信给{}谢谢", "({}。", "é{}é", "«{}»"])
+def test_secrets_beside_letters_of_other_scripts(around: str) -> None:
+    for kind, secret in SECRETS.items():
+        settings = {"values": [{"detect": kind, "action": "mask"}]}
+        text = around.format(secret.text)
+        found = text_after(settings, text)
+        assert secret.part not in found, kind
+        assert text_after(settings, found) == found
+
+
 def test_text_that_is_not_utf8() -> None:
     """Judged as it leaves: with what is no text replaced."""
     request = request_of(Span(name="NAME@@"))

@@ -110,7 +110,8 @@ def only_of(config: Redact) -> list[str]:
 
 
 class View:
-    """The policy as it is for one combination of filters. Nothing it does raises anything but MemoryError."""
+    """The policy as it is for one combination of filters. What is asked of it raises nothing but MemoryError, and may
+    be asked on any thread."""
 
     def __init__(self, config: Redact, hash_key: bytes, holds: Callable[[str | None], bool]) -> None:
         preset = config.preset
@@ -146,7 +147,11 @@ class View:
         self._query = self._lane(Lane(WHOLE, ("urls", "mask")))
         self._statement = self._lane(Lane(ALONE, None, values.statement))
         self._url = self._lane(Lane(ALONE, None, values.url))
+        # All lanes are there from the start: several threads may ask.
         self._by_action: dict[Action, int] = {MASK: self._masked}
+        for action in self._key_actions:
+            if action not in self._by_action:
+                self._by_action[action] = self._lane(self._lane_of(action))
 
     def _lane(self, lane: Lane) -> int:
         self.lanes.append(lane)
@@ -169,10 +174,7 @@ class View:
             return EXEMPT
         rule = self._key_rules.first(key)
         if rule is not None:
-            action = self._key_actions[rule]
-            if action not in self._by_action:
-                self._by_action[action] = self._lane(self._lane_of(action))
-            lane = self._by_action[action]
+            lane = self._by_action[self._key_actions[rule]]
             return self._masked if named and self.lanes[lane].kind == DELETED else lane
         if self._sql and key in SQL_KEYS:
             return self._statement

@@ -42,6 +42,7 @@ OVERSIZE: Label = ("oversize", "mask")
 FAILURE: Label = ("failure", "mask")
 UNKNOWN: Label = ("unknown_field", "delete")
 
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _REPLACED = "\ufffd".encode()
 
 CANARY = b"\x00sampler-proxy\x00"
@@ -127,10 +128,10 @@ class Values:
     def sift(self, joined: bytes) -> list[tuple[int, int]] | None:
         """Of values joined by SEPARATOR and ended by `CANARY`: the ranges outside of which there is nothing to find,
         disjoint and in order; None where there is nothing at all."""
-        hits = self._sieve(joined)
-        if hits == self._canaries:
-            return None
         try:
+            hits = self._sieve(joined)
+            if hits == self._canaries:
+                return None
             if not set(self._canaries) <= set(hits):
                 return [(0, len(joined))]
             regions: list[tuple[int, int]] = []
@@ -276,9 +277,10 @@ class Values:
         for index in hits:
             if index < len(self._detectors):
                 detector, action = self._detectors[index], self._actions[index]
-                found += [
-                    _Found(*place, detector.name, action) for place in detector.find(text) if place.end > place.start
-                ]
+                # Once more without the letters of other scripts, which may stand next to a secret without a space.
+                looked_at = [text] if detector.utf8 or text.isascii() else [text, _NOT_ASCII.sub(b" ", text)]
+                places = [place for each in looked_at for place in detector.find(each) if place.end > place.start]
+                found += [_Found(*place, detector.name, action) for place in places]
         found.sort(key=lambda one: one[:2])
         merged: list[_Found] = []
         for one in found:

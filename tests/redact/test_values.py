@@ -93,6 +93,16 @@ def test_overlapping_finds_with_different_actions_are_masked() -> None:
     assert text_after(settings, "xabbbbbc") == "x****"
 
 
+@pytest.mark.parametrize("around", ["写信给{}谢谢", "({}。", "é{}é", "«{}»"])
+def test_secrets_beside_letters_of_other_scripts(around: str) -> None:
+    for kind, secret in SECRETS.items():
+        settings = {"values": [{"detect": kind, "action": "mask"}]}
+        text = around.format(secret.text)
+        found = text_after(settings, text)
+        assert secret.part not in found, kind
+        assert text_after(settings, found) == found
+
+
 def test_text_that_is_not_utf8() -> None:
     """Judged as it leaves: with what is no text replaced."""
     request = request_of(Span(name="NAME@@"))
@@ -255,6 +265,14 @@ def test_a_set_that_ran_out_of_memory_is_not_believed(monkeypatch: pytest.Monkey
     raw = out.run([request_of(Span(attributes=pairs(attributes)))])
     assert CARD.encode() not in raw
     assert MAIL.encode() not in raw
+
+
+def test_a_set_that_raises_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: bytes) -> list[int]:
+        raise RuntimeError
+
+    monkeypatch.setattr(detectors, "sieve", lambda _: fails)
+    assert attributes_after(MASK_CARDS, {"a": "x", "b": 1}) == {"****": "****"}
 
 
 def test_key_patterns_that_ran_out_of_memory_are_asked_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ import threading
 from collections import deque
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from sampler_proxy._ledger cimport EARLY, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
 from sampler_proxy._redact cimport Redactor
 from sampler_proxy._wire cimport Scanner
 from sampler_proxy._uniformity cimport Uniformity
@@ -26,35 +26,18 @@ from sampler_proxy.rules cimport TRACES, RuleSet, randomness_of, size_of
 from sampler_proxy.stamp cimport Stamper
 
 from sampler_proxy import metrics
+from sampler_proxy._ledger import REASONS
 from sampler_proxy._wire import response
 from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
 from sampler_proxy.rules import UNITS
 
-REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
-
 cdef enum:
-    ROOT
-    WAIT
-    SIZE
-    EARLY
-    MEMORY
-    SHUTDOWN
-    REASON_COUNT
-
-cdef enum:
-    DROP = 0
-    KEEP = 1
-    DELAY_BUCKETS = 32
-    MAX_RULE_NAMES = 1 << 16
     # How many traces one request may have decided early to make room for itself. It bounds the time that a request
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
     AHEAD = 32  # fragments
-
-cdef struct RuleCounters:
-    uint64_t sampled_out, kept  # spans
-    uint64_t[2 * REASON_COUNT] decided  # traces, at REASON_COUNT * kept + reason
-    uint64_t limited_traces, limited_spans  # that the rule would have kept, and the limit did not
+    # Traces that are decided in one go where they are redacted, too: values that are new take their time.
+    REDACTING_SLICE = 32
 
 cdef double BEYOND_ALL = 1e300
 # A refused sender comes back after this long: RetryInfo and Retry-After.
@@ -81,6 +64,7 @@ cdef class Pipeline:
     cdef uint8_t limit_unit
     cdef bint unlimited  # the limit has been taken away, and goes when nothing waits for it any more
     cdef readonly Uniformity uniformity
+    cdef Ledger ledger
     cdef Stamper stamper
     cdef readonly uint64_t max_bytes, max_trace_bytes
     cdef list outlets
@@ -88,19 +72,7 @@ cdef class Pipeline:
     cdef uint64_t chosen_bytes  # of the traces in the limit's open window, when they came into it
     cdef bint closed
     cdef int64_t now_ns
-    cdef dict rule_ids  # name -> id in the ledger; ids outlive the rule sets
-    cdef list rule_names
-    cdef RuleCounters* counters
     cdef dict attributes  # (rule id, reason) -> what stamping appends
-    cdef dict received_spans, received_requests, refused_requests
-    cdef uint64_t invalid_trace_ids, invalid_span_ids
-    cdef uint64_t[2] late_spans
-    cdef uint64_t late_would_keep, unequal_thresholds
-    cdef uint64_t[DELAY_BUCKETS] delays
-    cdef int64_t[DELAY_BUCKETS] delay_bounds_ns
-    cdef int delay_bucket_count
-    cdef double delay_sum_s
-    cdef object request_sizes
     cdef dict redactions  # (detector, action) -> how often, by all policies so far
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns, decision_memory_bytes,
@@ -115,37 +87,15 @@ cdef class Pipeline:
         self.max_bytes = max_bytes
         self.max_trace_bytes = max_trace_bytes
         self.outlets = [Outlet(destination) for destination in destinations]
-        self.rule_ids = {}
-        self.rule_names = []
         self.attributes = {}
-        self.received_spans = {}
-        self.received_requests = {}
-        self.refused_requests = {}
-        bounds = metrics.DECISION_DELAY_SECONDS.buckets
-        self.delay_bucket_count = len(bounds)
-        for i, bound in enumerate(bounds):
-            self.delay_bounds_ns[i] = int(bound * 1e9)
-        self.request_sizes = metrics.HistogramData(metrics.REQUEST_SIZE_BYTES)
+        self.ledger = Ledger()
         self.uniformity = Uniformity()
         self.rules = self.rule_set(rules)
         self.set_limit(limit)
 
-    def __dealloc__(self):
-        free(self.counters)
-
     def ledger_id(self, name):
-        with self.lock:  # the counters move when they grow
-            if name not in self.rule_ids:
-                if len(self.rule_names) == MAX_RULE_NAMES:
-                    raise ValueError("too many different rule names since the start: restart to forget those of old rule sets")
-                counters = realloc(self.counters, (len(self.rule_names) + 1) * sizeof(RuleCounters))
-                if counters == NULL:
-                    raise MemoryError
-                self.counters = <RuleCounters*>counters
-                memset(&self.counters[len(self.rule_names)], 0, sizeof(RuleCounters))
-                self.rule_ids[name] = len(self.rule_names)
-                self.rule_names.append(name)
-            return self.rule_ids[name]
+        with self.lock:
+            return self.ledger.rule_id(name)
 
     cdef RuleSet rule_set(self, rules):
         names, keeps, compiled = rules
@@ -195,41 +145,33 @@ cdef class Pipeline:
         cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
         return self.buffer.nbytes_() + self.backlog_bytes + window
 
-    cdef int refuse(self, str reason) except -1:
-        self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1
-        return 0
-
     def count_refused(self, transport, reason):
         with self.lock:
-            self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
-            self.refuse(reason)
+            self.ledger.refused_unread(transport, reason)
 
     cdef int take(self, Scanned scanned, str transport, uint64_t size, int64_t now_ns) except -1:
         """Take a scanned request, or raise the refusal; the lock is held."""
         cdef uint64_t need
         cdef uint32_t i
         cdef Fragment* fragment
-        self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
-        self.request_sizes.observe(size)
+        self.ledger.received(transport, size)
         if scanned is None:
-            self.refuse("malformed")
+            self.ledger.refused("malformed")
             return 0
         if self.closed:
-            self.refuse("draining")
+            self.ledger.refused("draining")
             raise Draining("the proxy is stopping", RETRY_AFTER_NS)
         self.now_ns = max(self.now_ns, now_ns)
         need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD) + scanned.header_cost()
         if self.held() + need > self.max_bytes:
             if need + self.buffer.empty_cost() > self.max_bytes:
-                self.refuse("too_large")
+                self.ledger.refused("too_large")
                 raise RequestTooLarge("the request is larger than the whole buffer (buffer.max_bytes)")
             if not self.make_room(need):
-                self.refuse("memory")
+                self.ledger.refused("memory")
                 raise Overloaded("the buffer is full", RETRY_AFTER_NS)
         self.envelopes.adopt(scanned)
-        self.invalid_trace_ids += scanned.invalid_trace_ids
-        self.invalid_span_ids += scanned.invalid_span_ids
-        self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
+        self.ledger.taken(transport, scanned.spans, scanned.invalid_trace_ids, scanned.invalid_span_ids)
         for i in range(scanned.count):
             if i % AHEAD == 0:
                 self.look_ahead(scanned, i)
@@ -287,7 +229,7 @@ cdef class Pipeline:
         cdef uint32_t rule = decision.rule
         cdef bint kept = decision.flags & KEPT
         if decision.reason != EARLY:
-            self.late_spans[kept] += spans
+            self.ledger.late_spans[kept] += spans
         self.note_thresholds(fragment)
         if kept:
             trace = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment),
@@ -297,9 +239,9 @@ cdef class Pipeline:
             self.envelopes.free_fragment(fragment)
             self.deliver(trace)
             return 0
-        self.counters[rule].sampled_out += spans
+        self.ledger.rules[rule].sampled_out += spans
         if self.rules.always[self.rules.first_match(fragment)]:
-            self.late_would_keep += spans
+            self.ledger.late_would_keep += spans
         self.envelopes.free_fragment(fragment)
         return 0
 
@@ -335,7 +277,7 @@ cdef class Pipeline:
         key = (rule, reason, incomplete)
         found = self.attributes.get(key)
         if found is None:
-            found = self.stamper.decision_attributes(self.rule_names[rule], REASONS[reason], incomplete)
+            found = self.stamper.decision_attributes(self.ledger.rule_names[rule], REASONS[reason], incomplete)
             self.attributes[key] = found
         return found
 
@@ -343,7 +285,7 @@ cdef class Pipeline:
         cdef uint64_t first = fragment.threshold
         while fragment != NULL:
             if fragment.flags & UNEQUAL_THRESHOLDS or fragment.threshold != first:
-                self.unequal_thresholds += 1
+                self.ledger.unequal_thresholds += 1
                 return
             fragment = fragment.next
 
@@ -376,9 +318,7 @@ cdef class Pipeline:
         destination may have the trace already."""
         cdef Trace* trace = <Trace*>chosen.trace
         cdef int64_t delay_ns = self.now_ns - trace.first_ns
-        cdef RuleCounters* counters = &self.counters[chosen.rule]
         cdef Decision decision
-        cdef int i = 0
         decision.trace_id = trace.first.trace_id
         decision.threshold = chosen.threshold
         decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
@@ -390,13 +330,9 @@ cdef class Pipeline:
             self.deliver(self.stamper.finish(trace.first, chosen.threshold, chosen.randomness,
                                              self.attributes_of(chosen.rule, chosen.reason, chosen.flags & INCOMPLETE), chosen.rule))
         else:
-            counters.sampled_out += trace.spans
+            self.ledger.rules[chosen.rule].sampled_out += trace.spans
         self.decisions.remember(&decision)
-        counters.decided[REASON_COUNT * (decision.flags & KEPT) + chosen.reason] += 1
-        while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
-            i += 1
-        self.delays[i] += 1
-        self.delay_sum_s += <double>delay_ns / 1e9
+        self.ledger.decided(chosen.rule, decision.flags & KEPT, chosen.reason, delay_ns)
         self.note_thresholds(trace.first)
         self.buffer.remove(trace)
         return 0
@@ -423,8 +359,8 @@ cdef class Pipeline:
                 self.limit.give_back()
                 raise
             if chosen.flags & LIMITED:
-                self.counters[chosen.rule].limited_traces += 1
-                self.counters[chosen.rule].limited_spans += spans
+                self.ledger.rules[chosen.rule].limited_traces += 1
+                self.ledger.rules[chosen.rule].limited_spans += spans
             elif size > chosen.size:
                 self.limit.charge(size - chosen.size, self.now_ns)  # what joined it since it was judged
             done += 1
@@ -448,6 +384,8 @@ cdef class Pipeline:
         cdef Trace* trace
         cdef bint has_root = False
         with self.lock:
+            if self.stamper.redactor is not None:
+                slice = min(slice, REDACTING_SLICE)
             self.now_ns = max(self.now_ns, now_ns)
             if self.backlog_spans:
                 self.flush()
@@ -512,7 +450,7 @@ cdef class Pipeline:
             self.backlog_bytes += kept.nbytes
             self.backlog_spans += kept.spans
         else:
-            self.counters[kept.rule].kept += kept.spans
+            self.ledger.rules[kept.rule].kept += kept.spans
         return 0
 
     cdef int flush(self) except -1:
@@ -526,7 +464,7 @@ cdef class Pipeline:
                 if not kept.waiting:
                     self.backlog_bytes -= kept.nbytes
                     self.backlog_spans -= kept.spans
-                    self.counters[kept.rule].kept += kept.spans
+                    self.ledger.rules[kept.rule].kept += kept.spans
         return 0
 
     # Looking.
@@ -555,7 +493,7 @@ cdef class Pipeline:
             decision = self.decisions.find(key)
             if decision != NULL:
                 return {
-                    "state": "decided", "rule": self.rule_names[decision.rule], "keep": bool(decision.flags & KEPT),
+                    "state": "decided", "rule": self.ledger.rule_names[decision.rule], "keep": bool(decision.flags & KEPT),
                     "reason": REASONS[decision.reason], "threshold": decision.threshold,
                     "incomplete": bool(decision.flags & INCOMPLETE), "limited": bool(decision.flags & LIMITED),
                     "ago_seconds": max(now_ns // 1_000_000_000 - decision.when_s, 0),
@@ -565,52 +503,22 @@ cdef class Pipeline:
     # Accounting.
 
     def snapshot(self, int64_t now_ns):
-        cdef uint32_t i, j, k
-        sampled_out = {}
-        kept = {}
-        decided = {}
-        limited_traces = {}
-        limited_spans = {}
-        for i in range(<uint32_t>len(self.rule_names)):
-            name = self.rule_names[i]
-            sampled_out[name,] = self.counters[i].sampled_out
-            kept[name,] = self.counters[i].kept
-            if self.limit is not None or self.counters[i].limited_traces:
-                limited_traces[name,] = self.counters[i].limited_traces
-                limited_spans[name,] = self.counters[i].limited_spans
-            for j in range(2):
-                for k in range(REASON_COUNT):
-                    if self.counters[i].decided[REASON_COUNT * j + k]:
-                        decided[name, "keep" if j else "drop", REASONS[k]] = self.counters[i].decided[REASON_COUNT * j + k]
-        delays = metrics.HistogramValue(tuple([self.delays[i] for i in range(self.delay_bucket_count + 1)]), self.delay_sum_s)
         oldest_ns = self.buffer.oldest_ns
-        return {
-            metrics.SPANS_RECEIVED: {(transport,): n for transport, n in self.received_spans.items()},
-            metrics.SPANS_SAMPLED_OUT: sampled_out,
+        values = self.ledger.values(self.limit is not None)
+        values.update({
             metrics.BUFFER_SPANS: {(): self.buffer.spans + self.backlog_spans},
-            metrics.SPANS_KEPT: kept,
-            metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
-            metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
-            metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
-            metrics.REDACTIONS: dict(self.redactions),
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
-            metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
-            metrics.TRACES_DECIDED: decided,
-            metrics.LIMITED_TRACES: limited_traces,
-            metrics.LIMITED_SPANS: limited_spans,
+            metrics.REDACTIONS: dict(self.redactions),
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
-            metrics.LATE_SPANS: {("drop",): self.late_spans[DROP], ("keep",): self.late_spans[KEEP]},
-            metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
-            metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
             metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
-            metrics.DECISION_DELAY_SECONDS: {(): delays},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},
             metrics.BUFFER_BYTES: {(): self.held()},
             metrics.BUFFER_MAX_BYTES: {(): self.max_bytes},
             metrics.BUFFER_OLDEST_SECONDS: {(): 0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9},
             metrics.DECISION_MEMORY_TRACES: {(): self.decisions.count},
             metrics.DECISION_MEMORY_BYTES: {(): self.decisions.nbytes},
-        }
+        })
+        return values
 
 
 cdef class Entrance:

@@ -25,7 +25,7 @@ LAYERS = [
     "_judge",
     "_key_reader _rows _wire",
     "traceql",
-    "_uniformity limit rate",
+    "_ledger _uniformity limit rate",
     "buffer decided redact rules",
     "_verdicts check",
     "_edits",

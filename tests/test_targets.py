@@ -3,6 +3,7 @@ is late, what survives a reload. The ledger after each."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from random import Random
@@ -23,8 +24,6 @@ from sampler_proxy.traceql.plan import compile_rules
 from tests.support import reference
 from tests.support.tracestate import parse as parse_tracestate
 from tests.wire.driver import MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Destination, Driver, request, rules_of, trace_id
-
-LIMIT_S = SECOND  # how long a window is
 
 
 def target(per_second: float, per: Iterable[str] = (), unit: str = "traces") -> Keep:
@@ -534,3 +533,98 @@ def test_ids_that_do_not_look_random_are_noticed() -> None:
     assert driver.values()[metrics.TRACE_IDS_RANDOM][()] == 0
     send(block)
     assert driver.values()[metrics.TRACE_IDS_RANDOM][()] == 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_ledger_holds_whatever_happens(seed: int) -> None:
+    """Traffic, late spans, full destinations and memory, changes of rules and limit, and a stop, in any order."""
+    random = Random(seed)
+    destinations = [Destination(), Destination(3)]
+    driver = limited(random.choice([5, 200]), destinations=destinations, max_bytes=MIB, max_trace_bytes=MIB // 8)
+    rules = [
+        native(("errors", "{ status = error }", 1.0), ("rest", None, target(20, ["resource.service.name"]))),
+        native(("slow", "{ traceDuration > 1s }", 0.7), ("rest", None, 0.3)),
+    ]
+    sent: list[ExportTraceServiceRequest] = []
+    now_ns = SECOND
+    for _ in range(400):
+        action = random.randrange(12)
+        if action < 6:
+            old = random.choice(sent) if sent and random.random() < 0.3 else None
+            message = trace(
+                random,
+                size=random.randrange(1, 6),
+                root=random.random() < 0.5,
+                error=random.random() < 0.3,
+                service=random.choice("abc"),
+            )
+            for span in message.resource_spans[0].scope_spans[0].spans:
+                if old is not None:
+                    span.trace_id = old.resource_spans[0].scope_spans[0].spans[0].trace_id
+                    span.span_id = random.randbytes(8)
+                if random.random() < 0.2:
+                    span.attributes.add(key="padding").value.string_value = "x" * random.choice([10, 5000, 60_000])
+            sent.append(message)
+            with contextlib.suppress(Overloaded):
+                driver.send(message, now_ns)
+        elif action < 9:
+            now_ns += random.choice([1, SECOND // 20, SECOND, 31 * SECOND])
+            driver.pipeline.tick(now_ns, random.choice([1, 256]))
+        elif action == 9:
+            destinations[1].room = random.choice([None, len(destinations[1].traces), len(destinations[1].traces) + 4])
+        elif action == 10:
+            driver.pipeline.replace_rules(random.choice(rules))  # type: ignore[arg-type]
+        else:
+            unit = random.choice(["traces", "spans", "bytes"])
+            driver.pipeline.replace_limit(random.choice([None, (random.choice([0.1, 50, 1e6]), unit, 0.2)]))
+        driver.check_ledger()
+        assert driver.values()[metrics.BUFFER_BYTES][()] <= MIB + MIB // 8
+    destinations[1].room = None
+    driver.pipeline.close()
+    for _ in range(10_000):
+        if not driver.pipeline.drain(now_ns, 7, hurry=random.random() < 0.5):
+            break
+        now_ns += SECOND // 20
+        driver.check_ledger()
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+    kept = driver.total(metrics.SPANS_KEPT)
+    assert [sum(one.spans for one in destination.traces) for destination in destinations] == [kept, kept]
+    for span in spans(driver):
+        threshold = parse_tracestate(span.trace_state.encode()).threshold or 0
+        assert int.from_bytes(span.trace_id[9:]) >= threshold
+
+
+def test_values_of_different_types_are_different_keys() -> None:
+    keep = target(1000, ["span.x"])
+    driver = Driver(native=native(("rest", None, keep)), wait_after_root_ns=0)
+    random = Random(9)
+    values: list[dict[str, object]] = [
+        {"int_value": 1},
+        {"int_value": 2},
+        {"string_value": "1"},
+        {"double_value": 1.0},
+        {"bool_value": True},
+        {"bool_value": False},
+        {},
+    ]
+    for number in range(10 * len(values)):
+        message = trace(random, root=True)
+        attribute = message.resource_spans[0].scope_spans[0].spans[0].attributes.add(key="x")
+        for kind, value in values[number % len(values)].items():
+            setattr(attribute.value, kind, value)
+        driver.send(message, number * SECOND // 10)
+        driver.tick(number * SECOND // 10)
+    assert len(keep.controller.top(50)) == len(values)
+
+
+def test_a_threshold_that_cannot_be_says_nothing_of_demand() -> None:
+    keep = target(1000)
+    driver = Driver(native=native(("rest", None, keep)), wait_after_root_ns=0)
+    random = Random(10)
+    for number in range(100):
+        message = trace(random, root=True, trace_state="ot=th:fffff")
+        span = message.resource_spans[0].scope_spans[0].spans[0]
+        span.trace_id = span.trace_id[:9] + b"\x80" + bytes(6)  # its own sampler cannot have kept it
+        driver.send(message, number * SECOND // 100)
+        driver.tick(number * SECOND // 100)
+    assert keep.controller.stats(SECOND).demand_per_s == pytest.approx(100, rel=0.1)

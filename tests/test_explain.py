@@ -362,6 +362,21 @@ def test_explained_as_text_with_the_default_rules(tmp_path: Path) -> None:
     assert done.stderr == f"{path}: 1 span left out: the trace id is not valid\n"
 
 
+def test_what_a_target_keeps_depends_on_the_traffic(tmp_path: Path) -> None:
+    config = (
+        "rules: [{name: busy, match: '{ .x = 1 }', keep: {target: 6 spans/min, per: [name]}}, {name: b, keep: all}]"
+    )
+    data = request(tagged(span(LOW, 1), x=1), span(HIGH, 2)).SerializeToString()
+    busy, other = explained(tmp_path, data, config)
+    assert (busy["rule"], busy["keep"], busy["probability"], busy["threshold"]) == ("busy", None, None, None)
+    assert busy["target"] == "0.1 spans/s"
+    assert "target" not in other
+    file = tmp_path / "c.yaml"
+    file.write_text(config)
+    text = command("--config", str(file), store(tmp_path, data)).stdout.splitlines()
+    assert text[0] == f"trace {LOW.hex()} (1 span): decided by rule busy, which keeps up to 0.1 spans/s"
+
+
 def test_recorded_traces_are_decided_as_the_reference_says(tmp_path: Path) -> None:
     requests = nezha.load(nezha.TRAIN_TICKET)
     config = "rules: [{name: slow, match: '{ traceDuration > 1s }', keep: all}, {name: rest, keep: 30%}]"

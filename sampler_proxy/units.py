@@ -144,7 +144,8 @@ class Rate(NamedTuple):
     unit: str  # traces, spans or bytes
 
     def __str__(self) -> str:
-        return f"{_decimal(self.per_second)} {self.unit}/s"
+        number, period = _shortest(self.per_second)
+        return f"{number} {self.unit}/{period}"
 
 
 def parse_rate(text: str) -> Rate:
@@ -172,7 +173,8 @@ def parse_frequency(text: str, *, sizes: bool = False) -> float:
 
 
 def format_frequency(per_second: float) -> str:
-    return f"{_decimal(per_second)}/s"
+    """Per second, or per minute or hour where that is shorter by much."""
+    return "/".join(_shortest(per_second))
 
 
 def _per_second(number: Fraction, period: str, wanted: str) -> float:
@@ -184,5 +186,10 @@ def _per_second(number: Fraction, period: str, wanted: str) -> float:
     return float(rate)
 
 
-def _decimal(number: float) -> str:
-    return f"{Decimal(repr(number)).normalize():f}"
+def _shortest(per_second: float) -> tuple[str, str]:
+    found = []
+    for period, seconds in _PERIODS.items():
+        for number in (round(per_second * seconds, 6), per_second * seconds):
+            if number / seconds == per_second:
+                found.append((f"{Decimal(repr(number)).normalize():f}", period))
+    return min(found, key=lambda one: max(len(one[0]), 6))

@@ -35,7 +35,6 @@ cdef enum:
     MAX_DOCS = 512
     MAX_PENDING_BYTES = 1 << 14
     MAX_KEPT_ROOM = 1 << 22
-    NEAR_HEADERS = 16
 
 
 cdef inline int place_of(Message message) noexcept nogil:
@@ -228,15 +227,11 @@ cdef class Redactor:
 
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
         """The number of a header, walked through if it is new."""
-        cdef uint32_t i
         cdef uint32_t parent = 0
         cdef void* grown
         cdef HeaderDoc* header
-        i = self.header_count
-        while i and i + NEAR_HEADERS > self.header_count:
-            i -= 1
-            if self.headers[i].envelope == envelope:
-                return i
+        if envelope.redacted < self.header_count and self.headers[envelope.redacted].envelope == envelope:
+            return envelope.redacted
         if is_scope:
             parent = self.header(envelope.parent, False)
         if self.header_count == self.header_room:
@@ -248,6 +243,7 @@ cdef class Redactor:
         header = &self.headers[self.header_count]
         memset(header, 0, sizeof(HeaderDoc))
         header.envelope = envelope
+        envelope.redacted = self.header_count
         header.is_scope = is_scope
         header.parent = parent
         header.doc.data = envelope.data

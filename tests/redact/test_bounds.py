@@ -21,7 +21,7 @@ def test_a_resource_counts_once_however_many_scopes_are_under_it() -> None:
         scope_spans.spans.add(trace_id=b"t" * 16, span_id=(number + 1).to_bytes(8))
     del resource_spans.scope_spans[0]
     redacting = Redacting({"preset": "common"})
-    out = ExportTraceServiceRequest.FromString(redacting.run([request, request]))
+    out = ExportTraceServiceRequest.FromString(redacting.run([request]))
     assert redacting.counts() == {("email", "mask"): 101}
     (resource_spans,) = out.resource_spans
     assert plain(resource_spans.resource.attributes) == {"owner": "****"}

@@ -21,7 +21,7 @@ cdef class Redactor:
     cdef Judge judge  # of the filters; None: there are none
     cdef uint64_t* span_masks  # of the trace's spans, in order: the filters that hold
     cdef Verdicts verdicts
-    cdef dict masks  # of the trace's headers: the filters that hold for spans under them
+    cdef dict masks  # of the trace's headers: the filters that hold for some, and for every one, of the spans under them
     cdef set entity_keys
     cdef Edits edits
     cdef Doc* spans  # of the trace, in order

@@ -160,7 +160,7 @@ cdef class Redactor:
                     doc.first = self.edits.item_count
                     self.span_count += 1
                     if self.judge is not None:
-                        self.verdicts.use(self.span_masks[self.span_count - 1])
+                        self.verdicts.use(self.span_masks[self.span_count - 1], self.span_masks[self.span_count - 1])
                     memset(&frame, 0, sizeof(Frame))
                     frame.body = p
                     frame.end = p + size
@@ -185,6 +185,7 @@ cdef class Redactor:
         cdef uint32_t size = 0
         cdef uint32_t i
         cdef uint32_t count = 0
+        cdef uint64_t some, every
         cdef void* grown
         cdef Envelope* resource
         cdef Facts facts
@@ -210,16 +211,19 @@ cdef class Redactor:
                     self.judge.load(resource, False)
                 self.judge.load(group[i].scope.envelope, True)
                 end = p + group[i].size
-                mask = 0
+                some = 0
+                every = ~<uint64_t>0
                 while p < end:
                     p = read_length(p + 1, end, &size)
                     self.judge.read_span(p, size, &facts)
                     self.judge.judge(&self.span_masks[count], &facts, True)
-                    mask |= self.span_masks[count]
+                    some |= self.span_masks[count]
+                    every &= self.span_masks[count]
                     count += 1
                     p += size
                 for envelope in (<size_t>group[i].scope.envelope, <size_t>resource):
-                    self.masks[envelope] = self.masks.get(envelope, 0) | mask
+                    others = self.masks.get(envelope, (0, ~<uint64_t>0))
+                    self.masks[envelope] = (others[0] | some, others[1] & every)
             fragment = fragment.next
         return 0
 
@@ -256,7 +260,8 @@ cdef class Redactor:
         cdef Frame frame
         cdef HeaderDoc* header = &self.headers[index]
         if self.judge is not None:
-            self.verdicts.use(self.masks.get(<size_t>header.envelope, self.policy.everything))
+            some, every = self.masks[<size_t>header.envelope]
+            self.verdicts.use(some, every)
         header.doc.first = self.edits.item_count
         memset(&frame, 0, sizeof(Frame))
         frame.body = header.doc.data

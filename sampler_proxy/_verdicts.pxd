@@ -67,11 +67,14 @@ cdef class View:
     cdef object key, sift, apply
     cdef uint64_t serial
     cdef int name_kind
+    cdef bint asked  # something of it is pending
 
 
 cdef class Verdicts:
     cdef object policy
-    cdef dict views
+    cdef dict views  # but for `strict`
+    cdef list asked  # views of which something is pending
+    cdef View strict
     cdef View view  # that holds for what is asked about
     cdef uint64_t seed
     cdef Slot* slots
@@ -83,7 +86,7 @@ cdef class Verdicts:
     cdef Pending* pending
     cdef uint32_t pending_count, pending_room
     cdef uint64_t pending_bytes
-    cdef int use(self, uint64_t mask) except -1
+    cdef int use(self, uint64_t some, uint64_t every) except -1
     cdef Entry* find(self, uint64_t place, cbytes p, uint32_t size, bint* fresh) except NULL
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL

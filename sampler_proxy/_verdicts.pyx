@@ -60,6 +60,7 @@ cdef class Verdicts:
         self.policy = policy
         self.seed = seed
         self.views = {}
+        self.asked = []
         self.masked = values.MASKED
         self.slots = <Slot*>calloc(BUCKETS * WAYS, sizeof(Slot))
         if self.slots == NULL:
@@ -70,7 +71,7 @@ cdef class Verdicts:
         self.oversize.counts = <PyObject*>OVERSIZE
         self.oversize.kind = WHOLE
         self.oversize.label = <PyObject*>MASKED_OVERSIZE
-        self.use(policy.everything)
+        self.view = self.strict = View(policy.strict, 0)
 
     def __dealloc__(self):
         if self.slots != NULL:
@@ -78,16 +79,16 @@ cdef class Verdicts:
         free(self.slots)
         free(self.pending)
 
-    cdef int use(self, uint64_t mask) except -1:
-        """Go on with what applies where these filters hold."""
-        cdef object view = self.views.get(mask)
+    cdef int use(self, uint64_t some, uint64_t every) except -1:
+        """Go on with what applies where these filters hold: for some, and for every one, of those who share it."""
+        cdef object combination = some << 32 | every  # MAX_FILTERS is below
+        cdef object view = self.views.get(combination)
         if view is None:
-            found = self.policy.view(mask)
-            # Several masks may have one view.
-            view = next((known for known in self.views.values() if (<View>known).view is found), None)
-            if view is None:
-                view = View(found, len(self.views) + 1)
-            self.views[mask] = view
+            found = self.policy.view(some, every)
+            if found is self.strict.view:  # senders choose combinations: what has no view of its own is not remembered
+                view = self.strict
+            else:
+                view = self.views[combination] = View(found, len(self.views) + 1)
         self.view = view
         return 0
 
@@ -189,6 +190,9 @@ cdef class Verdicts:
         pending.alone = alone
         self.pending_count += 1
         self.pending_bytes += entry.size
+        if not self.view.asked:
+            self.view.asked = True
+            self.asked.append(self.view)
         return 0
 
     cdef void retire(self, Entry* entry) noexcept:
@@ -208,23 +212,26 @@ cdef class Verdicts:
     cdef void forget(self) noexcept:
         """Everything, also what is pending."""
         cdef uint32_t i
+        cdef View view
         for i in range(BUCKETS * WAYS):
             if self.slots[i].entry != NULL:
                 self.retire(self.slots[i].entry)
                 self.slots[i].entry = NULL
         self.cached_bytes = 0
         self.free_retired()
+        if self.asked is not None:  # as it may be at the end
+            for view in self.asked:
+                view.asked = False
+            self.asked.clear()
         self.pending_count = 0
         self.pending_bytes = 0
 
     cdef int resolve(self) except -1:
         cdef View view
-        if self.pending_count:
-            if len(self.views) == 1:
-                self.resolve_view(self.view)
-            else:
-                for view in set(self.views.values()):
-                    self.resolve_view(view)
+        for view in self.asked:
+            self.resolve_view(view)
+            view.asked = False
+        self.asked.clear()
         self.pending_count = 0
         self.pending_bytes = 0
         return 0

@@ -117,9 +117,7 @@ def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, E
         filters = compile_selection([only[text] for text in only_of(config)]) if only else None
     except TraceQLError as error:
         raise ValueError(f"the filters (only) together: {error.message}") from None
-    policy = Policy(config, hash_key, filters)
-    policy.view(policy.everything)  # that it can be made is known from now on
-    return policy
+    return Policy(config, hash_key, filters)
 
 
 def _not_of_spans(expression: Expression) -> str:

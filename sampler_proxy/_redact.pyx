@@ -82,6 +82,7 @@ cdef class Redactor:
         self.finished()
         self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
+        self.verdicts.effort = 0
         try:
             self.walk_trace(first)
             self.flush()

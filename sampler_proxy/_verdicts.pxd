@@ -59,7 +59,9 @@ cdef struct Pending:
     PyObject* view
     uint64_t offset  # among the joined
     uint16_t lane
-    bint alone
+    bint joined  # asked about with others first
+    bint alone  # looked at closely
+    bint quiet  # JSON that costs little, as there is nothing to find but its keys
 
 
 cdef class View:
@@ -86,11 +88,13 @@ cdef class Verdicts:
     cdef Pending* pending
     cdef uint32_t pending_count, pending_room
     cdef uint64_t pending_bytes
+    cdef uint64_t effort  # that this trace has cost so far
     cdef int use(self, uint64_t some, uint64_t every) except -1
     cdef Entry* find(self, uint64_t place, cbytes p, uint32_t size, bint* fresh) except NULL
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL
     cdef int pend(self, Entry* entry, int lane, bint alone) except -1
+    cdef bint afford(self, Pending* pending) noexcept
     cdef void retire(self, Entry* entry) noexcept
     cdef void free_retired(self) noexcept
     cdef void forget(self) noexcept

@@ -4,6 +4,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy._proto cimport cbytes
 
+cdef enum:
+    MAX_KEY = 4096  # of a longer one the value is masked, too
+
 cdef enum State:
     PENDING
     SAME  # leaves as it came

@@ -23,7 +23,6 @@ cdef enum:
     MAX_CACHED_BYTES = 1 << 23
     MAX_CACHED_VALUE = 2048
     MAX_VALUE = 64 * 1024  # as redact.py has it
-    MAX_KEY = 4096
     # What one trace may cost, in units of about a microsecond; what is new in it after that is masked.
     MAX_EFFORT = 1 << 17
     EFFORT_OF_KEY = 4

@@ -49,7 +49,8 @@ Result = tuple[bytes, tuple[tuple[Label, int], ...]]
 """What replaces a value, and what that counts as."""
 
 Observer = Callable[[int, int, bytes | None, Label, int], object]
-"""Told of each redaction: message and field (as `_proto` numbers them), the attribute's key, label, how often."""
+"""Told of each redaction: message and field (as `_proto` numbers them; 0: all of it), the attribute's key, label, how
+often."""
 
 
 Applies = Callable[[str | None], tuple[bool, bool]]

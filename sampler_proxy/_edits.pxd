@@ -5,6 +5,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from sampler_proxy._proto cimport M_EVENT, M_LINK, M_RESOURCE, M_SCOPE, M_SPAN, Message, cbytes
 from sampler_proxy._verdicts cimport Entry
 
+cdef enum:
+    # Of one span or header: with more it is reduced. And so many are enough to be gone about.
+    MAX_ITEMS = 1 << 16
+
 cdef enum How:
     # What becomes of an item.
     NEST  # a message with items in it
@@ -63,6 +67,7 @@ cdef class Edits:
     cdef bint marker  # spans are to carry how much of them was redacted
     cdef Item* items
     cdef uint32_t item_count, item_room
+    cdef uint32_t limit  # of item_count, while a document is walked
     cdef uint8_t* out  # what documents have become, one behind the other
     cdef uint64_t used, room
     cdef void begin(self) noexcept
@@ -72,6 +77,8 @@ cdef class Edits:
     cdef Item* push(self, Frame* frame, cbytes start, cbytes length_at, cbytes body, cbytes end, int how) except NULL
     cdef int drop(self, Frame* frame, cbytes start, cbytes end, PyObject* label, Entry* key, uint32_t field) except -1
     cdef int close(self, Frame* frame) except -1
+    cdef int reduce(self, Doc* doc, Message message) except -1
+    cdef int mark(self, Doc* doc, uint64_t redactions) except -1
     cdef int finish_doc(self, Doc* doc, bint marked) except -1
     cdef int count(self, PyObject* label, uint64_t more) except -1
     cdef int reserve(self, uint64_t more) except -1

@@ -4,13 +4,21 @@
 An item is a field that changes or may change; the messages around it are items too, from the outside in, so that items stand in the
 order of the bytes. When it is known what each becomes, sizes are added up from the inside out, and the message is written from
 the front: what lies between items is copied as it stands. Each byte is looked at once, however deep it is nested.
+
+Items are larger than most fields. A document with too many of them raises `TooManyItems` while it is walked, and is reduced to what
+holds no text.
 """
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from sampler_proxy._proto cimport varint_size, write_varint
+from sampler_proxy._proto cimport (
+    LEN, MAX_DEPTH, M_RESOURCE_SPANS, M_SPAN, VARINT, read_length, read_tag, read_varint, skip_value, varint_size, wire_type,
+    write_varint,
+)
 from sampler_proxy._verdicts cimport CHANGED
+
+from sampler_proxy.redact_values import MASKED, OVERSIZE
 
 cdef enum:
     MAX_KEPT_ROOM = 1 << 22
@@ -22,6 +30,101 @@ cdef bytes marker_of(uint64_t redactions):
     cdef bytes value = b"\x18" + (<const uint8_t*>number)[:write_varint(number, redactions) - number]
     cdef bytes content = b"\x0a\x16sampler_proxy.redacted\x12" + bytes([len(value)]) + value
     return b"\x4a" + bytes([len(content)]) + content
+
+
+class TooManyItems(Exception):
+    """More than MAX_ITEMS in one document."""
+
+
+cdef bytes as_field(int field, uint64_t number):
+    cdef uint8_t[16] out
+    out[0] = <uint8_t>(field << 3)
+    return (<const uint8_t*>out)[:write_varint(out + 1, number) - out]
+
+
+cdef bytes reduced_span(cbytes p, cbytes end):
+    """Ids, trace state, times, kind, flags, status code, and counts of attributes, events and links, by which they have grown. The
+    name, if there is one, is a mask."""
+    cdef list kept = [b""] * 17
+    cdef uint64_t[17] gone  # by the field of their count
+    cdef cbytes[17] last  # of several the last counts
+    cdef cbytes[17] behind
+    cdef cbytes start
+    cdef cbytes body
+    cdef cbytes q
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    cdef uint64_t number = 0
+    memset(last, 0, sizeof(last))
+    memset(gone, 0, sizeof(gone))
+    while p < end:
+        start = p
+        p = read_tag(p, end, &field, &wire)
+        body = p
+        p = skip_value(p, end, field, wire, MAX_DEPTH)
+        if field > 16 or wire_type(M_SPAN, field) != <int>wire:
+            continue
+        if field == 9 or field == 11 or field == 13:
+            gone[field + 1] += 1
+        elif field == 10 or field == 12 or field == 14:
+            read_varint(body, p, &number)
+            kept[field] = number & 0xFFFFFFFF
+        elif field == 15:  # in several parts it merges
+            q = read_length(body, p, &length)
+            while q < p:
+                q = read_tag(q, p, &field, &wire)
+                if field == 3 and wire == VARINT:
+                    q = read_varint(q, p, &number)
+                    kept[15] = as_field(3, number)
+                else:
+                    q = skip_value(q, p, field, wire, MAX_DEPTH)
+        elif field <= 4 and field != 3 and p - read_length(body, p, &length) not in (0, 16 if field == 1 else 8):
+            continue
+        else:
+            last[field] = start
+            behind[field] = p
+    for field in range(1, 17):
+        if field == 5:
+            if last[5] != NULL:
+                kept[5] = b"\x2a" + bytes([len(MASKED)]) + MASKED
+        elif field == 10 or field == 12 or field == 14:
+            number = min((kept[field] or 0) + gone[field], 0xFFFFFFFF)
+            kept[field] = as_field(field, number) if number else b""
+        elif field == 15:
+            if kept[15]:
+                kept[15] = b"\x7a" + bytes([len(kept[15])]) + kept[15]
+        elif last[field] != NULL:
+            kept[field] = last[field][:behind[field] - last[field]]
+    return b"".join(kept)
+
+
+cdef bytes reduced_header(Message message, cbytes p, cbytes end):
+    """The resource, or scope, with nothing but the count of its attributes."""
+    cdef int attributes = 1 if message == M_RESOURCE_SPANS else 3
+    cdef cbytes q
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    cdef uint64_t number = 0
+    cdef uint64_t gone = 0
+    cdef bytes count
+    while p < end:
+        p = read_tag(p, end, &field, &wire)
+        if field != 1 or wire != LEN:
+            p = skip_value(p, end, field, wire, MAX_DEPTH)
+            continue
+        q = read_length(p, end, &length)
+        p = q + length
+        while q < p:
+            q = read_tag(q, p, &field, &wire)
+            if field == <uint32_t>attributes + 1 and wire == VARINT:
+                q = read_varint(q, p, &number)
+                continue
+            gone += field == <uint32_t>attributes and wire == LEN
+            q = skip_value(q, p, field, wire, MAX_DEPTH)
+    count = as_field(attributes + 1, min((number & 0xFFFFFFFF) + gone, 0xFFFFFFFF))
+    return b"\x0a" + bytes([len(count)]) + count
 
 
 cdef class Edits:
@@ -69,6 +172,8 @@ cdef class Edits:
 
     cdef int more_items(self) except -1:
         cdef void* grown
+        if self.item_count >= self.limit:
+            raise TooManyItems
         if self.item_count == self.item_room:
             grown = realloc(self.items, (2 * <uint64_t>self.item_room + 256) * sizeof(Item))
             if grown == NULL:
@@ -135,7 +240,6 @@ cdef class Edits:
         cdef uint64_t redactions = 0
         cdef cbytes cursor
         cdef uint8_t* out
-        cdef bytes marker
         if doc.first == doc.last:
             return 0
         # From the inside out: what changes, and by how much.
@@ -225,11 +329,33 @@ cdef class Edits:
         assert doc.out_size == (item.end - item.body) + item.delta
         self.used += doc.out_size
         if marked and self.marker and redactions:
-            marker = marker_of(redactions)
-            self.reserve(len(marker))
-            memcpy(self.out + self.used, <const char*>marker, len(marker))
-            self.used += <uint64_t>len(marker)
-            doc.out_size += <uint32_t>len(marker)
+            self.mark(doc, redactions)
+        return 0
+
+    cdef int mark(self, Doc* doc, uint64_t redactions) except -1:
+        cdef bytes marker = marker_of(redactions)
+        self.reserve(len(marker))
+        memcpy(self.out + self.used, <const char*>marker, len(marker))
+        self.used += <uint64_t>len(marker)
+        doc.out_size += <uint32_t>len(marker)
+        return 0
+
+    cdef int reduce(self, Doc* doc, Message message) except -1:
+        """Of a document with too many items: leave what holds no text."""
+        cdef cbytes end = doc.data + doc.size
+        cdef bytes left = reduced_span(doc.data, end) if message == M_SPAN else reduced_header(message, doc.data, end)
+        self.item_count = doc.first
+        self.reserve(len(left))
+        memcpy(self.out + self.used, <const char*>left, len(left))
+        doc.changed = True
+        doc.offset = self.used
+        doc.out_size = <uint32_t>len(left)
+        self.used += <uint64_t>len(left)
+        self.count(<PyObject*>OVERSIZE, 1)
+        if self.observer is not None:
+            self.observer(message, 0, None, OVERSIZE, 1)
+        if message == M_SPAN and self.marker:
+            self.mark(doc, 1)
         return 0
 
     cdef int count(self, PyObject* label, uint64_t more) except -1:

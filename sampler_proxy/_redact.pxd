@@ -3,7 +3,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy._judge cimport Judge
-from sampler_proxy._proto cimport cbytes
+from sampler_proxy._proto cimport Message, cbytes
 from sampler_proxy._edits cimport Doc, Edits, Frame
 from sampler_proxy._verdicts cimport Entry, Verdicts
 from sampler_proxy.fragments cimport Envelope, Envelopes, Fragment
@@ -21,8 +21,9 @@ cdef class Redactor:
     cdef Judge judge  # of the filters; None: there are none
     cdef uint64_t* span_masks  # of the trace's spans, in order: the filters that hold
     cdef Verdicts verdicts
-    cdef dict masks  # of the trace's headers: the filters that hold for spans under them
-    cdef set entity_keys
+    cdef dict masks  # of the trace's headers: the filters that hold for some, and for every one, of the spans under them
+    cdef set entity_keys  # that a resource's entity references name
+    cdef bint all_named  # there are more than these
     cdef Edits edits
     cdef Doc* spans  # of the trace, in order
     cdef uint32_t span_count, span_room, spans_done
@@ -35,6 +36,7 @@ cdef class Redactor:
     cdef cbytes span(self, uint32_t index, uint32_t* size) noexcept
     cdef Envelope* envelope(self, uint32_t group) noexcept
     cdef int walk_trace(self, Fragment* first) except -1
+    cdef int walk_doc(self, Doc* doc, Message message) except -1
     cdef int select(self, Fragment* first) except -1
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF
     cdef int walk_header(self, uint32_t index) except -1

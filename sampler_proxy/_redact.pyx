@@ -13,7 +13,7 @@ from libc.math cimport fabs, floor
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from sampler_proxy._edits cimport AS_STRING, COUNT, MASK, REPLACE, Doc, Frame, Item, Edits, count_field
+from sampler_proxy._edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Doc, Frame, Item, Edits, count_field
 from sampler_proxy._judge cimport Facts, Judge
 from sampler_proxy._mend cimport mended
 from sampler_proxy._plan cimport Plan
@@ -23,11 +23,12 @@ from sampler_proxy._proto cimport (
     wire_type,
 )
 from sampler_proxy._verdicts cimport (
-    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
+    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_KEY, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
     Verdicts, WHOLE,
 )
 from sampler_proxy.fragments cimport Group, groups_of, payload_of
 
+from sampler_proxy._edits import TooManyItems
 from sampler_proxy.redact_values import UNKNOWN
 
 cdef enum:
@@ -35,7 +36,7 @@ cdef enum:
     MAX_DOCS = 512
     MAX_PENDING_BYTES = 1 << 14
     MAX_KEPT_ROOM = 1 << 22
-    NEAR_HEADERS = 16
+    MAX_ENTITY_KEYS = 1024
 
 
 cdef inline int place_of(Message message) noexcept nogil:
@@ -83,6 +84,7 @@ cdef class Redactor:
         self.finished()
         self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
+        self.verdicts.effort = 0
         try:
             self.walk_trace(first)
             self.flush()
@@ -130,7 +132,6 @@ cdef class Redactor:
         cdef uint32_t i
         cdef void* grown
         cdef Doc* doc
-        cdef Frame frame
         if self.judge is not None:
             self.select(first)
         while fragment != NULL:
@@ -161,18 +162,28 @@ cdef class Redactor:
                     doc.first = self.edits.item_count
                     self.span_count += 1
                     if self.judge is not None:
-                        self.verdicts.use(self.span_masks[self.span_count - 1])
-                    memset(&frame, 0, sizeof(Frame))
-                    frame.body = p
-                    frame.end = p + size
-                    frame.item = -1
-                    frame.message = M_SPAN
-                    self.walk(&frame)
-                    self.spans[self.span_count - 1].last = self.edits.item_count
-                    if self.verdicts.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS:
+                        self.verdicts.use(self.span_masks[self.span_count - 1], self.span_masks[self.span_count - 1])
+                    self.walk_doc(doc, M_SPAN)
+                    if (self.verdicts.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
+                            or self.edits.item_count >= MAX_ITEMS):
                         self.flush()
                     p += size
             fragment = fragment.next
+        return 0
+
+    cdef int walk_doc(self, Doc* doc, Message message) except -1:
+        cdef Frame frame
+        memset(&frame, 0, sizeof(Frame))
+        frame.body = doc.data
+        frame.end = doc.data + doc.size
+        frame.item = -1
+        frame.message = message
+        self.edits.limit = doc.first + MAX_ITEMS
+        try:
+            self.walk(&frame)
+        except TooManyItems:
+            self.edits.reduce(doc, message)
+        doc.last = self.edits.item_count
         return 0
 
     # Which filters hold.
@@ -186,6 +197,7 @@ cdef class Redactor:
         cdef uint32_t size = 0
         cdef uint32_t i
         cdef uint32_t count = 0
+        cdef uint64_t some, every
         cdef void* grown
         cdef Envelope* resource
         cdef Facts facts
@@ -211,16 +223,19 @@ cdef class Redactor:
                     self.judge.load(resource, False)
                 self.judge.load(group[i].scope.envelope, True)
                 end = p + group[i].size
-                mask = 0
+                some = 0
+                every = ~<uint64_t>0
                 while p < end:
                     p = read_length(p + 1, end, &size)
                     self.judge.read_span(p, size, &facts)
                     self.judge.judge(&self.span_masks[count], &facts, True)
-                    mask |= self.span_masks[count]
+                    some |= self.span_masks[count]
+                    every &= self.span_masks[count]
                     count += 1
                     p += size
                 for envelope in (<size_t>group[i].scope.envelope, <size_t>resource):
-                    self.masks[envelope] = self.masks.get(envelope, 0) | mask
+                    others = self.masks.get(envelope, (0, ~<uint64_t>0))
+                    self.masks[envelope] = (others[0] | some, others[1] & every)
             fragment = fragment.next
         return 0
 
@@ -228,15 +243,11 @@ cdef class Redactor:
 
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
         """The number of a header, walked through if it is new."""
-        cdef uint32_t i
         cdef uint32_t parent = 0
         cdef void* grown
         cdef HeaderDoc* header
-        i = self.header_count
-        while i and i + NEAR_HEADERS > self.header_count:
-            i -= 1
-            if self.headers[i].envelope == envelope:
-                return i
+        if envelope.redacted < self.header_count and self.headers[envelope.redacted].envelope == envelope:
+            return envelope.redacted
         if is_scope:
             parent = self.header(envelope.parent, False)
         if self.header_count == self.header_room:
@@ -248,6 +259,7 @@ cdef class Redactor:
         header = &self.headers[self.header_count]
         memset(header, 0, sizeof(HeaderDoc))
         header.envelope = envelope
+        envelope.redacted = self.header_count
         header.is_scope = is_scope
         header.parent = parent
         header.doc.data = envelope.data
@@ -257,21 +269,14 @@ cdef class Redactor:
         return self.header_count - 1
 
     cdef int walk_header(self, uint32_t index) except -1:
-        cdef Frame frame
         cdef HeaderDoc* header = &self.headers[index]
         if self.judge is not None:
-            self.verdicts.use(self.masks.get(<size_t>header.envelope, self.policy.everything))
+            some, every = self.masks[<size_t>header.envelope]
+            self.verdicts.use(some, every)
         header.doc.first = self.edits.item_count
-        memset(&frame, 0, sizeof(Frame))
-        frame.body = header.doc.data
-        frame.end = header.doc.data + header.doc.size
-        frame.item = -1
-        frame.message = M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS
         if not header.is_scope:
-            self.note_entities(frame.body, frame.end)
-        self.walk(&frame)
-        self.headers[index].doc.last = self.edits.item_count
-        return 0
+            self.note_entities(header.doc.data, header.doc.data + header.doc.size)
+        return self.walk_doc(&header.doc, M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS)
 
     cdef int note_entities(self, cbytes p, cbytes end) except -1:
         """Note the keys that entity references of a resource name."""
@@ -282,6 +287,7 @@ cdef class Redactor:
         cdef cbytes r
         if self.entity_keys:
             self.entity_keys.clear()
+        self.all_named = False
         while p < end:
             p = read_tag(p, end, &field, &wire)
             if wire != LEN:
@@ -308,7 +314,10 @@ cdef class Redactor:
                         r = skip_value(r, q, field, wire, MAX_DEPTH)
                         continue
                     r = read_length(r, q, &length)
-                    if field == 3 or field == 4:
+                    if (field == 3 or field == 4) and length <= MAX_KEY:  # a longer one is masked in any case
+                        if len(self.entity_keys) == MAX_ENTITY_KEYS:
+                            self.all_named = True
+                            return 0
                         self.entity_keys.add(<bytes>r[:length])
                     r += length
         return 0
@@ -586,7 +595,7 @@ cdef class Redactor:
         return 0
 
     cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL:
-        cdef bint named = place == OF_RESOURCE and bool(self.entity_keys) and p[:size] in self.entity_keys
+        cdef bint named = place == OF_RESOURCE and bool(self.entity_keys) and (self.all_named or p[:size] in self.entity_keys)
         return self.verdicts.key(place, p, size, named)
 
     # Finding out.

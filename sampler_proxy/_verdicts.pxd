@@ -4,6 +4,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy._proto cimport cbytes
 
+cdef enum:
+    MAX_KEY = 4096  # of a longer one the value is masked, too
+
 cdef enum State:
     PENDING
     SAME  # leaves as it came
@@ -59,7 +62,9 @@ cdef struct Pending:
     PyObject* view
     uint64_t offset  # among the joined
     uint16_t lane
-    bint alone
+    bint joined  # asked about with others first
+    bint alone  # looked at closely
+    bint quiet  # JSON that costs little, as there is nothing to find but its keys
 
 
 cdef class View:
@@ -67,11 +72,14 @@ cdef class View:
     cdef object key, sift, apply
     cdef uint64_t serial
     cdef int name_kind
+    cdef bint asked  # something of it is pending
 
 
 cdef class Verdicts:
     cdef object policy
-    cdef dict views
+    cdef dict views  # but for `strict`
+    cdef list asked  # views of which something is pending
+    cdef View strict
     cdef View view  # that holds for what is asked about
     cdef uint64_t seed
     cdef Slot* slots
@@ -83,11 +91,13 @@ cdef class Verdicts:
     cdef Pending* pending
     cdef uint32_t pending_count, pending_room
     cdef uint64_t pending_bytes
-    cdef int use(self, uint64_t mask) except -1
+    cdef uint64_t effort  # that this trace has cost so far
+    cdef int use(self, uint64_t some, uint64_t every) except -1
     cdef Entry* find(self, uint64_t place, cbytes p, uint32_t size, bint* fresh) except NULL
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL
     cdef int pend(self, Entry* entry, int lane, bint alone) except -1
+    cdef bint afford(self, Pending* pending) noexcept
     cdef void retire(self, Entry* entry) noexcept
     cdef void free_retired(self) noexcept
     cdef void forget(self) noexcept

@@ -23,7 +23,11 @@ cdef enum:
     MAX_CACHED_BYTES = 1 << 23
     MAX_CACHED_VALUE = 2048
     MAX_VALUE = 64 * 1024  # as redact.py has it
-    MAX_KEY = 4096
+    # What one trace may cost, in units of about a microsecond; what is new in it after that is masked.
+    MAX_EFFORT = 1 << 17
+    EFFORT_OF_KEY = 4
+    EFFORT_OF_VALUE = 8
+    NOWHERE = 0xFFFFFFFFFFFFFFFF  # no place: what has it is not found again
 
 cdef bytes SEPARATOR = values.SEPARATOR
 cdef bytes CANARY = values.CANARY
@@ -43,6 +47,25 @@ cdef inline bint like_json(cbytes p, uint32_t size) noexcept nogil:
     return p < end and (p[0] == b"{" or p[0] == b"[")
 
 
+cdef inline uint64_t tokens(cbytes p, uint32_t size) noexcept nogil:
+    """How many there may be in a text, or rather what ends them: candidates of detectors, words of SQL, members of JSON."""
+    cdef uint64_t count = 0
+    cdef uint32_t i
+    cdef uint8_t c
+    for i in range(size):
+        c = p[i]
+        count += not (48 <= c <= 57 or 97 <= (c | 32) <= 122)
+    return count
+
+
+cdef inline bint without_escapes(cbytes p, uint32_t size) noexcept nogil:
+    cdef uint32_t i
+    for i in range(size):
+        if p[i] == b"\\" or p[i] == b"&" or p[i] == b"'":
+            return False
+    return True
+
+
 cdef class View:
     """A policy's view, with what is asked of it often at hand."""
 
@@ -60,6 +83,7 @@ cdef class Verdicts:
         self.policy = policy
         self.seed = seed
         self.views = {}
+        self.asked = []
         self.masked = values.MASKED
         self.slots = <Slot*>calloc(BUCKETS * WAYS, sizeof(Slot))
         if self.slots == NULL:
@@ -70,7 +94,7 @@ cdef class Verdicts:
         self.oversize.counts = <PyObject*>OVERSIZE
         self.oversize.kind = WHOLE
         self.oversize.label = <PyObject*>MASKED_OVERSIZE
-        self.use(policy.everything)
+        self.view = self.strict = View(policy.strict, 0)
 
     def __dealloc__(self):
         if self.slots != NULL:
@@ -78,16 +102,16 @@ cdef class Verdicts:
         free(self.slots)
         free(self.pending)
 
-    cdef int use(self, uint64_t mask) except -1:
-        """Go on with what applies where these filters hold."""
-        cdef object view = self.views.get(mask)
+    cdef int use(self, uint64_t some, uint64_t every) except -1:
+        """Go on with what applies where these filters hold: for some, and for every one, of those who share it."""
+        cdef object combination = some << 32 | every  # MAX_FILTERS is below
+        cdef object view = self.views.get(combination)
         if view is None:
-            found = self.policy.view(mask)
-            # Several masks may have one view.
-            view = next((known for known in self.views.values() if (<View>known).view is found), None)
-            if view is None:
-                view = View(found, len(self.views) + 1)
-            self.views[mask] = view
+            found = self.policy.view(some, every)
+            if found is self.strict.view:  # senders choose combinations: what has no view of its own is not remembered
+                view = self.strict
+            else:
+                view = self.views[combination] = View(found, len(self.views) + 1)
         self.view = view
         return 0
 
@@ -104,6 +128,9 @@ cdef class Verdicts:
                 entry.met = True
                 fresh[0] = False
                 return entry
+        if self.effort >= MAX_EFFORT:
+            fresh[0] = False
+            return &self.oversize
         fresh[0] = True
         entry = <Entry*>malloc(sizeof(Entry) + (size if size <= MAX_CACHED_VALUE or place & KEYS else 0))
         if entry == NULL:
@@ -152,6 +179,7 @@ cdef class Verdicts:
             return &self.oversize
         entry = self.find(self.view.serial << 20 | KEYS | <uint64_t>named << 8 | <uint64_t>place, p, size, &fresh)
         if fresh:
+            self.effort += EFFORT_OF_KEY + size // 8
             entry.lane = self.view.key(place, p[:size], named)
             lane = self.view.view.lanes[entry.lane]
             entry.kind = lane.kind
@@ -187,8 +215,13 @@ cdef class Verdicts:
         pending.view = <PyObject*>self.view
         pending.lane = <uint16_t>lane
         pending.alone = alone
+        pending.quiet = alone and like_json(entry.text, entry.size) and without_escapes(entry.text, entry.size)
+        pending.joined = pending.quiet or not alone
         self.pending_count += 1
         self.pending_bytes += entry.size
+        if not self.view.asked:
+            self.view.asked = True
+            self.asked.append(self.view)
         return 0
 
     cdef void retire(self, Entry* entry) noexcept:
@@ -208,26 +241,38 @@ cdef class Verdicts:
     cdef void forget(self) noexcept:
         """Everything, also what is pending."""
         cdef uint32_t i
+        cdef View view
         for i in range(BUCKETS * WAYS):
             if self.slots[i].entry != NULL:
                 self.retire(self.slots[i].entry)
                 self.slots[i].entry = NULL
         self.cached_bytes = 0
         self.free_retired()
+        if self.asked is not None:  # as it may be at the end
+            for view in self.asked:
+                view.asked = False
+            self.asked.clear()
         self.pending_count = 0
         self.pending_bytes = 0
 
     cdef int resolve(self) except -1:
         cdef View view
-        if self.pending_count:
-            if len(self.views) == 1:
-                self.resolve_view(self.view)
-            else:
-                for view in set(self.views.values()):
-                    self.resolve_view(view)
+        for view in self.asked:
+            self.resolve_view(view)
+            view.asked = False
+        self.asked.clear()
         self.pending_count = 0
         self.pending_bytes = 0
         return 0
+
+    cdef bint afford(self, Pending* pending) noexcept:
+        """Whether there is enough left for a close look, which is paid for. What that costs grows with the tokens, above all."""
+        cdef uint64_t more
+        if self.effort >= MAX_EFFORT:
+            return False
+        more = 2 * tokens(pending.entry.text, pending.entry.size) + pending.entry.size // 8
+        self.effort += EFFORT_OF_VALUE + (more // 16 if pending.quiet else more)
+        return True
 
     cdef int resolve_view(self, View view) except -1:
         cdef Pending* pending
@@ -239,7 +284,7 @@ cdef class Verdicts:
         cdef uint32_t gap = <uint32_t>len(SEPARATOR)
         for i in range(self.pending_count):
             pending = &self.pending[i]
-            if not pending.alone and pending.view == <PyObject*>view:
+            if pending.joined and pending.view == <PyObject*>view:
                 pending.offset = total
                 total += pending.entry.size + gap
         if total:
@@ -247,7 +292,7 @@ cdef class Verdicts:
             out = <uint8_t*>PyBytes_AS_STRING(joined)
             for i in range(self.pending_count):
                 pending = &self.pending[i]
-                if not pending.alone and pending.view == <PyObject*>view:
+                if pending.joined and pending.view == <PyObject*>view:
                     memcpy(out, pending.entry.text, pending.entry.size)
                     out += pending.entry.size
                     memcpy(out, PyBytes_AS_STRING(SEPARATOR), gap)
@@ -260,14 +305,19 @@ cdef class Verdicts:
                 low, high = next(following)
                 for i in range(self.pending_count):
                     pending = &self.pending[i]
-                    if not pending.alone and pending.view == <PyObject*>view:
+                    if pending.joined and pending.view == <PyObject*>view:
                         while high < pending.offset:
                             low, high = next(following)
-                        pending.alone = low <= pending.offset + pending.entry.size
+                        if low <= pending.offset + pending.entry.size:
+                            pending.alone = True
+                            pending.quiet = False
         for i in range(self.pending_count):
             pending = &self.pending[i]
             if pending.view == <PyObject*>view:
-                if pending.alone:
+                if pending.alone and not self.afford(pending):
+                    self.settle(pending.entry, (self.masked, OVERSIZE))
+                    pending.entry.place = NOWHERE  # another trace may have more
+                elif pending.alone:
                     self.settle(pending.entry, view.apply(pending.lane, pending.entry.text[:pending.entry.size]))
                 else:
                     pending.entry.state = SAME

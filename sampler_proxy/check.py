@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sampler_proxy.conditions import Slot
 from sampler_proxy.config import Adaptive, Config, Rule
 from sampler_proxy.config_file import MAX_FILE_BYTES, Reading, read
-from sampler_proxy.config_redact import KeyFile, Redact, check_hash_key
+from sampler_proxy.config_redact import AllowOnly, KeyFile, Redact, check_hash_key
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact import Policy, only_of
 from sampler_proxy.traceql.ast import Expression, Filter
@@ -117,9 +117,7 @@ def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, E
         filters = compile_selection([only[text] for text in only_of(config)]) if only else None
     except TraceQLError as error:
         raise ValueError(f"the filters (only) together: {error.message}") from None
-    policy = Policy(config, hash_key, filters)
-    policy.view(policy.everything)  # that it can be made is known from now on
-    return policy
+    return Policy(config, hash_key, filters)
 
 
 def _not_of_spans(expression: Expression) -> str:
@@ -173,6 +171,10 @@ def _written(reading: Reading, index: int, rule: Rule) -> Rule:
 
 def _warnings(reading: Reading, config: Config, expressions: Mapping[Path, Expression]) -> Iterator[Fault]:
     positions = reading.positions
+    redact = config.redact
+    if redact.active and "allow_only" in redact.model_fields_set and redact.allow_only == AllowOnly():
+        message = "warning: nothing is listed here, so that all attributes may stay"
+        yield reading.fault(positions.value(("redact", "allow_only")), message)
     if "rules" not in config.model_fields_set:
         return  # the built-in ones
     texts = [

@@ -191,6 +191,9 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
         holder = data.get(str(path[0])) if isinstance(data, dict) else None
         if isinstance(holder, dict) and path[1] in holder and holder[path[1]] is None:
             yield path, positions.key(path), f"no value: write {wanted}, or remove the key"
+    if isinstance(data, dict) and data.get("redact", ()) is None:  # all of it commented out would redact nothing
+        path = ("redact",)
+        yield path, positions.key(path), "no value: write for example {preset: common}, or remove the key"
     rules = _entries(data, "rules")
     for index, rule in rules:
         if isinstance(keep := rule.get("keep"), dict) and "minimum" in keep and keep["minimum"] is None:

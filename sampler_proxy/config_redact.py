@@ -98,6 +98,8 @@ class KeyPattern(Text):
 
     def parse(self, value: object) -> str:
         text = Text.parse(self, value)
+        if len(text) > 2 and text.startswith("/") and not _between_slashes(text):
+            raise ValueError("begins with a slash, but does not end with one: write /RE2/, with flags inside: /(?i)RE2/")
         compile_keys([text])
         return text
 
@@ -111,9 +113,13 @@ def _options() -> re2.Options:
     return options
 
 
+def _between_slashes(pattern: str) -> bool:
+    return len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/")
+
+
 def expression(pattern: str) -> str:
     """The RE2 of a key pattern."""
-    if len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/"):
+    if _between_slashes(pattern):
         return pattern[1:-1]
     translated = "".join({"*": ".*", "?": "."}.get(character) or re2.escape(character) for character in pattern)
     return f"(?i:{translated})"
@@ -146,6 +152,13 @@ def compile_keys(patterns: Iterable[str]) -> re2.Set:
     return found
 
 
+def _not_nothing(value: object) -> object:
+    """Where nothing would quietly mean something else than what was about to be written."""
+    if value is None:
+        raise ValueError("no value: write one, or remove the key")
+    return value
+
+
 class KeyRule(Section):
     match: Annotated[str, KeyPattern()] = Field(examples=['"*password*"'])
     """Attribute keys: a glob, or RE2 between slashes."""
@@ -153,6 +166,11 @@ class KeyRule(Section):
     """What becomes of the attribute: delete, mask, hash or {keep_last: N}."""
     only: Annotated[str, Expression()] | None = Field(default=None, examples=['{ resource.service.name = "shop" }'])
     """TraceQL, one pair of braces, about the span itself: where it is done; absent, everywhere."""
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _something(cls, value: object) -> object:
+        return _not_nothing(value)
 
 
 class ValueRule(Section):
@@ -166,6 +184,11 @@ class ValueRule(Section):
     """What becomes of what is found: mask, hash or {keep_last: N}; keep leaves it."""
     only: Annotated[str, Expression()] | None = Field(default=None, examples=['{ resource.service.name = "shop" }'])
     """TraceQL, one pair of braces, about the span itself: where it is done; absent, everywhere."""
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _something(cls, value: object) -> object:
+        return _not_nothing(value)
 
     @field_validator("pattern")
     @classmethod
@@ -209,13 +232,6 @@ class AllowOnly(Section):
         return _not_nothing(value)
 
 
-def _not_nothing(value: object) -> object:
-    """Where nothing would quietly mean that less is redacted."""
-    if value is None:
-        raise ValueError("no value: write one, or remove the key")
-    return value
-
-
 class Redact(Section):
     preset: Annotated[Literal["common", "strict"], Choice(("common", "strict"))] | None = None
     """A set of rules to begin with; what is written beside it goes before it."""
@@ -255,6 +271,13 @@ class Redact(Section):
     @classmethod
     def _something(cls, value: object) -> object:
         return _not_nothing(value)
+
+    @field_validator("allow_only", mode="before")
+    @classmethod
+    def _some_scope(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("no value, so that all would be allowed: write {span: [http.*]}, or remove the key")
+        return value
 
     @field_validator("values")
     @classmethod

@@ -25,6 +25,7 @@ cdef struct Envelope:
     uint32_t refs
     uint32_t size
     uint32_t service, service_size  # of a resource, where in `data` its service.name is; rules.pyx reads it when it is first asked for
+    uint32_t redacted  # where a redactor has it among a trace's headers, if it is there: whoever reads it looks
     uint8_t data[1]  # `size` bytes
 
 

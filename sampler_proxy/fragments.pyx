@@ -94,6 +94,7 @@ cdef class Envelopes:
         envelope.refs = 1
         envelope.service = SERVICE_NOT_READ
         envelope.service_size = 0
+        envelope.redacted = 0
         envelope.next = self.buckets[key & self.mask]
         self.buckets[key & self.mask] = envelope
         if parent != NULL:

@@ -18,6 +18,8 @@ from sampler_proxy.redact import Observer, Policy
 from sampler_proxy.redact_values import Label
 from sampler_proxy.stamp import assemble
 
+# By message, of which there was too much.
+_WHOLE = {1: "resource", 2: "scope", 5: "span"}
 # By message and field as `_proto` numbers them. What belongs to an attribute is called by its key.
 _PLACES = {
     (1, 3): "resource schema URL",
@@ -69,7 +71,10 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
     previews: list[Preview] = []
 
     def observe(message: int, field: int, key: bytes | None, label: Label, count: int) -> None:
-        place = _PLACES.get((message, field), "unknown field" if key is None else "attribute")
+        if field == 0 and key is None:
+            place = _WHOLE[message]
+        else:
+            place = _PLACES.get((message, field), "unknown field" if key is None else "attribute")
         found[label, place, None if key is None else key.decode("utf-8", "replace")] += count
 
     def take(trace: KeptTrace) -> None:

@@ -2,7 +2,8 @@
 
 A value's *lane* says how it is looked at: as text, as a statement, as a URL, by a key rule, not at all. Lanes are small
 numbers; those below `OWN` always mean the same. What comes out of a lane depends on the value alone, so that it can be
-remembered. `only` makes a `View` of the policy for each combination of filters that hold for a span.
+remembered. `only` makes a `View` of the policy for each combination of filters that hold for a span. What several spans
+share, or somebody is shown, is seen by a view that does at least what each of theirs does.
 
 Everything here fails closed: what raises, or is too large to be looked at, is masked whole, and counted.
 """
@@ -35,6 +36,7 @@ from sampler_proxy.traceql.plan import Compiled
 MAX_VALUE_BYTES = 64 * 1024
 """A longer text is masked whole."""
 MAX_VIEWS = 32
+"""Different views of a policy; combinations that come later get the strictest."""
 
 # Where an attribute stands.
 SPAN, RESOURCE, SCOPE, EVENT, LINK, NESTED = range(6)
@@ -47,12 +49,18 @@ Result = tuple[bytes, tuple[tuple[Label, int], ...]]
 """What replaces a value, and what that counts as."""
 
 Observer = Callable[[int, int, bytes | None, Label, int], object]
-"""Told of each redaction: message and field (as `_proto` numbers them), the attribute's key, label, how often."""
+"""Told of each redaction: message and field (as `_proto` numbers them; 0: all of it), the attribute's key, label, how
+often."""
+
+
+Applies = Callable[[str | None], tuple[bool, bool]]
+"""Of an `only`: whether it holds for some, and for every one, of the spans that a view is for."""
 
 
 class Policy:
     """`hash_key`: what the configuration says, or what the file holds that it names. `filters`: the selection of what
-    `only_of` lists, in that order; None where there is nothing."""
+    `only_of` lists, in that order; None where there is nothing. Raises ValueError for patterns that are too large
+    together: those of `strict`, which looks for all that any view looks for."""
 
     def __init__(self, config: Redact, hash_key: bytes = b"", filters: Compiled | None = None) -> None:
         self.config = config
@@ -60,7 +68,8 @@ class Policy:
         self.filters = filters
         self.marker = config.marker
         self._only = only_of(config)
-        self._views: dict[int, View] = {}
+        self._views: dict[tuple[int, int], View] = {}
+        self.strict = View(config, hash_key, self._applies(self.everything, 0))
 
     @property
     def everything(self) -> int:
@@ -72,27 +81,38 @@ class Policy:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def view(self, mask: int) -> View:
-        """For spans for which these filters hold, a bit each. There are at most MAX_VIEWS; for what comes then all
-        filters are taken to hold."""
-        if mask not in self._views and len(self._views) >= MAX_VIEWS:
-            mask = self.everything
-        if mask not in self._views:
-            self._views[mask] = View(self.config, self.hash_key, self._mask(mask))
-        return self._views[mask]
+    def view(self, some: int, every: int | None = None) -> View:
+        """For spans of which each filter in `some` holds for one or more, and each in `every` for all, a bit each;
+        `every` is left out where it is the same. The first MAX_VIEWS combinations have one of their own, the others
+        `strict`. Does not raise: a view that cannot be made masks everything."""
+        wanted = (some, some if every is None else every)
+        if not self._only:
+            return self.strict
+        if wanted not in self._views and len(self._views) < MAX_VIEWS:
+            try:
+                self._views[wanted] = View(self.config, self.hash_key, self._applies(*wanted))
+            except Exception:  # patterns that are too large together in this combination
+                self._views[wanted] = _MaskedView()
+        return self._views.get(wanted, self.strict)
 
-    def _mask(self, mask: int) -> Callable[[str | None], bool]:
-        return lambda only: only is None or bool(mask >> self._only.index(only) & 1)
+    def _applies(self, some: int, every: int) -> Applies:
+        def applies(only: str | None) -> tuple[bool, bool]:
+            if only is None:
+                return True, True
+            index = self._only.index(only)
+            return bool(some >> index & 1), bool(every >> index & 1)
+
+        return applies
 
     def text(self, text: bytes) -> bytes:
-        """A text that is to be shown to somebody, as it would leave, all filters taken to hold. Of a key-value pair it
-        knows the value only."""
-        result = self.view(self.everything).apply(NAME, text)
+        """A text that is to be shown to somebody, as the strictest view has it. Of a key-value pair it knows the value
+        only."""
+        result = self.strict.apply(NAME, text)
         return text if result is None else result[0]
 
     def value(self, place: int, key: bytes, text: bytes) -> bytes:
         """The same of an attribute's value, which is MASKED where its key says that it must not be seen at all."""
-        view = self.view(self.everything)
+        view = self.strict
         lane = view.key(place, key)
         kind = view.lanes[lane].kind
         if kind == AS_IT_IS:
@@ -111,15 +131,16 @@ def only_of(config: Redact) -> list[str]:
 
 class View:
     """The policy as it is for one combination of filters. What is asked of it raises nothing but MemoryError, and may
-    be asked on any thread."""
+    be asked on any thread. Where it is not sure which of several rules comes first, the strongest action is taken.
+    Raises ValueError for patterns that are too large together."""
 
-    def __init__(self, config: Redact, hash_key: bytes, holds: Callable[[str | None], bool]) -> None:
+    def __init__(self, config: Redact, hash_key: bytes, applies: Applies) -> None:
         preset = config.preset
         self._sql = (config.sql or ("obfuscate" if preset else "keep")) == "obfuscate"
         urls = config.urls if config.urls is not None else STRICT_URLS if preset == "strict" else ()
         self._urls = {step: step in urls for step in STRICT_URLS} if urls else None
         values = self._values = Values(
-            _active(config, holds),
+            _active(config, applies),
             sql=self._sql,
             urls=self._urls,
             hash_key=hash_key,
@@ -127,8 +148,9 @@ class View:
         )
         self.sift = values.sift
         keys = {"common": COMMON_KEYS, "strict": STRICT_KEYS}.get(preset or "", ())
-        rules = [rule for rule in config.keys if holds(rule.only)]
+        rules = [rule for rule in config.keys if applies(rule.only)[0]]
         self._key_actions = [*(rule.action for rule in rules), *[MASK] * len(keys)]
+        self._certain = [*(applies(rule.only)[1] for rule in rules), *[True] * len(keys)]
         self._key_rules = _KeySet([*(rule.match for rule in rules), *keys])
         self._except = _KeySet(config.except_)
         allowed = [getattr(config.allow_only, scope) for scope in _ALLOWED]
@@ -168,13 +190,16 @@ class View:
 
     def _key(self, place: int, key: str, named: bool) -> int:
         allowed = self._allowed[place] if place < NESTED else None
-        if allowed is not None and allowed.first(key) is None:
+        if allowed is not None and not allowed.matches(key):
             return self._not_allowed_named if named else self._not_allowed
-        if self._except.first(key) is not None:
+        if self._except.matches(key):
             return EXEMPT
-        rule = self._key_rules.first(key)
-        if rule is not None:
-            lane = self._by_action[self._key_actions[rule]]
+        rules = self._key_rules.matches(key)
+        action = _strongest((self._key_actions[rule], self._certain[rule]) for rule in rules)
+        if action is not None:
+            if action.word == "keep_last" and not any(self._certain[rule] for rule in rules):
+                action = MASK  # where no rule applies, detectors might hide what it would keep
+            lane = self._by_action[action]
             return self._masked if named and self.lanes[lane].kind == DELETED else lane
         if self._sql and key in SQL_KEYS:
             return self._statement
@@ -208,21 +233,53 @@ class View:
         return None if result == mended else (result, tuple((label, n) for label, n in counts.items() if n))
 
 
-def _active(config: Redact, holds: Callable[[str | None], bool]) -> list[tuple[Detector, Action]]:
+class _MaskedView(View):
+    """In place of one that cannot be made: everything is masked, and counted as a failure."""
+
+    def __init__(self) -> None:
+        self.lanes = [Lane(AS_IT_IS), *[Lane(ALONE)] * (OWN - 1), Lane(WHOLE, FAILURE)]
+        self.sift = lambda joined: [(0, len(joined))]
+
+    def key(self, place: int, key: bytes, named: bool = False) -> int:
+        return OWN
+
+    def apply(self, lane: int, text: bytes) -> Result | None:
+        return None if text in (b"", MASKED) else (MASKED, ((FAILURE, 1),))
+
+
+def _strength(action: Action) -> tuple[int, int]:
+    return ("keep", "keep_last", "hash", "mask", "delete").index(action.word), -action.last
+
+
+def _strongest(matching: Iterable[tuple[Action, bool]]) -> Action | None:
+    """Of rules that match, from the top, each with whether it is certain that it applies: the first that is certain
+    decides, unless one before it is stronger. None: none matches."""
+    strongest = None
+    for action, certain in matching:
+        if strongest is None or _strength(action) > _strength(strongest):
+            strongest = action
+        if certain:
+            break
+    return strongest
+
+
+def _active(config: Redact, applies: Applies) -> list[tuple[Detector, Action]]:
     """The detectors to use and what is done to what they find: of several entries for one the first that applies."""
-    actions: dict[str, Action] = {}
+    matching: dict[str, list[tuple[Action, bool]]] = {}
     known = dict(detectors.DETECTORS)
     for rule in config.values:
-        if holds(rule.only):
+        some, every = applies(rule.only)
+        if some:
             name = rule.detect or rule.name
             assert name is not None
-            actions.setdefault(name, rule.action)
+            matching.setdefault(name, []).append((rule.action, every))
             if rule.pattern is not None and name not in known:
                 known[name] = detectors.custom(name, rule.pattern)
     preset = {"common": detectors.COMMON, "strict": detectors.STRICT}.get(config.preset or "", ())
     for name in preset:
-        actions.setdefault(name, MASK)
-    return [(known[name], action) for name, action in actions.items() if action.word != "keep"]
+        matching.setdefault(name, []).append((MASK, True))
+    actions = {name: _strongest(rules) for name, rules in matching.items()}
+    return [(known[name], action) for name, action in actions.items() if action is not None and action.word != "keep"]
 
 
 class _KeySet:
@@ -233,14 +290,12 @@ class _KeySet:
         self._patterns = list(patterns)
         self._set = compile_keys([*self._patterns, "*"]) if self._patterns else None
 
-    def first(self, key: str) -> int | None:
-        """The index of the first that matches."""
+    def matches(self, key: str) -> list[int]:
+        """The indices of those that match, in order."""
         if self._set is None:
-            return None
+            return []
         hits = self._set.Match(key) or []
         last = len(self._patterns)
         if last not in hits:
-            hits = [i for i, pattern in enumerate(self._patterns) if compile_keys([pattern, "*"]).Match(key) != [1]]
-            hits.append(last)
-        first = min(hits)
-        return first if first < last else None
+            return [i for i, pattern in enumerate(self._patterns) if compile_keys([pattern, "*"]).Match(key) != [1]]
+        return sorted(hits)[:-1]

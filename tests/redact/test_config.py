@@ -85,6 +85,21 @@ BAD = {
         [(3, 10, "no value: write one, or remove the key")],
     ),
     "allow_only of no list": ("redact: {allow_only: {span: a}}", [(1, 29, "a list is wanted here")]),
+    "nothing at all": ("rules:\n- {name: a, keep: all}\nredact:\n", [(3, 1, "no value: write for example {preset: common}")]),
+    "allow_only of nothing": ("redact:\n  allow_only:\n", [(2, 14, "no value, so that all would be allowed")]),
+    "only without a value": (
+        "redact:\n  keys:\n  - match: a\n    action: mask\n    only:\n",
+        [(5, 10, "no value: write one, or remove the key")],
+    ),
+    "only without a value, of a value": (
+        "redact: {values: [{detect: card, action: keep, only: }]}",
+        [(1, 53, "no value: write one, or remove the key")],
+    ),
+    "flags behind the slash": (
+        "redact: {keys: [{match: /a/i, action: mask}]}",
+        [(1, 25, "begins with a slash, but does not end with one: write /RE2/, with flags inside")],
+    ),
+    "no slash behind": ("redact: {except: [/ab, //a]}", [(1, 19, "begins with a slash"), (1, 24, "begins with a slash")]),
     "pattern in except": ("redact: {except: [/a(/]}", [(1, 19, "not a regular expression (RE2)")]),
     "sql": ("redact: {sql: yes}", [(1, 15, "write obfuscate or keep")]),
     "urls": ("redact: {urls: [strip_all]}", [(1, 17, "write strip_query or strip_credentials or strip_ids")]),
@@ -184,7 +199,6 @@ def test_a_sound_section(tmp_path: Path) -> None:
     "text",
     [
         "redact: {}",
-        "redact:",
         "redact: {keys: [], values: [], except: [a], marker: true, sql: keep, urls: []}",
         "redact: {values: [{detect: card, action: keep}]}",
         "redact: {hash_key: 0123456789abcdef}",
@@ -194,6 +208,15 @@ def test_off_unless_there_is_something_to_do(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     assert check(str(file), {}).redact is None
+
+
+def test_an_allow_list_of_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    for text, expected in (("preset: common, ", [(1, 38)]), ("", [])):
+        file.write_text(f"redact: {{{text}allow_only: {{}}}}")
+        warnings = check(str(file), {}).warnings
+        assert [(warning.line, warning.column) for warning in warnings] == expected
+        assert all("nothing is listed here" in warning.message for warning in warnings)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import string
 
 from stdnum import iban as stdnum_iban
-from stdnum import luhn
+from stdnum import luhn, numdb
 from stdnum.us import ssn as stdnum_ssn
 
 from sampler_proxy.detectors._types import DIGITS, WORD, Detector, Range, regex, stands_alone
@@ -132,42 +134,54 @@ def _grouped_card(text: bytes, groups: list[tuple[int, int]]) -> int:
 CARD = Detector("card", _CARD_PATTERN, _cards)
 
 
-# The country codes of the registry (ISO 13616), each with the length of its numbers, are stdnum's to know.
-_IBAN_COUNTRIES = (
-    "A[DELTZ]|B[AEGHIRY]|C[HRYZ]|D[EJKO]|E[EGS]|F[IKOR]|G[BEILRT]|H[NRU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]|M[CDEKNRTU]"
-    "|N[ILO]|OM|P[KLST]|QA|R[OSU]|S[ACDEIKMOTV]|T[LNR]|UA|V[AG]|XK|YE"
-)
-_IBAN = regex(rf"(?i)\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:[ -]?[A-Z0-9]){{11,30}}")
+# The registry (ISO 13616, as stdnum has it): how a number goes on after its country and check digits.
+_PART = re.compile(r"(\d+)!([nac])")
+_KINDS = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Z0-9]"}
+_REGISTRY = {
+    country: _PART.findall(structure)
+    for country in map("".join, itertools.product(string.ascii_uppercase, repeat=2))
+    if (structure := numdb.get("iban").info(country)[0][1].get("bban"))
+}
+_IBAN_LENGTHS = {country.encode(): 4 + sum(int(n) for n, _ in parts) for country, parts in _REGISTRY.items()}
+_BBANS = {
+    country.encode(): re.compile("".join(f"{_KINDS[kind]}{{{n}}}" for n, kind in parts).encode())
+    for country, parts in _REGISTRY.items()
+}
+_IBAN_COUNTRIES = "|".join(_REGISTRY)
+_IBAN = regex(rf"(?i)\b({_IBAN_COUNTRIES})[0-9]{{2}}")
+_VALUES_OF_LETTERS = str.maketrans({letter: str(10 + i) for i, letter in enumerate(string.ascii_uppercase)})
 
 
 def _ibans(text: bytes) -> list[Range]:
     found: list[Range] = []
-    at = 0
-    while match := _IBAN.search(text, at):
-        start, end = match.span()
-        at = start + 1
-        # What follows a number (a word after a space) reads like more of it: try each end that a number may have.
-        ends = [start + i + 1 for i, byte in enumerate(text[start:end]) if byte not in b" -"]
-        for stop in reversed(ends[14:]):
-            if stop < len(text) and text[stop] in WORD:
-                continue
-            candidate = text[start:stop]
-            if _iban_form(candidate) and stdnum_iban.is_valid(candidate.decode("ascii"), check_country=False):
-                found.append(Range(start, stop))
-                at = stop
+    done = 0
+    for match in _IBAN.finditer(text):
+        start = match.start()
+        if start < done:
+            continue
+        size = _IBAN_LENGTHS[match.group(1).upper()]
+        for end in (start + size, start + size + (size - 1) // 4):  # in one piece, or in fours
+            if end <= len(text) and not (end < len(text) and text[end] in WORD) and _is_iban(text[start:end]):
+                found.append(Range(start, end))
+                done = end
                 break
     return found
 
 
-def _iban_form(candidate: bytes) -> bool:
-    """Of one case, and in one piece or in fours; in lower case without dashes."""
-    if candidate.upper() != candidate and (candidate.lower() != candidate or b"-" in candidate):
+def _is_iban(candidate: bytes) -> bool:
+    """Of one case, and in one piece or in fours; in lower case without dashes. Cheap questions come first: a text may
+    be made of what only begins like one."""
+    upper = candidate.upper()
+    if upper != candidate and (candidate.lower() != candidate or b"-" in candidate):
         return False
-    pieces = candidate.replace(b"-", b" ").split(b" ")
-    return len(pieces) == 1 or (all(len(piece) == 4 for piece in pieces[:-1]) and len(pieces[-1]) <= 4)
+    compact = upper.replace(b"-", b"").replace(b" ", b"")
+    if len(compact) != len(candidate) and any(candidate[i] not in b" -" for i in range(4, len(candidate), 5)):
+        return False
+    bban = _BBANS[compact[:2]].fullmatch(compact, 4)
+    if bban is None or int((bban[0] + compact[:4]).decode().translate(_VALUES_OF_LETTERS)) % 97 != 1:
+        return False
+    return stdnum_iban.is_valid(compact.decode(), check_country=False)
 
-
-stdnum_iban.is_valid("GB33BUKB20201555555555", check_country=False)  # reads the registry, so that it is read at import
 
 # In lower case without dashes: hexadecimal ids have these.
 IBAN = Detector(

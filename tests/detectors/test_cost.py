@@ -13,7 +13,7 @@ from sampler_proxy.redact import Policy
 from tests.support.redacting import policy
 
 SIZE = 4000
-CALLS_A_BYTE = 12
+CALLS_A_BYTE = 14
 
 REPEATED = [
     *("DE11 ", "de11 ", "DE11-", "MT11 MT11 ", "DE11AAAA BBBB CCCC ", "NO11AAAAAAAAAAA ", "KZ11 111A ", "AD11AD11"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -23,6 +24,9 @@ MASKED = b"****"
 MAX_NESTED = 4
 """JSON in a string in JSON: deeper, the string is masked whole."""
 MAX_MEMBER_KEYS = 4096
+MAX_REMEMBERED_KEY = 256  # bytes
+MAX_SUSPECTS = 64
+"""Members of JSON that must be looked at by themselves, beyond one in 16 bytes: with more, all of it is masked."""
 _ROUNDS = 4
 
 # How the values in a lane are gone about.
@@ -171,7 +175,7 @@ class Values:
         return result
 
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
-        like_json = text.lstrip()[:1] in (b"{", b"[")
+        like_json = _like_json(text)
         if like_json and self._plain(text) and self._says_nothing(text):
             return text
         members = embedded.members(text) if like_json or b"&" in text else []
@@ -202,7 +206,10 @@ class Values:
 
     def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
         """Of JSON, or a form: its members, each by its key or as a text of its own."""
-        plain = self._plain(text)
+        suspects = set() if self._plain(text) else self._suspects(members)
+        if len(suspects) > MAX_SUSPECTS + len(text) // 16:
+            counts[OVERSIZE] += 1
+            return MASKED
         out: list[bytes] = []
         done = exempt = 0
         for member in members:
@@ -216,7 +223,7 @@ class Values:
                 counts[lane.label[0], "mask"] += member.text != MASKED
                 out += [text[done : member.start], member.encoded(MASKED)]
                 done = member.end
-            elif not _holds_others(member) and not (plain and lane.kind == JOINED):
+            elif not _holds_others(member) and (lane.kind != JOINED or member.start in suspects):
                 if lane.kind == JOINED:
                     value = self.text(member.text, counts, depth + 1)
                 else:
@@ -227,12 +234,32 @@ class Values:
                     done = member.end
         return b"".join((*out, text[done:]))
 
+    def _suspects(self, members: Sequence[embedded.Member]) -> set[int]:
+        """Where the members begin whose texts must be looked at by themselves, unless a rule says otherwise."""
+        leaves = [member for member in members if not _holds_others(member)]
+        regions = self.sift(SEPARATOR.join((*(member.text for member in leaves), CANARY))) or []
+        found = set()
+        following = iter([*regions, (sys.maxsize, sys.maxsize)])
+        low, high = next(following)
+        at = 0
+        for member in leaves:
+            while high < at:
+                low, high = next(following)
+            end = at + len(member.text)
+            if low <= end or _like_json(member.text):
+                found.add(member.start)
+            at = end + len(SEPARATOR)
+        return found
+
     def _member_lane(self, key: str) -> Lane:
         lane = self._member_lanes.get(key)
         if lane is None:
-            if len(self._member_lanes) == MAX_MEMBER_KEYS:
-                self._member_lanes.clear()
-            lane = self._member_lanes[key] = self._lane_of(key.encode("utf-8", "replace"))
+            encoded_key = key.encode("utf-8", "replace")
+            lane = self._lane_of(encoded_key)
+            if len(encoded_key) <= MAX_REMEMBERED_KEY:
+                if len(self._member_lanes) == MAX_MEMBER_KEYS:
+                    self._member_lanes.clear()
+                self._member_lanes[key] = lane
         return lane
 
     def _plain(self, text: bytes) -> bool:
@@ -355,6 +382,10 @@ class Values:
             if len(characters) >= action.last + len(MASKED):
                 return MASKED + characters[-action.last :].encode()
         return MASKED
+
+
+def _like_json(text: bytes) -> bool:
+    return text.lstrip()[:1] in (b"{", b"[")
 
 
 def _holds_others(member: embedded.Member) -> bool:

@@ -139,7 +139,7 @@ _BBANS = {
     for country, parts in _REGISTRY.items()
 }
 _IBAN_COUNTRIES = "|".join(_REGISTRY)
-_IBAN = regex(rf"(?i)\b({_IBAN_COUNTRIES})[0-9]{{2}}")
+_IBAN = re.compile(rb"(?<![0-9A-Za-z_])([A-Za-z]{2})[0-9]{2}")
 _VALUES_OF_LETTERS = str.maketrans({letter: str(10 + i) for i, letter in enumerate(string.ascii_uppercase)})
 
 
@@ -148,9 +148,9 @@ def _ibans(text: bytes) -> list[Range]:
     done = 0
     for match in _IBAN.finditer(text):
         start = match.start()
-        if start < done:
+        size = _IBAN_LENGTHS.get(match[1].upper())
+        if size is None or start < done:
             continue
-        size = _IBAN_LENGTHS[match.group(1).upper()]
         for end in (start + size, start + size + (size - 1) // 4):  # in one piece, or in fours
             if end <= len(text) and not (end < len(text) and text[end] in WORD) and _is_iban(text[start:end]):
                 found.append(Range(start, end))

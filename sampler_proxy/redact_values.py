@@ -26,7 +26,7 @@ MAX_NESTED = 4
 MAX_MEMBER_KEYS = 4096
 MAX_REMEMBERED_KEY = 256  # bytes
 MAX_SUSPECTS = 64
-"""Members of JSON that must be looked at by themselves, beyond one in 16 bytes: with more, all of it is masked."""
+"""Members of JSON that must be looked at by themselves, beyond one in 24 bytes: with more, all of it is masked."""
 _ROUNDS = 4
 
 # How the values in a lane are gone about.
@@ -207,7 +207,7 @@ class Values:
     def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
         """Of JSON, or a form: its members, each by its key or as a text of its own."""
         suspects = set() if self._plain(text) else self._suspects(members)
-        if len(suspects) > MAX_SUSPECTS + len(text) // 16:
+        if len(suspects) > MAX_SUSPECTS + len(text) // 24:
             counts[OVERSIZE] += 1
             return MASKED
         out: list[bytes] = []

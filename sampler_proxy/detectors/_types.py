@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def regex(pattern: str) -> re2._Regexp:
 WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 DIGITS = frozenset(b"0123456789")
 
-_PLACEHOLDER = regex(r"\*+|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
+_PLACEHOLDER = re.compile(rb"\*+|\$?\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
 
 
 def is_placeholder(value: bytes) -> bool:

@@ -60,11 +60,19 @@ def _nothing(_: bytes) -> list[detectors.Range]:
 _CANARY_BYTES = Detector("", r"\x00sampler-proxy\x00", _nothing)
 _CANARY_CHARACTERS = Detector("", r"\x00sampler-proxy\x00", _nothing, utf8=True)
 _URL = Detector("", "://", _nothing)
-_FORM = Detector("", r"(?m)^[0-9A-Za-z_.%+*$\[\]-]+=[^\x00\s]*&", _nothing)
-# A statement within a text: its verb, and enough of what must follow that prose is seldom taken for one.
+_FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _nothing)
+# A statement within a text: its verb, and enough of what must follow that prose is seldom taken for one. What reads like
+# a sentence otherwise (`select 'Save'`, `call back('x')`) is a statement in capitals, or where the text begins with it.
+_GAP = r"(?:\s|/\*[^*\x00]*\*/)"
+_SHORT = r"(?:call|exec|execute)\s+[\w.\[\]]+\s*(?:\(|@|N?'|[0-9])|select\s+(?:[\w.]+\s*\(\s*)?(?:N?'|[0-9])|values\s*\("
 _SQL = (
-    r"(?i)\b(select\b[^\x00]*\bfrom\b|update\s+\S+(?:\s+\S+){0,3}?\s+set\s+\S+?\s*=|delete\s+from\b[^\x00]*\bwhere\b"
-    r"|(?:insert|replace)\s+(?:\w+\s+){0,2}?into\s+\S+?\s*(?:\(|values\b|select\b|set\b)|merge\s+into\b[^\x00]*\busing\b)"
+    rf"(?i)\b(select\b[^\x00]*\bfrom\b|update{_GAP}+\S+?(?:{_GAP}+\S+){{0,3}}?{_GAP}+set{_GAP}+\S+?\s*="
+    rf"|delete{_GAP}+from\b[^\x00]*\bwhere\b|merge{_GAP}+into\b[^\x00]*\busing\b"
+    rf"|(?:insert|replace){_GAP}+(?:\w+{_GAP}+){{0,2}}?into{_GAP}+\S+?{_GAP}*(?:\(|values\b|select\b|set\b)"
+    rf"|(?:create|alter)\s+(?:user|role|login)\b[^\x00]*\b(?:identified|password)\b|set\s+password\b[^\x00]*[=']"
+    rf"|grant\b[^\x00]*\bto\b[^\x00]*\bidentified\s+by\b)"
+    rf"|\b((?-i:{_SHORT.replace('call|exec|execute', 'CALL|EXEC|EXECUTE').replace('select', 'SELECT').replace('values', 'VALUES')}))"
+    rf"|(?m:^)\s*({_SHORT})"
 )
 _STATEMENT = Detector("", _SQL, _nothing)
 _ESCAPED = Detector("", encoded.PATTERN, _nothing)
@@ -196,7 +204,7 @@ class Values:
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Without the literals of statements in it, and what URLs lose."""
         if self._sql and (match := _FIND_SQL.search(text)):
-            start = 0 if _BEGINS_SQL.search(text) else match.start(1)
+            start = 0 if _BEGINS_SQL.search(text) else match.start(match.lastindex or 0)
             result = text[:start] + obfuscate(text[start:])
             counts["sql", "obfuscate"] += result != text
             text = result

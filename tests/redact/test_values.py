@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sampler_proxy import detectors, redact_values
@@ -31,6 +33,18 @@ from tests.support.secrets import SECRETS
 
 CARD, MAIL = SECRETS["card"].text, SECRETS["email"].text
 MASK_CARDS = {"values": [{"detect": "card", "action": "mask"}]}
+
+
+EVERYTHING = cast(
+    Policy,
+    policy(
+        {
+            "preset": "strict",
+            "keys": [{"match": "*kunde*", "action": "mask"}],
+            "values": [{"detect": "phone", "action": "mask"}],
+        }
+    ),
+)
 
 
 def made(settings: dict[str, Any]) -> Policy:
@@ -175,6 +189,27 @@ def test_sql() -> None:
         ("Insert coin into slot 3 of 'x'", None),
         ("cannot delete from the archive 'x'", None),
         ("selected 5 of 'x'", None),
+        ("ALTER USER bob IDENTIFIED BY 'x'", "ALTER USER bob IDENTIFIED BY ?"),
+        ("failed: create role bob with login password 'x'", "failed: create role bob with login password ?"),
+        ("GRANT ALL ON t TO bob IDENTIFIED BY 'x'", "GRANT ALL ON t TO bob IDENTIFIED BY ?"),
+        ("SET PASSWORD FOR bob = 'x'", "?"),
+        ("CALL p('x')", "CALL p(?)"),
+        ("error in EXEC dbo.p @a = 'x'", "error in EXEC dbo.p @a = ?"),
+        ("call p('x')", "call p(?)"),
+        ("SELECT 'x'", "SELECT ?"),
+        ("select lower('x')", "select lower(?)"),
+        ("VALUES ('x')", "VALUES (?)"),
+        ("UPDATE users/**/SET name='x'", "UPDATE users SET name=?"),
+        ("update users /* a */ set name = 'x'", "update users set name = ?"),
+        ("INSERT/**/INTO t VALUES ('x')", "INSERT INTO t VALUES (?)"),
+        ("please select 'Save' and call back('x')", None),
+        ("record identified by 'x' not found", None),
+        ("a user identified by 'x' may alter the password 'x'", None),
+        ("the values ('x') differ", None),
+        ("grant access to 'x'", None),
+        ("CALL me back about 'x'", None),
+        ("SELECTED VALUES: 'x'", None),
+        ("executed p('x')", None),
     ],
 )
 def test_statements_in_texts(text: str, expected: str | None) -> None:
@@ -461,6 +496,48 @@ def test_secrets_that_touch_where_one_is_hashed(hashed: str, text: str) -> None:
     assert "hash:" in found
     for secret in ("4111111111111111", SECRETS["aws_key"].part, MAIL):
         assert secret not in found
+
+
+def test_more_members_to_look_at_than_is_worth_it() -> None:
+    """Each of these could be anything: it is masked whole, and soon."""
+    forms = json.dumps(["a=b&c=d"] * 5000)
+    assert counts_of({"preset": "common"}, forms) == {("oversize", "mask"): 1}
+    few = json.dumps({f"k{i}": f"it's a\n{i}@b.example" for i in range(500)})
+    assert counts_of({"preset": "common"}, few) == {("email", "mask"): 500}
+
+
+def test_long_keys_of_members_are_not_remembered() -> None:
+    view = made({"preset": "common"}).view(0)
+    for length in (10, 5000):
+        for i in range(50):
+            key = f"{i:0{length}}"
+            assert view.apply(TEXT, json.dumps({key: "it's", f"{key}password": "x"}).encode()) is not None
+    assert max(map(len, view._values._member_lanes)) < 300
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(secret.text for secret in SECRETS.values()),
+        *("a=1&kunde=Meier&x=2", "é=1&", "~a=1&", "kunde=", "Meier", "select 'x' from t where", "://", "?token=abc", "password"),
+        *("&", "=", "'", '"', "{", "}", "[", "]", ":", ",", " ", "\n", "é", "%40", "%22", "@", "4111", "-", "_", "a", "1"),
+        *("Bearer ", "basic ", "eyJ", ".", "/", "\t", "\xa0", "\x00", "**", "update t set a='x'", "DE11", "\\", "\\u0041"),
+        *("CALL p('", "VALUES (", "identified by ", "=>", '"kunde"', "`", "--"),
+    ]
+)
+
+
+@given(st.lists(FRAGMENTS, min_size=1, max_size=6).map("".join))
+def test_what_would_change_is_asked_about(text: str) -> None:
+    """The one question to all values together is necessary for whatever becomes of each (JSON is never in it)."""
+    view = EVERYTHING.view(EVERYTHING.everything)
+    encoded = text.encode()
+    if encoded.lstrip()[:1] in (b"{", b"["):
+        return
+    gap = detectors.SEPARATOR
+    regions = view.sift(gap.join((b"zz", encoded, b"yy", redact_values.CANARY)))
+    low = 2 + len(gap)
+    asked = any(start <= low + len(encoded) and low <= end for start, end in regions or [])
+    assert asked or view.apply(TEXT, encoded) is None
 
 
 # Fields that are not known.

@@ -14,8 +14,30 @@ URL_KEYS = frozenset(
 # `redact_values` has the names that announce a secret within a value (`detectors.named`); a test holds both together.
 # The elements of `process.command_args` cannot be judged one by one: a password stands alone there.
 COMMON_KEYS = (
-    *("*password*", "*passwd*", "*passphrase*", "*passcode*", "*pwd", "pass", "*.pass", "*_pass", "*-pass", "pw", "*.pw"),
-    *("*_pw", "*secret*", "*credential*", "*authorization*", "auth", "bearer", "*cookie*", "*client*assertion", "*samlresponse"),
+    *(
+        "*password*",
+        "*passwd*",
+        "*passphrase*",
+        "*passcode*",
+        "*pwd",
+        "pass",
+        "*.pass",
+        "*_pass",
+        "*-pass",
+        "pw",
+        "*.pw",
+    ),
+    *(
+        "*_pw",
+        "*secret*",
+        "*credential*",
+        "*authorization*",
+        "auth",
+        "bearer",
+        "*cookie*",
+        "*client*assertion",
+        "*samlresponse",
+    ),
     *("*api_key*", "*api-key*", "*apikey*", "*access_key*", "*access-key*", "*accesskey*", "*private_key*"),
     *("*private-key*", "*privatekey*", "*encryption_key*", "*encryptionkey*", "*signing_key*", "*signingkey*"),
     *("*subscription-key*", "*subscriptionkey*", "*csrf*", "*xsrf*", "*cvv", "*cvc", "pin", "*.pin", "*_pin", "otp"),

@@ -24,7 +24,9 @@ MASKED = b"****"
 MAX_NESTED = 4
 """JSON in a string in JSON: deeper, the string is masked whole."""
 MAX_MEMBER_KEYS = 4096
-MAX_REMEMBERED_KEY = 256  # bytes
+MAX_KEY = 4096
+"""Bytes. What a longer key holds is masked, as elsewhere."""
+MAX_REMEMBERED_KEY = 256
 MAX_SUSPECTS = 64
 """Members of JSON that must be looked at by themselves, beyond one in 24 bytes: with more, all of it is masked."""
 _ROUNDS = 4
@@ -64,7 +66,9 @@ _FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _not
 # A statement within a text: its verb, and enough of what must follow that prose is seldom taken for one. What reads like
 # a sentence otherwise (`select 'Save'`, `call back('x')`) is a statement in capitals, or where the text begins with it.
 _GAP = r"(?:\s|/\*[^*\x00]*\*/)"
-_SHORT = r"(?:call|exec|execute)\s+[\w.\[\]]+\s*(?:\(|@|N?'|[0-9])|select\s+(?:[\w.]+\s*\(\s*)?(?:N?'|[0-9])|values\s*\("
+_SHORT = (
+    r"(?:call|exec|execute)\s+[\w.\[\]]+\s*(?:\(|@|N?'|[0-9])|select\s+(?:[\w.]+\s*\(\s*)?(?:N?'|[0-9])|values\s*\("
+)
 _SQL = (
     rf"(?i)\b(select\b[^\x00]*\bfrom\b|update{_GAP}+\S+?(?:{_GAP}+\S+){{0,3}}?{_GAP}+set{_GAP}+\S+?\s*="
     rf"|delete{_GAP}+from\b[^\x00]*\bwhere\b|merge{_GAP}+into\b[^\x00]*\busing\b"
@@ -115,6 +119,9 @@ class Lane(NamedTuple):
     """What a rule counts as, by which all in this lane are deleted or masked."""
     apply: Callable[[bytes, Counter[Label]], bytes] | None = None
     """What becomes of a value, which is counted."""
+
+
+_TOO_LONG = Lane(WHOLE, OVERSIZE)
 
 
 class Values:
@@ -263,6 +270,8 @@ class Values:
         lane = self._member_lanes.get(key)
         if lane is None:
             encoded_key = key.encode("utf-8", "replace")
+            if len(encoded_key) > MAX_KEY:
+                return _TOO_LONG
             lane = self._lane_of(encoded_key)
             if len(encoded_key) <= MAX_REMEMBERED_KEY:
                 if len(self._member_lanes) == MAX_MEMBER_KEYS:

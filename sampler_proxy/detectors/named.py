@@ -48,7 +48,7 @@ SECRET_ENDINGS = (
 _CURSORS = re.compile(rb"(?:next|page|sync|continuation|cursor|start|resume|change|skip|paging|pagination)\w*token")
 
 # What a name must be to be believed in text, and what it may be if its value looks like a secret.
-_PLAIN = ("password passwd passphrase passcode pwd secret apikey secretkey accesskey privatekey encryptionkey signingkey")
+_PLAIN = "password passwd passphrase passcode pwd secret apikey secretkey accesskey privatekey encryptionkey signingkey"
 _PLAIN_ENDINGS = tuple(_PLAIN.encode().split())
 _AMBIGUOUS = (b"token", b"signature", b"sessionid")
 _AMBIGUOUS_NAMES = frozenset(
@@ -74,7 +74,7 @@ _NAMED = re.compile(
 # A semicolon ends a value only among those that semicolons separate.
 _VALUE = re.compile(rb"""[^&#\s"<>]+""")
 _VALUE_IN_LIST = re.compile(rb"""[^&;#\s"<>]+""")
-_QUOTED = re.compile(rb'''"((?:[^"\\\n]|\\.)*)|'((?:[^'\\\n]|\\.)*)|`([^`\n]*)|(?:\\{1,7}["'])([^"'\\\n]*)''')
+_QUOTED = re.compile(rb""""((?:[^"\\\n]|\\.)*)|'((?:[^'\\\n]|\\.)*)|`([^`\n]*)|(?:\\{1,7}["'])([^"'\\\n]*)""")
 _BARE = re.compile(rb"""[^\s"'<>&;]+""")
 _AROUND = b".,;:!?)}]\\"
 _PARAMETER_REFERENCE = re.compile(rb"[$:@?][A-Za-z0-9_]*|%s")

@@ -109,6 +109,7 @@ HITS: dict[str, list[str]] = {
         f"⟦---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n{BODY}\n---- END SSH2 ENCRYPTED PRIVATE KEY ----⟧",
     ],
     "url_credentials": [
+        "postgres://⟦u:****real⟧@host/db",
         "https://⟦alice:secret⟧@example.com/",
         "http://⟦alice:secret⟧@example.com:8080/x?y=1",
         "postgres://⟦app:p%40ss⟧@db.example.com:5432/app",

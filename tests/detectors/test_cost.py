@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -18,8 +19,28 @@ CALLS_A_BYTE = 14
 REPEATED = [
     *("DE11 ", "de11 ", "DE11-", "MT11 MT11 ", "DE11AAAA BBBB CCCC ", "NO11AAAAAAAAAAA ", "KZ11 111A ", "AD11AD11"),
     *("4111 ", "4111 1111 1111 1112 ", "4111111111111112 ", "4111-", "&pw=a", "'&pw=a", " pw=a", "--pw a ", "pw: a1,"),
-    *("a@b.c ", "a:b@tcp(", "a://b:c@d ", "123-45-6788 ", "bearer aaaaaaa1 ", "basic YTpi ", "eyJhIjoxfQ.a ", "%41", "%25"),
-    *("'a':", '\\"a\\":', '"password":1 ', '"password":[', "\\u0041", "ghp_", "xoxb-1-", "ALTER USER a ", "select 'a' "),
+    *(
+        "a@b.c ",
+        "a:b@tcp(",
+        "a://b:c@d ",
+        "123-45-6788 ",
+        "bearer aaaaaaa1 ",
+        "basic YTpi ",
+        "eyJhIjoxfQ.a ",
+        "%41",
+        "%25",
+    ),
+    *(
+        "'a':",
+        '\\"a\\":',
+        '"password":1 ',
+        '"password":[',
+        "\\u0041",
+        "ghp_",
+        "xoxb-1-",
+        "ALTER USER a ",
+        "select 'a' ",
+    ),
 ]
 
 
@@ -61,6 +82,23 @@ def test_calls_grow_with_the_text_and_are_few(part: str, strict: Policy) -> None
     once, four_times = (looked_at(strict, of_size(part, size)) for size in (SIZE, 4 * SIZE))
     assert four_times < 4.5 * once + 200
     assert four_times < 4 * CALLS_A_BYTE * SIZE
+
+
+MEMBERS = [
+    "\n",
+    "4111 1111 1111 1111\n",
+    "a=b&c=d",
+    "select a from b\n",
+    '["[]"]',
+    "DE11 DE11 DE11 DE11 DE11\n",
+    "it's a@b.example",
+]
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_of_the_members_of_json(member: str, strict: Policy) -> None:
+    text = json.dumps([member] * (4 * SIZE // len(json.dumps(member)))).encode()
+    assert looked_at(strict, text) < CALLS_A_BYTE * len(text)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

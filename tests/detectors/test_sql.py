@@ -174,4 +174,7 @@ def test_long_lists_of_numbers_and_parameters() -> None:
 
 def test_far_more_signs_than_a_statement_has() -> None:
     assert obfuscate(b"SELECT a FROM t WHERE " + b"a+," * 2000 + b"'x'") == b"?"
-    assert obfuscate(b"SELECT a FROM t WHERE b = " + b"1+" * 200 + b"1") == b"SELECT a FROM t WHERE b = " + b"?+" * 200 + b"?"
+    assert (
+        obfuscate(b"SELECT a FROM t WHERE b = " + b"1+" * 200 + b"1")
+        == b"SELECT a FROM t WHERE b = " + b"?+" * 200 + b"?"
+    )

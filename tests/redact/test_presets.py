@@ -165,7 +165,16 @@ def test_names_of_secrets_within_values_and_keys_agree() -> None:
         for key in (ending.decode(), f"user_{ending.decode()}", f"db.{ending.decode()}"):
             left = key == "db.signature"  # behind a dot it is a function's
             assert attributes_after({"preset": "common"}, {key: "x"}) == {key: "x" if left else "****"}, key
-    elsewhere = {"credential", "cookie", "csrf", "xsrf", "connectionstring", "processcommandargs", "tokenvalue", "client*assertion"}
+    elsewhere = {
+        "credential",
+        "cookie",
+        "csrf",
+        "xsrf",
+        "connectionstring",
+        "processcommandargs",
+        "tokenvalue",
+        "client*assertion",
+    }
     for pattern in redact_presets.COMMON_KEYS:
         if pattern[0] != "/" and not pattern.startswith("db."):
             word = pattern.strip("*").strip(".-_")

@@ -404,7 +404,16 @@ def test_every_secret_of_the_tables_percent_encoded() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["100%25 of %2F", "C:\\new\\table", "a%20b%20c?x=%7B%7D", "\\u0041\\u0042", '{"a":"\\n\\t"}', "%", "%zz", "50%de facto"],
+    [
+        "100%25 of %2F",
+        "C:\\new\\table",
+        "a%20b%20c?x=%7B%7D",
+        "\\u0041\\u0042",
+        '{"a":"\\n\\t"}',
+        "%",
+        "%zz",
+        "50%de facto",
+    ],
 )
 def test_escapes_that_hide_nothing(text: str) -> None:
     assert text_after({"preset": "strict", "urls": []}, text) == text
@@ -434,7 +443,7 @@ PASSWORD = {"keys": [{"match": "*password*", "action": "mask"}]}
         ('data: {"a":1}\n\ndata: {"password":"zebra"}', 'data: {"a":1}\n\ndata: {"password":"****"}'),
         ('"{\\"password\\":\\"zebra\\"}"', '"{\\"password\\":\\"****\\"}"'),
         (r'"{\"a\":\"{\\\"password\\\":\\\"zebra\\\"}\"}"', r'"{\"a\":\"{\\\"password\\\":\\\"****\\\"}\"}"'),
-        (")]}',\n{\"password\":\"zebra\"}", ")]}',\n{\"password\":\"****\"}"),
+        (')]}\',\n{"password":"zebra"}', ')]}\',\n{"password":"****"}'),
         ("b'{\"password\": 12345}'", "b'{\"password\": ****}'"),
         ("user {'password': 'zebra', 'a': 1}", "user {'password': '****', 'a': 1}"),
         ("x => {`password`: `zebra`}", "x => {`password`: `****`}"),
@@ -498,6 +507,13 @@ def test_secrets_that_touch_where_one_is_hashed(hashed: str, text: str) -> None:
         assert secret not in found
 
 
+@pytest.mark.parametrize("first", ["a=1", "é=1", "~a=1", "*[$]-=%41", "a=", "%C3%A9=1"])
+def test_forms(first: str) -> None:
+    settings = {"keys": [{"match": "*kunde*", "action": "mask"}]}
+    found = attributes_after(settings, {"a": "x", "k": f"{first}&kunde=Meier&x=2", "z": "y"})
+    assert found == {"a": "x", "k": f"{first}&kunde=****&x=2", "z": "y"}
+
+
 def test_more_members_to_look_at_than_is_worth_it() -> None:
     """Each of these could be anything: it is masked whole, and soon."""
     forms = json.dumps(["a=b&c=d"] * 5000)
@@ -513,14 +529,63 @@ def test_long_keys_of_members_are_not_remembered() -> None:
             key = f"{i:0{length}}"
             assert view.apply(TEXT, json.dumps({key: "it's", f"{key}password": "x"}).encode()) is not None
     assert max(map(len, view._values._member_lanes)) < 300
+    assert text_after({"preset": "common"}, json.dumps({"k" * 5000: "zebra", "a": "b"})).endswith(
+        '": "****", "a": "b"}'
+    )
 
 
 FRAGMENTS = st.sampled_from(
     [
         *(secret.text for secret in SECRETS.values()),
-        *("a=1&kunde=Meier&x=2", "é=1&", "~a=1&", "kunde=", "Meier", "select 'x' from t where", "://", "?token=abc", "password"),
-        *("&", "=", "'", '"', "{", "}", "[", "]", ":", ",", " ", "\n", "é", "%40", "%22", "@", "4111", "-", "_", "a", "1"),
-        *("Bearer ", "basic ", "eyJ", ".", "/", "\t", "\xa0", "\x00", "**", "update t set a='x'", "DE11", "\\", "\\u0041"),
+        *(
+            "a=1&kunde=Meier&x=2",
+            "é=1&",
+            "~a=1&",
+            "kunde=",
+            "Meier",
+            "select 'x' from t where",
+            "://",
+            "?token=abc",
+            "password",
+        ),
+        *(
+            "&",
+            "=",
+            "'",
+            '"',
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            " ",
+            "\n",
+            "é",
+            "%40",
+            "%22",
+            "@",
+            "4111",
+            "-",
+            "_",
+            "a",
+            "1",
+        ),
+        *(
+            "Bearer ",
+            "basic ",
+            "eyJ",
+            ".",
+            "/",
+            "\t",
+            "\xa0",
+            "\x00",
+            "**",
+            "update t set a='x'",
+            "DE11",
+            "\\",
+            "\\u0041",
+        ),
         *("CALL p('", "VALUES (", "identified by ", "=>", '"kunde"', "`", "--"),
     ]
 )

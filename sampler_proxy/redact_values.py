@@ -16,7 +16,7 @@ import re2
 
 from sampler_proxy import detectors
 from sampler_proxy.config_redact import MASK, Action
-from sampler_proxy.detectors import SEPARATOR, Detector, embedded, encoded, keyed
+from sampler_proxy.detectors import SEPARATOR, Detector, embedded, encoded, keyed, statements
 from sampler_proxy.detectors.sql import obfuscate
 from sampler_proxy.detectors.urls import rewrite
 
@@ -63,22 +63,7 @@ _CANARY_BYTES = Detector("", r"\x00sampler-proxy\x00", _nothing)
 _CANARY_CHARACTERS = Detector("", r"\x00sampler-proxy\x00", _nothing, utf8=True)
 _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _nothing)
-# A statement within a text: its verb, and enough of what must follow that prose is seldom taken for one. What reads like
-# a sentence otherwise (`select 'Save'`, `call back('x')`) is a statement in capitals, or where the text begins with it.
-_GAP = r"(?:\s|/\*[^*\x00]*\*/)"
-_SHORT = (
-    r"(?:call|exec|execute)\s+[\w.\[\]]+\s*(?:\(|@|N?'|[0-9])|select\s+(?:[\w.]+\s*\(\s*)?(?:N?'|[0-9])|values\s*\("
-)
-_SQL = (
-    rf"(?i)\b(select\b[^\x00]*\bfrom\b|update{_GAP}+\S+?(?:{_GAP}+\S+){{0,3}}?{_GAP}+set{_GAP}+\S+?\s*="
-    rf"|delete{_GAP}+from\b[^\x00]*\bwhere\b|merge{_GAP}+into\b[^\x00]*\busing\b"
-    rf"|(?:insert|replace){_GAP}+(?:\w+{_GAP}+){{0,2}}?into{_GAP}+\S+?{_GAP}*(?:\(|values\b|select\b|set\b)"
-    rf"|(?:create|alter)\s+(?:user|role|login)\b[^\x00]*\b(?:identified|password)\b|set\s+password\b[^\x00]*[=']"
-    rf"|grant\b[^\x00]*\bto\b[^\x00]*\bidentified\s+by\b)"
-    rf"|\b((?-i:{_SHORT.replace('call|exec|execute', 'CALL|EXEC|EXECUTE').replace('select', 'SELECT').replace('values', 'VALUES')}))"
-    rf"|(?m:^)\s*({_SHORT})"
-)
-_STATEMENT = Detector("", _SQL, _nothing)
+_STATEMENT = Detector("", statements.PATTERN, _nothing)
 _ESCAPED = Detector("", encoded.PATTERN, _nothing)
 _KEYED = Detector("", keyed.PATTERN, _nothing)
 _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
@@ -98,8 +83,6 @@ def _search(pattern: str, utf8: bool = False) -> re2._Regexp:
     return re2.compile(pattern if utf8 else pattern.encode(), _options(utf8))
 
 
-_FIND_SQL = _search(_SQL)
-_BEGINS_SQL = _search(r"(?i)^\s*(?:with|explain|analyze)\s")
 _MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*)"\s*:)')  # without lookahead in RE2; linear, as it ends at the next quote
 
 
@@ -204,14 +187,13 @@ class Values:
             return MASKED
         if members:
             text = self._members(text, members, counts, depth)
-        if not members or (self._sql and _FIND_SQL.search(rest)) or (self._urls and b"://" in rest):
+        if not members or (self._sql and statements.begins(rest) is not None) or (self._urls and b"://" in rest):
             text = self._reshaped(text, counts)
         return self._detected(text, counts, not members)
 
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Without the literals of statements in it, and what URLs lose."""
-        if self._sql and (match := _FIND_SQL.search(text)):
-            start = 0 if _BEGINS_SQL.search(text) else match.start(match.lastindex or 0)
+        if self._sql and (start := statements.begins(text)) is not None:
             result = text[:start] + obfuscate(text[start:])
             counts["sql", "obfuscate"] += result != text
             text = result
@@ -354,7 +336,7 @@ class Values:
         if self._escaped in hits and (levels := encoded.decoded(text)):
             hits = self._hits(SEPARATOR.join((text, *(level for level, _ in levels))))
         found = []
-        for level, place in [(text, int), *levels]:
+        for level, place in [(text, encoded.same), *levels]:
             looks = _looks(level)
             for index in hits:
                 if index < len(self._detectors):

@@ -21,11 +21,15 @@ Place = Callable[[int], int]
 """Where in a text stands what is at this place of the decoded one; works for both ends of a range."""
 
 
+def same(place: int) -> int:
+    return place
+
+
 def decoded(text: bytes) -> list[tuple[bytes, Place]]:
     """The text with one level of escapes resolved, with two, and so on; nothing where there are none. Each escape
     becomes one byte: a space, where it stands for a character beyond a byte. Linear; raises nothing."""
     levels: list[tuple[bytes, Place]] = []
-    outer: Place = int
+    outer: Place = same
     while len(levels) < MAX_LEVELS:
         parts: list[bytes] = []
         places: list[int] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from sampler_proxy.detectors._types import Detector, Range, is_placeholder, regex
+from sampler_proxy.detectors._types import Detector, Range, is_placeholder
 
 # Compared in lower case and without `_`, `-`, `.`; of `user[password]` the innermost name. First: names as a whole;
 # second: their ends. Keys of attributes have patterns of their own (`redact_presets`); a test holds both together.
@@ -47,9 +47,11 @@ SECRET_ENDINGS = (
 # Tokens that only say where to go on.
 _CURSORS = re.compile(rb"(?:next|page|sync|continuation|cursor|start|resume|change|skip|paging|pagination)\w*token")
 
-# What a name must be to be believed in text, and what it may be if its value looks like a secret.
-_PLAIN = "password passwd passphrase passcode pwd secret apikey secretkey accesskey privatekey encryptionkey signingkey"
-_PLAIN_ENDINGS = tuple(_PLAIN.encode().split())
+# In text: names to be believed, and those that are if their value looks like a secret.
+_PLAIN = (
+    *(b"password", b"passwd", b"passphrase", b"passcode", b"pwd", b"secret"),
+    *(b"apikey", b"secretkey", b"accesskey", b"privatekey", b"encryptionkey", b"signingkey"),
+)
 _AMBIGUOUS = (b"token", b"signature", b"sessionid")
 _AMBIGUOUS_NAMES = frozenset(
     b"authorization bearer jwt pass pw sid phpsessid sessid connectsid xamzcredential xgoogcredential".split()
@@ -78,6 +80,9 @@ _QUOTED = re.compile(rb""""((?:[^"\\\n]|\\.)*)|'((?:[^'\\\n]|\\.)*)|`([^`\n]*)|(
 _BARE = re.compile(rb"""[^\s"'<>&;]+""")
 _AROUND = b".,;:!?)}]\\"
 _PARAMETER_REFERENCE = re.compile(rb"[$:@?][A-Za-z0-9_]*|%s")
+_SCHEME = re.compile(rb"[A-Za-z]{3,16} (?=[^\s])")
+_GOES_ON = re.compile(rb"[.,:]? [^\s]")
+_CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
 _TRIVIAL = frozenset((b"true", b"false", b"null", b"none", b"nil", b"undefined", b"yes", b"no", b"ok", b"on", b"off"))
 
 
@@ -157,17 +162,13 @@ def _in_text(text: bytes, start: int, plain: bytes, separator: bytes | None) -> 
     return None
 
 
-_SCHEME = re.compile(rb"[A-Za-z]{3,16} (?=[^\s])")
-_GOES_ON = re.compile(rb"[.,:]? [^\s]")
-
-
 def _is_value(value: bytes, plain: bytes, sentence: bool) -> bool:
     """`sentence`: whether more words follow, none of which the value may be."""
     if not value or value.lower() in _TRIVIAL or _PARAMETER_REFERENCE.fullmatch(value) or b"://" in value:
         return False
     if limits := _NUMBERS.get(plain):
         return value.isdigit() and limits[0] <= len(value) <= limits[1]
-    if plain.endswith(_PLAIN_ENDINGS):
+    if plain.endswith(_PLAIN):
         if value.lower() in _PROSE or (value.isdigit() and len(value) < 4):
             return False
         return not (sentence and value.isalpha())
@@ -177,8 +178,6 @@ def _is_value(value: bytes, plain: bytes, sentence: bool) -> bool:
         return (len(value) >= 6 and digit and letter) or (len(value) >= 16 and not _CODE.search(value))
     return False
 
-
-_CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
 
 URL_SECRETS = Detector(
     "url_secrets",

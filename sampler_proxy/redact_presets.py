@@ -11,12 +11,41 @@ URL_KEYS = frozenset(
     }
 )
 
+# `redact_values` has the names that announce a secret within a value (`detectors.named`); a test holds both together.
+# The elements of `process.command_args` cannot be judged one by one: a password stands alone there.
 COMMON_KEYS = (
-    *("*password*", "*passwd*", "*passphrase*", "*pwd", "*secret*", "*credential*", "*authorization*", "*cookie*"),
+    *(
+        "*password*",
+        "*passwd*",
+        "*passphrase*",
+        "*passcode*",
+        "*pwd",
+        "pass",
+        "*.pass",
+        "*_pass",
+        "*-pass",
+        "pw",
+        "*.pw",
+    ),
+    *(
+        "*_pw",
+        "*secret*",
+        "*credential*",
+        "*authorization*",
+        "auth",
+        "bearer",
+        "*cookie*",
+        "*client*assertion",
+        "*samlresponse",
+    ),
     *("*api_key*", "*api-key*", "*apikey*", "*access_key*", "*access-key*", "*accesskey*", "*private_key*"),
-    *("*private-key*", "*privatekey*", "*encryption_key*", "*signing_key*", "*csrf*", "*xsrf*", "*cvv", "*cvc"),
-    *("token", "*.token", "*_token", "*-token", "*accesstoken", "*refreshtoken", "*authtoken", "*idtoken"),
-    *("*session_id", "*session-id", "*sessionid", "db.query.parameter.*", "db.operation.parameter.*"),
+    *("*private-key*", "*privatekey*", "*encryption_key*", "*encryptionkey*", "*signing_key*", "*signingkey*"),
+    *("*subscription-key*", "*subscriptionkey*", "*csrf*", "*xsrf*", "*cvv", "*cvc", "pin", "*.pin", "*_pin", "otp"),
+    *("*.otp", "*_otp", "*totp", "jwt", "*.jwt", "*_jwt", "token", "*.token", "*_token", "*-token", "token.value"),
+    *("*.token.value", "*accesstoken*", "*refreshtoken*", "*authtoken", "*idtoken", "/.*[a-z]Token/", "signature"),
+    *("*-signature*", "*_signature", "*session_id", "*session-id", "*sessionid", "*sessid", "sid", "connect.sid"),
+    *("*connection_string", "*connectionstring", "db.query.parameter.*", "db.operation.parameter.*"),
+    "process.command_args",
 )
 STRICT_KEYS = (
     *COMMON_KEYS,

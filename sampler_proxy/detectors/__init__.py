@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sampler_proxy.detectors import addresses, credentials, numbers, provider_keys
+from sampler_proxy.detectors import addresses, credentials, named, numbers, provider_keys
 from sampler_proxy.detectors._custom import custom, find_all, sieve
 from sampler_proxy.detectors._types import Detector, Range
 
@@ -64,7 +64,7 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
             credentials.BASIC,
             credentials.PRIVATE_KEY,
             credentials.URL_CREDENTIALS,
-            credentials.URL_SECRETS,
+            named.URL_SECRETS,
             provider_keys.AWS_KEY,
             provider_keys.GCP_KEY,
             provider_keys.AZURE_KEY,

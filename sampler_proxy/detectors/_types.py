@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,8 +60,12 @@ def regex(pattern: str) -> re2._Regexp:
 WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 DIGITS = frozenset(b"0123456789")
 
-MASKED = b"****"
-"""A secret that begins so was masked before: finding it again would change the text a second time."""
+_PLACEHOLDER = re.compile(rb"\*+|\$?\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
+
+
+def is_placeholder(value: bytes) -> bool:
+    """Whether it only stands for a secret, as what was masked before does."""
+    return _PLACEHOLDER.fullmatch(value) is not None
 
 
 def just_before(pattern: re2._Regexp, text: bytes, end: int, reach: int = 32) -> bool:

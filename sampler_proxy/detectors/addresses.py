@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from sampler_proxy.detectors._types import Detector, Range, just_before, regex, stands_alone
 
@@ -11,6 +12,7 @@ from sampler_proxy.detectors._types import Detector, Range, just_before, regex, 
 _EMAIL = regex(
     r"([A-Za-z0-9._%+'~\x80-\xff-]+)(?:@|%40)([A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)+)",
 )
+_BEFORE_LOCAL = re.compile(rb"(?:%[0-9A-Fa-f]{2}|[.'%~-])*+")
 _USERINFO = regex(r"://[^/?#\s]*\z")
 _TOP_LEVEL = regex(r"[A-Za-z]{2,63}|[Xx][Nn]--[A-Za-z0-9-]{1,59}|[\x80-\xff][A-Za-z0-9\x80-\xff-]*")
 # image@2x.png is the name of a file.
@@ -25,7 +27,8 @@ def _emails(text: bytes) -> list[Range]:
         start, at = match.span(1)
         domain, end = match.span(2)
         local = text[start:at]
-        start += len(local) - len(local.lstrip(b".'-%~"))
+        before = _BEFORE_LOCAL.match(local)
+        start += before.end() if before else 0
         labels = text[domain:end].split(b".")
         while len(labels) > 1 and not _is_top_level(labels[-1]):
             end -= len(labels.pop()) + 1

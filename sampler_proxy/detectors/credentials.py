@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 
-from sampler_proxy.detectors._types import MASKED, Detector, Range, just_before, merged, regex
+from sampler_proxy.detectors._types import Detector, Range, is_placeholder, just_before, merged, regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
 _JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")
@@ -138,7 +138,7 @@ def _url_credentials(text: bytes) -> list[Range]:
     found = []
     for match in _USERINFO.finditer(text):
         user, colon, password = match.group(2).partition(b":")
-        if not match.group(2) or _is_placeholder(password if colon else user):
+        if not match.group(2) or is_placeholder(password if colon else user):
             continue
         if (colon and password) or (not colon and match.group(1).lower() in (b"http", b"https")):
             found.append(Range(*match.span(2)))
@@ -146,82 +146,9 @@ def _url_credentials(text: bytes) -> list[Range]:
         at = network.start()
         start = max(0, at - _MAX_USERINFO)
         dsn = _DSN_USERINFO.search(text[start:at])
-        if dsn and not _is_placeholder(dsn.group(1).partition(b":")[2]):
+        if dsn and not is_placeholder(dsn.group(1).partition(b":")[2]):
             found.append(Range(start + dsn.start(1), at))
     return merged(found)
 
 
-_PLACEHOLDER = regex(r"\*+|\{[^}]*\}|\$\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
-
-
-def _is_placeholder(value: bytes) -> bool:
-    return value.startswith(MASKED) or _PLACEHOLDER.fullmatch(value) is not None
-
-
 URL_CREDENTIALS = Detector("url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s"<>\\]+@|@(?:tcp|unix)\(""", _url_credentials)
-
-
-# Query parameters (and form fields, connection strings) whose name says that the value is secret. Compared in lower
-# case and without `_`, `-`, `.`; of `user[password]` the innermost name. First: names as a whole; second: their ends.
-SECRET_PARAMETERS = frozenset(
-    b"assertion auth authorization awsaccesskeyid clientassertion googleaccessid jwt otp pass pw samlart samlrequest"
-    b" samlresponse sas sessid session sid phpsessid sig subscriptionkey ocpapimsubscriptionkey xamzcredential"
-    b" xgoogcredential".split()
-)
-SECRET_ENDINGS = (
-    b"password",
-    b"passwd",
-    b"passphrase",
-    b"passcode",
-    b"pwd",
-    b"secret",
-    b"token",
-    b"apikey",
-    b"secretkey",
-    b"accesskey",
-    b"privatekey",
-    b"signature",
-    b"sessionid",
-    b"credentials",
-)
-# Tokens that only say where to go on.
-_CURSORS = regex(r"(?:next|page|sync|continuation|cursor|start|resume|change|skip|paging|pagination)\w*token")
-_NAME = r"[A-Za-z0-9_.%\[\]$-]"
-_PARAMETER = regex(rf"(?m:(^|[?&;#]|%3F|%26) ?({_NAME}{{1,64}})=)")
-# A semicolon ends a value only among those that semicolons separate.
-_VALUE = regex(r"""[^&#\s"<>]+""")
-_VALUE_IN_LIST = regex(r"""[^&;#\s"<>]+""")
-
-
-def _url_secrets(text: bytes) -> list[Range]:
-    found = []
-    at = 0
-    quote = text.find(b"'")
-    while match := _PARAMETER.search(text, at):
-        at = start = match.end()
-        if not is_secret_parameter(match.group(2)):
-            continue
-        value = (_VALUE_IN_LIST if match.group(1) in (b"", b";") else _VALUE).match(text, start)
-        if value is None:
-            continue
-        end = value.end()
-        if 0 <= quote < start:  # the URL may stand in quotes
-            end = (text.find(b"'", start, end) + 1 or end + 1) - 1
-        at = end
-        if start < end and not _is_placeholder(text[start:end]):
-            found.append(Range(start, end))
-    return found
-
-
-def is_secret_parameter(name: bytes) -> bool:
-    plain = name.lower().replace(b"%5b", b"[").replace(b"%5d", b"]").rstrip(b"]").rpartition(b"[")[2]
-    plain = plain.replace(b"_", b"").replace(b"-", b"").replace(b".", b"")
-    return plain in SECRET_PARAMETERS or (plain.endswith(SECRET_ENDINGS) and not _CURSORS.search(plain))
-
-
-URL_SECRETS = Detector(
-    "url_secrets",
-    r"(?i)(?:pass|pwd|pw|token|secret|key|sig|auth|sess|sid|otp|jwt|sas|saml|credential|assertion|googleaccessid)"
-    rf"{_NAME}*=[^&;#\s]",
-    _url_secrets,
-)

@@ -115,11 +115,11 @@ def _json_members(text: bytes) -> list[Member]:
         elif expected == ":" and sign == b":":
             expected = "value"
         elif expected in ("key", "key or }") and sign == b'"':
-            key = _unescaped(text[start + 1 : at - 1]).decode(errors="replace")
+            key = unescaped(text[start + 1 : at - 1]).decode(errors="replace")
             expected = ":"
         elif expected in ("value", "value or ]") and token.lastindex != 1:
             if sign == b'"':
-                found.append(Member(key, start, at, True, _unescaped(text[start + 1 : at - 1])))
+                found.append(Member(key, start, at, True, unescaped(text[start + 1 : at - 1])))
             elif stack[-1].is_object:
                 found.append(Member(key, start, at, False, text[start:at]))
             expected = ","
@@ -130,13 +130,14 @@ def _json_members(text: bytes) -> list[Member]:
     at = space.end() if space else at
     if at < len(text) and expected in ("value", "value or ]"):
         if text[at] == 0x22:
-            found.append(Member(key, at, len(text), True, _unescaped(text[at + 1 :])))
+            found.append(Member(key, at, len(text), True, unescaped(text[at + 1 :])))
         elif stack[-1].is_object:
             found.append(Member(key, at, len(text), False, text[at:]))
     return found
 
 
-def _unescaped(inside: bytes) -> bytes:
+def unescaped(inside: bytes) -> bytes:
+    """What a string of JSON says, of which this stands between the quotes."""
     return _ESCAPE.sub(_character, inside) if b"\\" in inside else inside
 
 

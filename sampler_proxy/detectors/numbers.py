@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import string
 
 from stdnum import iban as stdnum_iban
-from stdnum import luhn
+from stdnum import luhn, numdb
 from stdnum.us import ssn as stdnum_ssn
 
 from sampler_proxy.detectors._types import DIGITS, WORD, Detector, Range, regex, stands_alone
@@ -38,33 +40,36 @@ _ISSUERS = (
     *((first, first, (16, 18, 19)) for first in (5018, 5019, 5020, 5038, 5893, 6304)),  # Maestro, Dankort
     (9792, 9792, (16,)),  # Troy
 )
-# How the digits of a card are grouped where they are, longest first; the last group may be shorter.
-_GROUPINGS = (
-    *((4, 4, 4, 4, last) for last in (3, 2, 1)),
-    *((4, 4, 4, last) for last in (4, 3, 2, 1)),
-    (4, 6, 5),
-    (4, 6, 4),
-)
-_CARD_SEPARATORS = frozenset((b" ", b"-", b"+", b"%20"))
-# 13 digits, with separators at most where they stand, after anything that is no digit.
+_LENGTHS = {first: lengths for low, high, lengths in reversed(_ISSUERS) for first in range(low, high + 1)}
+_DOUBLED = bytes(0x30 + sum(divmod(2 * (byte - 0x30), 10)) if byte in DIGITS else byte for byte in range(256))
+
+# 13 digits, with separators at most where they stand, after anything that is no digit; with dots in the usual groups
+# only, since other numbers have dots.
 _CARD_PATTERN = (
-    r"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{2})([2-689][0-9]{3}(?:[ +-]|%20)?[0-9]{4}(?:[ +-]|%20)?[0-9]{2}"
-    r"(?:[ +-]|%20)?[0-9]{2}(?:[ +-]|%20)?[0-9])"
+    r"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{2})([2-689][0-9]{3}(?:(?:[ +-]|%20|\xc2\xa0)?[0-9]{4}(?:[ +-]|%20|\xc2\xa0)?[0-9]{2}"
+    r"(?:[ +-]|%20|\xc2\xa0)?[0-9]{2}(?:[ +-]|%20|\xc2\xa0)?[0-9]|\.(?:[0-9]{4}\.[0-9]{4}|[0-9]{6})\.[0-9]{4}))"
 )
-_CARD = regex(_CARD_PATTERN)
-_DIGIT_GROUPS = re.compile(rb"%[0-9A-Fa-f]{2}|[0-9]+")
+# In one piece; or in fours, of which the last may be shorter and one more may follow; or as American Express has it.
+_CARD = re.compile(
+    rb"(?:(?<![0-9%])(?<!%[0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2}))([2-689][0-9]{3})(?:[0-9]{9,15}+(?![0-9])"
+    rb"|([ +.-]|%20|\xc2\xa0)(?:[0-9]{4}\2[0-9]{4}\2[0-9]{1,4}+(?![0-9])(\2[0-9]{1,3}+(?![0-9]))?"
+    rb"|[0-9]{6}\2[0-9]{4,5}+(?![0-9])))"
+)
+_ZERO_FRACTION = re.compile(rb"\.0{1,2}(?![0-9.])")
 _HEX = frozenset(b"0123456789ABCDEFabcdef")
 
 
 def _is_card(digits: bytes) -> bool:
-    first = int(digits[:4])
-    return any(low <= first <= high and len(digits) in lengths for low, high, lengths in _ISSUERS) and luhn.is_valid(
-        digits.decode("ascii")
-    )
+    if len(digits) not in _LENGTHS.get(int(digits[:4]), ()):
+        return False
+    # What fails most often is asked without a detour first.
+    if (sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED)) - 0x30 * len(digits)) % 10:
+        return False
+    return luhn.is_valid(digits.decode("ascii"))
 
 
 def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
-    """Of a run of digits: part of a hexadecimal id, or of a decimal fraction."""
+    """Of a run of digits: part of a hexadecimal id, or of a decimal fraction that is not zero."""
     left, right = start, end
     while left and not _after_escape(text, start) and start - left < 64 and text[left - 1] in _HEX:
         left -= 1
@@ -72,6 +77,11 @@ def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
         right += 1
     if (left, right) != (start, end) and stands_alone(text, left, right):
         return True
+    return _between_dots(text, start, end) and not _ZERO_FRACTION.match(text, end)
+
+
+def _between_dots(text: bytes, start: int, end: int) -> bool:
+    """Whether there is a dot with a digit on its other side."""
     if start > 1 and text[start - 1] == 0x2E and text[start - 2] in DIGITS:
         return True
     return end + 1 < len(text) and text[end] == 0x2E and text[end + 1] in DIGITS
@@ -86,88 +96,83 @@ def _cards(text: bytes) -> list[Range]:
     found: list[Range] = []
     at = 0
     while match := _CARD.search(text, at):
-        start = match.start(1)
-        groups = _digit_groups(text, start)
-        at = end = groups[0][1]
-        if 13 <= end - start <= 19:
+        start, end = match.span()
+        separator = match[2]
+        if separator is None:
+            at = end
             if _is_card(text[start:end]) and not _part_of_something_else(text, start, end):
                 found.append(Range(start, end))
-        elif end - start == 4 and (size := _grouped_card(text, groups)):
-            at = groups[size - 1][1]
-            found.append(Range(start, at))
-    return found
-
-
-def _digit_groups(text: bytes, start: int) -> list[tuple[int, int]]:
-    """Where the digits are, from a place on as far as a card can reach; without what is percent-encoded."""
-    window = text[start : start + 48]
-    groups = (match.span() for match in _DIGIT_GROUPS.finditer(window))
-    return [(start + first, start + last) for first, last in groups if window[first] != 0x25]
-
-
-def _grouped_card(text: bytes, groups: list[tuple[int, int]]) -> int:
-    """Of how many groups the card consists that begins with the first; 0 where none does."""
-    last = 0
-    separator = None
-    while last + 1 < len(groups) and last < 4:
-        between = text[groups[last][1] : groups[last + 1][0]]
-        if between not in _CARD_SEPARATORS or between != (separator or between):
-            break
-        separator = between
-        last += 1
-    lengths = tuple(end - start for start, end in groups[: last + 1])
-    for grouping in _GROUPINGS:
-        size = len(grouping)
-        if lengths[:size] == grouping:
-            members = groups[:size]
-            digits = b"".join(text[start:end] for start, end in members)
-            start, end = members[0][0], members[-1][1]
-            before = start > 0 and text[start - 1] in WORD and not _after_escape(text, start)
-            after = end < len(text) and text[end] in WORD
-            if not before and not after and _is_card(digits):
-                return size
-    return 0
-
-
-CARD = Detector("card", _CARD_PATTERN, _cards)
-
-
-# The country codes of the registry (ISO 13616), each with the length of its numbers, are stdnum's to know.
-_IBAN_COUNTRIES = (
-    "A[DELTZ]|B[AEGHIRY]|C[HRYZ]|D[EJKO]|E[EGS]|F[IKOR]|G[BEILRT]|H[NRU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]|M[CDEKNRTU]"
-    "|N[ILO]|OM|P[KLST]|QA|R[OSU]|S[ACDEIKMOTV]|T[LNR]|UA|V[AG]|XK|YE"
-)
-_IBAN = regex(rf"(?i)\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:[ -]?[A-Z0-9]){{11,30}}")
-
-
-def _ibans(text: bytes) -> list[Range]:
-    found: list[Range] = []
-    at = 0
-    while match := _IBAN.search(text, at):
-        start, end = match.span()
-        at = start + 1
-        # What follows a number (a word after a space) reads like more of it: try each end that a number may have.
-        ends = [start + i + 1 for i, byte in enumerate(text[start:end]) if byte not in b" -"]
-        for stop in reversed(ends[14:]):
-            if stop < len(text) and text[stop] in WORD:
-                continue
-            candidate = text[start:stop]
-            if _iban_form(candidate) and stdnum_iban.is_valid(candidate.decode("ascii"), check_country=False):
+            continue
+        at = match.end(1)
+        for stop in (end, match.start(3)):
+            if stop > start and _is_grouped_card(text, start, stop, separator):
                 found.append(Range(start, stop))
                 at = stop
                 break
     return found
 
 
-def _iban_form(candidate: bytes) -> bool:
-    """Of one case, and in one piece or in fours; in lower case without dashes."""
-    if candidate.upper() != candidate and (candidate.lower() != candidate or b"-" in candidate):
+def _is_grouped_card(text: bytes, start: int, end: int, separator: bytes) -> bool:
+    before = start > 0 and text[start - 1] in WORD and not _after_escape(text, start)
+    if before or (end < len(text) and text[end] in WORD):
         return False
-    pieces = candidate.replace(b"-", b" ").split(b" ")
-    return len(pieces) == 1 or (all(len(piece) == 4 for piece in pieces[:-1]) and len(pieces[-1]) <= 4)
+    digits = text[start:end].replace(separator, b"")
+    if separator == b"." and (len(digits) not in (15, 16) or _between_dots(text, start, end)):
+        return False
+    return _is_card(digits)
 
 
-stdnum_iban.is_valid("GB33BUKB20201555555555", check_country=False)  # reads the registry, so that it is read at import
+CARD = Detector("card", _CARD_PATTERN, _cards)
+
+
+# The registry (ISO 13616, as stdnum has it): how a number goes on after its country and check digits.
+_PART = re.compile(r"(\d+)!([nac])")
+_KINDS = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Z0-9]"}
+_REGISTRY = {
+    country: _PART.findall(structure)
+    for country in map("".join, itertools.product(string.ascii_uppercase, repeat=2))
+    if (structure := numdb.get("iban").info(country)[0][1].get("bban"))
+}
+_IBAN_LENGTHS = {country.encode(): 4 + sum(int(n) for n, _ in parts) for country, parts in _REGISTRY.items()}
+_BBANS = {
+    country.encode(): re.compile("".join(f"{_KINDS[kind]}{{{n}}}" for n, kind in parts).encode())
+    for country, parts in _REGISTRY.items()
+}
+_IBAN_COUNTRIES = "|".join(_REGISTRY)
+_IBAN = re.compile(rb"(?<![0-9A-Za-z_])([A-Za-z]{2})[0-9]{2}")
+_VALUES_OF_LETTERS = str.maketrans({letter: str(10 + i) for i, letter in enumerate(string.ascii_uppercase)})
+
+
+def _ibans(text: bytes) -> list[Range]:
+    found: list[Range] = []
+    done = 0
+    for match in _IBAN.finditer(text):
+        start = match.start()
+        size = _IBAN_LENGTHS.get(match[1].upper())
+        if size is None or start < done:
+            continue
+        for end in (start + size, start + size + (size - 1) // 4):  # in one piece, or in fours
+            if end <= len(text) and not (end < len(text) and text[end] in WORD) and _is_iban(text[start:end]):
+                found.append(Range(start, end))
+                done = end
+                break
+    return found
+
+
+def _is_iban(candidate: bytes) -> bool:
+    """Of one case, and in one piece or in fours; in lower case without dashes. Cheap questions come first: a text may
+    be made of what only begins like one."""
+    upper = candidate.upper()
+    if upper != candidate and (candidate.lower() != candidate or b"-" in candidate):
+        return False
+    compact = upper.replace(b"-", b"").replace(b" ", b"")
+    if len(compact) != len(candidate) and any(candidate[i] not in b" -" for i in range(4, len(candidate), 5)):
+        return False
+    bban = _BBANS[compact[:2]].fullmatch(compact, 4)
+    if bban is None or int((bban[0] + compact[:4]).decode().translate(_VALUES_OF_LETTERS)) % 97 != 1:
+        return False
+    return stdnum_iban.is_valid(compact.decode(), check_country=False)
+
 
 # In lower case without dashes: hexadecimal ids have these.
 IBAN = Detector(

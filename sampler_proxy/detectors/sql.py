@@ -19,6 +19,8 @@ from sqlglot.tokens import Tokenizer
 from sampler_proxy.detectors._types import BYTES, regex
 
 MAX_BYTES = 16 * 1024
+MAX_SIGNS = 768
+"""Commas and the like, beyond three in eight bytes: each costs like a word."""
 
 UNREADABLE = b"?"
 
@@ -86,6 +88,15 @@ _LIST = rf"\(\s*{_ITEM}(?:\s*,\s*{_ITEM})*\s*\)"
 _IN = re2.compile(rf"(?i)(\bIN)\s*{_LIST}".encode(), BYTES)
 _ROWS = re2.compile(rf"(?i)(\bVALUES\s*{_LIST})(?:\s*,\s*{_LIST})+".encode(), BYTES)
 
+# The same with numbers in them, before anything is read: reading costs by the word and sign, and these have most.
+# Nothing goes that could begin or end a literal or a comment.
+_NUMBER_OR_ITEM = rf"(?:[-+]?[0-9]+(?:\.[0-9]+)?|{_ITEM})"
+_NUMBERS = rf"\(\s*{_NUMBER_OR_ITEM}(?:\s*,\s*{_NUMBER_OR_ITEM})*\s*\)"
+_IN_NUMBERS = re2.compile(rf"(?i)(\bIN)\s*{_NUMBERS}".encode(), BYTES)
+_ROWS_OF_NUMBERS = re2.compile(rf"(?i)(\bVALUES\s*{_NUMBERS})(?:\s*,\s*{_NUMBERS})+".encode(), BYTES)
+
+_NO_SIGNS = bytes(byte for byte in range(256) if chr(byte).isalnum() or byte in b"_ \t\r\n'" or byte >= 0x80)
+
 # What becomes of a character, by what most a reading asks for.
 _KEEP, _DROP, _MASK = range(3)
 _RUNS = re.compile(rb"\x00+|\x01+|\x02+")
@@ -97,11 +108,15 @@ def obfuscate(statement: bytes) -> bytes:
 
     Words in double quotes stay where the statement shows that they are names; they may be MySQL's strings.
 
-    `b"?"` for what cannot be tokenised, does not begin like SQL, or is longer than `MAX_BYTES`. Raises nothing.
+    `b"?"` for what cannot be tokenised, does not begin like SQL, is longer than `MAX_BYTES`, or has far more signs than
+    statements have (beside lists of numbers and parameters). Raises nothing.
     """
     if not statement.strip():
         return statement
     if len(statement) > MAX_BYTES or _AMBIGUOUS.search(statement.replace(b"#>", b"->")):
+        return UNREADABLE
+    statement = _ROWS_OF_NUMBERS.sub(rb"\1", _IN_NUMBERS.sub(rb"\1 (?)", statement))
+    if len(statement.translate(None, _NO_SIGNS)) > MAX_SIGNS + len(statement) * 3 // 8:
         return UNREADABLE
     written = statement.decode("latin-1")  # a byte is a character, so that places are places in the bytes
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sampler_proxy.detectors._types import regex
 
 # RFC 3986. The braces of a template (`/users/{id}`) belong to it.
@@ -11,8 +13,9 @@ _ALONE = regex(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/|(?:[A-Z]{3,10} )?)/\S*(?: HTTP/[0-
 _BEFORE_PATH = regex(r"\A(?:[A-Z]{3,10} )?(?:(?:[A-Za-z][A-Za-z0-9+.-]*:)?//[^/?#\s]*)?")
 _QUERY = regex(r"[?#]\S*")
 _CREDENTIALS = regex(r"""((?:\A|[A-Za-z0-9+.-]:)//)[^/?#\s"'<>]*@""")
-_ID = regex(
-    r"/(?:[0-9]+|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{16,})(\.[A-Za-z]{1,5})?([/?#;:\s]|\z)"
+_ID = re.compile(
+    rb"/(?:[0-9]++|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}|[0-9A-Fa-f]{16,}+)"
+    rb"(?=(?:\.[A-Za-z]{1,5})?(?:[/?#;: \t\r\n\f]|\Z))"
 )
 _PUNCTUATION = b".,;:!)]}"
 
@@ -66,9 +69,4 @@ def _without(url: bytes, query: bool, ids: bool) -> bytes:
 
 
 def _without_ids(path: bytes) -> bytes:
-    parts: list[bytes] = []
-    end = 0
-    while match := _ID.search(path, end):
-        parts += (path[end : match.start() + 1], ID)
-        end = match.start(1) if match.start(1) >= 0 else match.start(2)
-    return b"".join((*parts, path[end:]))
+    return _ID.sub(b"/" + ID, path)

@@ -157,3 +157,24 @@ def test_any_bytes(statement: bytes) -> None:
 @given(st.text(st.characters(exclude_characters="'\\$", exclude_categories=["Cs"]), max_size=30))
 def test_what_a_string_holds_never_matters(inside: str) -> None:
     assert obfuscate(f"SELECT a FROM t WHERE b = 'x{inside}'".encode()) in (b"SELECT a FROM t WHERE b = ?", UNREADABLE)
+
+
+def test_long_lists_of_numbers_and_parameters() -> None:
+    numbers = ", ".join(map(str, range(2500))).encode()
+    assert obfuscate(b"SELECT a FROM t WHERE b IN (" + numbers + b") AND c = 'x'") == (
+        b"SELECT a FROM t WHERE b IN (?) AND c = ?"
+    )
+    rows = ",".join(f"({i}, ?, -{i}.5)" for i in range(700)).encode()
+    assert obfuscate(b"INSERT INTO t VALUES " + rows) == b"INSERT INTO t VALUES (?, ?, -?)"
+    texts = ",".join(f"({i}, 'alice {i}', 'a{i}@b.example')" for i in range(300)).encode()
+    assert obfuscate(b"INSERT INTO t VALUES " + texts) == b"INSERT INTO t VALUES (?, ?, ?)"
+    columns = ", ".join(f'"users"."column_{i}" AS "t0_r{i}"' for i in range(300)).encode()
+    assert obfuscate(b"SELECT " + columns + b' FROM "users"').endswith(b'AS "t0_r299" FROM "users"')
+
+
+def test_far_more_signs_than_a_statement_has() -> None:
+    assert obfuscate(b"SELECT a FROM t WHERE " + b"a+," * 2000 + b"'x'") == b"?"
+    assert (
+        obfuscate(b"SELECT a FROM t WHERE b = " + b"1+" * 200 + b"1")
+        == b"SELECT a FROM t WHERE b = " + b"?+" * 200 + b"?"
+    )

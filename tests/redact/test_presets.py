@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sampler_proxy import detectors, redact_presets
+from sampler_proxy.detectors import named
 from tests.support.redacting import attributes_after, text_after
 from tests.support.secrets import SECRETS
 
@@ -52,6 +54,31 @@ COMMON_MASKED = [
     "card.cvc",
     "db.query.parameter.0",
     "db.operation.parameter.name",
+    "pass",
+    "db.pass",
+    "smtp_pass",
+    "passcode",
+    "pin",
+    "user.pin",
+    "card_pin",
+    "otp",
+    "totp",
+    "jwt",
+    "user.jwt",
+    "auth",
+    "pw",
+    "apiToken",
+    "userToken",
+    "accessTokenV2",
+    "PHPSESSID",
+    "JSESSIONID",
+    "connect.sid",
+    "sid",
+    "signature",
+    "http.request.header.x-hub-signature-256",
+    "token.value",
+    "db.connection_string",
+    "process.command_args",
 ]
 STRICT_MASKED = [
     "user.name",
@@ -97,7 +124,62 @@ LEFT = [
     "code.function.name",
     "exception.type",
     "messaging.message.id",
+    "compass",
+    "bypass",
+    "passed",
+    "pass_count",
+    "passenger",
+    "pinned",
+    "spin",
+    "shipping",
+    "mapping",
+    "outside",
+    "author",
+    "oauth.provider",
+    "http.auth.method",
+    "code.function.signature",
+    "maxTokens",
+    "tokenCount",
+    "inputTokens",
+    "token_count",
+    "tokenizer",
+    "broken",
+    "server.side",
+    "aws.dynamodb.consistent_read",
+    "process.command",
+    "process.command_line",
+    "process.executable.name",
+    "db.operation.name",
 ]
+
+
+# In a URL, these say it; as a key of an attribute they are about something else, or a key rule says it in other words.
+ONLY_IN_URLS = {"sas", "session", "sig", "samlart", "samlrequest", "assertion", "googleaccessid"}
+
+
+def test_names_of_secrets_within_values_and_keys_agree() -> None:
+    for name in named.SECRET_PARAMETERS:
+        key = name.decode().replace("connectsid", "connect.sid")
+        assert attributes_after({"preset": "common"}, {key: "x"}) == {key: "x" if key in ONLY_IN_URLS else "****"}
+    for ending in named.SECRET_ENDINGS:
+        for key in (ending.decode(), f"user_{ending.decode()}", f"db.{ending.decode()}"):
+            left = key == "db.signature"  # behind a dot it is a function's
+            assert attributes_after({"preset": "common"}, {key: "x"}) == {key: "x" if left else "****"}, key
+    elsewhere = {
+        "credential",
+        "cookie",
+        "csrf",
+        "xsrf",
+        "connectionstring",
+        "processcommandargs",
+        "tokenvalue",
+        "client*assertion",
+    }
+    for pattern in redact_presets.COMMON_KEYS:
+        if pattern[0] != "/" and not pattern.startswith("db."):
+            word = pattern.strip("*").strip(".-_")
+            reduced = word.replace("_", "").replace("-", "").replace(".", "")
+            assert named.is_secret_parameter(word.encode()) or reduced in elsewhere, pattern
 
 
 @pytest.mark.parametrize("key", COMMON_MASKED)
@@ -144,3 +226,8 @@ def test_the_readme_names_everything() -> None:
         *redact_presets.URL_KEYS,
     ):
         assert f"`{pattern}`" in section, pattern
+    cells = next(line for line in section.splitlines() if line.startswith("| `keys`, masked")).split(" | ")
+    assert [re.findall("`([^`]+)`", cell) for cell in cells[1:]] == [
+        list(redact_presets.COMMON_KEYS),
+        [pattern for pattern in redact_presets.STRICT_KEYS if pattern not in redact_presets.COMMON_KEYS],
+    ]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sampler_proxy import detectors, redact_values
 from sampler_proxy.detectors import Detector, Range
-from sampler_proxy.redact import MAX_VALUE_BYTES, Policy, View
+from sampler_proxy.redact import MAX_VALUE_BYTES, TEXT, Policy, View
+from tests.detectors.marked import unmarked
+from tests.detectors.test_tables import HITS
 from tests.support import wire
 from tests.support.redacting import (
     Redacting,
@@ -27,6 +33,18 @@ from tests.support.secrets import SECRETS
 
 CARD, MAIL = SECRETS["card"].text, SECRETS["email"].text
 MASK_CARDS = {"values": [{"detect": "card", "action": "mask"}]}
+
+
+EVERYTHING = cast(
+    Policy,
+    policy(
+        {
+            "preset": "strict",
+            "keys": [{"match": "*kunde*", "action": "mask"}],
+            "values": [{"detect": "phone", "action": "mask"}],
+        }
+    ),
+)
 
 
 def made(settings: dict[str, Any]) -> Policy:
@@ -171,6 +189,27 @@ def test_sql() -> None:
         ("Insert coin into slot 3 of 'x'", None),
         ("cannot delete from the archive 'x'", None),
         ("selected 5 of 'x'", None),
+        ("ALTER USER bob IDENTIFIED BY 'x'", "ALTER USER bob IDENTIFIED BY ?"),
+        ("failed: create role bob with login password 'x'", "failed: create role bob with login password ?"),
+        ("GRANT ALL ON t TO bob IDENTIFIED BY 'x'", "GRANT ALL ON t TO bob IDENTIFIED BY ?"),
+        ("SET PASSWORD FOR bob = 'x'", "?"),
+        ("CALL p('x')", "CALL p(?)"),
+        ("error in EXEC dbo.p @a = 'x'", "error in EXEC dbo.p @a = ?"),
+        ("call p('x')", "call p(?)"),
+        ("SELECT 'x'", "SELECT ?"),
+        ("select lower('x')", "select lower(?)"),
+        ("VALUES ('x')", "VALUES (?)"),
+        ("UPDATE users/**/SET name='x'", "UPDATE users SET name=?"),
+        ("update users /* a */ set name = 'x'", "update users set name = ?"),
+        ("INSERT/**/INTO t VALUES ('x')", "INSERT INTO t VALUES (?)"),
+        ("please select 'Save' and call back('x')", None),
+        ("record identified by 'x' not found", None),
+        ("a user identified by 'x' may alter the password 'x'", None),
+        ("the values ('x') differ", None),
+        ("grant access to 'x'", None),
+        ("CALL me back about 'x'", None),
+        ("SELECTED VALUES: 'x'", None),
+        ("executed p('x')", None),
     ],
 )
 def test_statements_in_texts(text: str, expected: str | None) -> None:
@@ -304,13 +343,266 @@ def test_keys_over_the_size_are_masked_and_their_values_too() -> None:
     assert attributes_after(MASK_CARDS, {key: "x", "a": 1}) == {"****": "****", "a": 1}
 
 
-def test_deep_json_in_json_is_masked() -> None:
-    import json
+@pytest.mark.parametrize("depth", range(10))
+def test_deep_json_in_json_is_masked(depth: int) -> None:
+    """By key as far as it is read; what is deeper goes whole."""
+    text = '{"password": "zebra"}'
+    for _ in range(depth):
+        text = json.dumps({"a": text})
+    found = text_after({"preset": "common", "values": [{"detect": "url_secrets", "action": "keep"}]}, text)
+    assert "zebra" not in found
+    assert ("password" in found) == (depth <= redact_values.MAX_NESTED)
 
-    text = CARD
-    for _ in range(8):
-        text = json.dumps([text])
-    assert "4111" not in text_after(MASK_CARDS, text)
+
+@pytest.mark.parametrize("where", ["_sieve", "_searches"])
+def test_a_question_to_all_values_that_raises_passes_nothing(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    class Fails:
+        def __call__(self, _: bytes) -> list[int]:
+            raise RuntimeError
+
+        search = finditer = __call__
+
+    values = made(MASK_CARDS).view(0)._values
+    joined = CARD.encode() + detectors.SEPARATOR + b"x" + detectors.SEPARATOR + redact_values.CANARY
+    assert values.sift(joined) is not None
+    monkeypatch.setattr(values, where, Fails() if where == "_sieve" else [Fails() for _ in values._searches])
+    assert values.sift(joined) == [(0, len(joined))]
+
+
+# What is escaped, and keys in what is no JSON.
+
+
+@pytest.mark.parametrize(("before", "after"), [("%22", "%22"), ("%3D", "%26"), ("%5B", "%5D"), ("%2522", "%2522")])
+@pytest.mark.parametrize("kind", SECRETS)
+def test_secrets_in_what_is_percent_encoded(kind: str, before: str, after: str) -> None:
+    secret = SECRETS[kind]
+    encoded, part = quote(secret.text, safe=""), quote(secret.part, safe="")
+    if "25" in before:
+        encoded, part = quote(encoded), quote(part)
+    text = f"https://h.example/x?q={before}{encoded}{after}&b=1"
+    settings = {"values": [{"detect": kind, "action": "mask"}]}
+    found = text_after(settings, text)
+    assert part not in found
+    assert found.startswith(f"https://h.example/x?q={before}")
+    assert found.endswith("&b=1" if kind == "url_secrets" else f"{after}&b=1")
+    assert text_after(settings, found) == found
+    assert attributes_after(settings, {"url.full": text, "n": 1}) == {"url.full": found, "n": 1}
+
+
+def test_every_secret_of_the_tables_percent_encoded() -> None:
+    for kind, texts in HITS.items():
+        view = made({"values": [{"detect": kind, "action": "mask"}]}).view(0)
+        for marked in texts:
+            plain_text = b"x={" + unmarked(marked)[0] + b"}"
+            text = quote(plain_text, safe="").encode()
+            result = view.apply(TEXT, text)
+            for start, end in detectors.DETECTORS[kind].find(plain_text):
+                assert result is not None, marked
+                secret = quote(plain_text[start:end], safe="").encode()
+                assert len(secret) < 6 or secret not in result[0], marked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "100%25 of %2F",
+        "C:\\new\\table",
+        "a%20b%20c?x=%7B%7D",
+        "\\u0041\\u0042",
+        '{"a":"\\n\\t"}',
+        "%",
+        "%zz",
+        "50%de facto",
+    ],
+)
+def test_escapes_that_hide_nothing(text: str) -> None:
+    assert text_after({"preset": "strict", "urls": []}, text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"\\u0034111111111111111": 1}', '{"****": 1}'),
+        ('"\\u0034111111111111111"', '"****"'),
+        ('["\\u0034111111111111111"]', '["****"]'),
+        (f"'line\\n{SECRETS['aws_key'].text}'", "'line\\n****'"),
+    ],
+)
+def test_escaped_characters(text: str, expected: str) -> None:
+    assert text_after({"preset": "common"}, text) == expected
+
+
+PASSWORD = {"keys": [{"match": "*password*", "action": "mask"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('HTTP 400: {"error":"x","password":"zebra"}', 'HTTP 400: {"error":"x","password":"****"}'),
+        ('body: {"password" : "ze\\"bra", "a": 1}', 'body: {"password" : "****", "a": 1}'),
+        ('data: {"a":1}\n\ndata: {"password":"zebra"}', 'data: {"a":1}\n\ndata: {"password":"****"}'),
+        ('"{\\"password\\":\\"zebra\\"}"', '"{\\"password\\":\\"****\\"}"'),
+        (r'"{\"a\":\"{\\\"password\\\":\\\"zebra\\\"}\"}"', r'"{\"a\":\"{\\\"password\\\":\\\"****\\\"}\"}"'),
+        (')]}\',\n{"password":"zebra"}', ')]}\',\n{"password":"****"}'),
+        ("b'{\"password\": 12345}'", "b'{\"password\": ****}'"),
+        ("user {'password': 'zebra', 'a': 1}", "user {'password': '****', 'a': 1}"),
+        ("x => {`password`: `zebra`}", "x => {`password`: `****`}"),
+        ('%{"password" => "zebra"}', '%{"password" => "****"}'),
+        ('got {"password": {"a": "}", "b": ["zebra"]}, "c": 1}', 'got {"password": ****, "c": 1}'),
+        ('got {"password": {"a": "zebra"', 'got {"password": ****'),
+        ('got {"password": "zebra', 'got {"password": "****'),
+        ('got {"password": "", "a": "b"}', None),
+        ('got {"a": "b"} "quoted": text', None),
+        ("q=%7B%22password%22%3A%22zebra%22%7D", "q=%7B%22password%22%3A%22****%22%7D"),
+        ("the 'password'::text cast", None),
+    ],
+)
+def test_keys_in_what_is_no_json(text: str, expected: str | None) -> None:
+    found = text_after(PASSWORD, text)
+    assert found == (text if expected is None else expected)
+    assert text_after(PASSWORD, found) == found
+    assert attributes_after(PASSWORD, {"a": "x", "k": text})["k"] == found
+
+
+def test_actions_of_keys_in_what_is_no_json() -> None:
+    key = "k" * 16
+    settings = {"keys": [{"match": "user", "action": "hash"}], "hash_key": key}
+    hashed = attributes_after(settings, {"user": "zebra"})["user"]
+    text = 'got {"user": "zebra"}'
+    assert text_after(settings, text) == f'got {{"user": "{hashed}"}}'
+    assert text_after(settings, '"{\\"user\\":\\"z\\u0065bra\\"}"') == f'"{{\\"user\\":\\"{hashed}\\"}}"'
+    assert text_after(settings, f'got {{"user": "{hashed}"}}') == f'got {{"user": "{hashed}"}}'
+    last = {"keys": [{"match": "user", "action": {"keep_last": 4}}]}
+    assert text_after(last, 'got {"user": "zebracorn"}') == 'got {"user": "****corn"}'
+    assert text_after(last, 'got {"user": "****corn"}') == 'got {"user": "****corn"}'
+    assert text_after(last, '{"user": "zebracörn", "a": "\\n"}') == '{"user": "****cörn", "a": "\\n"}'
+    excepted = {**PASSWORD, "except": ["note"]}
+    inside = json.dumps({"note": '{"password": "x"}'})
+    assert text_after(excepted, inside) == inside
+
+
+@pytest.mark.parametrize("last", [4, 8])
+def test_what_keep_last_leaves_is_no_failure(last: int) -> None:
+    settings = {"values": [{"detect": "url_secrets", "action": {"keep_last": last}}]}
+    text = "https://x.example/?token=abcdefgh12345678"
+    once = text_after(settings, text)
+    assert once == f"https://x.example/?token=****{'abcdefgh12345678'[-last:]}"
+    assert text_after(settings, once) == once
+    assert counts_of(settings, text) == {("url_secrets", "keep_last"): 1}
+
+
+@pytest.mark.parametrize(
+    ("hashed", "text"),
+    [
+        ("card", f"4111111111111111{SECRETS['aws_key'].text}"),
+        ("email", f"{MAIL}4111111111111111"),
+        ("aws_key", f"{SECRETS['aws_key'].text} 4111111111111111{SECRETS['aws_key'].text}"),
+    ],
+)
+def test_secrets_that_touch_where_one_is_hashed(hashed: str, text: str) -> None:
+    settings = {"preset": "common", "values": [{"detect": hashed, "action": "hash"}], "hash_key": "k" * 16}
+    found = text_after(settings, text)
+    assert "hash:" in found
+    for secret in ("4111111111111111", SECRETS["aws_key"].part, MAIL):
+        assert secret not in found
+
+
+@pytest.mark.parametrize("first", ["a=1", "é=1", "~a=1", "*[$]-=%41", "a=", "%C3%A9=1"])
+def test_forms(first: str) -> None:
+    settings = {"keys": [{"match": "*kunde*", "action": "mask"}]}
+    found = attributes_after(settings, {"a": "x", "k": f"{first}&kunde=Meier&x=2", "z": "y"})
+    assert found == {"a": "x", "k": f"{first}&kunde=****&x=2", "z": "y"}
+
+
+def test_more_members_to_look_at_than_is_worth_it() -> None:
+    """Each of these could be anything: it is masked whole, and soon."""
+    forms = json.dumps(["a=b&c=d"] * 5000)
+    assert counts_of({"preset": "common"}, forms) == {("oversize", "mask"): 1}
+    few = json.dumps({f"k{i}": f"it's a\n{i}@b.example" for i in range(500)})
+    assert counts_of({"preset": "common"}, few) == {("email", "mask"): 500}
+
+
+def test_long_keys_of_members_are_not_remembered() -> None:
+    view = made({"preset": "common"}).view(0)
+    for length in (10, 5000):
+        for i in range(50):
+            key = f"{i:0{length}}"
+            assert view.apply(TEXT, json.dumps({key: "it's", f"{key}password": "x"}).encode()) is not None
+    assert max(map(len, view._values._member_lanes)) < 300
+    assert text_after({"preset": "common"}, json.dumps({"k" * 5000: "zebra", "a": "b"})).endswith(
+        '": "****", "a": "b"}'
+    )
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(secret.text for secret in SECRETS.values()),
+        *(
+            "a=1&kunde=Meier&x=2",
+            "é=1&",
+            "~a=1&",
+            "kunde=",
+            "Meier",
+            "select 'x' from t where",
+            "://",
+            "?token=abc",
+            "password",
+        ),
+        *(
+            "&",
+            "=",
+            "'",
+            '"',
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            " ",
+            "\n",
+            "é",
+            "%40",
+            "%22",
+            "@",
+            "4111",
+            "-",
+            "_",
+            "a",
+            "1",
+        ),
+        *(
+            "Bearer ",
+            "basic ",
+            "eyJ",
+            ".",
+            "/",
+            "\t",
+            "\xa0",
+            "\x00",
+            "**",
+            "update t set a='x'",
+            "DE11",
+            "\\",
+            "\\u0041",
+        ),
+        *("CALL p('", "VALUES (", "identified by ", "=>", '"kunde"', "`", "--"),
+    ]
+)
+
+
+@given(st.lists(FRAGMENTS, min_size=1, max_size=6).map("".join))
+def test_what_would_change_is_asked_about(text: str) -> None:
+    """The one question to all values together is necessary for whatever becomes of each (JSON is never in it)."""
+    view = EVERYTHING.view(EVERYTHING.everything)
+    encoded = text.encode()
+    if encoded.lstrip()[:1] in (b"{", b"["):
+        return
+    gap = detectors.SEPARATOR
+    regions = view.sift(gap.join((b"zz", encoded, b"yy", redact_values.CANARY)))
+    low = 2 + len(gap)
+    asked = any(start <= low + len(encoded) and low <= end for start, end in regions or [])
+    assert asked or view.apply(TEXT, encoded) is None
 
 
 # Fields that are not known.

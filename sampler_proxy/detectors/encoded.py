@@ -1,0 +1,63 @@
+"""Texts in which characters are escaped, as URLs, JSON and many languages do it: what they say, and where.
+
+An escape hides what stands beside it (`%22AKIA...`: no word begins there), and what it stands for.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable
+
+PATTERN = r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
+"""RE2: where it matches nothing, nothing is escaped."""
+MAX_LEVELS = 3
+"""How often a text may be escaped over."""
+
+_ESCAPE = re.compile(PATTERN.encode())
+_SIMPLE = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+
+Place = Callable[[int], int]
+"""Where in a text stands what is at this place of the decoded one; works for both ends of a range."""
+
+
+def same(place: int) -> int:
+    return place
+
+
+def decoded(text: bytes) -> list[tuple[bytes, Place]]:
+    """The text with one level of escapes resolved, with two, and so on; nothing where there are none. Each escape
+    becomes one byte: a space, where it stands for a character beyond a byte. Linear; raises nothing."""
+    levels: list[tuple[bytes, Place]] = []
+    outer: Place = same
+    while len(levels) < MAX_LEVELS:
+        parts: list[bytes] = []
+        places: list[int] = []
+        shifts = [0]
+        end = 0
+        for match in _ESCAPE.finditer(text):
+            start = match.start()
+            parts += (text[end:start], _character(match[0]))
+            places.append(start - shifts[-1])
+            end = match.end()
+            shifts.append(shifts[-1] + end - start - 1)
+        if not parts:
+            break
+        text = b"".join((*parts, text[end:]))
+        outer = _through(places, shifts, outer)
+        levels.append((text, outer))
+    return levels
+
+
+def _character(escape: bytes) -> bytes:
+    if escape[:1] == b"%":
+        return bytes((int(escape[1:], 16),))
+    kind = escape[1:2]
+    if kind in (b"u", b"x"):
+        code = int(escape[2:], 16)
+        return bytes((code,)) if code < 0x80 or (kind == b"x" and code < 0x100) else b" "
+    return _SIMPLE.get(kind, kind)
+
+
+def _through(places: list[int], shifts: list[int], outer: Place) -> Place:
+    return lambda place: outer(place + shifts[bisect_left(places, place)])

@@ -1,0 +1,114 @@
+"""What looking takes, counted in calls and not in time: in proportion to the text, whatever it is made of."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+from sampler_proxy.detectors import DETECTORS, sql
+from sampler_proxy.redact import Policy
+from tests.support.redacting import policy
+
+SIZE = 4000
+CALLS_A_BYTE = 14
+
+REPEATED = [
+    *("DE11 ", "de11 ", "DE11-", "MT11 MT11 ", "DE11AAAA BBBB CCCC ", "NO11AAAAAAAAAAA ", "KZ11 111A ", "AD11AD11"),
+    *("4111 ", "4111 1111 1111 1112 ", "4111111111111112 ", "4111-", "&pw=a", "'&pw=a", " pw=a", "--pw a ", "pw: a1,"),
+    *(
+        "a@b.c ",
+        "a:b@tcp(",
+        "a://b:c@d ",
+        "123-45-6788 ",
+        "bearer aaaaaaa1 ",
+        "basic YTpi ",
+        "eyJhIjoxfQ.a ",
+        "%41",
+        "%25",
+    ),
+    *(
+        "'a':",
+        '\\"a\\":',
+        '"password":1 ',
+        '"password":[',
+        "\\u0041",
+        "ghp_",
+        "xoxb-1-",
+        "ALTER USER a ",
+        "select 'a' ",
+    ),
+]
+
+
+def calls(work: Callable[[], object]) -> int:
+    made = 0
+
+    def count(_: FrameType, event: str, __: object) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return made
+
+
+def of_size(part: str, size: int) -> bytes:
+    return (part * (size // len(part) + 1))[:size].encode()
+
+
+@pytest.fixture(scope="module")
+def strict() -> Policy:
+    found = policy({"preset": "strict", "values": [{"detect": "phone", "action": "mask"}]})
+    assert found is not None
+    return found
+
+
+def looked_at(under: Policy, text: bytes) -> int:
+    view = under.view(under.everything)
+    view.apply(1, text)
+    return calls(lambda: view.apply(1, text))
+
+
+@pytest.mark.parametrize("part", REPEATED)
+def test_calls_grow_with_the_text_and_are_few(part: str, strict: Policy) -> None:
+    once, four_times = (looked_at(strict, of_size(part, size)) for size in (SIZE, 4 * SIZE))
+    assert four_times < 4.5 * once + 200
+    assert four_times < 4 * CALLS_A_BYTE * SIZE
+
+
+MEMBERS = [
+    "\n",
+    "4111 1111 1111 1111\n",
+    "a=b&c=d",
+    "select a from b\n",
+    '["[]"]',
+    "DE11 DE11 DE11 DE11 DE11\n",
+    "it's a@b.example",
+]
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_of_the_members_of_json(member: str, strict: Policy) -> None:
+    text = json.dumps([member] * (4 * SIZE // len(json.dumps(member)))).encode()
+    assert looked_at(strict, text) < CALLS_A_BYTE * len(text)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("part", REPEATED)
+def test_of_each_detector(part: str, name: str) -> None:
+    find = DETECTORS[name].find
+    assert calls(lambda: find(of_size(part, SIZE))) < CALLS_A_BYTE * SIZE
+
+
+@pytest.mark.parametrize("part", [",", "a,", "(", '"a",', "?,", "?::x,", "1+", "@a;"])
+def test_statements_of_many_signs(part: str) -> None:
+    statement = b"SELECT a FROM b WHERE c = " + of_size(part, 12000)
+    assert calls(lambda: sql.obfuscate(statement)) < CALLS_A_BYTE * len(statement) / 2

@@ -76,10 +76,9 @@ def value_of(text: bytes, key: Key) -> Value:
 
 
 def _backslashes(text: bytes, at: int) -> int:
-    count = 0
-    while count < 16 and at > count and text[at - 1 - count] == 0x5C:
-        count += 1
-    return count
+    """How many stand before a place; 16 stands for more."""
+    before = text[max(0, at - 16) : at]
+    return len(before) - len(before.rstrip(b"\\"))
 
 
 def _closing(text: bytes, quote: bytes, level: int, start: int) -> int:

@@ -82,6 +82,7 @@ _AROUND = b".,;:!?)}]\\"
 _PARAMETER_REFERENCE = re.compile(rb"[$:@?][A-Za-z0-9_]*|%s")
 _SCHEME = re.compile(rb"[A-Za-z]{3,16} (?=[^\s])")
 _GOES_ON = re.compile(rb"[.,:]? [^\s]")
+_WORDS = re.compile(rb"[A-Za-z/._-]+")
 _CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
 _TRIVIAL = frozenset((b"true", b"false", b"null", b"none", b"nil", b"undefined", b"yes", b"no", b"ok", b"on", b"off"))
 
@@ -111,7 +112,7 @@ def _url_secrets(text: bytes) -> list[Range]:
         plain = _secret_name(option or name or encoded[0] or encoded[1])
         if plain is None:
             continue
-        place = _in_list(text, match, quote) if option is None and separator in (None, b"=") else None
+        place = _in_list(text, match, plain, quote) if option is None and separator in (None, b"=") else None
         if place is None:
             place = _in_text(text, start, plain, separator)
         if place is not None and place.start < place.end:
@@ -121,7 +122,7 @@ def _url_secrets(text: bytes) -> list[Range]:
     return found
 
 
-def _in_list(text: bytes, match: re.Match[bytes], quote: int) -> Range | None:
+def _in_list(text: bytes, match: re.Match[bytes], plain: bytes, quote: int) -> Range | None:
     """The value, where the name stands in a URL, a form or a list that semicolons separate."""
     first, start = match.start(), match.end()
     if text[first] == 0x5B:
@@ -138,8 +139,9 @@ def _in_list(text: bytes, match: re.Match[bytes], quote: int) -> Range | None:
     end = value.end()
     if 0 <= quote < start:  # the URL may stand in quotes
         end = (text.find(b"'", start, end) + 1 or end + 1) - 1
-    if at_line and text[end : end + 1] not in (b"&", b";") and (end < len(text) or text[first:start].count(b" ")):
-        return None  # the first word of a text
+    unsure = end < len(text) or before == b" " or plain in _NUMBERS or text[start:end].lower() in _TRIVIAL
+    if at_line and unsure and text[end : end + 1] not in (b"&", b";"):
+        return None  # the first word of a text, or all of it
     return Range(start, end)
 
 
@@ -171,7 +173,7 @@ def _is_value(value: bytes, plain: bytes, sentence: bool) -> bool:
     if plain.endswith(_PLAIN):
         if value.lower() in _PROSE or (value.isdigit() and len(value) < 4):
             return False
-        return not (sentence and value.isalpha())
+        return not (sentence and (_WORDS.fullmatch(value) or value[:1] in (b"[", b"{", b"(")))
     if plain in _AMBIGUOUS_NAMES or plain.endswith(_AMBIGUOUS):
         digit = any(0x30 <= byte <= 0x39 for byte in value)
         letter = any(byte >= 0x41 for byte in value)

@@ -44,6 +44,7 @@ cdef class Redactor:
     cdef int walk(self, Frame* frame) except -1
     cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL
     cdef int attribute(self, Frame* frame, int place, int lane, int kind, Entry* owner) except -1
+    cdef Entry* strictest(self, Frame* frame, int place, Entry* entry) except NULL
     cdef int value(self, Frame* frame, int lane, int kind, Entry* key) except -1
     cdef int number(self, Frame* frame, cbytes start, cbytes end, int64_t number, int lane, int kind, Entry* key) except -1
     cdef int text(self, Frame* frame, cbytes start, cbytes length_at, cbytes end, cbytes p, uint32_t size, int lane, int kind,

@@ -60,6 +60,22 @@ cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept 
     return False
 
 
+cdef int last_ids(Message message, cbytes p, cbytes end, cbytes* last) except -1:
+    """Behind which byte the last of each id field ends, by its number."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    while p < end:
+        p = read_tag(p, end, &field, &wire)
+        p = skip_value(p, end, field, wire, MAX_DEPTH)
+        if wire == LEN and field < 5:
+            last[field] = p
+    return 0
+
+
+cdef inline int strictness(int kind) noexcept nogil:
+    return WHOLE + 1 if kind == DELETED else kind
+
+
 cdef class Redactor:
     def __cinit__(self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0):
         self.policy = policy
@@ -358,12 +374,16 @@ cdef class Redactor:
         cdef uint32_t length = 0
         cdef uint64_t number = 0
         cdef uint32_t counted = count_field(frame.message)
+        cdef uint32_t before = self.edits.item_count
         cdef int place = place_of(frame.message)
         cdef int lane
         cdef Message nested
         cdef Frame inner
         cdef Entry* entry
         cdef Item* item
+        cdef uint32_t ids = 0x16 if frame.message == M_SPAN else (0x06 if frame.message == M_LINK else 0)  # their fields
+        cdef uint32_t met = 0
+        cdef cbytes[5] last
         while p < frame.end:
             start = p
             p = read_tag(p, frame.end, &field, &wire)
@@ -377,6 +397,18 @@ cdef class Redactor:
                 length_at = p
                 p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
                 assert p != NULL
+            if field < 5 and wire == LEN and ids >> field & 1:
+                # Of several the last is the id, and the others are texts.
+                if met >> 8 and p != last[field]:
+                    self.text(frame, start, length_at, p, p - length, length, TEXT, JOINED, NULL, REPLACE, field)
+                    continue
+                if met >> field & 1 and not met >> 8:
+                    last_ids(frame.message, frame.body, frame.end, last)
+                    self.edits.undo(frame, before)
+                    met = 1 << 8
+                    p = frame.body
+                    continue
+                met |= 1 << field
             if wire_type(frame.message, field) != <int>wire:
                 self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, NULL, field)
                 continue
@@ -431,11 +463,12 @@ cdef class Redactor:
         cdef uint32_t wire = 0
         cdef uint32_t length = 0
         cdef bint exempt = kind == AS_IT_IS
+        cdef int keys = 0
         cdef Frame inner
         cdef Entry* entry
         cdef Entry* known
         cdef Item* item
-        while p < frame.end:  # the last key counts, wherever it stands
+        while p < frame.end:
             p = read_tag(p, frame.end, &field, &wire)
             assert p != NULL
             if wire == LEN:
@@ -444,11 +477,14 @@ cdef class Redactor:
                 if field == 1:
                     key = p
                     key_size = length
+                    keys += 1
                 p += length
             else:
                 p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
                 assert p != NULL
         entry = self.key(place, key, key_size)
+        if keys > 1 and not exempt:
+            entry = self.strictest(frame, place, entry)
         if not exempt:
             if entry.kind == DELETED:
                 frame.up.deleted += 1
@@ -474,7 +510,7 @@ cdef class Redactor:
             elif field == 1:
                 if exempt:
                     continue
-                known = entry if p - length == key else self.key(place, p - length, length)
+                known = entry if keys == 1 else self.key(place, p - length, length)
                 if known.state != SAME:
                     item = self.edits.push(frame, start, length_at, p - length, p, REPLACE)
                     item.entry = known
@@ -499,6 +535,25 @@ cdef class Redactor:
                 inner.message = M_ANY_VALUE
                 self.value(&inner, lane, kind, owner if owner != NULL else entry)
         return 0
+
+    cdef Entry* strictest(self, Frame* frame, int place, Entry* entry) except NULL:
+        """Of the keys of a KeyValue: the last counts, but who can tell what others see."""
+        cdef cbytes p = frame.body
+        cdef uint32_t field = 0
+        cdef uint32_t wire = 0
+        cdef uint32_t length = 0
+        cdef Entry* other
+        while p < frame.end:
+            p = read_tag(p, frame.end, &field, &wire)
+            if wire != LEN or field != 1:
+                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
+                continue
+            p = read_length(p, frame.end, &length)
+            other = self.key(place, p, length)
+            if strictness(other.kind) > strictness(entry.kind):
+                entry = other
+            p += length
+        return entry
 
     cdef int value(self, Frame* frame, int lane, int kind, Entry* key) except -1:
         """An AnyValue, ArrayValue or KeyValueList."""

@@ -152,7 +152,11 @@ def test_fields_that_stand_many_times() -> None:
     unknown = wire.field(99, wire.LEN, b"")
     span = large_span()
     del span.attributes[:]
-    raw = wire.field(1, wire.LEN, b"u" * 16) + wire.field(3, wire.LEN, b"c=d") + wire.field(10, wire.VARINT, wire.varint(9))
+    raw = (
+        wire.field(1, wire.LEN, b"u" * 16)
+        + wire.field(3, wire.LEN, b"c=d")
+        + wire.field(10, wire.VARINT, wire.varint(9))
+    )
     raw += wire.field(15, wire.LEN, wire.field(2, wire.LEN, MAIL.encode())) + span.SerializeToString()
     raw += (wire.field(12, wire.VARINT, wire.varint(7)) + unknown) * 70_000
     out = redacted({"preset": "common"}, wire.field(1, wire.LEN, wire.field(2, wire.LEN, wire.field(2, wire.LEN, raw))))

@@ -85,7 +85,10 @@ BAD = {
         [(3, 10, "no value: write one, or remove the key")],
     ),
     "allow_only of no list": ("redact: {allow_only: {span: a}}", [(1, 29, "a list is wanted here")]),
-    "nothing at all": ("rules:\n- {name: a, keep: all}\nredact:\n", [(3, 1, "no value: write for example {preset: common}")]),
+    "nothing at all": (
+        "rules:\n- {name: a, keep: all}\nredact:\n",
+        [(3, 1, "no value: write for example {preset: common}")],
+    ),
     "allow_only of nothing": ("redact:\n  allow_only:\n", [(2, 14, "no value, so that all would be allowed")]),
     "only without a value": (
         "redact:\n  keys:\n  - match: a\n    action: mask\n    only:\n",
@@ -99,7 +102,10 @@ BAD = {
         "redact: {keys: [{match: /a/i, action: mask}]}",
         [(1, 25, "begins with a slash, but does not end with one: write /RE2/, with flags inside")],
     ),
-    "no slash behind": ("redact: {except: [/ab, //a]}", [(1, 19, "begins with a slash"), (1, 24, "begins with a slash")]),
+    "no slash behind": (
+        "redact: {except: [/ab, //a]}",
+        [(1, 19, "begins with a slash"), (1, 24, "begins with a slash")],
+    ),
     "pattern in except": ("redact: {except: [/a(/]}", [(1, 19, "not a regular expression (RE2)")]),
     "sql": ("redact: {sql: yes}", [(1, 15, "write obfuscate or keep")]),
     "urls": ("redact: {urls: [strip_all]}", [(1, 17, "write strip_query or strip_credentials or strip_ids")]),

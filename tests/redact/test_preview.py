@@ -56,6 +56,16 @@ def test_what_would_be_changed(tmp_path: Path) -> None:
     assert lines[8:] == ["1 of 2 traces would be changed:", "4 email mask", "2 card mask", "1 key mask", "1 key delete"]
 
 
+def test_keys_of_senders_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    keys = ["db.password\x1b]0;owned\x07", "password\n    9  forged line", "é password\u202e\x7f"]
+    data = request_of(Span(attributes=pairs(dict.fromkeys(keys, "x")))).SerializeToString()
+    result = run("redact", tmp_path, SETTINGS, data)
+    assert r"attribute db.password\x1b]0;owned\x07" in result.output
+    assert r"attribute password\n    9  forged line" in result.output
+    assert r"attribute é password\u202e\x7f" in result.output
+    assert all(line.isprintable() for line in result.output.splitlines())
+
+
 def test_as_json(tmp_path: Path) -> None:
     result = run("redact", tmp_path, SETTINGS, sample(), "--json")
     first, second = map(json.loads, result.output.splitlines())

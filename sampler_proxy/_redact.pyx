@@ -23,7 +23,7 @@ from sampler_proxy._proto cimport (
     wire_type,
 )
 from sampler_proxy._verdicts cimport (
-    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_KEY, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
+    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_EFFORT, MAX_KEY, MAX_SHARED_EFFORT, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
     Verdicts, WHOLE,
 )
 from sampler_proxy.fragments cimport Group, groups_of, payload_of
@@ -100,7 +100,11 @@ cdef class Redactor:
         self.finished()
         self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
-        self.verdicts.effort = 0
+        if self.sharing:
+            self.verdicts.most = min(self.verdicts.effort + MAX_EFFORT, MAX_SHARED_EFFORT)
+        else:
+            self.verdicts.effort = 0
+            self.verdicts.most = MAX_EFFORT
         try:
             self.walk_trace(first)
             self.flush()
@@ -110,6 +114,15 @@ cdef class Redactor:
             self.verdicts.forget()
             raise
         return 0
+
+    cdef void share(self, bint on) noexcept:
+        """Have the traces that follow share what they may cost, until it is switched off."""
+        self.sharing = on
+        self.verdicts.effort = 0
+
+    cdef uint64_t effort(self) noexcept:
+        """What the last trace has cost, in units of about a microsecond."""
+        return self.verdicts.effort
 
     cdef int finished(self) except -1:
         """Give back what redact() left for the caller."""

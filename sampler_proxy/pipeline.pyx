@@ -50,6 +50,7 @@ cdef enum:
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
     AHEAD = 32  # fragments
+    EFFORT_OF_TRACE = 512  # redaction that counts in a slice as a trace does
 
 cdef struct RuleCounters:
     uint64_t sampled_out, kept  # spans
@@ -209,6 +210,7 @@ cdef class Pipeline:
         cdef uint64_t need
         cdef uint32_t i
         cdef Fragment* fragment
+        cdef Redactor redactor
         self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
         self.request_sizes.observe(size)
         if scanned is None:
@@ -230,12 +232,19 @@ cdef class Pipeline:
         self.invalid_trace_ids += scanned.invalid_trace_ids
         self.invalid_span_ids += scanned.invalid_span_ids
         self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
-        for i in range(scanned.count):
-            if i % AHEAD == 0:
-                self.look_ahead(scanned, i)
-            fragment = scanned.fragments[i]
-            scanned.fragments[i] = NULL
-            self.file(fragment)
+        redactor = self.stamper.redactor  # what is decided at once is decided under one lock
+        if redactor is not None:
+            redactor.share(True)
+        try:
+            for i in range(scanned.count):
+                if i % AHEAD == 0:
+                    self.look_ahead(scanned, i)
+                fragment = scanned.fragments[i]
+                scanned.fragments[i] = NULL
+                self.file(fragment)
+        finally:
+            if redactor is not None:
+                redactor.share(False)
         return 0
 
     cdef void look_ahead(self, Scanned scanned, uint32_t first) noexcept nogil:
@@ -466,9 +475,16 @@ cdef class Pipeline:
                     # They were filed seconds ago and have left the caches since.
                     prefetch(trace.newer.newer)
                     prefetch(trace.newer.first)
-                self.decide(trace, ROOT if has_root else WAIT)
-                slice -= 1
+                slice -= 1 + self.decide_one(trace, ROOT if has_root else WAIT)
             return True
+
+    cdef int decide_one(self, Trace* trace, uint8_t reason) except -1:
+        """Decide; returns how many others the redaction was worth."""
+        cdef Redactor redactor = self.stamper.redactor
+        if redactor is not None:
+            redactor.share(False)
+        self.decide(trace, reason)
+        return 0 if redactor is None else <int>(redactor.effort() // EFFORT_OF_TRACE)
 
     def close(self):
         cdef Controller controller
@@ -489,8 +505,7 @@ cdef class Pipeline:
             if self.backlog_spans:
                 self.flush()
             while slice > 0 and self.buffer.oldest != NULL:
-                self.decide(self.buffer.oldest, SHUTDOWN)
-                slice -= 1
+                slice -= 1 + self.decide_one(self.buffer.oldest, SHUTDOWN)
             if self.limit is not None:
                 if hurry and self.buffer.oldest == NULL:
                     self.limit.hasten(self.now_ns)

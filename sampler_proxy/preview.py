@@ -104,10 +104,12 @@ def _run(
             take(trace)
             return True
 
-    # An exception keeps traces from being decided early, before their last span.
-    config = Config(rules=(Rule(name="all", unless='{ name = "" }', keep=1.0), Rule(name="rest", keep=1.0)))
+    # An exception that never holds keeps traces from being decided early, before their last span and all of a request at
+    # once: a file may be one large request.
+    never = '{ name = "a" && name = "b" }'
+    config = Config(rules=(Rule(name="all", unless=never, keep=1.0), Rule(name="rest", keep=0.0)))
     pipeline = Pipeline(
-        rules=([rule.name for rule in config.rules], [1.0, 1.0], load_config(config).compiled),
+        rules=([rule.name for rule in config.rules], [1.0, 0.0], load_config(config).compiled),
         destinations=[Taker()],
         max_bytes=1 << 62,
         max_trace_bytes=1 << 62,

@@ -104,8 +104,8 @@ def _run(
             take(trace)
             return True
 
-    # An exception that never holds keeps traces from being decided early, before their last span and all of a request at
-    # once: a file may be one large request.
+    # An exception that never holds keeps traces from being decided early, before their last span and all of a request
+    # at once: a file may be one large request.
     never = '{ name = "a" && name = "b" }'
     config = Config(rules=(Rule(name="all", unless=never, keep=1.0), Rule(name="rest", keep=0.0)))
     pipeline = Pipeline(

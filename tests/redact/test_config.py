@@ -164,6 +164,19 @@ def test_refusals(name: str, tmp_path: Path) -> None:
     assert SECRET not in str(refused.value)
 
 
+def test_the_libraries_do_not_say_it_either(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """RE2 would write the pattern to stderr by itself."""
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "redact: {keys: [{match: '/${env:BROKEN}/', action: mask}], except: ['/${env:BROKEN}/'],"
+        " values: [{name: a, pattern: '${env:BROKEN}', action: mask}]}"
+    )
+    with pytest.raises(ConfigError) as refused:
+        check(str(file), ENVIRON)
+    assert len(refused.value.faults) == 3
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_short_key_in_a_file(tmp_path: Path) -> None:
     key, file = tmp_path / "key", tmp_path / "c.yaml"
     file.write_text(f"redact:\n  hash_key: {{file: {key}}}\n  keys: [{{match: a, action: hash}}]\n")

@@ -76,6 +76,7 @@ cdef class Edits:
     cdef int32_t record(self, Frame* frame) except? -2
     cdef Item* push(self, Frame* frame, cbytes start, cbytes length_at, cbytes body, cbytes end, int how) except NULL
     cdef int drop(self, Frame* frame, cbytes start, cbytes end, PyObject* label, Entry* key, uint32_t field) except -1
+    cdef void undo(self, Frame* frame, uint32_t item_count) noexcept
     cdef int close(self, Frame* frame) except -1
     cdef int reduce(self, Doc* doc, Message message) except -1
     cdef int mark(self, Doc* doc, uint64_t redactions) except -1

@@ -213,6 +213,15 @@ cdef class Edits:
         item.field = <uint8_t>min(field, 255)
         return 0
 
+    cdef void undo(self, Frame* frame, uint32_t item_count) noexcept:
+        """Forget what has been recorded since there were so many items, all of it in this message or around it."""
+        self.item_count = item_count
+        frame.deleted = frame.count = 0
+        while frame != NULL:
+            if frame.item >= <int64_t>item_count:
+                frame.item = -1
+            frame = frame.up
+
     cdef int close(self, Frame* frame) except -1:
         """Have a message say how many attributes it has lost."""
         cdef Item* item

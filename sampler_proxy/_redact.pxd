@@ -25,6 +25,7 @@ cdef class Redactor:
     cdef set entity_keys  # that a resource's entity references name
     cdef bint all_named  # there are more than these
     cdef Edits edits
+    cdef bint sharing
     cdef Doc* spans  # of the trace, in order
     cdef uint32_t span_count, span_room, spans_done
     cdef HeaderDoc* headers
@@ -32,6 +33,8 @@ cdef class Redactor:
     cdef uint32_t* groups  # for each, its scope's header
     cdef uint32_t group_count, group_room
     cdef int redact(self, Fragment* first) except -1
+    cdef void share(self, bint on) noexcept
+    cdef uint64_t effort(self) noexcept
     cdef int finished(self) except -1
     cdef cbytes span(self, uint32_t index, uint32_t* size) noexcept
     cdef Envelope* envelope(self, uint32_t group) noexcept
@@ -44,6 +47,7 @@ cdef class Redactor:
     cdef int walk(self, Frame* frame) except -1
     cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL
     cdef int attribute(self, Frame* frame, int place, int lane, int kind, Entry* owner) except -1
+    cdef Entry* strictest(self, Frame* frame, int place, Entry* entry) except NULL
     cdef int value(self, Frame* frame, int lane, int kind, Entry* key) except -1
     cdef int number(self, Frame* frame, cbytes start, cbytes end, int64_t number, int lane, int kind, Entry* key) except -1
     cdef int text(self, Frame* frame, cbytes start, cbytes length_at, cbytes end, cbytes p, uint32_t size, int lane, int kind,

@@ -23,7 +23,7 @@ from sampler_proxy._proto cimport (
     wire_type,
 )
 from sampler_proxy._verdicts cimport (
-    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_KEY, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
+    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_EFFORT, MAX_KEY, MAX_SHARED_EFFORT, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
     Verdicts, WHOLE,
 )
 from sampler_proxy.fragments cimport Group, groups_of, payload_of
@@ -60,6 +60,22 @@ cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept 
     return False
 
 
+cdef int last_ids(Message message, cbytes p, cbytes end, cbytes* last) except -1:
+    """Behind which byte the last of each id field ends, by its number."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    while p < end:
+        p = read_tag(p, end, &field, &wire)
+        p = skip_value(p, end, field, wire, MAX_DEPTH)
+        if wire == LEN and field < 5:
+            last[field] = p
+    return 0
+
+
+cdef inline int strictness(int kind) noexcept nogil:
+    return WHOLE + 1 if kind == DELETED else kind
+
+
 cdef class Redactor:
     def __cinit__(self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0):
         self.policy = policy
@@ -84,7 +100,11 @@ cdef class Redactor:
         self.finished()
         self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
-        self.verdicts.effort = 0
+        if self.sharing:
+            self.verdicts.most = min(self.verdicts.effort + MAX_EFFORT, MAX_SHARED_EFFORT)
+        else:
+            self.verdicts.effort = 0
+            self.verdicts.most = MAX_EFFORT
         try:
             self.walk_trace(first)
             self.flush()
@@ -94,6 +114,15 @@ cdef class Redactor:
             self.verdicts.forget()
             raise
         return 0
+
+    cdef void share(self, bint on) noexcept:
+        """Have the traces that follow share what they may cost, until it is switched off."""
+        self.sharing = on
+        self.verdicts.effort = 0
+
+    cdef uint64_t effort(self) noexcept:
+        """What the last trace has cost, in units of about a microsecond."""
+        return self.verdicts.effort
 
     cdef int finished(self) except -1:
         """Give back what redact() left for the caller."""
@@ -358,12 +387,16 @@ cdef class Redactor:
         cdef uint32_t length = 0
         cdef uint64_t number = 0
         cdef uint32_t counted = count_field(frame.message)
+        cdef uint32_t before = self.edits.item_count
         cdef int place = place_of(frame.message)
         cdef int lane
         cdef Message nested
         cdef Frame inner
         cdef Entry* entry
         cdef Item* item
+        cdef uint32_t ids = 0x16 if frame.message == M_SPAN else (0x06 if frame.message == M_LINK else 0)  # their fields
+        cdef uint32_t met = 0
+        cdef cbytes[5] last
         while p < frame.end:
             start = p
             p = read_tag(p, frame.end, &field, &wire)
@@ -377,6 +410,18 @@ cdef class Redactor:
                 length_at = p
                 p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
                 assert p != NULL
+            if field < 5 and wire == LEN and ids >> field & 1:
+                # Of several the last is the id, and the others are texts.
+                if met >> 8 and p != last[field]:
+                    self.text(frame, start, length_at, p, p - length, length, TEXT, JOINED, NULL, REPLACE, field)
+                    continue
+                if met >> field & 1 and not met >> 8:
+                    last_ids(frame.message, frame.body, frame.end, last)
+                    self.edits.undo(frame, before)
+                    met = 1 << 8
+                    p = frame.body
+                    continue
+                met |= 1 << field
             if wire_type(frame.message, field) != <int>wire:
                 self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, NULL, field)
                 continue
@@ -431,11 +476,12 @@ cdef class Redactor:
         cdef uint32_t wire = 0
         cdef uint32_t length = 0
         cdef bint exempt = kind == AS_IT_IS
+        cdef int keys = 0
         cdef Frame inner
         cdef Entry* entry
         cdef Entry* known
         cdef Item* item
-        while p < frame.end:  # the last key counts, wherever it stands
+        while p < frame.end:
             p = read_tag(p, frame.end, &field, &wire)
             assert p != NULL
             if wire == LEN:
@@ -444,11 +490,14 @@ cdef class Redactor:
                 if field == 1:
                     key = p
                     key_size = length
+                    keys += 1
                 p += length
             else:
                 p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
                 assert p != NULL
         entry = self.key(place, key, key_size)
+        if keys > 1 and not exempt:
+            entry = self.strictest(frame, place, entry)
         if not exempt:
             if entry.kind == DELETED:
                 frame.up.deleted += 1
@@ -474,7 +523,7 @@ cdef class Redactor:
             elif field == 1:
                 if exempt:
                     continue
-                known = entry if p - length == key else self.key(place, p - length, length)
+                known = entry if keys == 1 else self.key(place, p - length, length)
                 if known.state != SAME:
                     item = self.edits.push(frame, start, length_at, p - length, p, REPLACE)
                     item.entry = known
@@ -499,6 +548,25 @@ cdef class Redactor:
                 inner.message = M_ANY_VALUE
                 self.value(&inner, lane, kind, owner if owner != NULL else entry)
         return 0
+
+    cdef Entry* strictest(self, Frame* frame, int place, Entry* entry) except NULL:
+        """Of the keys of a KeyValue: the last counts, but who can tell what others see."""
+        cdef cbytes p = frame.body
+        cdef uint32_t field = 0
+        cdef uint32_t wire = 0
+        cdef uint32_t length = 0
+        cdef Entry* other
+        while p < frame.end:
+            p = read_tag(p, frame.end, &field, &wire)
+            if wire != LEN or field != 1:
+                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
+                continue
+            p = read_length(p, frame.end, &length)
+            other = self.key(place, p, length)
+            if strictness(other.kind) > strictness(entry.kind):
+                entry = other
+            p += length
+        return entry
 
     cdef int value(self, Frame* frame, int lane, int kind, Entry* key) except -1:
         """An AnyValue, ArrayValue or KeyValueList."""

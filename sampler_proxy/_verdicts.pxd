@@ -5,6 +5,10 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from sampler_proxy._proto cimport cbytes
 
 cdef enum:
+    # What one trace may cost, and all that are decided while one request is taken, in units of about a microsecond. What is new in
+    # it after that is masked.
+    MAX_EFFORT = 1 << 17
+    MAX_SHARED_EFFORT = 1 << 19
     MAX_KEY = 4096  # of a longer one the value is masked, too
 
 cdef enum State:
@@ -91,7 +95,7 @@ cdef class Verdicts:
     cdef Pending* pending
     cdef uint32_t pending_count, pending_room
     cdef uint64_t pending_bytes
-    cdef uint64_t effort  # that this trace has cost so far
+    cdef uint64_t effort, most  # that has been spent, and may be
     cdef int use(self, uint64_t some, uint64_t every) except -1
     cdef Entry* find(self, uint64_t place, cbytes p, uint32_t size, bint* fresh) except NULL
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL

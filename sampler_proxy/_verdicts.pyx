@@ -23,8 +23,6 @@ cdef enum:
     MAX_CACHED_BYTES = 1 << 23
     MAX_CACHED_VALUE = 2048
     MAX_VALUE = 64 * 1024  # as redact.py has it
-    # What one trace may cost, in units of about a microsecond; what is new in it after that is masked.
-    MAX_EFFORT = 1 << 17
     EFFORT_OF_KEY = 4
     EFFORT_OF_VALUE = 8
     NOWHERE = 0xFFFFFFFFFFFFFFFF  # no place: what has it is not found again
@@ -84,6 +82,7 @@ cdef class Verdicts:
         self.seed = seed
         self.views = {}
         self.asked = []
+        self.most = MAX_EFFORT
         self.masked = values.MASKED
         self.slots = <Slot*>calloc(BUCKETS * WAYS, sizeof(Slot))
         if self.slots == NULL:
@@ -128,7 +127,7 @@ cdef class Verdicts:
                 entry.met = True
                 fresh[0] = False
                 return entry
-        if self.effort >= MAX_EFFORT:
+        if self.effort >= self.most:
             fresh[0] = False
             return &self.oversize
         fresh[0] = True
@@ -268,7 +267,7 @@ cdef class Verdicts:
     cdef bint afford(self, Pending* pending) noexcept:
         """Whether there is enough left for a close look, which is paid for. What that costs grows with the tokens, above all."""
         cdef uint64_t more
-        if self.effort >= MAX_EFFORT:
+        if self.effort >= self.most:
             return False
         more = 2 * tokens(pending.entry.text, pending.entry.size) + pending.entry.size // 8
         self.effort += EFFORT_OF_VALUE + (more // 16 if pending.quiet else more)

@@ -99,7 +99,9 @@ class KeyPattern(Text):
     def parse(self, value: object) -> str:
         text = Text.parse(self, value)
         if len(text) > 2 and text.startswith("/") and not _between_slashes(text):
-            raise ValueError("begins with a slash, but does not end with one: write /RE2/, with flags inside: /(?i)RE2/")
+            raise ValueError(
+                "begins with a slash, but does not end with one: write /RE2/, with flags inside: /(?i)RE2/"
+            )
         compile_keys([text])
         return text
 

@@ -36,8 +36,7 @@ cdef enum:
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
     AHEAD = 32  # fragments
-    # Traces that are decided in one go where they are redacted, too: values that are new take their time.
-    REDACTING_SLICE = 32
+    EFFORT_OF_TRACE = 512  # redaction that counts in a slice as a trace does
 
 cdef double BEYOND_ALL = 1e300
 # A refused sender comes back after this long: RetryInfo and Retry-After.
@@ -154,6 +153,7 @@ cdef class Pipeline:
         cdef uint64_t need
         cdef uint32_t i
         cdef Fragment* fragment
+        cdef Redactor redactor
         self.ledger.received(transport, size)
         if scanned is None:
             self.ledger.refused("malformed")
@@ -172,12 +172,19 @@ cdef class Pipeline:
                 raise Overloaded("the buffer is full", RETRY_AFTER_NS)
         self.envelopes.adopt(scanned)
         self.ledger.taken(transport, scanned.spans, scanned.invalid_trace_ids, scanned.invalid_span_ids)
-        for i in range(scanned.count):
-            if i % AHEAD == 0:
-                self.look_ahead(scanned, i)
-            fragment = scanned.fragments[i]
-            scanned.fragments[i] = NULL
-            self.file(fragment)
+        redactor = self.stamper.redactor  # what is decided at once is decided under one lock
+        if redactor is not None:
+            redactor.share(True)
+        try:
+            for i in range(scanned.count):
+                if i % AHEAD == 0:
+                    self.look_ahead(scanned, i)
+                fragment = scanned.fragments[i]
+                scanned.fragments[i] = NULL
+                self.file(fragment)
+        finally:
+            if redactor is not None:
+                redactor.share(False)
         return 0
 
     cdef void look_ahead(self, Scanned scanned, uint32_t first) noexcept nogil:
@@ -353,11 +360,14 @@ cdef class Pipeline:
             size = size_of(self.limit_unit, trace.first, spans)
             if not chosen.admitted:
                 chosen.flags |= LIMITED
+            if self.stamper.redactor is not None:
+                self.stamper.redactor.share(False)
             try:
                 self.settle(chosen)
             except:
                 self.limit.give_back()
                 raise
+            done += self.redacted()
             if chosen.flags & LIMITED:
                 self.ledger.rules[chosen.rule].limited_traces += 1
                 self.ledger.rules[chosen.rule].limited_spans += spans
@@ -384,8 +394,6 @@ cdef class Pipeline:
         cdef Trace* trace
         cdef bint has_root = False
         with self.lock:
-            if self.stamper.redactor is not None:
-                slice = min(slice, REDACTING_SLICE)
             self.now_ns = max(self.now_ns, now_ns)
             if self.backlog_spans:
                 self.flush()
@@ -404,9 +412,20 @@ cdef class Pipeline:
                     # They were filed seconds ago and have left the caches since.
                     prefetch(trace.newer.newer)
                     prefetch(trace.newer.first)
-                self.decide(trace, ROOT if has_root else WAIT)
-                slice -= 1
+                slice -= 1 + self.decide_one(trace, ROOT if has_root else WAIT)
             return True
+
+    cdef int decide_one(self, Trace* trace, uint8_t reason) except -1:
+        """Decide; returns how many others the redaction was worth."""
+        if self.stamper.redactor is not None:
+            self.stamper.redactor.share(False)
+        self.decide(trace, reason)
+        return self.redacted()
+
+    cdef int redacted(self) noexcept:
+        """How many traces more would have cost what the last one did."""
+        cdef Redactor redactor = self.stamper.redactor
+        return 0 if redactor is None else <int>(redactor.effort() // EFFORT_OF_TRACE)
 
     def close(self):
         cdef Controller controller
@@ -427,8 +446,7 @@ cdef class Pipeline:
             if self.backlog_spans:
                 self.flush()
             while slice > 0 and self.buffer.oldest != NULL:
-                self.decide(self.buffer.oldest, SHUTDOWN)
-                slice -= 1
+                slice -= 1 + self.decide_one(self.buffer.oldest, SHUTDOWN)
             if self.limit is not None:
                 if hurry and self.buffer.oldest == NULL:
                     self.limit.hasten(self.now_ns)

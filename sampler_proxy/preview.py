@@ -104,10 +104,12 @@ def _run(
             take(trace)
             return True
 
-    # An exception keeps traces from being decided early, before their last span.
-    config = Config(rules=(Rule(name="all", unless='{ name = "" }', keep=1.0), Rule(name="rest", keep=1.0)))
+    # An exception that never holds keeps traces from being decided early, before their last span and all of a request
+    # at once: a file may be one large request.
+    never = '{ name = "a" && name = "b" }'
+    config = Config(rules=(Rule(name="all", unless=never, keep=1.0), Rule(name="rest", keep=0.0)))
     pipeline = Pipeline(
-        rules=([rule.name for rule in config.rules], [1.0, 1.0], load_config(config).compiled),
+        rules=([rule.name for rule in config.rules], [1.0, 0.0], load_config(config).compiled),
         destinations=[Taker()],
         max_bytes=1 << 62,
         max_trace_bytes=1 << 62,
@@ -135,13 +137,18 @@ def total(previews: Sequence[Preview]) -> dict[Label, int]:
     return dict(counts.most_common())
 
 
+def _printable(key: str) -> str:
+    """Senders choose keys: no line breaks of theirs, and nothing that a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key)
+
+
 def as_text(previews: Sequence[Preview]) -> str:
     lines = []
     for one in previews:
         if one.redactions:
             lines.append(f"trace {one.trace_id.hex()} ({one.spans} span{'s' * (one.spans != 1)})")
         for redaction in one.redactions:
-            where = redaction.place if redaction.key is None else f"{redaction.place} {redaction.key}"
+            where = redaction.place if redaction.key is None else f"{redaction.place} {_printable(redaction.key)}"
             lines.append(f"  {redaction.times:>5}  {redaction.detector} {redaction.action}: {where}")
     changed = sum(bool(one.redactions) for one in previews)
     lines.append(f"{changed} of {len(previews)} traces would be changed" + (":" if changed else ""))

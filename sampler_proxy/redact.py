@@ -240,10 +240,10 @@ class _MaskedView(View):
         self.lanes = [Lane(AS_IT_IS), *[Lane(ALONE)] * (OWN - 1), Lane(WHOLE, FAILURE)]
         self.sift = lambda joined: [(0, len(joined))]
 
-    def key(self, place: int, key: bytes, named: bool = False) -> int:
+    def key(self, place: int, key: bytes, named: bool = False) -> int:  # noqa: ARG002 (as View has it)
         return OWN
 
-    def apply(self, lane: int, text: bytes) -> Result | None:
+    def apply(self, lane: int, text: bytes) -> Result | None:  # noqa: ARG002 (as View has it)
         return None if text in (b"", MASKED) else (MASKED, ((FAILURE, 1),))
 
 

@@ -9,6 +9,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from sampler_proxy.check import load_config
+from sampler_proxy.config import Config, Rule
 from tests.support import wire
 from tests.support.redacting import Redacting, pairs, plain, redacted, request_of
 from tests.support.secrets import SECRETS
@@ -152,7 +154,11 @@ def test_fields_that_stand_many_times() -> None:
     unknown = wire.field(99, wire.LEN, b"")
     span = large_span()
     del span.attributes[:]
-    raw = wire.field(1, wire.LEN, b"u" * 16) + wire.field(3, wire.LEN, b"c=d") + wire.field(10, wire.VARINT, wire.varint(9))
+    raw = (
+        wire.field(1, wire.LEN, b"u" * 16)
+        + wire.field(3, wire.LEN, b"c=d")
+        + wire.field(10, wire.VARINT, wire.varint(9))
+    )
     raw += wire.field(15, wire.LEN, wire.field(2, wire.LEN, MAIL.encode())) + span.SerializeToString()
     raw += (wire.field(12, wire.VARINT, wire.varint(7)) + unknown) * 70_000
     out = redacted({"preset": "common"}, wire.field(1, wire.LEN, wire.field(2, wire.LEN, wire.field(2, wire.LEN, raw))))
@@ -191,3 +197,29 @@ def test_what_entities_name_stays_however_many_keys_that_are() -> None:
         assert (left[f"id{number - 1}"], left.get("other")) == ("****", other)
         assert resource.dropped_attributes_count == (other is None)
         assert list(resource.entity_refs[0].id_keys) == keys
+
+
+def test_the_traces_of_one_request_share_a_bound() -> None:
+    """They may all be decided while it is taken."""
+    hostile = {f"k{i}": f"{i} " + "&pw=a" * 12_000 for i in range(4)}
+    request = ExportTraceServiceRequest()
+    for number in range(40):
+        request.MergeFrom(trace(number, {f"{number}.{key}": value for key, value in hostile.items()}))
+    redacting = Redacting({"preset": "common"})
+    redacting.run([request])
+    counts = redacting.counts()
+    assert counts["oversize", "mask"] > 100
+    assert attributes_of(redacting.run([trace(99, {"plain": "new"})])) == {"plain": "new"}
+    assert redacting.counts() == counts
+
+
+def test_a_slice_of_decisions_ends_where_redaction_was_dear() -> None:
+    redacting = Redacting({"preset": "common"})
+    waiting = Config(rules=(Rule(name="all", unless='{ name = "never" }', keep=1.0), Rule(name="rest", keep=0.0)))
+    redacting.pipeline.replace_rules((["all", "rest"], [1.0, 0.0], load_config(waiting).compiled))
+    accept = redacting.pipeline.entrance("grpc").accept
+    for number in range(8):
+        accept(trace(number, {f"{number}.{i}": f"{i} " + "&pw=a" * 12_000 for i in range(4)}).SerializeToString(), 1)
+    assert redacting.kept == []
+    assert redacting.pipeline.tick(1 << 40)
+    assert 1 <= len(redacting.kept) < 8

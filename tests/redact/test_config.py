@@ -85,7 +85,10 @@ BAD = {
         [(3, 10, "no value: write one, or remove the key")],
     ),
     "allow_only of no list": ("redact: {allow_only: {span: a}}", [(1, 29, "a list is wanted here")]),
-    "nothing at all": ("rules:\n- {name: a, keep: all}\nredact:\n", [(3, 1, "no value: write for example {preset: common}")]),
+    "nothing at all": (
+        "rules:\n- {name: a, keep: all}\nredact:\n",
+        [(3, 1, "no value: write for example {preset: common}")],
+    ),
     "allow_only of nothing": ("redact:\n  allow_only:\n", [(2, 14, "no value, so that all would be allowed")]),
     "only without a value": (
         "redact:\n  keys:\n  - match: a\n    action: mask\n    only:\n",
@@ -99,7 +102,10 @@ BAD = {
         "redact: {keys: [{match: /a/i, action: mask}]}",
         [(1, 25, "begins with a slash, but does not end with one: write /RE2/, with flags inside")],
     ),
-    "no slash behind": ("redact: {except: [/ab, //a]}", [(1, 19, "begins with a slash"), (1, 24, "begins with a slash")]),
+    "no slash behind": (
+        "redact: {except: [/ab, //a]}",
+        [(1, 19, "begins with a slash"), (1, 24, "begins with a slash")],
+    ),
     "pattern in except": ("redact: {except: [/a(/]}", [(1, 19, "not a regular expression (RE2)")]),
     "sql": ("redact: {sql: yes}", [(1, 15, "write obfuscate or keep")]),
     "urls": ("redact: {urls: [strip_all]}", [(1, 17, "write strip_query or strip_credentials or strip_ids")]),
@@ -156,6 +162,19 @@ def test_refusals(name: str, tmp_path: Path) -> None:
     for fault, one in zip(faults, expected, strict=True):
         assert one[2] in fault[2]
     assert SECRET not in str(refused.value)
+
+
+def test_the_libraries_do_not_say_it_either(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """RE2 would write the pattern to stderr by itself."""
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "redact: {keys: [{match: '/${env:BROKEN}/', action: mask}], except: ['/${env:BROKEN}/'],"
+        " values: [{name: a, pattern: '${env:BROKEN}', action: mask}]}"
+    )
+    with pytest.raises(ConfigError) as refused:
+        check(str(file), ENVIRON)
+    assert len(refused.value.faults) == 3
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_short_key_in_a_file(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.support.redacting import attributes_after, pairs, plain, redacted, request_of, text_after
+from tests.support import wire
+from tests.support.redacting import Redacting, attributes_after, pairs, plain, redacted, request_of, text_after
 from tests.support.secrets import SECRETS
 
 KEY = "0123456789abcdef"
@@ -197,18 +198,48 @@ def test_keys_in_texts(text: str, expected: str) -> None:
     assert attributes_after({**rule("password", "delete"), **more}, {"k": text}) == {"k": expected}
 
 
-def test_the_last_of_several_keys_counts() -> None:
-    """In a KeyValue whose key stands twice, before and behind the value."""
-    from tests.support import wire
+def test_the_strictest_of_several_keys_counts() -> None:
+    """In a KeyValue whose key stands twice, before and behind the value. Parsers take the last, but not everybody who
+    reads bytes is one."""
 
-    def text(number: int, value: bytes) -> bytes:
-        return wire.field(number, wire.LEN, value)
+    def pair(*keys: bytes) -> bytes:
+        first, *others = [wire.field(1, wire.LEN, key) for key in keys]
+        return wire.field(9, wire.LEN, first + value + b"".join(others))
 
-    value = text(2, text(1, b"x"))
-    span = text(1, b"t" * 16) + text(2, b"s" * 8)
-    span += text(9, text(1, b"a") + value + text(1, b"password")) + text(
-        9, text(1, b"password") + value + text(1, b"a")
-    )
-    raw = text(1, text(2, text(2, span)))
-    out = redacted(rule("password"), raw)
-    assert plain(span_of(out).attributes) == {"password": "****", "a": "x"}
+    value = wire.field(2, wire.LEN, wire.field(1, wire.LEN, b"x"))
+    span = wire.field(1, wire.LEN, b"t" * 16) + wire.field(2, wire.LEN, b"s" * 8)
+    span += pair(b"a", b"password") + pair(b"password", b"b") + pair(b"password", b"n", b"c") + pair(b"n", b"d")
+    span += pair(b"gone", b"e") + pair(b"f", b"gone", b"password")
+    raw = wire.field(1, wire.LEN, wire.field(2, wire.LEN, wire.field(2, wire.LEN, span)))
+    settings = {
+        "keys": [{"match": "password", "action": "mask"}, {"match": "gone", "action": "delete"}],
+        "except": ["n"],
+    }
+    out = span_of(redacted(settings, raw))
+    assert plain(out.attributes) == {"password": "****", "b": "****", "c": "****", "d": "x"}
+    assert out.dropped_attributes_count == 2
+
+
+@pytest.mark.parametrize("noise", [b"", wire.field(10, wire.VARINT, b"\x03"), wire.field(77, wire.LEN, b"?")])
+def test_of_several_ids_all_but_the_last_are_texts(noise: bytes) -> None:
+    """They are nobody's id, though they have the size of one."""
+    secret = b"4111111111111111"
+    first = wire.field(1, wire.LEN, secret) + wire.field(2, wire.LEN, b"12345678")
+    last = wire.field(1, wire.LEN, b"t" * 16) + wire.field(2, wire.LEN, b"s" * 8)
+    gone = wire.field(1, wire.LEN, b"gone")
+    link = first + wire.field(4, wire.LEN, gone) + first + last
+    span = first + wire.field(4, wire.LEN, b"12345678") + noise + first + wire.field(13, wire.LEN, link) + noise + last
+    span += wire.field(4, wire.LEN, b"p" * 8) + wire.field(9, wire.LEN, wire.field(1, wire.LEN, b"password"))
+    span += wire.field(9, wire.LEN, gone)
+    raw = wire.field(1, wire.LEN, wire.field(2, wire.LEN, wire.field(2, wire.LEN, span)))
+    redacting = Redacting({"preset": "common", "keys": [{"match": "gone", "action": "delete"}]})
+    sent = redacting.run([raw])
+    assert secret not in sent
+    assert redacting.counts()["card", "mask"] == 4
+    out = span_of(ExportTraceServiceRequest.FromString(sent))
+    assert (out.trace_id, out.span_id, out.parent_span_id) == (b"t" * 16, b"s" * 8, b"p" * 8)
+    assert out.dropped_attributes_count == 1 + 3 * (noise[:1] == b"\x50")
+    assert [attribute.key for attribute in out.attributes] == ["password"]
+    (left,) = out.links
+    assert (left.trace_id, left.span_id, left.dropped_attributes_count) == (b"t" * 16, b"s" * 8, 1)
+    assert redacting.counts()["key", "delete"] == 2

@@ -153,9 +153,7 @@ def test_more_combinations_never_mean_less() -> None:
     for number in range(2 * MAX_VIEWS):
         attributes = {f"n{i}": bool(number >> i & 1) for i in range(6)}
         long = "x" * 64 + MAIL
-        sent = request(
-            "shop", span(1, "a", note="joe", last=long, **attributes), trace_id=(number + 1).to_bytes(16)
-        )
+        sent = request("shop", span(1, "a", note="joe", last=long, **attributes), trace_id=(number + 1).to_bytes(16))
         out = ExportTraceServiceRequest.FromString(redacting.run([sent]))
         left = plain(out.resource_spans[0].scope_spans[0].spans[0].attributes)
         assert left["mail"] == "****"

@@ -56,6 +56,32 @@ def test_what_would_be_changed(tmp_path: Path) -> None:
     assert lines[8:] == ["1 of 2 traces would be changed:", "4 email mask", "2 card mask", "1 key mask", "1 key delete"]
 
 
+def test_a_file_is_not_one_request(tmp_path: Path) -> None:
+    """What traces may cost they may cost each, whether a file holds them one by one or as one message."""
+    data = b"".join(
+        request_of(
+            Span(
+                trace_id=(number + 1).to_bytes(16),
+                span_id=b"s" * 8,
+                attributes=pairs({"k": f"{number} " + "a@b.c " * 9000}),
+            )
+        ).SerializeToString()
+        for number in range(30)
+    )
+    result = run("redact", tmp_path, SETTINGS, data)
+    assert "0 of 30 traces would be changed" in result.output
+
+
+def test_keys_of_senders_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    keys = ["db.password\x1b]0;owned\x07", "password\n    9  forged line", "é password\u202e\x7f"]
+    data = request_of(Span(attributes=pairs(dict.fromkeys(keys, "x")))).SerializeToString()
+    result = run("redact", tmp_path, SETTINGS, data)
+    assert r"attribute db.password\x1b]0;owned\x07" in result.output
+    assert r"attribute password\n    9  forged line" in result.output
+    assert r"attribute é password\u202e\x7f" in result.output
+    assert all(line.isprintable() for line in result.output.splitlines())
+
+
 def test_as_json(tmp_path: Path) -> None:
     result = run("redact", tmp_path, SETTINGS, sample(), "--json")
     first, second = map(json.loads, result.output.splitlines())

@@ -85,18 +85,18 @@ def sprinkle(message: Message, random: Random) -> None:
 
 
 @st.composite
-def secrets(draw: st.DrawFn) -> tuple[ExportTraceServiceRequest, bytes]:
+def secrets(draw: st.DrawFn, keys: bool = True) -> tuple[ExportTraceServiceRequest, bytes]:
     message = draw(strategies.requests())
     random = draw(strategies.seeds)
     sprinkle(message, random)
-    return message, wire.encode(message, random, draw(strategies.noises))
+    return message, wire.encode(message, random, replace(draw(strategies.noises), keys=keys))
 
 
 def spans(request: ExportTraceServiceRequest) -> Counter[reference.SpanKey]:
     return Counter(reference.spans_of(request))
 
 
-@given(secrets())
+@given(secrets(keys=False))  # of several the strictest counts, which the official classes do not see
 def test_the_walk_does_what_the_reference_does(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
     message, raw = pair
     out = ExportTraceServiceRequest.FromString(Redacting(ALL).run([raw]))

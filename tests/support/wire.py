@@ -39,6 +39,7 @@ class Noise:
     repeat: bool = (
         False  # scalars more than once with other values before the last; zeros written out; other oneof members first
     )
+    keys: bool = True  # and keys of attributes
     split: bool = False  # a sub-message in several parts, to be merged
     unknown: bool = False  # unknown fields of all wire types, and known numbers with another wire type
     overlong: bool = False  # varints longer than need be: tags and lengths up to 5 bytes, values up to 10
@@ -137,7 +138,7 @@ class Writer:
 
     def scalar(self, descriptor: FieldDescriptor, value: Any) -> list[bytes]:
         out = []
-        while self.chance(self.noise.repeat, 0.1):
+        while self.chance(self.noise.repeat and (self.noise.keys or descriptor.name != "key"), 0.1):
             out.append(self.scalar_chunk(descriptor, self.decoy(descriptor)))
         if out or value != descriptor.default_value or self.chance(self.noise.repeat, 0.1):
             out.append(self.scalar_chunk(descriptor, value))

@@ -201,10 +201,10 @@ class View:
                 action = MASK  # where no rule applies, detectors might hide what it would keep
             lane = self._by_action[action]
             return self._masked if named and self.lanes[lane].kind == DELETED else lane
-        if self._sql and key in SQL_KEYS:
+        if self._sql and key.lower() in SQL_KEYS:
             return self._statement
-        if self._urls and key in URL_KEYS:
-            return self._query if self._urls["strip_query"] and key == "url.query" else self._url
+        if self._urls and key.lower() in URL_KEYS:
+            return self._query if self._urls["strip_query"] and key.lower() == "url.query" else self._url
         return TEXT
 
     def _lane_of(self, action: Action) -> Lane:
@@ -238,7 +238,7 @@ class _MaskedView(View):
 
     def __init__(self) -> None:
         self.lanes = [Lane(AS_IT_IS), *[Lane(ALONE)] * (OWN - 1), Lane(WHOLE, FAILURE)]
-        self.sift = lambda joined: [(0, len(joined))]
+        self.sift = lambda joined, keys=True: [(0, len(joined))]  # noqa: ARG005 (as View has it)
 
     def key(self, place: int, key: bytes, named: bool = False) -> int:  # noqa: ARG002 (as View has it)
         return OWN

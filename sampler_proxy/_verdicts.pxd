@@ -106,6 +106,5 @@ cdef class Verdicts:
     cdef void free_retired(self) noexcept
     cdef void forget(self) noexcept
     cdef int resolve(self) except -1
-    cdef int ask(self, View view, bint quiet) except -1
     cdef int resolve_view(self, View view) except -1
     cdef int settle(self, Entry* entry, object result) except -1

@@ -273,8 +273,7 @@ cdef class Verdicts:
         self.effort += EFFORT_OF_VALUE + (more // 16 if pending.quiet else more)
         return True
 
-    cdef int ask(self, View view, bint quiet) except -1:
-        """Which of those that are asked about together need a close look. The quiet ones are asked apart: each of them has keys."""
+    cdef int resolve_view(self, View view) except -1:
         cdef Pending* pending
         cdef uint64_t total = 0
         cdef uint64_t low, high
@@ -284,7 +283,7 @@ cdef class Verdicts:
         cdef uint32_t gap = <uint32_t>len(SEPARATOR)
         for i in range(self.pending_count):
             pending = &self.pending[i]
-            if pending.joined and pending.quiet == quiet and pending.view == <PyObject*>view:
+            if pending.joined and pending.view == <PyObject*>view:
                 pending.offset = total
                 total += pending.entry.size + gap
         if total:
@@ -292,32 +291,25 @@ cdef class Verdicts:
             out = <uint8_t*>PyBytes_AS_STRING(joined)
             for i in range(self.pending_count):
                 pending = &self.pending[i]
-                if pending.joined and pending.quiet == quiet and pending.view == <PyObject*>view:
+                if pending.joined and pending.view == <PyObject*>view:
                     memcpy(out, pending.entry.text, pending.entry.size)
                     out += pending.entry.size
                     memcpy(out, PyBytes_AS_STRING(SEPARATOR), gap)
                     out += gap
             memcpy(out, PyBytes_AS_STRING(CANARY), len(CANARY))
-            regions = view.sift(joined, not quiet)
+            regions = view.sift(joined)
             if regions is not None:
                 regions.append((total, total))
                 following = iter(regions)
                 low, high = next(following)
                 for i in range(self.pending_count):
                     pending = &self.pending[i]
-                    if pending.joined and pending.quiet == quiet and pending.view == <PyObject*>view:
+                    if pending.joined and pending.view == <PyObject*>view:
                         while high < pending.offset:
                             low, high = next(following)
                         if low <= pending.offset + pending.entry.size:
                             pending.alone = True
                             pending.quiet = False
-        return 0
-
-    cdef int resolve_view(self, View view) except -1:
-        cdef Pending* pending
-        cdef uint32_t i
-        self.ask(view, False)
-        self.ask(view, True)
         for i in range(self.pending_count):
             pending = &self.pending[i]
             if pending.view == <PyObject*>view:

@@ -238,7 +238,7 @@ class _MaskedView(View):
 
     def __init__(self) -> None:
         self.lanes = [Lane(AS_IT_IS), *[Lane(ALONE)] * (OWN - 1), Lane(WHOLE, FAILURE)]
-        self.sift = lambda joined, keys=True: [(0, len(joined))]  # noqa: ARG005 (as View has it)
+        self.sift = lambda joined: [(0, len(joined))]
 
     def key(self, place: int, key: bytes, named: bool = False) -> int:  # noqa: ARG002 (as View has it)
         return OWN

@@ -134,9 +134,9 @@ class Values:
         self._searches = [_search(detector.pattern, detector.utf8) if detector.pattern else None for detector in asked]
         self._sieve = detectors.sieve([*asked, *canaries])
 
-    def sift(self, joined: bytes, keys: bool = True) -> list[tuple[int, int]] | None:
+    def sift(self, joined: bytes) -> list[tuple[int, int]] | None:
         """Of values joined by SEPARATOR and ended by `CANARY`: the ranges outside of which there is nothing to find,
-        disjoint and in order; None where there is nothing at all. `keys`: quoted keys are something, too."""
+        disjoint and in order; None where there is nothing at all."""
         try:
             hits = self._sieve(joined)
             if hits == self._canaries:
@@ -145,7 +145,7 @@ class Values:
                 return [(0, len(joined))]
             regions: list[tuple[int, int]] = []
             for index in hits:
-                if index < len(self._searches) and (keys or index != self._keyed):
+                if index < len(self._searches):
                     if (search := self._searches[index]) is None:
                         return [(0, len(joined))]
                     regions += _places(search, joined) or [(0, len(joined))]  # a hit has a place

@@ -66,14 +66,12 @@ cdef struct Pending:
     PyObject* view
     uint64_t offset  # among the joined
     uint16_t lane
-    bint joined  # asked about with others first
     bint alone  # looked at closely
-    bint quiet  # JSON that costs little, as there is nothing to find but its keys
 
 
 cdef class View:
     cdef object view
-    cdef object key, sift, apply
+    cdef object key, sift, apply, plain
     cdef uint64_t serial
     cdef int name_kind
     cdef bint asked  # something of it is pending
@@ -101,7 +99,7 @@ cdef class Verdicts:
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL
     cdef int pend(self, Entry* entry, int lane, bint alone) except -1
-    cdef bint afford(self, Pending* pending) noexcept
+    cdef int afford(self, View view, Entry* entry, bytes text) except -1
     cdef void retire(self, Entry* entry) noexcept
     cdef void free_retired(self) noexcept
     cdef void forget(self) noexcept

@@ -56,14 +56,6 @@ cdef inline uint64_t tokens(cbytes p, uint32_t size) noexcept nogil:
     return count
 
 
-cdef inline bint without_escapes(cbytes p, uint32_t size) noexcept nogil:
-    cdef uint32_t i
-    for i in range(size):
-        if p[i] == b"\\" or p[i] == b"&" or p[i] == b"'":
-            return False
-    return True
-
-
 cdef class View:
     """A policy's view, with what is asked of it often at hand."""
 
@@ -72,6 +64,7 @@ cdef class View:
         self.key = view.key
         self.sift = view.sift
         self.apply = view.apply
+        self.plain = view.plain
         self.serial = serial
         self.name_kind = view.lanes[NAME].kind
 
@@ -214,8 +207,6 @@ cdef class Verdicts:
         pending.view = <PyObject*>self.view
         pending.lane = <uint16_t>lane
         pending.alone = alone
-        pending.quiet = alone and like_json(entry.text, entry.size) and without_escapes(entry.text, entry.size)
-        pending.joined = pending.quiet or not alone
         self.pending_count += 1
         self.pending_bytes += entry.size
         if not self.view.asked:
@@ -264,13 +255,15 @@ cdef class Verdicts:
         self.pending_bytes = 0
         return 0
 
-    cdef bint afford(self, Pending* pending) noexcept:
+    cdef int afford(self, View view, Entry* entry, bytes text) except -1:
         """Whether there is enough left for a close look, which is paid for. What that costs grows with the tokens, above all."""
         cdef uint64_t more
         if self.effort >= self.most:
             return False
-        more = 2 * tokens(pending.entry.text, pending.entry.size) + pending.entry.size // 8
-        self.effort += EFFORT_OF_VALUE + (more // 16 if pending.quiet else more)
+        more = 2 * tokens(entry.text, entry.size) + entry.size // 8
+        if like_json(entry.text, entry.size) and view.plain(text):  # but for its keys nothing is looked at
+            more //= 16
+        self.effort += EFFORT_OF_VALUE + more
         return True
 
     cdef int resolve_view(self, View view) except -1:
@@ -283,7 +276,7 @@ cdef class Verdicts:
         cdef uint32_t gap = <uint32_t>len(SEPARATOR)
         for i in range(self.pending_count):
             pending = &self.pending[i]
-            if pending.joined and pending.view == <PyObject*>view:
+            if not pending.alone and pending.view == <PyObject*>view:
                 pending.offset = total
                 total += pending.entry.size + gap
         if total:
@@ -291,7 +284,7 @@ cdef class Verdicts:
             out = <uint8_t*>PyBytes_AS_STRING(joined)
             for i in range(self.pending_count):
                 pending = &self.pending[i]
-                if pending.joined and pending.view == <PyObject*>view:
+                if not pending.alone and pending.view == <PyObject*>view:
                     memcpy(out, pending.entry.text, pending.entry.size)
                     out += pending.entry.size
                     memcpy(out, PyBytes_AS_STRING(SEPARATOR), gap)
@@ -304,20 +297,20 @@ cdef class Verdicts:
                 low, high = next(following)
                 for i in range(self.pending_count):
                     pending = &self.pending[i]
-                    if pending.joined and pending.view == <PyObject*>view:
+                    if not pending.alone and pending.view == <PyObject*>view:
                         while high < pending.offset:
                             low, high = next(following)
-                        if low <= pending.offset + pending.entry.size:
-                            pending.alone = True
-                            pending.quiet = False
+                        pending.alone = low <= pending.offset + pending.entry.size
         for i in range(self.pending_count):
             pending = &self.pending[i]
             if pending.view == <PyObject*>view:
-                if pending.alone and not self.afford(pending):
-                    self.settle(pending.entry, (self.masked, OVERSIZE))
-                    pending.entry.place = NOWHERE  # another trace may have more
-                elif pending.alone:
-                    self.settle(pending.entry, view.apply(pending.lane, pending.entry.text[:pending.entry.size]))
+                if pending.alone:
+                    text = pending.entry.text[:pending.entry.size]
+                    if self.afford(view, pending.entry, text):
+                        self.settle(pending.entry, view.apply(pending.lane, text))
+                    else:
+                        self.settle(pending.entry, (self.masked, OVERSIZE))
+                        pending.entry.place = NOWHERE  # another trace may have more
                 else:
                     pending.entry.state = SAME
         return 0

@@ -218,6 +218,13 @@ class View:
 
         return Lane(LEAVES, label, apply)
 
+    def plain(self, text: bytes) -> bool:
+        """Whether there is nothing to look for in a text of JSON but its keys, which costs little."""
+        try:
+            return self._values._plain(text)
+        except Exception:
+            return False
+
     def apply(self, lane: int, text: bytes) -> Result | None:
         """What becomes of a value; None if it may stay as it is."""
         counts: Counter[Label] = Counter()
@@ -242,6 +249,9 @@ class _MaskedView(View):
 
     def key(self, place: int, key: bytes, named: bool = False) -> int:  # noqa: ARG002 (as View has it)
         return OWN
+
+    def plain(self, text: bytes) -> bool:  # noqa: ARG002 (as View has it)
+        return False
 
     def apply(self, lane: int, text: bytes) -> Result | None:  # noqa: ARG002 (as View has it)
         return None if text in (b"", MASKED) else (MASKED, ((FAILURE, 1),))

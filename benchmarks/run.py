@@ -37,6 +37,12 @@ _QUIET_S = 1.5  # for so long nothing may reach the sink, and the target may do 
 _QUIET_CPU = 0.05
 _DRAIN_S = 120.0
 _HOLD_S = 600  # decision wait in the measurement of memory
+# The default rules in such a form that none decides before its time: what they keep would leave at once.
+_HOLDING_RULES = [
+    {"name": "errors", "match": "{ status = error }", "unless": "{ name = `never` }", "keep": "all"},
+    {"name": "slow", "match": "{ traceDuration > 1s }", "unless": "{ name = `never` }", "keep": "all"},
+    {"name": "baseline", "keep": "1%"},
+]
 LATENCY_RATE = 40_000
 
 
@@ -121,6 +127,7 @@ class Bench:
                 ],
                 "admin": {"endpoint": admin},
                 "shutdown_timeout": "5s",
+                **({"rules": _HOLDING_RULES} if wait_s == _HOLD_S else {}),
             }
             config = self.directory / "sampler-proxy.yaml"
             config.write_text(json.dumps(settings))  # JSON is YAML

@@ -221,7 +221,7 @@ class View:
     def plain(self, text: bytes) -> bool:
         """Whether there is nothing to look for in a text of JSON but its keys, which costs little."""
         try:
-            return self._values._plain(text)
+            return self._values.plain(text)
         except Exception:
             return False
 

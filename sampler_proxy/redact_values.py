@@ -174,7 +174,7 @@ class Values:
 
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
         like_json = _like_json(text)
-        if like_json and self._plain(text) and self._says_nothing(text):
+        if like_json and self.plain(text) and self._says_nothing(text):
             return text
         members = embedded.members(text) if like_json or b"&" in text else []
         if members and depth > MAX_NESTED:
@@ -203,7 +203,7 @@ class Values:
 
     def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
         """Of JSON, or a form: its members, each by its key or as a text of its own."""
-        suspects = set() if self._plain(text) else self._suspects(members)
+        suspects = set() if self.plain(text) else self._suspects(members)
         if len(suspects) > MAX_SUSPECTS + len(text) // 24:
             counts[OVERSIZE] += 1
             return MASKED
@@ -261,7 +261,7 @@ class Values:
                 self._member_lanes[key] = lane
         return lane
 
-    def _plain(self, text: bytes) -> bool:
+    def plain(self, text: bytes) -> bool:
         """Whether there is nothing in JSON but by the keys: without escapes what a member holds is seen in the whole,
         save for a form."""
         if b"\\" in text or b"&" in text or b"'" in text:

@@ -530,7 +530,7 @@ def test_every_noise_makes_a_difference() -> None:
     )
     span.attributes.extend(attributes({"b": True, "c": ["x"]}))
     calm = span.SerializeToString()
-    for name in wire.Noise.__dataclass_fields__:
+    for name in wire.Noise.__dataclass_fields__.keys() - {"keys"}:  # which is part of another
         noisy = {wire.encode(span, Random(seed), wire.Noise(**{name: True})) for seed in range(50)}
         assert noisy - {calm}, name
         assert all(Span.FromString(raw) == span for raw in noisy) or name == "unknown"

@@ -104,11 +104,9 @@ cdef double _admit(Chosen* items, uint32_t count, double budget) noexcept nogil:
         i = admitted
         while i and items[i - 1].randomness == items[admitted].randomness:
             i -= 1
-        if i and i < admitted:
-            for i in range(i, admitted):
-                spent -= items[i].size
-            while items[admitted - 1].randomness == items[admitted].randomness:
-                admitted -= 1
+        while 0 < i < admitted:
+            admitted -= 1
+            spent -= items[admitted].size
         raised = max(raised, items[admitted].randomness + 1)
     for i in range(count):
         items[i].admitted = i < admitted

@@ -52,7 +52,7 @@ class Learned(NamedTuple):
 
     def hashed(self, fingerprint: Callable[[bytes], bytes]) -> dict[str, state.Learned]:
         """As it is saved. Texts are cut, so that two keys may have the same."""
-        found = {}
+        found = {name: one for name, one in self.unseen.items() if name not in self.seen}
         for name, (level, keys) in self.seen.items():
             demands = dict(self.unseen[name].demands) if name in self.unseen else {}
             summed: dict[bytes, float] = {}
@@ -70,7 +70,7 @@ class Rates:
         self._adapting: dict[str, _Adapting] = {}
         self._restored: Mapping[str, state.Learned] = {}
         self._unseen: Mapping[str, state.Learned] = {}
-        self._told = False
+        self._told: set[str] = set()
         self._fingerprint: Callable[[bytes], bytes] | None = None
 
     def prepare(self, loaded: Loaded) -> Prepared:
@@ -99,18 +99,18 @@ class Rates:
         self._fingerprint = fingerprint
 
     def learned(self) -> Learned:
-        """All that is to be saved; small, and made under the lock. What a former process had learned of keys that have
-        not been seen again yet is part of it, twice."""
-        found = {name: (learned.level, learned.demands) for name, learned in self._learned()}
-        unseen, self._unseen = {name: self._unseen[name] for name in found if name in self._unseen}, {}
-        if not self._told:
-            self._told, self._unseen = True, unseen
-        return Learned(found, unseen)
+        """All that is to be saved; small, and made under the lock. What a former process had learned is part of it: of
+        a rule that has seen no trace yet; of keys that have not been seen again, twice."""
+        seen = {name: (learned.level, learned.demands) for name, learned in self._learned()}
+        unseen = {name: self._unseen[name] for name in self._adapting if name in self._unseen}
+        self._unseen = {name: one for name, one in unseen.items() if name not in seen or name not in self._told}
+        self._told |= seen.keys()
+        return Learned(seen, unseen)
 
     def _learned(self) -> Iterator[tuple[str, rate.Learned]]:
         for name, one in self._adapting.items():
             learned = one.target.learned()
-            if learned.demands:  # else it has seen nothing, and what is in the file may stay
+            if learned.demands:  # else it has seen nothing
                 yield name, learned
 
     def values(self, now_ns: int) -> dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]:

@@ -95,6 +95,20 @@ def test_what_has_not_been_seen_again_is_saved_for_a_minute() -> None:
         assert saved.demands.get(fingerprint(b"quiet")) == (7.0 if number < 2 else None)
 
 
+def test_a_rule_without_traffic_keeps_what_a_former_process_has_learned() -> None:
+    quiet = Rule(name="quiet", match="{ .x = 1 }", keep=Adaptive(target=TARGET))
+    before = Learned(2.5, {fingerprint(b"a"): 3.0})
+    rates = Rates(1)
+    rates.restore({identity(quiet): before, "a rule that is gone": before}, fingerprint)
+    prepared = rates.prepare(loaded(quiet, KEYED))
+    rates.adopt(prepared)
+    feed(target_of(prepared.keeps[1]), {b"a": 20})
+    for _ in range(4):
+        saved = rates.learned().hashed(fingerprint)
+        assert saved.keys() == {identity(quiet), identity(KEYED)}
+        assert saved[identity(quiet)] == before
+
+
 def test_keys_whose_texts_are_equal_once_cut_are_saved_as_one() -> None:
     rates = Rates(1)
     prepared = rates.prepare(loaded(KEYED))

@@ -11,7 +11,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/sampler-proxy
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY sampler_proxy ./sampler_proxy
 RUN /opt/sampler-proxy/bin/pip install --no-cache-dir .
 

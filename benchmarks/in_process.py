@@ -28,14 +28,14 @@ from typing import NamedTuple
 
 from benchmarks import corpus
 from benchmarks.calibrate import calibrate
-from sampler_proxy._plan import Plan
-from sampler_proxy._wire import Scanner
-from sampler_proxy.check import load_config
-from sampler_proxy.config import Config, Rule
-from sampler_proxy.fragments import KeptTrace
-from sampler_proxy.pipeline import Pipeline
-from sampler_proxy.rates import Rates
-from sampler_proxy.stamp import assemble
+from sampler_proxy.config.check import load_config
+from sampler_proxy.config.model import Config, Rule
+from sampler_proxy.operate.learned_rates import Rates
+from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline.scanner import Scanner
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.rules.plan import Plan
 
 SPANS_PER_TRACE = 10
 SPANS_PER_REQUEST = 512

@@ -39,10 +39,10 @@ from benchmarks.in_process import (
     pipeline,
 )
 from sampler_proxy import metrics
-from sampler_proxy.check import load_config
-from sampler_proxy.config import Config, Rule
-from sampler_proxy.config_redact import Redact
-from sampler_proxy.detectors.sql import obfuscate
+from sampler_proxy.config.check import load_config
+from sampler_proxy.config.model import Config, Rule
+from sampler_proxy.redact.section import Redact
+from sampler_proxy.redact.texts.sql import obfuscate
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 STATEMENT = "SELECT id, total FROM orders WHERE user_id = {} AND state IN ('open', 'paid') ORDER BY created_at LIMIT 20"

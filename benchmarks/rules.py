@@ -21,7 +21,7 @@ import gc
 from collections.abc import Iterator
 
 from benchmarks.in_process import SPANS_PER_REQUEST, Corpus, flow, generate
-from sampler_proxy.config import Config, Rule
+from sampler_proxy.config.model import Config, Rule
 
 SPANS_PER_TRACE = 20
 LAST = 1  # of the rules, the baseline

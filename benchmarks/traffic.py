@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from sampler_proxy import rate
-from sampler_proxy.sampling import NEVER
+from sampler_proxy.otlp.sampling import NEVER
+from sampler_proxy.rules import rate
 
 SECOND_NS = 1_000_000_000
 BINS_PER_S = 10

@@ -16,8 +16,8 @@ import click
 import structlog
 
 from sampler_proxy import __version__
-from sampler_proxy.check import check, load_config
-from sampler_proxy.config import Config, json_schema
+from sampler_proxy.config.check import check, load_config
+from sampler_proxy.config.model import Config, json_schema
 from sampler_proxy.errors import SamplerProxyError
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -73,11 +73,14 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
     """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why."""
     try:
         loaded = load_config(Config()) if path is None else check(path, os.environ)
-        from sampler_proxy import explain, preview  # the other commands need not wait for protobuf
+        from sampler_proxy.operate import (
+            explain,
+            redaction_preview,  # the other commands need not wait for protobuf
+        )
 
         traces = explain.read(trace_file)
         if loaded.redact is not None and not as_json:
-            traces = traces.renamed(preview.redacted(loaded.redact, traces.requests))
+            traces = traces.renamed(redaction_preview.redacted(loaded.redact, traces.requests))
         found = False
         for explanation in explain.explain(loaded, traces.requests):
             found = True
@@ -98,17 +101,17 @@ def redact_command(path: str, as_json: bool, trace_file: str) -> None:
     """Say what would be redacted in the traces of a file: counts by detector, action and key, never values."""
     try:
         loaded = check(path, os.environ)
-        from sampler_proxy import explain, preview
+        from sampler_proxy.operate import explain, redaction_preview
 
         traces = explain.read(trace_file)
-        previews = preview.preview(loaded.redact, traces.requests)
+        previews = redaction_preview.preview(loaded.redact, traces.requests)
     except SamplerProxyError as error:
         _fail(error)
     if as_json:
         for one in previews:
             click.echo(json.dumps(one.as_json()))
     else:
-        click.echo(preview.as_text(previews))
+        click.echo(redaction_preview.as_text(previews))
     if loaded.redact is None:
         click.echo(f"{path}: nothing is redacted: write for example redact: {{preset: common}}", err=True)
     if not previews:

@@ -23,22 +23,23 @@ from functools import partial
 import structlog
 import uvloop
 
-from sampler_proxy import __version__, allocator, metrics
-from sampler_proxy.admin import Admin, Readiness
-from sampler_proxy.check import Loaded, check
-from sampler_proxy.config import Adaptive, Config, FileExport, GrpcExport
+from sampler_proxy import __version__, metrics
+from sampler_proxy.config.check import Loaded, check
+from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
-from sampler_proxy.pipeline import Pipeline
-from sampler_proxy.rates import Prepared, Rates
-from sampler_proxy.receive import engine as grpc_engine
-from sampler_proxy.reload import Reloader, iso_time, log_faults
-from sampler_proxy.rules import Keep
-from sampler_proxy.sampling import probability_of, shown_threshold
-from sampler_proxy.stamp import assemble
-from sampler_proxy.state import Storage, UnusableError
-from sampler_proxy.traceql.plan import Compiled
+from sampler_proxy.operate import allocator
+from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.operate.learned_rates import Prepared, Rates
+from sampler_proxy.operate.reload import Reloader, iso_time, log_faults
+from sampler_proxy.otlp.sampling import probability_of, shown_threshold
+from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.receive import grpc as receive_grpc
+from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.storage.learned import Storage, UnusableError
+from sampler_proxy.traceql.compiler import Compiled
 from sampler_proxy.units import format_probability
 
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -97,7 +98,7 @@ class Service:
             redact=loaded.redact,
         )
         accept, clock = self._pipeline.entrance("grpc").accept, time.monotonic_ns
-        self._engine = grpc_engine.create(
+        self._engine = receive_grpc.create(
             {TRACE_EXPORT: lambda request: accept(request, clock())},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,

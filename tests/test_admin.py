@@ -16,10 +16,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sampler_proxy import __version__, metrics
-from sampler_proxy.admin import Admin, Readiness
-from sampler_proxy.config_types import Endpoint
 from sampler_proxy.errors import StartError
 from sampler_proxy.metrics import Snapshot
+from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.settings import Endpoint
 
 RULES = {"version": "0123456789ab", "rules": [{"name": "all", "match": None, "unless": None, "keep": "all"}]}
 RATES = {"rules": [], "limit": None}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sampler_proxy import __version__
-from sampler_proxy.check import check, load_config
-from sampler_proxy.config import Config
+from sampler_proxy.config.check import check, load_config
+from sampler_proxy.config.model import Config
 from sampler_proxy.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sampler_proxy import config, config_file, units
-from sampler_proxy.config import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
-from sampler_proxy.config_types import Endpoint
+from sampler_proxy import units
+from sampler_proxy.config import file as config_file
+from sampler_proxy.config import model as config
+from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
+from sampler_proxy.config.yaml_positions import parse
 from sampler_proxy.errors import ConfigError
-from sampler_proxy.yaml_positions import parse
+from sampler_proxy.settings import Endpoint
 
 DEPLOYED = Path(__file__).parent.parent / "deploy" / "sampler-proxy.yaml"
 SECRET = "s3cret-value"

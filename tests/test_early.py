@@ -14,9 +14,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy import metrics, rules
+from sampler_proxy import metrics
+from sampler_proxy.pipeline import replay
+from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.plan import compile_rules
 from tests.support import reference, strategies, traceql_strategies
 from tests.support.reference import Seen
 from tests.traceql_conformance.traces import ERROR, TRACE_ID, cut, span
@@ -328,7 +329,7 @@ def test_the_outcome_is_what_it_would_have_been(texts: list[str], traces: list[l
         driver.tick(WAIT + len(requests))
         driver.check_ledger()
         assert driver.total(metrics.BUFFER_SPANS) == driver.total(metrics.LATE_SPANS) == 0
-    judged = rules.judge(*native(listed, early=True), [message.SerializeToString() for message in requests])
+    judged = replay.decide(*native(listed, early=True), [message.SerializeToString() for message in requests])
     assert len(judged) == len(traces)
     for one in judged:
         outcomes = []

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from sampler_proxy.errors import TraceFileError
-from sampler_proxy.explain import Traces, read
+from sampler_proxy.operate.explain import Traces, read
 from sampler_proxy.traceql.outline import conditions
 from tests.support import nezha, reference
 

@@ -12,12 +12,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from sampler_proxy import metrics
-from sampler_proxy.rate import Target
-from sampler_proxy.rules import Keep
-from sampler_proxy.sampling import NEVER, adjusted_count, encode_threshold, threshold_of
+from sampler_proxy.otlp.sampling import NEVER, adjusted_count, encode_threshold, threshold_of
+from sampler_proxy.rules.rate import Target
+from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.plan import compile_rules
 from tests.support import reference
 from tests.support.tracestate import parse as parse_tracestate
 from tests.wire.driver import SECOND, Driver

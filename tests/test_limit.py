@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.limit import Limit
-from sampler_proxy.sampling import NEVER, adjusted_count
+from sampler_proxy.otlp.sampling import NEVER, adjusted_count
+from sampler_proxy.pipeline.limit import Limit
 
 SECOND = 1_000_000_000
 

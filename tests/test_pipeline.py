@@ -13,11 +13,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from sampler_proxy import metrics
-from sampler_proxy.conditions import AND, TRUE, Condition, Field, Kind, Op
 from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
-from sampler_proxy.rules import RuleSet
-from sampler_proxy.stamp import assemble
-from sampler_proxy.traceql.plan import Compiled
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.rules.rule_set import RuleSet
+from sampler_proxy.traceql.compiler import Compiled
+from sampler_proxy.traceql.program import AND, TRUE, Condition, Field, Kind, Op
 from tests.support import reference
 from tests.wire.driver import (
     ERRORS,

@@ -17,8 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sampler_proxy import metrics
 from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestError, RequestTooLarge
-from sampler_proxy.fragments import KeptTrace
-from sampler_proxy.stamp import assemble
+from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.pipeline.stamp import assemble
 from tests.support import reference
 from tests.support.wire import LEN, field
 from tests.wire.driver import KEEP_ALL, KEEP_NONE, SECOND, Destination, Driver, request, trace_id

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampler_proxy import metrics
-from sampler_proxy.check import Loaded, check, load_config
-from sampler_proxy.config import Adaptive, Config, Rule
-from sampler_proxy.rate import Target
-from sampler_proxy.rates import Rates, identity
-from sampler_proxy.rules import Keep
-from sampler_proxy.state import Learned
+from sampler_proxy.config.check import Loaded, check, load_config
+from sampler_proxy.config.model import Adaptive, Config, Rule
+from sampler_proxy.operate.learned_rates import Rates, identity
+from sampler_proxy.rules.rate import Target
+from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.storage.learned import Learned
 from sampler_proxy.units import Rate, format_frequency, parse_frequency, parse_rate
 
 SECOND = 1_000_000_000

@@ -14,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sampler_proxy.conditions import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
 from tests.support import nezha, reference, strategies, tracestate, wire
 
 # Thresholds

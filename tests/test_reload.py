@@ -15,10 +15,10 @@ import pytest
 import structlog
 import uvloop
 
-from sampler_proxy import reload
-from sampler_proxy.check import Loaded, check, load_config
-from sampler_proxy.config import Config
-from sampler_proxy.reload import Reloader, changed_keys, links, version_of
+from sampler_proxy.config.check import Loaded, check, load_config
+from sampler_proxy.config.model import Config
+from sampler_proxy.operate import reload
+from sampler_proxy.operate.reload import Reloader, changed_keys, links, version_of
 from sampler_proxy.units import format_probability
 
 Logs = list[dict[str, Any]]

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampler_proxy import metrics, rules
-from sampler_proxy.conditions import AND, TRUE
+from sampler_proxy import metrics
+from sampler_proxy.pipeline import replay
+from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.plan import compile_rules
+from sampler_proxy.traceql.program import AND, TRUE
 from tests.support import reference, strategies, traceql_strategies
 from tests.support.reference import Seen
 from tests.traceql_conformance.traces import cut
@@ -137,7 +138,7 @@ def test_as_if_the_new_rules_had_always_been(texts: list[str], spans: list[Seen]
         assert driver.total(metrics.BUFFER_SPANS) == driver.total(metrics.LATE_SPANS) == 0
         driver.check_ledger()
     assert outcomes[0] == outcomes[1]
-    (judged,) = rules.judge(*rules_of(sets[-1]), [piece.SerializeToString() for piece in pieces])
+    (judged,) = replay.decide(*rules_of(sets[-1]), [piece.SerializeToString() for piece in pieces])
     assert outcomes[0][1:] == (judged.keep, judged.threshold)
 
 

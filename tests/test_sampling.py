@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy import metrics, sampling
+from sampler_proxy import metrics
+from sampler_proxy.otlp import sampling
 from tests.support import reference, strategies, tracestate, wire
 from tests.wire.driver import WAIT, Driver, trace_id
 

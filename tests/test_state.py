@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sampler_proxy.errors import StartError
-from sampler_proxy.state import MAX_AGE_S, Learned, Storage, UnusableError
+from sampler_proxy.storage.learned import MAX_AGE_S, Learned, Storage, UnusableError
 
 NOW_S = 1_800_000_000.0
 LEARNED = {"rule": Learned(2.5, {bytes(range(16)): 7.0, bytes(16): 0.25}), "other": Learned(0.0, {})}
@@ -132,7 +132,8 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_folder_is_used_by_one_process(tmp_path: Path) -> None:
     script = (
-        "import sys; from sampler_proxy.state import Storage; s = Storage(sys.argv[1]); print(1, flush=True); input()"
+        "import sys; from sampler_proxy.storage.learned import Storage\n"
+        "s = Storage(sys.argv[1]); print(1, flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -1,1 +1,4 @@
-"""Where kept traces go: one file per kind of destination over a queue, a retry policy and a shell that they share."""
+"""Exports kept traces: one file for each kind of destination over a shared queue, retry policy and shell.
+
+A kept span ends exported, rejected or lost, and is counted as one of these.
+"""

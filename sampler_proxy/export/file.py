@@ -21,7 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy.config import FileExport
+from sampler_proxy.config.model import FileExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Accepted, Exporter, Refused
 from sampler_proxy.export.queue import KeptTrace, Queue

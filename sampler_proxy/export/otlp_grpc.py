@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sampler_proxy import __version__
-from sampler_proxy.config import GrpcExport
+from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Accepted, Exporter, Refused
 from sampler_proxy.export.queue import KeptTrace, Queue

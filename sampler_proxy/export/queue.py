@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from sampler_proxy.config import FileExport, GrpcExport
+from sampler_proxy.config.model import FileExport, GrpcExport
 
 
 class KeptTrace(Protocol):

@@ -1,1 +1,4 @@
-"""Where requests come in: one file per protocol (and per engine, for gRPC), each handing raw bytes to a handler."""
+"""Receives requests: one file for each protocol and engine, each handing whole requests (bytes) to a handler.
+
+An OK means taken. Refusals are typed, counted, and say whether to try again.
+"""

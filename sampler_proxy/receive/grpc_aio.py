@@ -20,8 +20,8 @@ import grpc
 import grpc.aio
 
 from sampler_proxy.errors import StartError
-from sampler_proxy.receive import engine, grpc_status
-from sampler_proxy.receive.engine import GrpcEngine, Handler
+from sampler_proxy.receive import grpc_server, grpc_status
+from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -34,7 +34,7 @@ class AioEngine(GrpcEngine):
     name = "grpc.aio"
 
     def start(self) -> int:
-        engine.check_address(self.address)
+        grpc_server.check_address(self.address)
         self._receiving: dict[Any, float] = {}  # call -> since when; oldest first
         self._waiting = 0
         started: Future[int] = Future()
@@ -58,7 +58,7 @@ class AioEngine(GrpcEngine):
         try:
             self._loop = asyncio.get_running_loop()
             self._stops: list[asyncio.Task[None]] = []
-            self._places = asyncio.Semaphore(engine.MAX_RECEIVING)
+            self._places = asyncio.Semaphore(grpc_server.MAX_RECEIVING)
             self._server = grpc.aio.server(options=self._core_options(2 * self._max_request_bytes))
             self._server.add_generic_rpc_handlers(
                 (_Methods({m: self._behaviour(h) for m, h in self._methods.items()}),)
@@ -93,7 +93,7 @@ class AioEngine(GrpcEngine):
 
     async def _answer(self, handler: Handler, context: Any) -> bytes | Refusal:
         if self._places.locked():
-            if self._waiting >= engine.MAX_WAITING:
+            if self._waiting >= grpc_server.MAX_WAITING:
                 self._on_refused("busy")
                 return grpc_status.TOO_MANY_CALLS
             await self._wait()
@@ -115,7 +115,7 @@ class AioEngine(GrpcEngine):
             while True:
                 await self._evict()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(engine.RECHECK_S):
+                    async with asyncio.timeout(grpc_server.RECHECK_S):
                         await self._places.acquire()
                         return
         finally:
@@ -124,7 +124,7 @@ class AioEngine(GrpcEngine):
     async def _evict(self) -> None:
         """End a stalled call, whose place falls to one that waits."""
         stalled, since = next(iter(self._receiving.items()), (None, 0.0))
-        if stalled is not None and time.monotonic() - since > engine.STALLED_S:
+        if stalled is not None and time.monotonic() - since > grpc_server.STALLED_S:
             del self._receiving[stalled]
             self._on_refused("stalled")
             refusal = grpc_status.STALLED

@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 
 import re2
 
-from ..conditions import Op
+from sampler_proxy.traceql.program import Op
 
 
 class Type(Enum):

@@ -15,10 +15,9 @@ from typing import Any
 import lark
 import re2
 
-from ..conditions import Op
-from ..errors import TraceQLError
-from . import literals
-from .ast import (
+from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql import literals
+from sampler_proxy.traceql.ast import (
     NUMERIC,
     Aggregate,
     Arithmetic,
@@ -40,6 +39,7 @@ from .ast import (
     Structural,
     Type,
 )
+from sampler_proxy.traceql.program import Op
 
 _OPS = {"=": Op.EQ, "!=": Op.NE, "<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "=~": Op.MATCH, "!~": Op.NOT_MATCH}
 _EQUALITY = (Op.EQ, Op.NE)

@@ -25,13 +25,39 @@ Terms need `MAX_TERM_STACK` values at a time at most.
 
 from __future__ import annotations
 
-from ..conditions import AND, FALSE, FIRST_TRACE_FIELD, OR, TRUE, Arith, Condition, Constant, Kind, Op, Slot, Term
-from ..conditions import Comparison as Compared
-from ..conditions import Field as Read
-from ..errors import TraceQLError
-from . import formulas
-from .ast import Arithmetic, Attribute, Comparison, Field, Intrinsic, Literal, Logical, Name, Negative, Not, Scope, Type
-from .formulas import COMPARISON, CONDITION, DEFERRED, TRACE_CONDITION, Formula, join
+from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql import formulas
+from sampler_proxy.traceql.ast import (
+    Arithmetic,
+    Attribute,
+    Comparison,
+    Field,
+    Intrinsic,
+    Literal,
+    Logical,
+    Name,
+    Negative,
+    Not,
+    Scope,
+    Type,
+)
+from sampler_proxy.traceql.formulas import COMPARISON, CONDITION, DEFERRED, TRACE_CONDITION, Formula, join
+from sampler_proxy.traceql.program import (
+    AND,
+    FALSE,
+    FIRST_TRACE_FIELD,
+    OR,
+    TRUE,
+    Arith,
+    Condition,
+    Constant,
+    Kind,
+    Op,
+    Slot,
+    Term,
+)
+from sampler_proxy.traceql.program import Comparison as Compared
+from sampler_proxy.traceql.program import Field as Read
 
 MAX_TERM_STACK = 256  # more than parse.MAX_DEPTH, and no value takes more than one level
 

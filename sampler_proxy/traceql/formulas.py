@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from ..conditions import AND, FALSE, NOT, OR, TRUE
+from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE
 
 Formula = int | tuple[int, tuple["Formula", ...]]
 Program = tuple[int, ...]

@@ -7,10 +7,10 @@ what is different in every trace, tells nothing apart.
 
 from __future__ import annotations
 
-from ..conditions import Field, Slot
-from ..errors import TraceQLError
-from .ast import Attribute, Comparison, Filter, Intrinsic, Name, Scope
-from .parse import parse
+from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql.ast import Attribute, Comparison, Filter, Intrinsic, Name, Scope
+from sampler_proxy.traceql.parse import parse
+from sampler_proxy.traceql.program import Field, Slot
 
 _ATTRIBUTES = {
     Scope.SPAN: Field.SPAN_ATTRIBUTE,

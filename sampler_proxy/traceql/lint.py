@@ -16,12 +16,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal as OneOf
 from typing import NamedTuple
 
-from ..conditions import FALSE, NOT, OR, TRUE
-from .ast import Aggregate, Attribute, Comparison, Expression, Field, Intrinsic, Literal, Remark, Scope, Type, walk
-from .formulas import FILTER, Formula, Program, emit, index_of, sort_of
-from .parse import warnings
-from .plan import Compiler
-from .semconv import advise
+from sampler_proxy.traceql.ast import (
+    Aggregate,
+    Attribute,
+    Comparison,
+    Expression,
+    Field,
+    Intrinsic,
+    Literal,
+    Remark,
+    Scope,
+    Type,
+    walk,
+)
+from sampler_proxy.traceql.compiler import Compiler
+from sampler_proxy.traceql.formulas import FILTER, Formula, Program, emit, index_of, sort_of
+from sampler_proxy.traceql.parse import warnings
+from sampler_proxy.traceql.program import FALSE, NOT, OR, TRUE
+from sampler_proxy.traceql.semconv import advise
 
 Part = OneOf["match", "unless"]
 

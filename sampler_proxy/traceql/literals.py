@@ -10,8 +10,8 @@ import math
 import re
 from fractions import Fraction
 
-from ..errors import TraceQLError
-from .ast import NUMERIC, Literal, Type
+from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql.ast import NUMERIC, Literal, Type
 
 MIN_INT, MAX_INT = -(2**63), 2**63 - 1
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from lark import Token
 
-from .ast import Field, Filter, Literal, Type
-from .parse import _parser, parse
+from sampler_proxy.traceql.ast import Field, Filter, Literal, Type
+from sampler_proxy.traceql.parse import _parser, parse
 
 
 class Written(NamedTuple):

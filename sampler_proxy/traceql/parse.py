@@ -17,10 +17,10 @@ from typing import NoReturn
 
 import lark
 
-from ..errors import TraceQLError
-from .ast import Expression, Logical, Remark, Spanset, SpansetLogical, walk
-from .build import Builder, at, nearest
-from .literals import shorten
+from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql.ast import Expression, Logical, Remark, Spanset, SpansetLogical, walk
+from sampler_proxy.traceql.build import Builder, at, nearest
+from sampler_proxy.traceql.literals import shorten
 
 MAX_BYTES = 64 * 1024
 MAX_NESTING = 100  # parentheses and prefix operators round one spot

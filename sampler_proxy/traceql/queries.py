@@ -31,12 +31,37 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-from ..conditions import AND, FALSE, NOT, OR, TRUE, Aggregate, Condition, Node, Op, Pipeline, Query, Select, Spansets
-from ..conditions import Field as Read
-from ..conditions import Structural as Related
-from . import ast, formulas
-from .fields import Fields, constant, reads_trace, term
-from .formulas import DEFERRED, FILTER, QUERY, TRACE_CONDITION, Braces, Formula, Program, TooManySplits, join, sort_of
+from sampler_proxy.traceql import ast, formulas
+from sampler_proxy.traceql.fields import Fields, constant, reads_trace, term
+from sampler_proxy.traceql.formulas import (
+    DEFERRED,
+    FILTER,
+    QUERY,
+    TRACE_CONDITION,
+    Braces,
+    Formula,
+    Program,
+    TooManySplits,
+    join,
+    sort_of,
+)
+from sampler_proxy.traceql.program import (
+    AND,
+    FALSE,
+    NOT,
+    OR,
+    TRUE,
+    Aggregate,
+    Condition,
+    Node,
+    Op,
+    Pipeline,
+    Query,
+    Select,
+    Spansets,
+)
+from sampler_proxy.traceql.program import Field as Read
+from sampler_proxy.traceql.program import Structural as Related
 
 
 class _Guarded(NamedTuple):

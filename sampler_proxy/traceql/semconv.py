@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .ast import Scope
+from sampler_proxy.traceql.ast import Scope
 
 
 def _names(text: str) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.detectors import Range
+from sampler_proxy.redact.detectors.catalogue import Range
 
 
 def unmarked(text: str) -> tuple[bytes, list[Range]]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.detectors import DETECTORS, SEPARATOR, STRICT, Range, find_all, sieve
+from sampler_proxy.redact.detectors.catalogue import DETECTORS, SEPARATOR, STRICT, Range, find_all, sieve
 from tests.detectors.marked import unmarked
 from tests.detectors.test_tables import HITS, MISSES, masked
 

@@ -9,8 +9,9 @@ from types import FrameType
 
 import pytest
 
-from sampler_proxy.detectors import DETECTORS, sql
-from sampler_proxy.redact import Policy
+from sampler_proxy.redact.detectors.catalogue import DETECTORS
+from sampler_proxy.redact.policy import Policy
+from sampler_proxy.redact.texts import sql
 from tests.support.redacting import policy
 
 SIZE = 4000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.detectors import COMMON, DETECTORS, SEPARATOR, Range, custom, find_all, sieve
+from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR, Range, custom, find_all, sieve
 
 
 @pytest.mark.parametrize(

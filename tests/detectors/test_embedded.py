@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.detectors.embedded import MAX_BYTES, Member, members, quoted
+from sampler_proxy.redact.texts.embedded import MAX_BYTES, Member, members, quoted
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)

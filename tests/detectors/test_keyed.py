@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.detectors import encoded, keyed
+from sampler_proxy.redact.texts import encoded, keyed
 
 
 def read(text: bytes) -> list[tuple[bytes, bytes]]:

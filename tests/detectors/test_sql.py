@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.detectors.sql import MAX_BYTES, UNREADABLE, obfuscate
+from sampler_proxy.redact.texts.sql import MAX_BYTES, UNREADABLE, obfuscate
 
 SHAPES = [
     ("SELECT * FROM users WHERE id = 42", "SELECT * FROM users WHERE id = ?"),

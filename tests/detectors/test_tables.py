@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampler_proxy.detectors import COMMON, DETECTORS, SEPARATOR, STRICT, Range, sieve
+from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR, STRICT, Range, sieve
 from tests.detectors import table_addresses, table_credentials, table_numbers, table_provider_keys
 from tests.detectors.marked import unmarked
 

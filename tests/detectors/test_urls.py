@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.detectors.urls import rewrite
+from sampler_proxy.redact.texts.urls import rewrite
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
 

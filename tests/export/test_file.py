@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sampler_proxy.config import Batch, FileExport, Queue
+from sampler_proxy.config.model import Batch, FileExport, Queue
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.file import FileExporter, LineFile, json_line
 from tests.export.support import Trace, assemble, until

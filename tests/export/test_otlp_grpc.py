@@ -18,7 +18,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sampler_proxy.config import Batch, GrpcExport, Queue, Retry
+from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import HOPELESS
 from sampler_proxy.export.otlp_grpc import GrpcExporter, _target

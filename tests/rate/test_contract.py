@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.traffic import SECOND_NS, zipf
-from sampler_proxy import rate, sampling
-from sampler_proxy.rate import Controller, Fixed, Target
-from sampler_proxy.sampling import ALWAYS, NEVER, probability_of, threshold_of
+from sampler_proxy.otlp import sampling
+from sampler_proxy.otlp.sampling import ALWAYS, NEVER, probability_of, threshold_of
+from sampler_proxy.rules import rate
+from sampler_proxy.rules.rate import Controller, Fixed, Target
 
 MAX_KEYS = 50
 CONTROLLERS: dict[str, Callable[[], Controller]] = {

@@ -26,10 +26,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from sampler_proxy import errors
-from sampler_proxy.receive import engine as engine_module
-from sampler_proxy.receive.completion_queue import CompletionQueueEngine
-from sampler_proxy.receive.engine import GrpcEngine, create, self_check
+from sampler_proxy.receive import grpc as grpc_choice
+from sampler_proxy.receive import grpc_server
+from sampler_proxy.receive.grpc import create, self_check
 from sampler_proxy.receive.grpc_aio import AioEngine
+from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
+from sampler_proxy.receive.grpc_server import GrpcEngine
 
 from . import raw_http2
 from .raw_http2 import EXPORT, Connection, message
@@ -433,7 +435,7 @@ def test_1000_connections(server: Server) -> None:
 
 def test_a_burst_during_a_slow_call_is_not_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Core's own queue would answer RESOURCE_EXHAUSTED to part of it, and senders would drop their spans."""
-    monkeypatch.setattr(engine_module, "MAX_WAITING", 10_000)
+    monkeypatch.setattr(grpc_server, "MAX_WAITING", 10_000)
     release = threading.Event()
     server.answer = lambda _: b"%d" % release.wait(20)
     channels = [server.channel() for _ in range(10)]
@@ -452,8 +454,8 @@ def test_a_burst_during_a_slow_call_is_not_refused(server: Server, monkeypatch: 
 
 
 def test_waiting_for_a_place(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_RECEIVING", 2)
-    monkeypatch.setattr(engine_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 2)
+    monkeypatch.setattr(grpc_server, "MAX_WAITING", 3)
     server = launch()
     with Connection(server.port) as slow:
         for stream in (1, 3):
@@ -480,8 +482,8 @@ def test_waiting_for_a_place(launch: Callable[..., Server], monkeypatch: pytest.
 
 
 def test_senders_that_never_finish_give_way(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_RECEIVING", 2)
-    monkeypatch.setattr(engine_module, "STALLED_S", 0.2)
+    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 2)
+    monkeypatch.setattr(grpc_server, "STALLED_S", 0.2)
     server = launch()
     with Connection(server.port) as slow:
         slow.begin(1)
@@ -499,9 +501,9 @@ def test_senders_that_never_finish_give_way(launch: Callable[..., Server], monke
 def test_a_call_that_finds_only_stalled_ones_need_not_wait(
     launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "MAX_RECEIVING", 1)
-    monkeypatch.setattr(engine_module, "STALLED_S", 0.1)
-    monkeypatch.setattr(engine_module, "RECHECK_S", 60.0)
+    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 1)
+    monkeypatch.setattr(grpc_server, "STALLED_S", 0.1)
+    monkeypatch.setattr(grpc_server, "RECHECK_S", 60.0)
     server = launch()
     with Connection(server.port) as slow:
         slow.begin(1)
@@ -658,7 +660,7 @@ def test_an_address_that_cannot_be_used(engine_class: type[GrpcEngine], address:
 
 def test_a_port_that_core_cannot_have(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken between our look at it and core's, by a stranger or by another proxy (which core would share it with)."""
-    monkeypatch.setattr(engine_module, "check_address", lambda _: None)
+    monkeypatch.setattr(grpc_server, "check_address", lambda _: None)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         for port in (stranger.getsockname()[1], launch().port):
             with pytest.raises(errors.StartError, match=f"cannot listen on 127.0.0.1:{port}"):
@@ -682,10 +684,10 @@ def test_the_completion_queue_is_preferred() -> None:
 @pytest.mark.parametrize("fault", ["import", "operation", "answer", "drain"])
 def test_falling_back(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "import":
-        monkeypatch.setitem(sys.modules, "sampler_proxy.receive.completion_queue", None)
+        monkeypatch.setitem(sys.modules, "sampler_proxy.receive.grpc_completion_queue", None)
     elif fault == "operation":
-        monkeypatch.setattr("sampler_proxy.receive.completion_queue._Message", lambda: None)
-        monkeypatch.setattr(engine_module, "CHECK_CALL_S", 0.2)
+        monkeypatch.setattr("sampler_proxy.receive.grpc_completion_queue._Message", lambda: None)
+        monkeypatch.setattr(grpc_choice, "CHECK_CALL_S", 0.2)
     elif fault == "answer":
         monkeypatch.setattr(CompletionQueueEngine, "_handle", lambda *_: b"wrong")
     else:

@@ -9,8 +9,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy.check import load_config
-from sampler_proxy.config import Config, Rule
+from sampler_proxy.config.check import load_config
+from sampler_proxy.config.model import Config, Rule
 from tests.support import wire
 from tests.support.redacting import Redacting, pairs, plain, redacted, request_of
 from tests.support.secrets import SECRETS

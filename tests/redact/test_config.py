@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sampler_proxy.check import check
-from sampler_proxy.config_redact import Action, KeyFile
+from sampler_proxy.config.check import check
 from sampler_proxy.errors import ConfigError
+from sampler_proxy.redact.section import Action, KeyFile
 
 SECRET = "s3cret-value"
 ENVIRON = {"SHORT": SECRET, "KEY": SECRET * 2, "BROKEN": SECRET + "("}

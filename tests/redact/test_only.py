@@ -9,10 +9,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy import redact
-from sampler_proxy.check import check
+from sampler_proxy.config.check import check
 from sampler_proxy.errors import ConfigError
-from sampler_proxy.redact import MAX_VIEWS
+from sampler_proxy.redact import policy as redact
+from sampler_proxy.redact.policy import MAX_VIEWS
 from tests.support.redacting import Redacting, pairs, plain, policy, redacted
 from tests.support.secrets import SECRETS
 

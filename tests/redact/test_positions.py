@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy.detectors import DETECTORS
+from sampler_proxy.redact.detectors.catalogue import DETECTORS
 from tests.support.positions import name, plant, positions
 from tests.support.redacting import Redacting
 from tests.support.secrets import CONFIG, OTHERS, SECRETS

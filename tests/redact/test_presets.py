@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sampler_proxy import detectors, redact_presets
-from sampler_proxy.detectors import named
+from sampler_proxy.redact import presets as redact_presets
+from sampler_proxy.redact.detectors import catalogue, named
 from tests.support.redacting import attributes_after, text_after
 from tests.support.secrets import SECRETS
 
@@ -204,7 +204,7 @@ def test_keys_that_stay(key: str) -> None:
 def test_detectors(kind: str) -> None:
     secret = SECRETS[kind]
     settings = {"keys": [], "sql": "keep", "urls": []}
-    for preset, holds in (("common", detectors.COMMON), ("strict", detectors.STRICT)):
+    for preset, holds in (("common", catalogue.COMMON), ("strict", catalogue.STRICT)):
         left = secret.part in text_after({"preset": preset, **settings}, secret.text)
         assert left == (kind not in holds)
 
@@ -220,7 +220,7 @@ def test_the_readme_names_everything() -> None:
     section = README.partition("## Redact")[2].partition("\n## ")[0]
     for pattern in (
         *redact_presets.STRICT_KEYS,
-        *detectors.DETECTORS,
+        *catalogue.DETECTORS,
         *redact_presets.STRICT_URLS,
         *redact_presets.SQL_KEYS,
         *redact_presets.URL_KEYS,

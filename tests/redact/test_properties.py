@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy.detectors import DETECTORS
 from sampler_proxy.errors import MalformedRequest
-from sampler_proxy.redact import Policy
+from sampler_proxy.redact.detectors.catalogue import DETECTORS
+from sampler_proxy.redact.policy import Policy
 from tests.support import reference, strategies, wire
 from tests.support.positions import EXEMPT
 from tests.support.redact_reference import Reference

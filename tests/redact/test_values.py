@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy import detectors, redact_values
-from sampler_proxy.detectors import Detector, Range
-from sampler_proxy.redact import MAX_VALUE_BYTES, TEXT, Policy, View
+from sampler_proxy.redact import values as redact_values
+from sampler_proxy.redact.detectors import catalogue
+from sampler_proxy.redact.detectors.catalogue import Detector, Range
+from sampler_proxy.redact.policy import MAX_VALUE_BYTES, TEXT, Policy, View
 from tests.detectors.marked import unmarked
 from tests.detectors.test_tables import HITS
 from tests.support import wire
@@ -247,8 +248,8 @@ def test_urls() -> None:
 
 
 def detectors_with(monkeypatch: pytest.MonkeyPatch, find: Callable[[bytes], list[Range]]) -> None:
-    known = {**detectors.DETECTORS, "card": Detector("card", "[0-9]", find)}
-    monkeypatch.setattr(detectors, "DETECTORS", known)
+    known = {**catalogue.DETECTORS, "card": Detector("card", "[0-9]", find)}
+    monkeypatch.setattr(catalogue, "DETECTORS", known)
 
 
 def test_a_detector_that_raises_masks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +298,7 @@ def test_a_key_that_cannot_be_judged_masks_its_value(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("hits", [[], [0], [1]])
 def test_a_set_that_ran_out_of_memory_is_not_believed(monkeypatch: pytest.MonkeyPatch, hits: list[int]) -> None:
     """RE2 then answers as if nothing matched, or less than all."""
-    monkeypatch.setattr(detectors, "sieve", lambda _: lambda _: list(hits))
+    monkeypatch.setattr(catalogue, "sieve", lambda _: lambda _: list(hits))
     found = made({"values": [{"detect": "card", "action": "mask"}, {"detect": "email", "action": "mask"}]})
     attributes = {"a": f"x {CARD}", "b": MAIL, "c": "y"}
     out = Redacting(found)
@@ -310,7 +311,7 @@ def test_a_set_that_raises_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: bytes) -> list[int]:
         raise RuntimeError
 
-    monkeypatch.setattr(detectors, "sieve", lambda _: fails)
+    monkeypatch.setattr(catalogue, "sieve", lambda _: fails)
     assert attributes_after(MASK_CARDS, {"a": "x", "b": 1}) == {"****": "****"}
 
 
@@ -363,7 +364,7 @@ def test_a_question_to_all_values_that_raises_passes_nothing(monkeypatch: pytest
         search = finditer = __call__
 
     values = made(MASK_CARDS).view(0)._values
-    joined = CARD.encode() + detectors.SEPARATOR + b"x" + detectors.SEPARATOR + redact_values.CANARY
+    joined = CARD.encode() + catalogue.SEPARATOR + b"x" + catalogue.SEPARATOR + redact_values.CANARY
     assert values.sift(joined) is not None
     monkeypatch.setattr(values, where, Fails() if where == "_sieve" else [Fails() for _ in values._searches])
     assert values.sift(joined) == [(0, len(joined))]
@@ -396,7 +397,7 @@ def test_every_secret_of_the_tables_percent_encoded() -> None:
             plain_text = b"x={" + unmarked(marked)[0] + b"}"
             text = quote(plain_text, safe="").encode()
             result = view.apply(TEXT, text)
-            for start, end in detectors.DETECTORS[kind].find(plain_text):
+            for start, end in catalogue.DETECTORS[kind].find(plain_text):
                 assert result is not None, marked
                 secret = quote(plain_text[start:end], safe="").encode()
                 assert len(secret) < 6 or secret not in result[0], marked
@@ -598,7 +599,7 @@ def test_what_would_change_is_asked_about(text: str) -> None:
     encoded = text.encode()
     if encoded.lstrip()[:1] in (b"{", b"["):
         return
-    gap = detectors.SEPARATOR
+    gap = catalogue.SEPARATOR
     regions = view.sift(gap.join((b"zz", encoded, b"yy", redact_values.CANARY)))
     low = 2 + len(gap)
     asked = any(start <= low + len(encoded) and low <= end for start, end in regions or [])

@@ -12,8 +12,9 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from sampler_proxy import redact, redact_values
-from sampler_proxy.redact import View
+from sampler_proxy.redact import policy as redact
+from sampler_proxy.redact import values as redact_values
+from sampler_proxy.redact.policy import View
 
 UINT32 = (1 << 32) - 1
 EXEMPT_SIZES = {"trace_id": (0, 16), "span_id": (0, 8), "parent_span_id": (0, 8)}

@@ -10,12 +10,12 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sampler_proxy import metrics
-from sampler_proxy.check import load_config
-from sampler_proxy.config import Config
-from sampler_proxy.fragments import KeptTrace
-from sampler_proxy.pipeline import Pipeline
-from sampler_proxy.redact import Policy
-from sampler_proxy.stamp import assemble
+from sampler_proxy.config.check import load_config
+from sampler_proxy.config.model import Config
+from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.redact.policy import Policy
 
 TRACE_ID = bytes(range(1, 17))
 SPAN_ID = bytes(range(1, 9))

@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, EntityRef, Instru
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from sampler_proxy.conditions import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
 from tests.support import reference, wire
 
 TRACE_IDS = [bytes([n]) * 8 + bytes([n, 0, n, 255, 0, 1, 2, n]) for n in (1, 2, 128, 255)] + [bytes(15) + b"\x01"]

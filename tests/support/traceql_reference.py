@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy.conditions import Op
 from sampler_proxy.traceql import ast
 from sampler_proxy.traceql.ast import Name, Scope, Type
+from sampler_proxy.traceql.program import Op
 from tests.support import reference
 from tests.support.reference import Seen
 

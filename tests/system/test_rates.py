@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy.sampling import NEVER, adjusted_count
+from sampler_proxy.otlp.sampling import NEVER, adjusted_count
 from tests.support import reference
 from tests.support.processes import Proxy, Scraper
 from tests.support.sink import Sink

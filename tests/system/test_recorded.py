@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy.conditions import AND, NOT, OR, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, NOT, OR, Condition, Field, Kind, Op
 from tests.support import nezha, reference
 from tests.support.processes import Proxy
 from tests.support.reference import Filter, Rule, Selection

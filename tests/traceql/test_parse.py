@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampler_proxy.conditions import Op
 from sampler_proxy.errors import TraceQLError
 from sampler_proxy.traceql import ast
 from sampler_proxy.traceql.parse import MAX_BYTES, MAX_DEPTH, parse, warnings
+from sampler_proxy.traceql.program import Op
 
 _OPS = {Op.EQ: "=", Op.NE: "!=", Op.LT: "<", Op.LE: "<=", Op.GT: ">", Op.GE: ">=", Op.MATCH: "=~", Op.NOT_MATCH: "!~"}
 

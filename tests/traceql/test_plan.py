@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampler_proxy.conditions import (
+from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql.ast import Filter, Regex
+from sampler_proxy.traceql.compiler import MAX_STACK, Compiled, compile_rules, compile_selection
+from sampler_proxy.traceql.parse import parse
+from sampler_proxy.traceql.program import (
     AND,
     FALSE,
     FIRST_TRACE_FIELD,
@@ -29,10 +33,6 @@ from sampler_proxy.conditions import (
     Select,
     Slot,
 )
-from sampler_proxy.errors import TraceQLError
-from sampler_proxy.traceql.ast import Filter, Regex
-from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.plan import MAX_STACK, Compiled, compile_rules, compile_selection
 
 A, R, S, ANY = Field.SPAN_ATTRIBUTE, Field.RESOURCE_ATTRIBUTE, Field.SCOPE_ATTRIBUTE, Field.ANY_ATTRIBUTE
 

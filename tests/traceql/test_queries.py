@@ -6,7 +6,10 @@ import time
 
 import pytest
 
-from sampler_proxy.conditions import (
+from sampler_proxy.traceql.compiler import MAX_STACK, Compiled, compile_rules
+from sampler_proxy.traceql.fields import MAX_TERM_STACK
+from sampler_proxy.traceql.parse import MAX_BYTES, parse
+from sampler_proxy.traceql.program import (
     AND,
     NOT,
     OR,
@@ -25,9 +28,6 @@ from sampler_proxy.conditions import (
     Spansets,
     Structural,
 )
-from sampler_proxy.traceql.fields import MAX_TERM_STACK
-from sampler_proxy.traceql.parse import MAX_BYTES, parse
-from sampler_proxy.traceql.plan import MAX_STACK, Compiled, compile_rules
 
 A, B, C = Select(0), Select(1), Select(2)
 

@@ -21,9 +21,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sampler_proxy import rules
+from sampler_proxy.pipeline import replay
 from sampler_proxy.traceql import parse as traceql_parse
-from sampler_proxy.traceql.plan import compile_rules
+from sampler_proxy.traceql.compiler import compile_rules
 from tests.support import reference, traceql_reference
 from tests.support.reference import Seen
 
@@ -147,6 +147,6 @@ def product_rule(pairs: Sequence[tuple[str, str | None]], requests: Sequence[byt
     parsed = [(parse(match), parse(unless) if unless is not None else None) for match, unless in pairs]
     names = [str(number) for number in range(len(pairs) + 1)]
     keeps = [1.0] * len(pairs) + [0.0]
-    (judged,) = rules.judge(names, keeps, compile_rules([*parsed, (None, None)]), requests)
+    (judged,) = replay.decide(names, keeps, compile_rules([*parsed, (None, None)]), requests)
     assert judged.keep == (judged.rule < len(pairs))
     return int(judged.rule)

@@ -10,11 +10,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from sampler_proxy import metrics
-from sampler_proxy.fragments import KeptTrace
-from sampler_proxy.pipeline import Pipeline
-from sampler_proxy.stamp import assemble
+from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.plan import compile_rules
 
 SECOND = 1_000_000_000
 WAIT = 30 * SECOND

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy import rules
+from sampler_proxy.pipeline import replay
 from tests.support import traceql_strategies
 from tests.support.reference import Seen
 from tests.traceql_conformance.traces import cut
@@ -29,12 +29,12 @@ def test_traces_together_are_judged_as_alone(texts: list[str], traces: list[list
         for one in spans:
             one.span.trace_id = trace_id(number + 1)
         requests += [piece.SerializeToString() for piece in cut(spans, random)]
-    together = {one.trace_id: one.rule for one in rules.judge(*native, requests)}
+    together = {one.trace_id: one.rule for one in replay.decide(*native, requests)}
     alone: dict[bytes, list[bytes]] = {}
     for request in requests:
-        for judged in rules.judge(*native, [request]):
+        for judged in replay.decide(*native, [request]):
             alone.setdefault(judged.trace_id, []).append(request)
-    assert together == {number: rules.judge(*native, pieces)[0].rule for number, pieces in alone.items()}
+    assert together == {number: replay.decide(*native, pieces)[0].rule for number, pieces in alone.items()}
 
 
 def test_more_different_values_than_can_be_remembered() -> None:
@@ -68,6 +68,6 @@ def test_more_different_values_than_can_be_remembered() -> None:
         span.attributes.add(key="other").value.string_value = of_resource
         answers = [bool(holds(of_span, of_resource)) for holds in asked.values()]
         expected[trace_id(number)] = [*answers, True].index(True)
-    judged = rules.judge(*native, [message.SerializeToString() for message in requests])
+    judged = replay.decide(*native, [message.SerializeToString() for message in requests])
     assert {one.trace_id: one.rule for one in judged} == expected
     assert set(expected.values()) == {0, 1, 3, 4}

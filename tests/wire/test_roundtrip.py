@@ -17,9 +17,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from sampler_proxy import metrics
-from sampler_proxy.conditions import AND, NOT, OR, TRUE, Condition, Field, Kind, Op
-from sampler_proxy.stamp import assemble
-from sampler_proxy.traceql.plan import Compiled
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.traceql.compiler import Compiled
+from sampler_proxy.traceql.program import AND, NOT, OR, TRUE, Condition, Field, Kind, Op
 from tests.support import nezha, reference, strategies, wire
 from tests.support.reference import Filter, Rule, Selection
 from tests.wire.driver import KEEP_ALL, MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Driver, request, rules_of, trace_id

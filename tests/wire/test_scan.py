@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sampler_proxy._plan import Plan
-from sampler_proxy._wire import Scanner
-from sampler_proxy.conditions import AND, Condition, Field, Kind, Op
 from sampler_proxy.errors import MalformedRequest
+from sampler_proxy.pipeline.scanner import Scanner
+from sampler_proxy.rules.plan import Plan
+from sampler_proxy.traceql.program import AND, Condition, Field, Kind, Op
 from tests.support import reference, strategies, wire
 from tests.support.wire import EGROUP, FIXED32, FIXED64, LEN, SGROUP, VARINT, field, tag, varint
 from tests.wire import official

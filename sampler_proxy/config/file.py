@@ -1,0 +1,231 @@
+"""A configuration file -> a `Config`, or all its faults at once, each with its position and what to write instead.
+
+What a setting or an environment variable holds is in no message. The expressions of a `Reading` are there beside its
+faults, so that who compiles them can add to these.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from sampler_proxy.config.model import Config, key_of, sections
+from sampler_proxy.config.yaml_positions import Path, Position, Positions, parse
+from sampler_proxy.errors import ConfigError, Fault
+from sampler_proxy.settings import Section
+from sampler_proxy.units import MIB
+
+MAX_FILE_BYTES = MIB
+
+
+class Reading(NamedTuple):
+    """What became of a file. `config` is None where there are faults; `expressions` are there all the same."""
+
+    path: str
+    config: Config | None
+    faults: list[Fault]
+    positions: Positions
+    expressions: list[tuple[Path, str]]
+    """TraceQL texts in file order, with their paths, for who can compile them."""
+    keys: list[tuple[Path, str]]
+    """The same of the fields that `keep` names."""
+
+    def fault(self, position: Position, message: str) -> Fault:
+        return Fault(self.path, position.line, position.column, message)
+
+
+def load(path: str, environ: Mapping[str, str]) -> Config:
+    """The file as configuration, TraceQL unseen; ConfigError with every fault."""
+    reading = read(path, environ)
+    if reading.config is None:
+        raise ConfigError(reading.faults)
+    return reading.config
+
+
+def read(path: str, environ: Mapping[str, str]) -> Reading:
+    try:
+        text = _text(path)
+    except _UnreadableError as error:
+        return Reading(path, None, [Fault(path, *error.position, error.message)], Positions(), [], [])
+    document = parse(text, environ)
+    data, positions = document.data, document.positions
+    if data is None and not document.problems:
+        data = {}  # an empty file: the defaults
+    config = None
+    found = [(problem.position, problem.message) for problem in document.problems]
+    if data is not None:
+        try:
+            config = Config.model_validate(data, by_alias=True, by_name=False)
+        except ValidationError as refused:
+            errors = (
+                _explain(error, data, positions) for error in refused.errors(include_url=False, include_input=True)
+            )
+            refusals = [*errors, *_in_lists(data, positions)]
+        else:
+            refusals = list(_in_lists(data, positions))
+        found += [(position, message) for at, position, message in refusals if at not in document.broken]
+    reading = Reading(path, config, [], positions, list(_expressions(data)), list(_keys(data)))
+    reading.faults.extend(reading.fault(position, message) for position, message in found)
+    return reading._replace(config=None if found else config)
+
+
+class _UnreadableError(Exception):
+    def __init__(self, message: str, position: Position = Position(0, 0)) -> None:  # noqa: B008 (immutable)
+        self.message = message
+        self.position = position
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _UnreadableError(f"cannot be read: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise _UnreadableError("larger than 1MiB: not a configuration file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        position = Position(before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode()) + 1)
+        raise _UnreadableError("not UTF-8: save the file in that encoding", position) from None
+
+
+_WANTED = {
+    "model_type": "a mapping is wanted here: lines of `key: value`",
+    "mapping_type": "a mapping is wanted here: lines of `name: value`",
+    "tuple_type": "a list is wanted here: entries that begin with `- `",
+}
+
+
+def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path, Position, str]:
+    """Path, position and message of what the model refused."""
+    tagged = tuple(step for step in error["loc"] if step != "[key]")
+    path = _without_tag(tagged)
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return path, positions.key(path), _unknown_key(tagged)
+    if kind == "missing":
+        model = dict(sections())[tuple(step for step in tagged[:-1] if isinstance(step, str))]
+        return (
+            path,
+            positions.value(path[:-1]),
+            f"'{path[-1]}' is missing: write for example `{_example(model, path[-1])}`",
+        )
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        path = (*path, "protocol")
+        if not isinstance(_at(data, path[:-1]), dict):
+            return path, positions.value(path), _WANTED["model_type"]
+        return path, positions.value(path), "write grpc or file"
+    if kind == "value_error":
+        position = positions.key(path) if "[key]" in error["loc"] else positions.value(path)
+        return path, position, str(error["ctx"]["error"])
+    return path, positions.value(path), _WANTED.get(kind) or error["msg"]
+
+
+def _without_tag(loc: Path) -> Path:
+    """pydantic names which of several models it took: the protocol of an export, the kind of a `keep`. The file does
+    not."""
+    if loc[:1] == ("export",):
+        return loc[:2] + loc[3:]
+    return loc[:3] + loc[4:] if loc[:1] == ("rules",) and loc[2:3] == ("keep",) else loc
+
+
+def _unknown_key(loc: Path) -> str:
+    model = dict(sections())[tuple(step for step in loc[:-1] if isinstance(step, str))]
+    keys = [key_of(model, name) for name in model.model_fields]
+    near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
+    return f"unknown key '{loc[-1]}': " + (
+        f"did you mean '{near[0]}'?" if near else f"known here are {', '.join(keys)}"
+    )
+
+
+def _example(model: type[Section], key: str | int) -> str:
+    examples = model.model_fields[str(key)].examples or [""]
+    return f"{key}: {examples[0]}"
+
+
+def _at(data: Any, path: Path) -> Any:
+    for step in path:
+        data = data[step]
+    return data
+
+
+def _entries(data: Any, section: str) -> list[tuple[int, dict[str, Any]]]:
+    entries = data.get(section) if isinstance(data, dict) else None
+    return (
+        [(i, entry) for i, entry in enumerate(entries) if isinstance(entry, dict)] if isinstance(entries, list) else []
+    )
+
+
+_NOT_EMPTY: dict[Path, str] = {
+    ("limit", "traces"): "for example 500/s",
+    ("limit", "spans"): "for example 10000/s",
+    ("limit", "bytes"): "for example 5MB/s",
+    ("storage", "path"): "a folder",
+}
+
+
+def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position, str]]:
+    """What concerns several entries of a list, looked for in the data so that it is found beside other faults."""
+    path: Path
+    for section in ("rules", "export"):
+        if isinstance(data, dict) and data.get(section) == []:
+            path = (section,)
+            message = "an empty list: write at least one entry, or remove the key for the default"
+            yield path, positions.value(path), message
+        first: dict[str, Position] = {}
+        for index, entry in _entries(data, section):
+            path = (section, index, "name")
+            if isinstance(name := entry.get("name"), str):
+                position = positions.value(path)
+                if name in first:
+                    yield path, position, f"this name is taken by the entry in line {first[name].line}: write another"
+                first.setdefault(name, position)
+    for path, wanted in _NOT_EMPTY.items():
+        # In code None is "absent"; in a file it would switch off by accident what somebody was about to switch on.
+        holder = data.get(str(path[0])) if isinstance(data, dict) else None
+        if isinstance(holder, dict) and path[1] in holder and holder[path[1]] is None:
+            yield path, positions.key(path), f"no value: write {wanted}, or remove the key"
+    if isinstance(data, dict) and data.get("redact", ()) is None:  # all of it commented out would redact nothing
+        path = ("redact",)
+        yield path, positions.key(path), "no value: write for example {preset: common}, or remove the key"
+    rules = _entries(data, "rules")
+    for index, rule in rules:
+        if isinstance(keep := rule.get("keep"), dict) and "minimum" in keep and keep["minimum"] is None:
+            path = ("rules", index, "keep", "minimum")
+            yield path, positions.key(path), "no value: write for example 1/min, or remove the key"
+        keys = [key for key in ("match", "unless") if key in rule]
+        for key in keys:
+            path = ("rules", index, key)
+            if (
+                rule[key] is None
+            ):  # in code None is "absent"; in a file it would make a rule match everything by accident
+                yield path, positions.key(path), "no value: write a TraceQL expression in quotes, or remove the key"
+        if keys and index == len(data["rules"]) - 1:
+            message = f"the last rule must match everything: add one without match, or remove `{keys[0]}`"
+            yield ("rules", index), positions.key(("rules", index, keys[0])), message
+
+
+def _expressions(data: Any) -> Iterator[tuple[Path, str]]:
+    for index, rule in _entries(data, "rules"):
+        for key in ("match", "unless"):
+            if isinstance(text := rule.get(key), str) and text.strip():
+                yield ("rules", index, key), text
+    redact = data.get("redact") if isinstance(data, dict) else None
+    for section in ("keys", "values"):
+        for index, rule in _entries(redact, section):
+            if isinstance(text := rule.get("only"), str) and text.strip():
+                yield ("redact", section, index, "only"), text
+
+
+def _keys(data: Any) -> Iterator[tuple[Path, str]]:
+    for index, rule in _entries(data, "rules"):
+        fields = keep.get("per") if isinstance(keep := rule.get("keep"), dict) else None
+        for number, text in enumerate(fields if isinstance(fields, list) else ()):
+            if isinstance(text, str) and text.strip():
+                yield ("rules", index, "keep", "per", number), text

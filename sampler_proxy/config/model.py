@@ -1,0 +1,306 @@
+"""The configuration: what may be set, every default, what a setting refuses. `config_file` makes one of a file.
+
+A `Config` is frozen data: durations are nanoseconds (`_ns`), sizes bytes, probabilities floats; in the file they carry
+units (`30s`, `1GiB`, `1%`), and a field with an alias is called by that. TraceQL stays text here: `check` compiles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from sampler_proxy.redact.section import Redact
+from sampler_proxy.settings import (
+    Choice,
+    Count,
+    Duration,
+    Endpoint,
+    Expression,
+    Flag,
+    Frequency,
+    HeaderName,
+    HeaderValue,
+    ListenAddress,
+    Name,
+    Probability,
+    Section,
+    Size,
+    TargetRate,
+    Text,
+    Url,
+)
+from sampler_proxy.units import GIB, KIB, MIB, MILLISECOND, SECOND, Rate
+
+MAX_KEY_FIELDS = 8
+
+_MAX_GRPC_MESSAGE = (1 << 31) - 1  # gRPC's limits are signed 32-bit integers
+
+Address = Annotated[Endpoint, ListenAddress()]
+
+
+class GrpcReceiver(Section):
+    endpoint: Address = Endpoint("0.0.0.0", 4317)
+    """Where OTLP/gRPC is received; port 0 binds a free one."""
+
+
+class Receive(Section):
+    grpc: GrpcReceiver = Field(default_factory=GrpcReceiver)
+    max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
+    """Of one request, after decompression; a larger one is refused."""
+
+
+class Buffer(Section):
+    decision_wait_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="decision_wait")
+    """How long a trace waits for its spans, after the first one."""
+    decision_wait_after_root_ns: Annotated[int, Duration()] = Field(
+        default=5 * SECOND, alias="decision_wait_after_root"
+    )
+    """How long a trace waits after its root span, if that is sooner."""
+    max_bytes: Annotated[int, Size(at_least=MIB)] = GIB
+    """Memory for undecided traces; when it is full, the oldest are decided early."""
+    max_trace_bytes: Annotated[int, Size()] = 32 * MIB
+    """A trace that grows beyond this is decided at once."""
+    decision_memory_bytes: Annotated[int, Size(at_least=4 * KIB)] = Field(default=64 * MIB, alias="decision_memory")
+    """Memory for past decisions, which late spans follow."""
+
+    @field_validator("max_trace_bytes")
+    @classmethod
+    def _trace_fits(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("max_bytes", value):
+            raise ValueError("max_trace_bytes is larger than max_bytes: write max_bytes or less")
+        return value
+
+
+class Adaptive(Section):
+    target: Annotated[Rate, TargetRate()] = Field(examples=["100 traces/s"])
+    """How much the rule keeps, on average; where there is less, all."""
+    per: tuple[Annotated[str, Text()], ...] = ()
+    """Fields of the root span, such as resource.service.name or rootName. The target is shared among the traces with
+    different values: what is rare is kept whole, what is frequent shares the rest equally."""
+    at_least: Annotated[float, Probability()] = 0.0
+    """No trace is kept with a smaller probability, whatever the target."""
+    at_most: Annotated[float, Probability()] = Field(default=1.0, validate_default=True)
+    """Nor with a larger one."""
+    minimum: Annotated[float, Frequency()] | None = None
+    """Of each combination of values so many traces are kept, also where its share of the target is smaller."""
+
+    @field_validator("per")
+    @classmethod
+    def _not_too_many(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > MAX_KEY_FIELDS:
+            raise ValueError(f"more than {MAX_KEY_FIELDS} fields: name those in which the traces differ most")
+        return value
+
+    @field_validator("at_most")
+    @classmethod
+    def _not_below_least(cls, value: float, info: ValidationInfo) -> float:
+        if value == 0:
+            raise ValueError("nothing would be kept: write a percentage above 0%, or `keep: none`")
+        if value < info.data.get("at_least", value):
+            raise ValueError("at_most (100% if not set) is below at_least: write at_least or more")
+        return value
+
+
+def _kind_of_keep(value: object) -> str:
+    return "adaptive" if isinstance(value, dict | Adaptive) else "ratio"
+
+
+Keep = Annotated[
+    Annotated[float, Probability(), Tag("ratio")] | Annotated[Adaptive, Tag("adaptive")],
+    Discriminator(_kind_of_keep),
+]
+
+
+class Rule(Section):
+    name: Annotated[str, Name()] = Field(examples=["errors"])
+    match: Annotated[str, Expression()] | None = Field(default=None, examples=["{ status = error }"])
+    """TraceQL; absent, the rule matches every trace."""
+    unless: Annotated[str, Expression()] | None = Field(default=None, examples=['{ name = "GET /healthz" }'])
+    """TraceQL; the rule applies where `match` holds and this does not."""
+    keep: Keep = Field(examples=["1%"])
+    """`all`, `none`, a percentage of the traces, or a target that the percentage follows."""
+
+
+class Limit(Section):
+    traces: Annotated[float, Frequency()] | None = None
+    """At most so many traces leave, on average over a few seconds."""
+    spans: Annotated[float, Frequency()] | None = None
+    """Or so many spans."""
+    bytes: Annotated[float, Frequency(sizes=True)] | None = None
+    """Or so many bytes of spans, as they were received."""
+    floor: Annotated[float, Probability()] = 0.2
+    """The part of it that is shared among all rules that keep something. The rest is given to the first rule, what
+    that leaves to the second, and so on."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Limit:
+        if sum(rate is not None for rate in (self.traces, self.spans, self.bytes)) > 1:
+            raise ValueError("a limit counts either traces, spans or bytes: write one of them")
+        return self
+
+    @property
+    def rate(self) -> Rate | None:
+        """None: there is no limit."""
+        for unit in ("traces", "spans", "bytes"):
+            if (per_second := getattr(self, unit)) is not None:
+                return Rate(per_second, unit)
+        return None
+
+
+class Storage(Section):
+    path: Annotated[str, Text()] | None = Field(default=None, examples=["/var/lib/sampler-proxy"])
+    """A folder of this process alone, which is made if it is not there: learned rates survive a restart in it."""
+
+
+class Stamp(Section):
+    decision: Annotated[bool, Flag()] = True
+    """Kept spans get the attributes sampler_proxy.rule, sampler_proxy.reason and, where so,
+    sampler_proxy.incomplete."""
+    adjusted_count: Annotated[bool, Flag()] = False
+    """Kept spans get the attribute sampler_proxy.adjusted_count, for back ends that do not read `ot=th`."""
+
+
+class Batch(Section):
+    max_bytes: Annotated[int, Size(at_most=_MAX_GRPC_MESSAGE)] = MIB
+    """A batch is sent when it holds this much (a larger trace is sent alone)."""
+    max_wait_ns: Annotated[int, Duration()] = Field(default=200 * MILLISECOND, alias="max_wait")
+    """A batch is sent when its first trace has waited this long."""
+
+
+class Queue(Section):
+    max_bytes: Annotated[int, Size()] = 64 * MIB
+    """Memory for kept traces that wait to be sent."""
+
+
+class Retry(Section):
+    initial_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=SECOND, alias="initial")
+    """Pause after the first failure; it doubles with each further one."""
+    max_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(
+        default=30 * SECOND, alias="max", validate_default=True
+    )
+    """The longest pause."""
+
+    @field_validator("max_ns")
+    @classmethod
+    def _not_below_initial(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("initial_ns", value):
+            raise ValueError("max (30s if not set) is shorter than initial: write initial or more")
+        return value
+
+
+class Destination(Section):
+    name: Annotated[str, Name()] = Field(examples=["tempo"])
+    """Unique; the metrics carry it."""
+    batch: Batch = Field(default_factory=Batch)
+    queue: Queue = Field(default_factory=Queue)
+
+
+class GrpcExport(Destination):
+    protocol: Literal["grpc"] = "grpc"
+    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
+    """http://host:port, or https://host:port for TLS with the system's root certificates."""
+    headers: Mapping[Annotated[str, HeaderName()], Annotated[str, HeaderValue()]] = Field(
+        default_factory=dict, repr=False
+    )
+    """Sent with every request."""
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _names_differ(cls, value: object) -> object:
+        if isinstance(value, Mapping) and len({str(name).lower() for name in value}) < len(value):
+            raise ValueError("a header is written twice, in upper and lower case: remove one")
+        return value
+
+    compression: Annotated[Literal["gzip", "none"], Choice(("gzip", "none"))] = "gzip"
+    timeout_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=10 * SECOND, alias="timeout")
+    """Of one request."""
+    concurrency: Annotated[int, Count(1, 1000)] = 4
+    """Requests in flight."""
+    retry: Retry = Field(default_factory=Retry)
+
+
+class FileExport(Destination):
+    protocol: Literal["file"] = Field(examples=["file"])
+    path: Annotated[str, Text()] = Field(examples=["traces.jsonl"])
+    """OTLP JSON lines."""
+    max_bytes: Annotated[int, Size()] = 64 * MIB
+    """Bound of the file."""
+
+
+class Admin(Section):
+    endpoint: Address = Endpoint("127.0.0.1", 8888)
+    """Where /metrics, /healthz, /readyz, /rules and /traces are served; port 0 binds a free one."""
+
+
+def _protocol(entry: object) -> object:
+    protocol = entry.get("protocol", "grpc") if isinstance(entry, dict) else getattr(entry, "protocol", "grpc")
+    return protocol if isinstance(protocol, str) else ""
+
+
+Export = Annotated[
+    Annotated[GrpcExport, Tag("grpc")] | Annotated[FileExport, Tag("file")],
+    Discriminator(_protocol),
+]
+
+
+class Config(Section):
+    DEFAULT_RULES: ClassVar = (
+        Rule(name="errors", match="{ status = error }", keep=1.0),
+        Rule(name="slow", match="{ traceDuration > 1s }", keep=1.0),
+        Rule(name="baseline", keep=0.01),
+    )
+    DEFAULT_EXPORT: ClassVar = (FileExport(name="local", protocol="file", path="sampler-proxy-traces.jsonl"),)
+
+    receive: Receive = Field(default_factory=Receive)
+    buffer: Buffer = Field(default_factory=Buffer)
+    rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, json_schema_extra={"minItems": 1})
+    """Read from the top; the first that matches decides. The last one matches everything."""
+    limit: Limit = Field(default_factory=Limit)
+    redact: Redact = Field(default_factory=Redact)
+    """What of kept spans must not leave. Without any key in it nothing is touched."""
+    stamp: Stamp = Field(default_factory=Stamp)
+    export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
+    """Where kept traces go: each destination gets all of them."""
+    storage: Storage = Field(default_factory=Storage)
+    admin: Admin = Field(default_factory=Admin)
+    shutdown_timeout_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="shutdown_timeout")
+    """How long a stop may take to send what is kept."""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors."""
+    schema = Config.model_json_schema(by_alias=True, mode="serialization")
+    schema.pop("description", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "sampler-proxy configuration"}
+
+
+def sections() -> Iterator[tuple[tuple[str, ...], type[Section]]]:
+    """Every section of the file: its path, without list indices and with the tag of a union (an export's protocol), and
+    its model."""
+    return _walk((), Config)
+
+
+def key_of(model: type[Section], field: str) -> str:
+    """What a field is called in the file."""
+    return model.model_fields[field].alias or field
+
+
+def _walk(path: tuple[str, ...], model: type[Section]) -> Iterator[tuple[tuple[str, ...], type[Section]]]:
+    yield path, model
+    for name, field in model.model_fields.items():
+        for inner in _models_in(field.annotation):
+            tag: tuple[str, ...] = ()
+            if issubclass(inner, Destination):
+                tag = get_args(inner.model_fields["protocol"].annotation)
+            elif inner is Adaptive:
+                tag = ("adaptive",)
+            yield from _walk((*path, key_of(model, name), *tag), inner)
+
+
+def _models_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

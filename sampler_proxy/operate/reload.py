@@ -1,0 +1,270 @@
+"""Keeps the rules those of the configuration file: looks when it changes and when asked, and applies what is sound.
+
+A change shows as a file system event on the file or on a symbolic link that leads to it (a mounted Kubernetes ConfigMap
+swaps the link `..data`); where such events do not come, within `POLL_S`. What counts is the content: equal bytes change
+nothing. Only a file without faults has any effect, and only `RELOADED` keys have one on a running service; others that
+changed are named in the log, for a restart. A failure of any kind leaves everything as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+from watchfiles import Change, awatch
+
+from sampler_proxy.config.check import Loaded, contents
+from sampler_proxy.config.model import Config, Rule, key_of
+from sampler_proxy.errors import ConfigError, Fault
+from sampler_proxy.settings import Section
+
+POLL_S = 5.0
+SETTLE_S = 0.2
+"""A file that is being written is read when it has not changed for this long."""
+SETTLE_TRIES = 25
+
+RELOADED = ("rules", "limit", "redact")
+
+OUTCOMES = ("applied", "unchanged", "failed")
+MAX_LOGGED = 50  # faults or warnings of one file
+MAX_LINKS = 40  # as in Linux
+
+log = structlog.get_logger()
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes; we say what came of them
+
+
+class Active(NamedTuple):
+    """The rule set that decides."""
+
+    version: str
+    loaded_s: float  # since the epoch
+    path: str | None
+    rules: tuple[Rule, ...]  # as written
+
+    def describe(self) -> dict[str, object]:
+        """JSON, for people and tools."""
+        return {
+            "version": self.version,
+            "loaded_at": iso_time(self.loaded_s),
+            "source": self.path,
+            "rules": [
+                {"name": rule.name, "match": rule.match, "unless": rule.unless, "keep": _shown(rule)["keep"]}
+                for rule in self.rules
+            ],
+        }
+
+
+class Reloader:
+    """`load` reads and checks the file (ConfigError), `apply` puts a sound one into force; both are called on other
+    threads, one call at a time. Attributes change on the loop's thread only.
+    """
+
+    def __init__(
+        self, loaded: Loaded, load: Callable[[], Loaded], apply: Callable[[Loaded], object], clock: Callable[[], float]
+    ) -> None:
+        self._path = loaded.path
+        self._content = loaded.content
+        self._load = load
+        self._apply = apply
+        self._clock = clock
+        self._started_with = loaded.config
+        self.applied = loaded.config
+        """Whose `RELOADED` keys are in force, this policy among them."""
+        self.redact = loaded.redact
+        self._asked = False
+        self._stirred = asyncio.Event()
+        self.active = self._active(loaded)
+        self.reloads = dict.fromkeys(OUTCOMES, 0)
+        self.faults: tuple[str, ...] = ()
+        """Why the last reload failed; empty if it did not."""
+        self.pending: tuple[str, ...] = ()
+        """Keys whose new values wait for a restart."""
+
+    async def run(self) -> None:
+        """Until cancelled. Without a file there is nothing to do but to say so."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._obey())
+            if self._path is not None:
+                tasks.create_task(self._watch(self._path))
+
+    def ask(self) -> None:
+        """Look now, and say what came of it even where that is nothing."""
+        self._asked = True
+        self._stirred.set()
+
+    def detail(self) -> dict[str, object]:
+        """What an operator should know; empty where all is as the file says."""
+        found: dict[str, object] = {}
+        if self.faults:
+            found["reload"] = {"failed": self.faults[:MAX_LOGGED], "rules": self.active.version}
+        if self.pending:
+            found["restart_to_apply"] = self.pending
+        return found
+
+    async def _obey(self) -> None:
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            asked, self._asked = self._asked, False
+            if self._path is None:
+                log.warning("there is no configuration file to reload")
+            else:
+                await self._look(self._path, asked)
+
+    async def _watch(self, path: str) -> None:
+        while True:
+            names = links(path)
+            folders = {os.path.dirname(name) for name in names}
+            try:
+                changes = awatch(
+                    *folders,
+                    watch_filter=partial(_is_one_of, names),
+                    recursive=False,
+                    rust_timeout=int(POLL_S * 1000),
+                    yield_on_timeout=True,
+                )
+                self._stirred.set()  # heard when the watch stands: what changed before it did
+                async with aclosing(changes):
+                    async for _ in changes:
+                        self._stirred.set()
+                        if links(path) != names:
+                            break
+            except (OSError, RuntimeError):  # a folder that is not there now, or no watches left: `watchfiles` has both
+                await asyncio.sleep(POLL_S)
+
+    async def _look(self, path: str, asked: bool) -> None:
+        content = await asyncio.to_thread(contents, path)
+        if content == self._content and not (asked and self.faults):
+            if asked:
+                self.reloads["unchanged"] += 1
+                log.info("nothing to reload: the configuration has not changed", rules=self.active.version)
+            else:
+                log.debug("the content of the configuration has not changed")
+            return
+        try:
+            outcome = await self._reload(path, content)
+            self.faults = ()
+        except ConfigError as error:
+            outcome = "failed"
+            self.faults = tuple(str(fault).partition("\n")[0] for fault in error.faults)
+            log_faults("error", error.faults)
+        except Exception as error:  # ours; the service goes on with what it has
+            outcome = "failed"
+            self.faults = (f"{path}: {type(error).__name__}",)
+            log.error("reload failed", error=type(error).__name__)
+        self.reloads[outcome] += 1
+        if self.faults:
+            log.error("configuration not reloaded: the active rules stay", rules=self.active.version)
+
+    async def _reload(self, path: str, content: bytes | None) -> str:
+        for _ in range(SETTLE_TRIES):
+            await asyncio.sleep(SETTLE_S)
+            before, content = content, await asyncio.to_thread(contents, path)
+            if content == before:
+                break
+        self._content = content
+        loaded = await asyncio.to_thread(self._load)
+        self._content = loaded.content
+        self.pending = tuple(changed_keys(self._started_with, loaded.config))
+        changed = [key for key in RELOADED if getattr(loaded.config, key) != getattr(self.applied, key)]
+        if loaded.redact != self.redact and "redact" not in changed:
+            changed.append("redact")  # the key, in a file of its own
+        version = version_of(loaded.config.rules)
+        if changed:
+            await asyncio.to_thread(self._apply, loaded)
+            self.applied = loaded.config
+            log_faults("warning", loaded.warnings)
+            self.redact = loaded.redact
+        if "rules" in changed:
+            active = self._active(loaded)
+            log.info("rules reloaded", rules=active.version, before=self.active.version, count=len(active.rules))
+            self.active = active
+        elif changed:
+            log.info(f"{' and '.join(changed)} reloaded: the rules have not changed", rules=version)
+        else:
+            log.info("configuration reloaded: the rules have not changed", rules=version)
+        if self.pending:
+            log.warning(f"{', '.join(self.pending)}: restart to apply")
+        return "applied" if changed else "unchanged"
+
+    def _active(self, loaded: Loaded) -> Active:
+        return Active(version_of(loaded.config.rules), self._clock(), loaded.path, loaded.written)
+
+
+def _is_one_of(names: frozenset[str], _: Change, name: str) -> bool:
+    return name in names
+
+
+def version_of(rules: Sequence[Rule]) -> str:
+    """Equal for rules that are equal once references are expanded, on every replica."""
+    text = json.dumps([rule.model_dump(mode="json") for rule in rules], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _shown(rule: Rule) -> dict[str, object]:
+    return rule.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
+    """The keys other than those in `RELOADED` whose values differ, in the order of the model, as in
+    `export.tempo.timeout`."""
+    for field in type(old).model_fields:
+        before, after = getattr(old, field), getattr(new, field)
+        key = prefix + key_of(type(old), field)
+        if before == after or (isinstance(old, Config) and field in RELOADED):
+            continue
+        if isinstance(before, Section):
+            yield from changed_keys(before, after, key + ".")
+        elif isinstance(old, Config) and field == "export" and _kinds(before) == _kinds(after):
+            for one, other in zip(before, after, strict=True):
+                yield from changed_keys(one, other, f"{key}.{one.name}.")
+        else:
+            yield key
+
+
+def _kinds(exports: Sequence[object]) -> list[tuple[type, str]]:
+    return [(type(export), export.name) for export in exports]  # type: ignore[attr-defined]
+
+
+def links(path: str) -> frozenset[str]:
+    """The file that a path leads to, and every symbolic link on the way: absolute, each in a real folder."""
+    found: list[str] = []
+    at, parts = "/", deque(os.path.join(os.getcwd(), path).split("/"))
+    while parts:
+        part = parts.popleft()
+        if part == "..":
+            at = os.path.dirname(at)
+        elif part not in ("", "."):
+            name = os.path.join(at, part)
+            try:
+                target = os.readlink(name) if len(found) < MAX_LINKS else ""
+            except OSError:  # no link, or nothing at all
+                target = ""
+            if target:
+                found.append(name)
+                parts.extendleft(reversed(target.split("/")))
+                at = "/" if target.startswith("/") else at
+            else:
+                at = name
+    return frozenset((*found, at))
+
+
+def log_faults(level: str, faults: Sequence[Fault]) -> None:
+    for fault in faults[:MAX_LOGGED]:
+        getattr(log, level)(str(fault))
+    if len(faults) > MAX_LOGGED:
+        getattr(log, level)(f"and {len(faults) - MAX_LOGGED} more: `sampler-proxy check` prints them all")
+
+
+def iso_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,162 @@
+"""What a scan returns and the buffer holds. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from sampler_proxy.otlp.protobuf cimport hash_two
+
+cdef enum:
+    # What a block of the C allocator costs beside the bytes asked for (glibc: 8 of header, rounded up to 16).
+    BLOCK_OVERHEAD = 16
+
+cdef enum Flag:
+    HAS_ROOT = 1  # a span without parent is in it
+    HAS_TIMES = 2  # min_start and max_end are of at least one span with usable times
+    HAS_RANDOMNESS = 4  # randomness is an explicit `rv`
+    HAS_TRACESTATE = 8  # some span has a tracestate: stamping has to read it
+    UNEQUAL_THRESHOLDS = 16  # the spans do not agree on the incoming `th`
+
+
+cdef struct Envelope:
+    # The header of a ResourceSpans or ScopeSpans: the encoded fields other than its spans. Interned; `refs` counts the
+    # groups and the child envelopes that point here. Touched with the GIL held only.
+    Envelope* parent  # a scope's resource; NULL for a resource
+    Envelope* next  # in its hash chain
+    uint64_t hash
+    uint32_t refs
+    uint32_t size
+    uint32_t service, service_size  # of a resource, where in `data` its service.name is; rules.pyx reads it when it is first asked for
+    uint32_t redacted  # where a redactor has it among a trace's headers, if it is there: whoever reads it looks
+    uint8_t data[1]  # `size` bytes
+
+
+cdef enum:
+    # Envelope.service, where it is no position.
+    SERVICE_NOT_READ = 0
+    SERVICE_MISSING = 1  # there is none, or it is no string
+
+
+cdef union EnvelopeRef:
+    uint64_t index  # into Scanned.headers until the request has been accepted
+    Envelope* envelope  # from then on; one reference
+
+
+cdef struct Group:
+    # A run of spans under one ScopeSpans header.
+    EnvelopeRef scope
+    uint32_t size  # bytes in the payload
+    uint32_t spans
+
+
+cdef struct Fragment:
+    # One block of memory: this header, `words` filter words, `groups` groups, then the payload: spans as the encoded
+    # field `ScopeSpans.spans` (tag 0x12, length, body), group after group.
+    Fragment* next  # of the same trace
+    uint64_t[2] trace_id  # as loaded from the 16 bytes
+    uint64_t min_start, max_end  # ns since the epoch; valid with HAS_TIMES
+    uint64_t randomness  # 56 bits; valid with HAS_RANDOMNESS: the smallest of its spans
+    uint64_t threshold  # incoming `th`, 0 where absent; of the first span
+    uint64_t root_start, root_id  # of the root: start, and span id as a big-endian number
+    uint32_t root_offset, root_size  # of the root's body in the payload
+    uint32_t size  # of the payload
+    uint32_t spans
+    uint32_t plan  # Plan.serial it was scanned with
+    uint16_t flags
+    uint16_t words
+    uint32_t groups
+    uint32_t root_group
+
+
+cdef inline uint64_t mix(const uint64_t* trace_id, uint64_t seed) noexcept nogil:
+    """A hash of a trace id; the seed is drawn at start, so that nobody outside can choose ids that collide."""
+    return hash_two(trace_id[0], trace_id[1], seed)
+
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void*) noexcept nogil
+
+
+cdef inline uint64_t* filter_words(Fragment* fragment) noexcept nogil:
+    return <uint64_t*>(<uint8_t*>fragment + sizeof(Fragment))
+
+
+cdef inline Group* groups_of(Fragment* fragment) noexcept nogil:
+    return <Group*>(<uint8_t*>fragment + sizeof(Fragment) + 8 * fragment.words)
+
+
+cdef inline uint8_t* payload_of(Fragment* fragment) noexcept nogil:
+    return <uint8_t*>fragment + sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group)
+
+
+cdef inline uint64_t fragment_cost(Fragment* fragment) noexcept nogil:
+    """Bytes of memory held for a fragment, the allocator's share included; its envelopes apart."""
+    return (sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group) + fragment.size + BLOCK_OVERHEAD)
+
+
+cdef inline void absorb(Fragment* first, Fragment* fragment) noexcept nogil:
+    """Let the first fragment of a trace say of times and filters what all of them say, so that no one need look at all of them."""
+    cdef uint64_t* into = filter_words(first)
+    cdef uint64_t* words = filter_words(fragment)
+    cdef uint32_t i
+    if fragment.flags & HAS_TIMES:
+        if not first.flags & HAS_TIMES or fragment.min_start < first.min_start:
+            first.min_start = fragment.min_start
+        if not first.flags & HAS_TIMES or fragment.max_end > first.max_end:
+            first.max_end = fragment.max_end
+        first.flags |= HAS_TIMES
+    if first.plan == fragment.plan:
+        for i in range(first.words):
+            into[i] |= words[i]
+
+
+cdef inline Fragment* root_of(Fragment* first) noexcept nogil:
+    """The fragment with the trace's root: of several, the one that starts first, then the one with the smallest id."""
+    cdef Fragment* best = NULL
+    while first != NULL:
+        if first.flags & HAS_ROOT and (best == NULL or first.root_start < best.root_start or (
+            first.root_start == best.root_start and first.root_id < best.root_id
+        )):
+            best = first
+        first = first.next
+    return best
+
+
+cdef struct Header:
+    # An envelope as found in a request, not interned yet.
+    uint32_t offset, size  # in Scanned.header_bytes
+    int32_t parent  # index of the resource's header; -1 for a resource
+    bint damaged_text  # some string in it is not UTF-8
+
+
+cdef class Scanned:
+    cdef Fragment** fragments  # `count` owned fragments; NULL where the ownership has passed on
+    cdef uint32_t count
+    cdef Header* headers
+    cdef uint32_t header_count
+    cdef uint8_t* header_bytes
+    cdef readonly uint32_t spans  # in the fragments
+    cdef readonly uint32_t invalid_trace_ids, invalid_span_ids  # spans that were left out
+    cdef readonly uint64_t cost  # of the fragments, in bytes of memory
+    cdef uint64_t header_cost(self) noexcept
+
+
+cdef class Envelopes:
+    cdef Envelope** buckets
+    cdef uint64_t mask, seed
+    cdef uint64_t count
+    cdef readonly uint64_t cost
+    cdef int grow(self) except -1
+    cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL
+    cdef void release(self, Envelope* envelope) noexcept
+    cdef int adopt(self, Scanned scanned) except -1
+    cdef void free_fragment(self, Fragment* fragment) noexcept
+
+
+cdef class KeptTrace:
+    cdef Envelopes envelopes  # that the groups' references belong to
+    cdef Group* group_list
+    cdef uint32_t group_count
+    cdef uint8_t* data  # finished spans, as in a fragment's payload, group after group
+    cdef readonly uint64_t nbytes
+    cdef readonly uint32_t spans
+    cdef readonly bytes trace_id
+    cdef readonly uint32_t rule  # its id in the ledger
+    cdef public int waiting  # destinations that have not taken it yet

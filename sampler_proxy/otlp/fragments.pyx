@@ -1,0 +1,183 @@
+"""The memory behind fragments, envelopes and kept traces: who owns it, what it costs, when it goes."""
+
+cimport cython
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
+
+from sampler_proxy.otlp.utf8 cimport mended
+from sampler_proxy.otlp.protobuf cimport M_RESOURCE_SPANS, M_SCOPE_SPANS, hash_bytes
+
+
+cdef class Scanned:
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.fragments != NULL:
+            for i in range(self.count):
+                free(self.fragments[i])
+        free(self.fragments)
+        free(self.headers)
+        free(self.header_bytes)
+
+    cdef uint64_t header_cost(self) noexcept:
+        """What the headers cost if none of them is interned yet. They stand one behind the other in header_bytes."""
+        cdef uint64_t size = 0
+        if self.header_count:
+            size = self.headers[self.header_count - 1].offset + self.headers[self.header_count - 1].size
+        return size + self.header_count * (sizeof(Envelope) + BLOCK_OVERHEAD)
+
+
+cdef class Envelopes:
+    def __cinit__(self, *, seed=0):
+        self.seed = seed
+        self.mask = 255
+        self.buckets = <Envelope**>calloc(self.mask + 1, sizeof(Envelope*))
+        if self.buckets == NULL:
+            raise MemoryError
+        self.cost = (self.mask + 1) * sizeof(Envelope*)
+
+    def __dealloc__(self):
+        cdef uint64_t i
+        cdef Envelope* envelope
+        if self.buckets == NULL:
+            return
+        for i in range(self.mask + 1):
+            while self.buckets[i] != NULL:
+                envelope = self.buckets[i]
+                self.buckets[i] = envelope.next
+                free(envelope)
+        free(self.buckets)
+
+    def __len__(self):
+        return self.count
+
+    cdef int grow(self) except -1:
+        cdef uint64_t mask = self.mask * 2 + 1
+        cdef uint64_t i
+        cdef Envelope* envelope
+        cdef Envelope** buckets = <Envelope**>calloc(mask + 1, sizeof(Envelope*))
+        if buckets == NULL:
+            raise MemoryError
+        for i in range(self.mask + 1):
+            while self.buckets[i] != NULL:
+                envelope = self.buckets[i]
+                self.buckets[i] = envelope.next
+                envelope.next = buckets[envelope.hash & mask]
+                buckets[envelope.hash & mask] = envelope
+        free(self.buckets)
+        self.cost += (mask - self.mask) * sizeof(Envelope*)
+        self.buckets = buckets
+        self.mask = mask
+        return 0
+
+    cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL:
+        """The one envelope with these bytes under this parent, with a reference more for the caller."""
+        cdef uint64_t key = hash_bytes(data, size, <uint64_t>parent, self.seed)
+        cdef Envelope* envelope = self.buckets[key & self.mask]
+        if size == 0:
+            data = <const uint8_t*>self.buckets  # nothing of it; but NULL must not be compared or copied
+        while envelope != NULL:
+            if (envelope.hash == key and envelope.parent == parent and envelope.size == size
+                    and memcmp(envelope.data, data, size) == 0):
+                envelope.refs += 1
+                return envelope
+            envelope = envelope.next
+        if self.count > self.mask:
+            self.grow()
+        envelope = <Envelope*>malloc(sizeof(Envelope) + size)
+        if envelope == NULL:
+            raise MemoryError
+        memcpy(envelope.data, data, size)
+        envelope.parent = parent
+        envelope.hash = key
+        envelope.size = size
+        envelope.refs = 1
+        envelope.service = SERVICE_NOT_READ
+        envelope.service_size = 0
+        envelope.redacted = 0
+        envelope.next = self.buckets[key & self.mask]
+        self.buckets[key & self.mask] = envelope
+        if parent != NULL:
+            parent.refs += 1
+        self.count += 1
+        self.cost += sizeof(Envelope) + size + BLOCK_OVERHEAD
+        return envelope
+
+    cdef void release(self, Envelope* envelope) noexcept:
+        """Give one reference back; the last one frees the envelope and its reference to the parent."""
+        cdef Envelope* parent
+        cdef Envelope** link
+        while envelope != NULL:
+            envelope.refs -= 1
+            if envelope.refs:
+                return
+            parent = envelope.parent
+            link = &self.buckets[envelope.hash & self.mask]
+            while link[0] != envelope:
+                link = &link[0].next
+            link[0] = envelope.next
+            self.count -= 1
+            self.cost -= sizeof(Envelope) + envelope.size + BLOCK_OVERHEAD
+            free(envelope)
+            envelope = parent
+
+    cdef int adopt(self, Scanned scanned) except -1:
+        """Intern the headers of a request and let its fragments point to them. On an error nothing was changed."""
+        cdef uint32_t i, j
+        cdef uint32_t done = 0
+        cdef Header* header
+        cdef Envelope* parent
+        cdef Group* group
+        cdef Fragment* fragment
+        cdef bytes text
+        if scanned.header_count == 0:
+            return 0
+        cdef Envelope** found = <Envelope**>malloc(scanned.header_count * sizeof(Envelope*))
+        if found == NULL:
+            raise MemoryError
+        try:
+            for i in range(scanned.header_count):
+                header = &scanned.headers[i]
+                parent = NULL if header.parent < 0 else found[header.parent]
+                if header.damaged_text:
+                    text = mended(
+                        M_RESOURCE_SPANS if header.parent < 0 else M_SCOPE_SPANS,
+                        scanned.header_bytes + header.offset, header.size,
+                    )
+                    assert text is not None
+                    found[i] = self.intern(parent, <const uint8_t*><const char*>text, <uint32_t>len(text))
+                else:
+                    found[i] = self.intern(parent, scanned.header_bytes + header.offset, header.size)
+                done = i + 1
+            for i in range(scanned.count):
+                fragment = scanned.fragments[i]
+                group = groups_of(fragment)
+                for j in range(fragment.groups):
+                    group[j].scope.envelope = found[group[j].scope.index]
+                    group[j].scope.envelope.refs += 1
+        finally:
+            # The loop's own references; the groups and the children have theirs.
+            for i in range(done):
+                self.release(found[done - 1 - i])
+            free(found)
+        return 0
+
+    cdef void free_fragment(self, Fragment* fragment) noexcept:
+        """Free a fragment of an adopted request."""
+        cdef Group* group = groups_of(fragment)
+        cdef uint32_t i
+        for i in range(fragment.groups):
+            self.release(group[i].scope.envelope)
+        free(fragment)
+
+
+# The cyclic collector would clear `envelopes` before __dealloc__, where a kept trace hangs from somebody's cycle, and the
+# references would never be given back. It can be in no cycle itself, nor can the others so marked.
+@cython.no_gc
+cdef class KeptTrace:
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.envelopes is not None:
+            for i in range(self.group_count):
+                self.envelopes.release(self.group_list[i].scope.envelope)
+        free(self.group_list)
+        free(self.data)

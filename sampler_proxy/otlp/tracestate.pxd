@@ -1,0 +1,9 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from sampler_proxy.otlp.protobuf cimport cbytes
+
+cdef enum:
+    HAS_TH = 1
+    HAS_RV = 2
+
+cdef int read_tracestate(cbytes p, uint32_t size, uint64_t* threshold, uint64_t* randomness) noexcept nogil

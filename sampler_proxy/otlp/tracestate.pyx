@@ -1,0 +1,77 @@
+"""The `ot` member of a W3C tracestate: read `th` and `rv`, on bytes. `sampling.py` says which bytes count, and rewrites them.
+
+Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context, section 3.3.
+"""
+from libc.stdint cimport uint8_t
+
+
+cdef inline int _digit(uint8_t c) noexcept nogil:
+    if 48 <= c <= 57:
+        return c - 48
+    if 97 <= c <= 102:
+        return c - 87
+    return -1
+
+
+cdef bint _is_value(cbytes p, cbytes end) noexcept nogil:
+    if end == p or end - p > 256:
+        return False
+    while p < end:
+        if p[0] < 0x20 or p[0] > 0x7E or p[0] == 61:  # =
+            return False
+        p += 1
+    return True
+
+
+cdef cbytes _find_ot(cbytes p, cbytes end, cbytes* value_end) noexcept nogil:
+    """The value of the first valid `ot` member, or NULL."""
+    cdef cbytes stop
+    cdef cbytes last
+    while p < end:
+        while p < end and (p[0] == 32 or p[0] == 9):
+            p += 1
+        stop = p
+        while stop < end and stop[0] != 44:  # ,
+            stop += 1
+        if stop - p > 3 and p[0] == 111 and p[1] == 116 and p[2] == 61:  # ot=
+            last = stop
+            while last > p and ((last - 1)[0] == 32 or (last - 1)[0] == 9):
+                last -= 1
+            if _is_value(p + 3, last):
+                value_end[0] = last
+                return p + 3
+        p = stop + 1
+    return NULL
+
+
+cdef int read_tracestate(cbytes p, uint32_t size, uint64_t* threshold, uint64_t* randomness) noexcept nogil:
+    """HAS_TH and HAS_RV for what was found; only then is the number set. The first valid of each counts."""
+    cdef cbytes end
+    cdef cbytes stop
+    cdef cbytes q
+    cdef uint64_t number
+    cdef uint32_t digits
+    cdef int found = 0
+    p = _find_ot(p, p + size, &end)
+    if p == NULL:
+        return 0
+    while p < end:
+        stop = p
+        while stop < end and stop[0] != 59:  # ;
+            stop += 1
+        if stop - p > 3 and p[2] == 58 and ((p[0] == 116 and p[1] == 104) or (p[0] == 114 and p[1] == 118)):
+            digits = <uint32_t>(stop - p - 3)
+            number = 0
+            q = p + 3
+            while q < stop and _digit(q[0]) >= 0 and digits <= 14:
+                number = (number << 4) | <uint64_t>_digit(q[0])
+                q += 1
+            if q == stop:
+                if p[0] == 116 and not found & HAS_TH:
+                    threshold[0] = number << (4 * (14 - digits))
+                    found |= HAS_TH
+                elif p[0] == 114 and digits == 14 and not found & HAS_RV:
+                    randomness[0] = number
+                    found |= HAS_RV
+        p = stop + 1
+    return found

@@ -1,0 +1,111 @@
+"""What a pipeline counts, in plain integers: every request, span and decision. It decides nothing, and is used under the pipeline's lock.
+
+Rules are known by numbers, which a name keeps for ever: counters go on when rules are replaced.
+"""
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+
+from sampler_proxy import metrics
+
+REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
+
+cdef enum:
+    MAX_RULE_NAMES = 1 << 16
+
+
+cdef class Ledger:
+    def __cinit__(self):
+        self.rule_ids = {}
+        self.rule_names = []
+        self.received_spans = {}
+        self.received_requests = {}
+        self.refused_requests = {}
+        bounds = metrics.DECISION_DELAY_SECONDS.buckets
+        self.delay_bucket_count = len(bounds)
+        for i, bound in enumerate(bounds):
+            self.delay_bounds_ns[i] = int(bound * 1e9)
+        self.request_sizes = metrics.HistogramData(metrics.REQUEST_SIZE_BYTES)
+
+    def __dealloc__(self):
+        free(self.rules)
+
+    def rule_id(self, name):
+        """Raises ValueError, MemoryError."""
+        if name not in self.rule_ids:
+            if len(self.rule_names) == MAX_RULE_NAMES:
+                raise ValueError("too many different rule names since the start: restart to forget those of old rule sets")
+            rules = realloc(self.rules, (len(self.rule_names) + 1) * sizeof(RuleCounters))
+            if rules == NULL:
+                raise MemoryError
+            self.rules = <RuleCounters*>rules
+            memset(&self.rules[len(self.rule_names)], 0, sizeof(RuleCounters))
+            self.rule_ids[name] = len(self.rule_names)
+            self.rule_names.append(name)
+        return self.rule_ids[name]
+
+    cdef int received(self, str transport, uint64_t size) except -1:
+        """A request that was read whole; its spans are another matter."""
+        self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
+        self.request_sizes.observe(size)
+        return 0
+
+    cdef int taken(self, str transport, uint32_t spans, uint32_t invalid_trace_ids, uint32_t invalid_span_ids) except -1:
+        self.received_spans[transport] = self.received_spans.get(transport, 0) + spans
+        self.invalid_trace_ids += invalid_trace_ids
+        self.invalid_span_ids += invalid_span_ids
+        return 0
+
+    cdef int refused(self, str reason) except -1:
+        self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1
+        return 0
+
+    def refused_unread(self, transport, reason):
+        """A request that was refused before it was read."""
+        self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
+        self.refused(reason)
+
+    cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil:
+        """A trace, so long after its first span."""
+        cdef int i = 0
+        self.rules[rule].decided[REASON_COUNT * kept + reason] += 1
+        while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
+            i += 1
+        self.delays[i] += 1
+        self.delay_sum_s += <double>delay_ns / 1e9
+
+    cdef dict values(self, bint limited):
+        """`limited`: there is a limit, so that what it took from a rule is shown where that is nothing, too."""
+        cdef uint32_t i, j, k
+        sampled_out = {}
+        kept = {}
+        decided = {}
+        limited_traces = {}
+        limited_spans = {}
+        for i in range(<uint32_t>len(self.rule_names)):
+            name = self.rule_names[i]
+            sampled_out[name,] = self.rules[i].sampled_out
+            kept[name,] = self.rules[i].kept
+            if limited or self.rules[i].limited_traces:
+                limited_traces[name,] = self.rules[i].limited_traces
+                limited_spans[name,] = self.rules[i].limited_spans
+            for j in range(2):
+                for k in range(REASON_COUNT):
+                    if self.rules[i].decided[REASON_COUNT * j + k]:
+                        decided[name, "keep" if j else "drop", REASONS[k]] = self.rules[i].decided[REASON_COUNT * j + k]
+        delays = metrics.HistogramValue(tuple([self.delays[i] for i in range(self.delay_bucket_count + 1)]), self.delay_sum_s)
+        return {
+            metrics.SPANS_RECEIVED: {(transport,): n for transport, n in self.received_spans.items()},
+            metrics.SPANS_SAMPLED_OUT: sampled_out,
+            metrics.SPANS_KEPT: kept,
+            metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
+            metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
+            metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
+            metrics.TRACES_DECIDED: decided,
+            metrics.LIMITED_TRACES: limited_traces,
+            metrics.LIMITED_SPANS: limited_spans,
+            metrics.LATE_SPANS: {("drop",): self.late_spans[0], ("keep",): self.late_spans[1]},
+            metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
+            metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
+            metrics.DECISION_DELAY_SECONDS: {(): delays},
+        }

@@ -1,0 +1,108 @@
+"""Decisions on whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t
+
+from sampler_proxy.otlp.fragments cimport Envelopes, Fragment, Scanned, absorb
+from sampler_proxy.pipeline.scanner cimport Scanner
+from sampler_proxy.rules.rule_set cimport RuleSet, randomness_of
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from sampler_proxy.rules.rate import Fixed
+from sampler_proxy.traceql.program import TRUE
+
+
+class Decided(NamedTuple):
+    trace_id: bytes
+    rule: int
+    threshold: int | None
+    randomness: int
+    keep: bool | None
+    spans: int
+
+
+@cython.no_gc_clear  # __dealloc__ needs both
+cdef class _Traces:
+    """The traces of some requests, outside any buffer."""
+    cdef Envelopes envelopes
+    cdef dict chains  # trace id -> [address of the first fragment, of the last]
+
+    def __cinit__(self, RuleSet rules not None, requests):
+        cdef Scanner scanner = Scanner(rules.plan)
+        cdef Scanned scanned
+        cdef Fragment* fragment
+        cdef Fragment* last
+        cdef uint32_t i
+        self.envelopes = Envelopes()
+        self.chains = {}
+        for request in requests:
+            scanned = scanner.scan(request)
+            self.envelopes.adopt(scanned)
+            for i in range(scanned.count):
+                fragment = scanned.fragments[i]
+                scanned.fragments[i] = NULL
+                trace_id = (<const uint8_t*>fragment.trace_id)[:16]
+                chain = self.chains.get(trace_id)
+                if chain is None:
+                    self.chains[trace_id] = [<size_t>fragment, <size_t>fragment]
+                else:
+                    last = <Fragment*><size_t>chain[1]
+                    last.next = fragment
+                    absorb(<Fragment*><size_t>chain[0], fragment)
+                    chain[1] = <size_t>fragment
+
+    def __dealloc__(self):
+        cdef Fragment* fragment
+        cdef Fragment* after
+        if self.chains is not None:
+            for chain in self.chains.values():
+                fragment = <Fragment*><size_t>chain[0]
+                while fragment != NULL:
+                    after = fragment.next
+                    self.envelopes.free_fragment(fragment)
+                    fragment = after
+
+
+def decide(names, keeps, compiled, requests):
+    cdef RuleSet rules = RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=lambda name: 0)
+    cdef _Traces traces = _Traces(rules, requests)
+    cdef Fragment* first
+    cdef Fragment* fragment
+    cdef uint32_t rule
+    decided = []
+    for trace_id, chain in traces.chains.items():
+        first = fragment = <Fragment*><size_t>chain[0]
+        spans = 0
+        while fragment != NULL:
+            spans += fragment.spans
+            fragment = fragment.next
+        rule = rules.first_match(first)
+        randomness = randomness_of(first)
+        if isinstance(rules.controllers[rule], Fixed):
+            threshold = rules.threshold(rule, first, spans, randomness, 0)
+            decided.append(Decided(trace_id, rule, threshold, randomness, randomness >= threshold, spans))
+        else:
+            decided.append(Decided(trace_id, rule, None, randomness, None, spans))
+    return decided
+
+
+def select(compiled, requests):
+    compiled = replace(compiled, programs=((TRUE,),), monotone=(False,))
+    cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
+    cdef _Traces traces = _Traces(rules, requests)
+    cdef Fragment* first
+    cdef uint32_t row, filter
+    selected = {}
+    for trace_id, chain in traces.chains.items():
+        first = <Fragment*><size_t>chain[0]
+        rules.ask_about(first)
+        rules.read_rows(first)
+        selected[trace_id] = [
+            [
+                (<const uint8_t*>&rules.rows.rows[row].span_id)[:8]
+                for row in range(rules.rows.count) if rules.rows.matches(row, filter)
+            ]
+            for filter in range(rules.plan.filters.count)
+        ]
+    return selected

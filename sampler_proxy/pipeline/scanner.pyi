@@ -1,0 +1,32 @@
+"""The scan: an ExportTraceServiceRequest (OTLP 1, protobuf) in, fragments out, and the answer to the sender.
+
+Accepted is what the official parser (upb) accepts, byte for byte the same verdict: field order is free, repeated
+scalars count as they stand last, split messages merge, unknown fields and unknown groups are kept where they stand,
+nesting reaches to 100. On one point the scan accepts more: strings need not be UTF-8. They are mended where they leave
+(`stamp`), so that a bad one costs its sender nothing and its neighbours nothing.
+"""
+
+from sampler_proxy.otlp.fragments import Scanned
+from sampler_proxy.rules.plan import Plan
+
+class Scanner:
+    """Scans for one plan, on one thread. Its working memory (about 200 bytes a span of the largest request so far) is
+    kept from request to request."""
+
+    def __init__(self, plan: Plan, *, seed: int = 0) -> None:
+        """`seed`: 64 bits that senders cannot know, so that they cannot choose trace ids that collide."""
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def regex_misses(self) -> int:
+        """How often a regular expression had to be asked because its answer was not in the cache."""
+    def scan(self, request: bytes) -> Scanned:
+        """The GIL is released, save for regular expressions that meet a value for the first time.
+
+        Raises MalformedRequest for what is no ExportTraceServiceRequest (nothing is held then, and the next request is
+        scanned as if this one had not been), for 2 GiB and more, and MemoryError.
+        """
+
+def response(invalid_trace_ids: int, invalid_span_ids: int) -> bytes:
+    """An ExportTraceServiceResponse with a partial_success that says how many spans were rejected, and why. A request
+    without rejected spans is answered with b"" instead: OTLP reads a partial_success as a warning."""

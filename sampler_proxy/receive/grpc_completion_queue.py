@@ -1,0 +1,167 @@
+"""The gRPC engine as a plain loop over grpcio's completion queue, on a thread of its own.
+
+No task, no future, no wake-up between threads per call.
+
+This is the hot path of the proxy. It stands on grpcio's internal module `cygrpc`, whose `request_call`,
+`start_server_batch` and `poll` have kept their shape for years though nobody promises it: `grpc.self_check` guards
+against the day they change, and pyproject.toml pins grpcio to the range that CI tests.
+
+A call is two batches and three events, told apart by their tags:
+
+    _CALL            a call has begun: ask for the next one, and for this one's message (or let it wait for its turn)
+    (call, handler)  its message is there: handle it, answer
+    _ANSWERED        the answer has left, or never will (cancelled, deadline passed, connection lost)
+
+The operation that waits for a call's end (`ReceiveCloseOnServerOperation`) rides in the answer's batch; gRPC's own
+servers spend a third batch and a fourth event on it. Core cancels a call that is freed without it.
+
+A call lives, and the server cannot shut down, while an event, a tag or a variable of ours refers to it. So nothing
+keeps calls but the tags of pending batches, `_receiving` and `_waiting`, and the loop lets go of its event before it
+waits again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from grpc._cython import cygrpc
+
+from sampler_proxy.errors import StartError
+from sampler_proxy.receive import grpc_server, grpc_status
+from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
+from sampler_proxy.receive.grpc_status import Refusal
+
+_CALL = "call"
+_ANSWERED = "answered"
+_DOWN = "down"
+
+_REQUESTED_CALLS = 64
+"""Calls asked for in advance. More than these between two polls wait in core's queue, which costs it a lock."""
+
+# Operations without state of their own may take part in many batches at once: these have no metadata, no details that
+# would have to be freed, and a flag that nobody reads.
+_NO_INITIAL_METADATA = cygrpc.SendInitialMetadataOperation(None, 0)
+_OK = cygrpc.SendStatusFromServerOperation((), 0, b"", 0)
+_CLOSE = cygrpc.ReceiveCloseOnServerOperation(0)
+
+_Message = cygrpc.ReceiveMessageOperation
+_Response = cygrpc.SendMessageOperation
+_Status = cygrpc.SendStatusFromServerOperation
+
+
+class CompletionQueueEngine(GrpcEngine):
+    """See GrpcEngine."""
+
+    name = "completion queue"
+
+    def start(self) -> int:
+        grpc_server.check_address(self.address)
+        self._handlers: dict[bytes, Handler] = {method.encode(): handler for method, handler in self._methods.items()}
+        self._receiving: dict[Any, float] = {}  # call -> since when; oldest first
+        self._waiting: deque[tuple[Any, Handler]] = deque()
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server(self._core_options(self._max_request_bytes), False)
+        self._server.register_completion_queue(self._queue)
+        try:
+            port: int = self._server.add_http2_port(self.address.encode())
+        except RuntimeError:  # some versions raise, some return 0
+            port = 0
+        if not port:
+            raise StartError(f"grpc: cannot listen on {self.address}")
+        self._server.start()
+        for _ in range(_REQUESTED_CALLS):
+            self._request_call()
+        self._thread = threading.Thread(target=self._run, name="grpc", daemon=True)
+        self._thread.start()
+        return port
+
+    def _begin_shutdown(self) -> None:
+        self._server.shutdown(self._queue, _DOWN)  # nothing happens the second time
+
+    def _cancel_calls(self) -> None:
+        self._server.cancel_all_calls()
+
+    def _run(self) -> None:
+        poll = self._queue.poll
+        while True:
+            event = poll(time.time() + grpc_server.RECHECK_S if self._waiting else None)  # the GIL is free meanwhile
+            tag = event.tag
+            try:
+                if type(tag) is tuple:
+                    self._received(tag, event)
+                elif tag is _CALL:
+                    if event.success:  # else we are shutting down
+                        self._accept(event)
+                elif tag is _ANSWERED:
+                    self._in_flight -= 1
+                elif tag is _DOWN:
+                    self._queue.shutdown()  # every call has ended
+                elif event.completion_type == cygrpc.CompletionType.queue_shutdown:
+                    return
+                else:
+                    self._evict()
+            except Exception as error:  # one call must not end the loop; core cancels it as it is freed
+                self._log_once(error)
+            event = tag = None
+
+    def _request_call(self) -> None:
+        with suppress(ValueError):  # another thread has told the server to shut down
+            self._server.request_call(self._queue, self._queue, _CALL)
+
+    def _accept(self, event: Any) -> None:
+        self._request_call()
+        self._in_flight += 1
+        call = event.call
+        handler = self._handlers.get(event.call_details.method)
+        if handler is None:
+            _refuse(call, grpc_status.UNKNOWN_METHOD)
+        elif len(self._receiving) < grpc_server.MAX_RECEIVING:
+            self._receive(call, handler)
+        elif len(self._waiting) < grpc_server.MAX_WAITING:
+            self._waiting.append((call, handler))
+            self._evict()
+        else:
+            self._on_refused("busy")
+            _refuse(call, grpc_status.TOO_MANY_CALLS)
+
+    def _receive(self, call: Any, handler: Handler) -> None:
+        self._receiving[call] = time.monotonic()
+        call.start_server_batch((_Message(0),), (call, handler))
+
+    def _evict(self) -> None:
+        """Let the first waiting call have the place of a stalled one."""
+        stalled, since = next(iter(self._receiving.items()))
+        if self._waiting and time.monotonic() - since > grpc_server.STALLED_S:
+            del self._receiving[stalled]
+            self._on_refused("stalled")
+            _refuse(stalled, grpc_status.STALLED)
+            self._receive(*self._waiting.popleft())
+
+    def _received(self, tag: tuple[Any, Handler], event: Any) -> None:
+        call, handler = tag
+        if self._receiving.pop(call, None) is None:
+            return  # evicted, and so answered
+        if self._waiting:
+            self._receive(*self._waiting.popleft())
+        message = event.batch_operations[0].message()
+        if message is not None:
+            answer = self._handle(handler, message)
+            if isinstance(answer, Refusal):
+                _refuse(call, answer)
+            else:
+                call.start_server_batch((_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE), _ANSWERED)
+        elif event.success:
+            _refuse(call, grpc_status.NO_MESSAGE)  # unless the client has cancelled, and will not hear it
+        else:
+            self._on_refused("too_large")
+            _refuse(call, grpc_status.NO_MESSAGE)  # core has answered RESOURCE_EXHAUSTED; this only ends the call
+
+
+def _refuse(call: Any, refusal: Refusal) -> None:
+    """Initial metadata and status in one batch without a message, which core sends as Trailers-Only."""
+    status = _Status(refusal.trailers, refusal.code, refusal.message.encode(), 0)
+    call.start_server_batch((_NO_INITIAL_METADATA, status, _CLOSE), _ANSWERED)

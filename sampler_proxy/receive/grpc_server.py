@@ -1,0 +1,202 @@
+"""The gRPC server behind a small interface: what its two engines have in common.
+
+Beside calling handlers both bound the messages being received at once (below), inflate under the size limit and turn
+exceptions into statuses (grpc_status.py). A handler runs on the engine's thread, one at a time. `grpc.py` chooses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import structlog
+
+from sampler_proxy.errors import RequestError, RequestTooLarge, StartError
+from sampler_proxy.receive import grpc_status
+from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.inflate import SIGNATURES, inflate
+
+Handler = Callable[[bytes], bytes]
+
+MAX_RECEIVING = 64
+"""Messages being received at once. Each may grow to `max_request_bytes`, so this bounds memory that the buffer does
+not count: 256 MB when all senders are Collectors with 4 MB batches. One thread needs no more of them, since a message
+that has arrived leaves at once."""
+
+MAX_WAITING = 1024
+"""Calls that wait for their turn to be received; one more is told to come back. Flow control keeps what has arrived of
+each below WINDOW_BYTES, so this is another 256 MB at worst."""
+
+WINDOW_BYTES = 256 * 1024
+"""What a sender may send of a message before we ask for more of it. A batch of 512 spans fits: on a 2-core VM it then
+costs 0.27 ms of CPU instead of 0.45 with HTTP/2's 64 KiB, and a round trip less; smaller ones cost the same."""
+
+STALLED_S = 10.0
+"""A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its place, but only to
+a call that waits, so that 64 senders that never finish cannot lock out the rest."""
+
+RECHECK_S = 1.0
+"""How often stalled calls are looked for while others wait and none arrives."""
+
+CANCEL_S = 1.0
+"""How long cancelled calls may take to end once `drain` is out of grace; a running handler cannot be interrupted."""
+
+FAREWELL_S = 0.3
+"""How long clients may take to close their connections once all calls have ended."""
+
+_POLL_S = 0.01
+
+_MAX_CORE_BYTES = 2**31 - 1
+
+log = structlog.get_logger()
+
+
+class GrpcEngine(ABC):
+    """A plaintext gRPC server for unary methods on bytes.
+
+    `methods` maps full names ("/package.Service/Method") to handlers: request message (after decompression) to response
+    message, or raise `RequestError`. `on_refused(reason)` is called for every request that the engine refuses itself:
+    "too_large", "compression" (damaged gzip), "busy" (MAX_WAITING), "stalled" (STALLED_S), "internal" (the handler
+    raised something else). Handlers and hook run on the engine's thread. `start` once; the rest from any thread.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        methods: Mapping[str, Handler],
+        address: str,
+        max_request_bytes: int,
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self.address = address
+        self._methods = dict(methods)
+        self._max_request_bytes = max_request_bytes
+        self._on_refused = on_refused
+        self._logged: set[str] = set()
+        self._thread: threading.Thread | None = None  # ends when the server has ended
+        self._in_flight = 0  # calls begun and not answered; changed by that thread only
+
+    @abstractmethod
+    def start(self) -> int:
+        """Listen, and return the port (the one chosen, where the address says 0). Blocks for milliseconds.
+
+        Raises StartError, with the reason, where the address is taken or cannot be listened on.
+        """
+
+    def drain(self, grace_s: float) -> bool:
+        """Stop accepting (the port is closed, clients are told to go away), let calls in flight end, end the thread.
+
+        Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`.
+        True if every call ended by itself. May be called again, with a shorter grace to cut short one that is waiting.
+        """
+        if self._thread is None or not self._thread.is_alive():
+            return True
+        self._begin_shutdown()
+        end = time.monotonic() + grace_s
+        idle_s = 0.0
+        # Core waits for every client to say that it has seen the farewell, for up to 20 s, but some have long gone.
+        while self._thread.is_alive() and time.monotonic() < end and idle_s < FAREWELL_S:
+            self._thread.join(_POLL_S)
+            idle_s = 0.0 if self._in_flight else idle_s + _POLL_S
+        complete = not self._in_flight
+        if self._thread.is_alive():
+            self._cancel_calls()
+            self._thread.join(CANCEL_S)
+        return complete
+
+    @abstractmethod
+    def _begin_shutdown(self) -> None: ...
+
+    @abstractmethod
+    def _cancel_calls(self) -> None: ...
+
+    def stop(self) -> None:
+        """Cancel all calls and end; blocks for CANCEL_S at most."""
+        self.drain(0)
+
+    def _core_options(self, max_message_bytes: int) -> tuple[tuple[str, int], ...]:
+        return (
+            ("grpc.max_receive_message_length", min(max_message_bytes, _MAX_CORE_BYTES)),
+            ("grpc.per_message_decompression", 0),  # inflate.py says why
+            ("grpc.so_reuseport", 0),  # else a port that is taken is shared silently
+            ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+            ("grpc.http2.bdp_probe", 0),  # it would grow that window by its own measure, to megabytes
+            ("grpc.http2.max_ping_strikes", 0),  # senders may ping as they like; by default it disconnects them
+            # What core queues between two polls of ours. By default it answers calls beyond 1000 with
+            # RESOURCE_EXHAUSTED, which senders must not retry; MAX_WAITING is the bound that counts.
+            ("grpc.server.max_pending_requests", 100_000),
+            ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        )
+
+    def _handle(self, handler: Handler, message: bytes) -> bytes | Refusal:
+        """The response to one received message, or why there is none. Never raises."""
+        try:
+            if message.startswith(SIGNATURES):
+                message = inflate(message, self._max_request_bytes)
+            if len(message) > self._max_request_bytes:
+                raise RequestTooLarge(f"more than {self._max_request_bytes} bytes")
+        except RequestError as error:
+            self._on_refused("too_large" if isinstance(error, RequestTooLarge) else "compression")
+            return grpc_status.refusal(error)
+        try:
+            return handler(message)
+        except RequestError as error:
+            return grpc_status.refusal(error)
+        except Exception as error:
+            self._log_once(error)
+            self._on_refused("internal")
+            return grpc_status.INTERNAL
+
+    def _log_once(self, error: Exception) -> None:
+        """By class and place only: the text of an exception may quote what it choked on."""
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        where = ""
+        if traceback is not None:
+            where = f"{os.path.basename(traceback.tb_frame.f_code.co_filename)}:{traceback.tb_lineno}"
+        key = f"{type(error).__name__} at {where}"
+        if key not in self._logged:
+            self._logged.add(key)
+            log.error(
+                "grpc request failed; further ones of this kind are only counted",
+                error=type(error).__name__,
+                where=where,
+            )
+
+
+def check_address(address: str) -> None:
+    """Raise StartError, with the system's reason, where `address` cannot be listened on.
+
+    gRPC core says only that it failed, and not even that where a name has several addresses and one of them is free.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise StartError(f"grpc: cannot listen on {address!r}: expected HOST:PORT")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"grpc: cannot listen on {address}: {error.strerror}") from error
+    failure: OSError | None = None
+    usable = False
+    for family, kind, protocol, _, socket_address in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as core does: TIME_WAIT is no obstacle
+                probe.bind(socket_address)
+            usable = True
+        except OSError as error:
+            failure = error
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                break
+    else:
+        if usable:  # a name may have addresses of a family that this machine has not
+            return
+    raise StartError(f"grpc: cannot listen on {address}: {failure.strerror if failure else 'no address'}") from failure

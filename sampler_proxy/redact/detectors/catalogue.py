@@ -1,0 +1,77 @@
+"""Finds secrets in texts by their form and their check digits; no I/O, no clock, and no memory of what it saw.
+
+Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. The way in is two steps, since
+nearly all texts hold nothing: `sieve` asks one RE2 set about many values joined by `SEPARATOR` which detectors could
+find something in them; only these are asked for ranges, value by value (`find_all`).
+
+Presets:
+
+    common   card iban ssn email jwt bearer basic aws_key gcp_key azure_key github_token slack_token stripe_key
+             private_key url_credentials url_secrets
+    strict   the same, and ipv4 ipv6: addresses are personal data, but a trace without its peers is a poorer one
+
+`phone` is in neither: few countries put a check digit into a phone number, so ids are taken for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sampler_proxy.redact.detectors import addresses, credentials, named, numbers, provider_keys
+from sampler_proxy.redact.detectors.custom import custom, find_all, sieve
+from sampler_proxy.redact.detectors.types import Detector, Range
+
+__all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "find_all", "sieve"]
+
+SEPARATOR = b"\n\x00\n"
+"""Goes between joined values, and nowhere else (not before the first, not after the last). The line breaks let `^` and
+`$` see the edges of a value, and none of our patterns reaches across one; the zero byte is rare in users' patterns."""
+
+COMMON: tuple[str, ...] = (
+    "card",
+    "iban",
+    "ssn",
+    "email",
+    "jwt",
+    "bearer",
+    "basic",
+    "aws_key",
+    "gcp_key",
+    "azure_key",
+    "github_token",
+    "slack_token",
+    "stripe_key",
+    "private_key",
+    "url_credentials",
+    "url_secrets",
+)
+STRICT: tuple[str, ...] = (*COMMON, "ipv4", "ipv6")
+
+DETECTORS: Mapping[str, Detector] = MappingProxyType(
+    {
+        detector.name: detector
+        for detector in (
+            numbers.CARD,
+            numbers.IBAN,
+            numbers.SSN,
+            numbers.PHONE,
+            addresses.EMAIL,
+            addresses.IPV4,
+            addresses.IPV6,
+            credentials.JWT,
+            credentials.BEARER,
+            credentials.BASIC,
+            credentials.PRIVATE_KEY,
+            credentials.URL_CREDENTIALS,
+            named.URL_SECRETS,
+            provider_keys.AWS_KEY,
+            provider_keys.GCP_KEY,
+            provider_keys.AZURE_KEY,
+            provider_keys.GITHUB_TOKEN,
+            provider_keys.SLACK_TOKEN,
+            provider_keys.STRIPE_KEY,
+        )
+    }
+)
+"""All of ours, by name: those of the presets, and `phone`."""

@@ -1,0 +1,1 @@
+"""Texts inside of values: JSON, key-value pairs, statements, URLs, and encodings of text."""

@@ -1,0 +1,115 @@
+"""Conditions in native form. `conditions.py` is the manual of what they mean."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from sampler_proxy.otlp.protobuf cimport cbytes
+
+cdef enum ValueType:
+    V_NIL
+    V_STRING  # text, size
+    V_BOOL  # integer
+    V_INT  # integer
+    V_DOUBLE  # real
+    V_BEYOND  # a duration of 2^63 ns and more; real is near it
+    V_ARRAY  # text, size: the AnyValue's fields from the first that belongs to the array on
+    V_OTHER  # bytes, key-value list: there, but equal to no constant
+
+cdef struct Value:
+    ValueType type
+    cbytes text
+    uint32_t size
+    int64_t integer
+    double real
+
+cdef struct ArrayWalk:
+    cbytes p, end, inner, inner_end
+
+cdef struct Condition:
+    int32_t field, op, kind
+    int32_t regex  # index into Regexes; -1 without
+    int64_t integer
+    double real
+    cbytes text  # owned by the ConditionList
+    uint32_t size
+
+# The numbers of conditions.py; checked when the module is imported.
+cdef enum:
+    SPAN_ATTRIBUTE = 0
+    RESOURCE_ATTRIBUTE = 1
+    SCOPE_ATTRIBUTE = 2
+    ANY_ATTRIBUTE = 3
+    NAME = 4
+    STATUS = 5
+    STATUS_MESSAGE = 6
+    KIND = 7
+    DURATION = 8
+    SPAN_ID = 9
+    PARENT_ID = 10
+    SCOPE_NAME = 11
+    SCOPE_VERSION = 12
+    EVENT_NAME = 16
+    EVENT_TIME = 17
+    EVENT_ATTRIBUTE = 18
+    LINK_TRACE_ID = 20
+    LINK_SPAN_ID = 21
+    LINK_ATTRIBUTE = 22
+    TRACE_DURATION = 32
+    ROOT_NAME = 33
+    ROOT_SERVICE = 34
+    TRACE_ID = 35
+    OP_EQ = 0
+    OP_NE = 1
+    OP_LT = 2
+    OP_LE = 3
+    OP_GT = 4
+    OP_GE = 5
+    OP_MATCH = 6
+    OP_NOT_MATCH = 7
+    OP_IS_NIL = 8
+    OP_NOT_NIL = 9
+    KIND_NONE = 0
+    KIND_STRING = 1
+    KIND_INT = 2
+    KIND_FLOAT = 3
+    KIND_BOOL = 4
+    KIND_REGEX = 5
+    P_AND = -1
+    P_OR = -2
+    P_NOT = -3
+    P_TRUE = -4
+    P_FALSE = -5
+    PROGRAM_STACK = 512
+
+cdef struct CacheEntry:
+    uint64_t hash  # 0: free
+    uint8_t* text
+    uint32_t size
+    int32_t regex
+    int32_t matches
+
+cdef class Regexes:
+    cdef list matchers
+    cdef CacheEntry* entries
+    cdef uint32_t used
+    cdef uint64_t held, seed
+    cdef readonly uint64_t misses
+    cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil
+    cdef bint ask(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil
+    cdef void forget(self) noexcept nogil
+
+cdef class ConditionList:
+    cdef Condition* items
+    cdef readonly uint32_t count
+    cdef readonly tuple source
+    cdef list regexes
+
+cdef class Programs:
+    cdef int32_t* code
+    cdef uint32_t* starts  # count + 1 of them
+    cdef readonly uint32_t count
+
+cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil
+cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil
+cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil
+cdef bint ordered(int op, int order) noexcept nogil
+cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil
+cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil

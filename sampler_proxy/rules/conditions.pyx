@@ -1,0 +1,362 @@
+"""Conditions on bytes: read an AnyValue, compare it with a constant, without making an object of either.
+
+Nothing here keeps a pointer into a request. Regular expressions are the one question that goes to Python (google-re2); their answers
+are cached by value, and a scan takes the GIL only where it has not seen the value before. A `Regexes` belongs to one thread.
+"""
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from sampler_proxy.traceql import program as _names
+from sampler_proxy.otlp.protobuf cimport (
+    FIXED64, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, hash_bytes, load64, read_length, read_tag, read_varint,
+    skip_value,
+)
+
+for _name, _number in (
+    ("SPAN_ATTRIBUTE", SPAN_ATTRIBUTE), ("RESOURCE_ATTRIBUTE", RESOURCE_ATTRIBUTE), ("SCOPE_ATTRIBUTE", SCOPE_ATTRIBUTE),
+    ("ANY_ATTRIBUTE", ANY_ATTRIBUTE), ("NAME", NAME), ("STATUS", STATUS), ("STATUS_MESSAGE", STATUS_MESSAGE), ("KIND", KIND),
+    ("DURATION", DURATION), ("SPAN_ID", SPAN_ID), ("PARENT_ID", PARENT_ID), ("SCOPE_NAME", SCOPE_NAME),
+    ("SCOPE_VERSION", SCOPE_VERSION), ("TRACE_DURATION", TRACE_DURATION), ("ROOT_NAME", ROOT_NAME),
+    ("ROOT_SERVICE", ROOT_SERVICE), ("TRACE_ID", TRACE_ID), ("EVENT_NAME", EVENT_NAME), ("EVENT_TIME", EVENT_TIME),
+    ("EVENT_ATTRIBUTE", EVENT_ATTRIBUTE), ("LINK_TRACE_ID", LINK_TRACE_ID), ("LINK_SPAN_ID", LINK_SPAN_ID),
+    ("LINK_ATTRIBUTE", LINK_ATTRIBUTE),
+):
+    assert _names.Field[_name] == _number
+assert [op.name for op in _names.Op] == ["EQ", "NE", "LT", "LE", "GT", "GE", "MATCH", "NOT_MATCH", "IS_NIL", "NOT_NIL"]
+assert [kind.name for kind in _names.Kind] == ["NONE", "STRING", "INT", "FLOAT", "BOOL", "REGEX"]
+assert (_names.AND, _names.OR, _names.NOT, _names.TRUE, _names.FALSE) == (P_AND, P_OR, P_NOT, P_TRUE, P_FALSE)
+
+cdef enum:
+    CACHE_SLOTS = 1 << 15
+    CACHE_VALUES = 3 * CACHE_SLOTS // 4
+    CACHE_BYTES = 8 << 20
+
+
+cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil:
+    """Whether [p, end) is a well-formed message of this type; `depth` more levels of nesting are allowed inside it."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    cdef Message nested
+    while p < end:
+        p = read_tag(p, end, &field, &wire)
+        if p == NULL:
+            return False
+        if wire == LEN:
+            p = read_length(p, end, &length)
+            if p == NULL:
+                return False
+            nested = child(<Message>message, field)
+            if nested != M_NONE and (depth <= 0 or not validate(nested, p, p + length, depth - 1)):
+                return False
+            p += length
+        else:
+            p = skip_value(p, end, field, wire, depth)
+            if p == NULL:
+                return False
+    return True
+
+
+cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil:
+    """Validate a whole AnyValue and say what it holds: the last member of the oneof, an array merged where it came in parts."""
+    cdef cbytes start
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    cdef uint64_t number = 0
+    value.type = V_NIL
+    value.text = p
+    value.size = 0
+    value.integer = 0
+    value.real = 0
+    while p < end:
+        start = p
+        p = read_tag(p, end, &field, &wire)
+        if p == NULL:
+            return NULL
+        if wire == LEN:
+            p = read_length(p, end, &length)
+            if p == NULL:
+                return NULL
+            if field == 1:
+                value.type = V_STRING
+                value.text = p
+                value.size = length
+            elif field == 5 or field == 6:
+                if depth <= 0 or not validate(M_ARRAY if field == 5 else M_KVLIST, p, p + length, depth - 1):
+                    return NULL
+                if field == 6:
+                    value.type = V_OTHER
+                elif value.type != V_ARRAY:
+                    value.type = V_ARRAY
+                    value.text = start
+            elif field == 7:
+                value.type = V_OTHER
+            p += length
+        elif wire == VARINT and (field == 2 or field == 3 or field == 8):
+            p = read_varint(p, end, &number)
+            if p == NULL:
+                return NULL
+            value.type = V_BOOL if field == 2 else (V_INT if field == 3 else V_OTHER)
+            value.integer = number != 0 if field == 2 else <int64_t>number
+        elif wire == FIXED64 and field == 4:
+            if end - p < 8:
+                return NULL
+            value.type = V_DOUBLE
+            number = load64(p)
+            memcpy(&value.real, &number, 8)
+            p += 8
+        else:
+            p = skip_value(p, end, field, wire, depth)
+            if p == NULL:
+                return NULL
+    if value.type == V_ARRAY:
+        value.size = <uint32_t>(end - value.text)
+    return p
+
+
+cdef bint ordered(int op, int order) noexcept nogil:
+    """order: negative, 0, positive as the value is below, equal to, above the constant; 2 where they have no order (NaN)."""
+    if op == OP_EQ:
+        return order == 0
+    if op == OP_NE:
+        return order != 0
+    if order == 2:
+        return False
+    if op == OP_LT:
+        return order < 0
+    if op == OP_LE:
+        return order <= 0
+    if op == OP_GT:
+        return order > 0
+    return op == OP_GE and order >= 0
+
+
+cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept nogil:
+    """-1: not comparable; else whether the condition holds of one scalar."""
+    cdef int order
+    cdef double real, constant
+    if condition.kind == KIND_STRING:
+        if value.type != V_STRING:
+            return -1
+        if condition.op == OP_EQ or condition.op == OP_NE:
+            order = value.size != condition.size or memcmp(value.text, condition.text, value.size) != 0
+            return (order == 0) == (condition.op == OP_EQ)
+        return ordered(condition.op, compare_text(value.text, value.size, condition.text, condition.size))
+    if condition.kind == KIND_REGEX:
+        if value.type != V_STRING:
+            return -1
+        return regexes.matches(condition.regex, value.text, value.size) == (condition.op == OP_MATCH)
+    if condition.kind == KIND_BOOL:
+        if value.type != V_BOOL or (condition.op != OP_EQ and condition.op != OP_NE):
+            return -1
+        return (value.integer == condition.integer) == (condition.op == OP_EQ)
+    if condition.kind == KIND_INT and value.type == V_INT:
+        order = (value.integer > condition.integer) - (value.integer < condition.integer)
+        return ordered(condition.op, order)
+    if condition.kind == KIND_INT and value.type == V_BEYOND:
+        return ordered(condition.op, 1)
+    if value.type == V_INT:
+        real = <double>value.integer
+    elif value.type == V_DOUBLE or value.type == V_BEYOND:
+        real = value.real
+    else:
+        return -1
+    constant = <double>condition.integer if condition.kind == KIND_INT else condition.real
+    if real != real or constant != constant:
+        return ordered(condition.op, 2)
+    return ordered(condition.op, (real > constant) - (real < constant))
+
+
+cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil:
+    """-1, 0, 1 in the order of bytes."""
+    cdef int order = memcmp(p, q, min(size, other))
+    if order == 0:
+        return (size > other) - (size < other)
+    return 1 if order > 0 else -1
+
+
+cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil:
+    """Step through the elements of a V_ARRAY; False at the end. Begin with its text, and nothing in `inner`."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    while True:
+        while walk.inner < walk.inner_end:
+            walk.inner = read_tag(walk.inner, walk.inner_end, &field, &wire)
+            if wire == LEN and field == 1:
+                walk.inner = read_length(walk.inner, walk.inner_end, &length)
+                walk.inner = read_any_value(walk.inner, walk.inner + length, 100, element)
+                return True
+            walk.inner = skip_value(walk.inner, walk.inner_end, field, wire, 100)
+        if walk.p >= walk.end:
+            return False
+        walk.p = read_tag(walk.p, walk.end, &field, &wire)
+        if wire == LEN and field == 5:
+            walk.p = read_length(walk.p, walk.end, &length)
+            walk.inner = walk.p
+            walk.p += length
+            walk.inner_end = walk.p
+        else:
+            walk.p = skip_value(walk.p, walk.end, field, wire, 100)
+
+
+cdef bint _array_holds(Condition* condition, Value* array, Regexes regexes) noexcept nogil:
+    """Any element for `=`, the orders and `=~`; for `!=` and `!~` some comparable element, and all of those."""
+    cdef bint negative = condition.op == OP_NE or condition.op == OP_NOT_MATCH
+    cdef bint comparable = False
+    cdef ArrayWalk walk
+    cdef Value element
+    cdef int answer
+    walk.p = array.text
+    walk.end = array.text + array.size
+    walk.inner = walk.inner_end = NULL
+    while next_element(&walk, &element):
+        answer = _compare(condition, &element, regexes)
+        if answer < 0:
+            continue
+        comparable = True
+        if answer != negative:
+            return not negative
+    return negative and comparable
+
+
+cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil:
+    """Whether a condition holds of a value that was read with read_any_value (V_NIL: of a missing one)."""
+    if condition.op == OP_IS_NIL:
+        return value.type == V_NIL
+    if condition.op == OP_NOT_NIL:
+        return value.type != V_NIL
+    if value.type == V_ARRAY:
+        return _array_holds(condition, value, regexes)
+    return _compare(condition, value, regexes) == 1
+
+
+cdef class ConditionList:
+    """Conditions compiled once and shared by everyone who asks them. Raises ValueError for a constant that does not fit its kind."""
+
+    def __cinit__(self, source):
+        cdef Condition* item
+        cdef bytes text
+        self.source = tuple(source)
+        self.regexes = []
+        self.items = <Condition*>calloc(max(len(self.source), 1), sizeof(Condition))
+        if self.items == NULL:
+            raise MemoryError
+        for condition in self.source:
+            item = &self.items[self.count]
+            item.field = int(condition.field)
+            item.op = int(condition.op)
+            item.kind = int(condition.kind)
+            item.regex = -1
+            if item.kind == KIND_STRING:
+                text = condition.value
+                item.size = <uint32_t>len(text)
+                item.text = <cbytes>malloc(max(item.size, 1))
+                if item.text == NULL:
+                    raise MemoryError
+                memcpy(<void*>item.text, <const char*>text, item.size)
+            elif item.kind == KIND_REGEX:
+                if condition.value not in self.regexes:
+                    self.regexes.append(condition.value)
+                item.regex = self.regexes.index(condition.value)
+            elif item.kind == KIND_INT or item.kind == KIND_BOOL:
+                item.integer = int(condition.value)
+            elif item.kind == KIND_FLOAT:
+                item.real = float(condition.value)
+            self.count += 1
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.items != NULL:
+            for i in range(self.count):
+                free(<void*>self.items[i].text)
+        free(self.items)
+
+
+cdef class Programs:
+    """Postfix programs, checked: every operand is below `operands`, every program leaves exactly one answer. Raises ValueError."""
+
+    def __cinit__(self, source, int operands):
+        cdef uint32_t at = 0
+        cdef int depth
+        source = [tuple(program) for program in source]
+        self.code = <int32_t*>calloc(max(sum(map(len, source)), 1), sizeof(int32_t))
+        self.starts = <uint32_t*>calloc(len(source) + 1, sizeof(uint32_t))
+        if self.code == NULL or self.starts == NULL:
+            raise MemoryError
+        for program in source:
+            depth = 0
+            for token in program:
+                if token >= operands or token < P_FALSE:
+                    raise ValueError(f"operand {token} of {operands}")
+                depth += -1 if token in (P_AND, P_OR) else 0 if token == P_NOT else 1
+                if depth < 1 or depth > PROGRAM_STACK:
+                    raise ValueError("a program that is nested too deeply, or not a program")
+                self.code[at] = token
+                at += 1
+            if depth != 1:
+                raise ValueError("a program that does not leave one answer")
+            self.count += 1
+            self.starts[self.count] = at
+
+    def __dealloc__(self):
+        free(self.code)
+        free(self.starts)
+
+
+cdef class Regexes:
+    """Answers of regular expressions, cached by value. Bounded: when it is full it forgets everything and starts again."""
+
+    def __cinit__(self, ConditionList conditions, uint64_t seed):
+        self.seed = seed
+        self.matchers = list(conditions.regexes)
+        self.entries = <CacheEntry*>calloc(CACHE_SLOTS, sizeof(CacheEntry)) if self.matchers else NULL
+        if self.matchers and self.entries == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.entries != NULL:
+            self.forget()
+        free(self.entries)
+
+    cdef void forget(self) noexcept nogil:
+        cdef uint32_t i
+        for i in range(CACHE_SLOTS):
+            free(self.entries[i].text)
+        memset(self.entries, 0, CACHE_SLOTS * sizeof(CacheEntry))
+        self.used = 0
+        self.held = 0
+
+    cdef bint ask(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil:
+        self.misses += 1
+        return self.matchers[regex](text[:size])
+
+    cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil:
+        cdef uint64_t key = hash_bytes(text, size, <uint64_t>regex, self.seed) | 1
+        cdef CacheEntry* entry
+        cdef bint answer
+        cdef uint64_t at = (key >> 1) & (CACHE_SLOTS - 1)
+        while True:
+            entry = &self.entries[at]
+            if entry.hash == 0:
+                break
+            if entry.hash == key and entry.size == size and entry.regex == regex and memcmp(entry.text, text, size) == 0:
+                return entry.matches
+            at = (at + 1) & (CACHE_SLOTS - 1)
+        answer = self.ask(regex, text, size)
+        if self.used >= CACHE_VALUES or self.held + size > CACHE_BYTES:
+            self.forget()
+            at = (key >> 1) & (CACHE_SLOTS - 1)
+        if size <= CACHE_BYTES // 8:
+            entry = &self.entries[at]
+            entry.text = <uint8_t*>malloc(size + 1)
+            if entry.text != NULL:
+                memcpy(entry.text, text, size)
+                entry.hash = key
+                entry.size = size
+                entry.regex = regex
+                entry.matches = answer
+                self.used += 1
+                self.held += size
+        return answer

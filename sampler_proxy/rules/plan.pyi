@@ -1,0 +1,31 @@
+"""What one pass over a span has to look for, laid out for the scan."""
+
+from collections.abc import Collection, Sequence
+
+from sampler_proxy.traceql.program import Comparison, Condition, Term
+
+class Plan:
+    """What the scan has to find out about each span; immutable, shared by threads."""
+
+    def __init__(
+        self,
+        conditions: Sequence[Condition],
+        filters: Sequence[Sequence[int]],
+        *,
+        comparisons: Sequence[Comparison] = (),
+        trace_conditions: int = 0,
+        deferred: Collection[int] = (),
+        arguments: Sequence[Term] = (),
+    ) -> None:
+        """Each filter is a postfix program whose operands number the conditions, then the comparisons, then the trace
+        conditions (`conditions.py`); the scan notes in each fragment which filters some span of it matches. Filters in
+        `deferred` are answered only when a trace is read again (`rules`), which also evaluates the `arguments` of
+        aggregates for each span.
+
+        Raises ValueError for a condition on the trace, an operand that is not there, a filter on the trace that is not
+        deferred, and a program that does not leave exactly one answer or needs more than 512 values at a time (a term:
+        256).
+        """
+    @property
+    def serial(self) -> int:
+        """Different for every plan of this process."""

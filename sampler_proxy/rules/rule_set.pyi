@@ -1,0 +1,46 @@
+"""A rule set: the first rule that matches a trace decides it. Asked by a pipeline, under its lock."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sampler_proxy.rules.plan import Plan
+from sampler_proxy.rules.rate import Controller
+from sampler_proxy.traceql.compiler import Compiled
+from sampler_proxy.traceql.program import Slot
+
+UNITS: tuple[str, ...]
+"""What a rate counts: traces, spans, bytes."""
+
+class Keep(NamedTuple):
+    """How much a rule keeps."""
+
+    controller: Controller
+    slots: tuple[Slot, ...] = ()  # what tells traces apart for a controller that is keyed
+    unit: str = "traces"  # what it counts
+
+class RuleSet:
+    def __init__(
+        self,
+        *,
+        names: Sequence[str],
+        keeps: Sequence[float | Keep],
+        compiled: Compiled,
+        ledger_id: Callable[[str], int],
+        seed: int = 0,
+    ) -> None:
+        """One name, and one probability in [0, 1] or controller, for each rule of `compiled`, in order. The last rule
+        must match everything: its program is (TRUE,). `ledger_id` gives each name its number in the counters.
+        `seed`: 64 bits that senders cannot know, so that they cannot choose span ids or values that collide.
+
+        Raises ValueError for a rule set that does not fit together: lengths that differ, no rule, a last rule that does
+        not match everything, an operand that is not there, a program that does not leave one answer, a controller that
+        is keyed without slots.
+        """
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def controllers(self) -> list[Controller]: ...

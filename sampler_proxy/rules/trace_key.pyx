@@ -1,0 +1,156 @@
+"""What tells a trace apart from others: the values of some fields of its root span, as a number and as text.
+
+Without a root the earliest span is asked (of several, the one with the smallest id), so that the order of arrival does not matter.
+The number is a seeded hash of 128 bits over all of every value with its type; two keys with the same number count as one.
+
+The text is for people and for what survives a restart, so it is bounded: the values with KEY_SEPARATOR between them, each cut to its
+share of MAX_KEY_TEXT bytes, MISSING where there is none. It may cut through a character.
+"""
+from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy
+
+from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_OTHER, V_STRING, Value
+from sampler_proxy.rules.span_matcher cimport Facts
+from sampler_proxy.otlp.protobuf cimport (
+    FIXED64, LEN, MAX_DEPTH, cbytes, fold, hash_bytes, load64, read_length, read_tag, scramble, skip_value,
+)
+from sampler_proxy.otlp.fragments cimport Group, groups_of, payload_of, root_of
+
+KEY_SEPARATOR = b"\x1f"
+MISSING = b"\x00"
+
+cdef extern from *:
+    uint64_t __builtin_bswap64(uint64_t) nogil
+
+
+cdef void _age(cbytes p, cbytes end, uint64_t* start, uint64_t* span_id) noexcept nogil:
+    """Start (0: not known, which sorts last) and id of a valid span."""
+    cdef uint32_t field = 0
+    cdef uint32_t wire = 0
+    cdef uint32_t length = 0
+    start[0] = span_id[0] = 0
+    while p < end:
+        p = read_tag(p, end, &field, &wire)
+        if wire == FIXED64 and field == 7:
+            start[0] = load64(p)
+        if wire == LEN:
+            p = read_length(p, end, &length)
+            if field == 2 and length == 8:
+                span_id[0] = __builtin_bswap64(load64(p))
+            p += length
+        else:
+            p = skip_value(p, end, field, wire, MAX_DEPTH)
+    start[0] -= 1  # of 0 it makes the latest of all
+
+
+cdef class KeyReader:
+    def __cinit__(self, slots, *, uint64_t seed=0):
+        """`slots`: conditions.Slot of a span, its scope or its resource, all different."""
+        self.plan = Plan((), (), arguments=[(slot,) for slot in slots])
+        assert self.plan.terms.slots == tuple(slots)
+        self.judge = Judge(self.plan, seed)
+        self.seed = seed
+
+    cdef void read(self, Fragment* first) noexcept nogil:
+        """Of a trace in the buffer; sets key, text and text_size."""
+        cdef Fragment* fragment = root_of(first)
+        cdef Group* group
+        cdef cbytes body = NULL
+        cdef cbytes p
+        cdef cbytes end
+        cdef uint32_t size = 0
+        cdef uint32_t chosen = 0
+        cdef uint32_t i
+        cdef uint64_t start, span_id
+        cdef uint64_t best_start = 0
+        cdef uint64_t best_id = 0
+        cdef Facts facts
+        if fragment != NULL:
+            body = payload_of(fragment) + fragment.root_offset
+            chosen = fragment.root_size
+            group = &groups_of(fragment)[fragment.root_group]
+        else:
+            group = groups_of(first)
+            while first != NULL:
+                p = payload_of(first)
+                for i in range(first.groups):
+                    end = p + groups_of(first)[i].size
+                    while p < end:
+                        p = read_length(p + 1, end, &size)
+                        _age(p, p + size, &start, &span_id)
+                        if body == NULL or start < best_start or (start == best_start and span_id < best_id):
+                            best_start = start
+                            best_id = span_id
+                            body = p
+                            chosen = size
+                            group = &groups_of(first)[i]
+                        p += size
+                first = first.next
+        self.judge.begin()
+        self.judge.load(group.scope.envelope.parent, False)
+        self.judge.load(group.scope.envelope, True)
+        self.judge.read_span(body, chosen, &facts)
+        self.judge.intrinsics(&facts)
+        self.summarize()
+
+    cdef void summarize(self) noexcept nogil:
+        """The values that the judge has noted, as key and text."""
+        cdef uint32_t count = self.plan.slot_count
+        cdef uint32_t share = room_of(count)
+        cdef Value* value
+        cdef uint64_t content
+        cdef uint32_t i
+        self.key[0] = self.seed
+        self.key[1] = scramble(self.seed ^ 0x9E3779B97F4A7C15ULL)
+        self.text_size = 0
+        for i in range(count):
+            value = &self.judge.of_span.values[i]
+            if i:
+                self.text[self.text_size] = 0x1F
+                self.text_size += 1
+            if value.type == V_STRING or value.type == V_ARRAY:
+                self.key[0] = hash_bytes(value.text, value.size, self.key[0] ^ value.type, self.seed)
+                self.key[1] = hash_bytes(value.text, value.size, self.key[1] ^ value.type, ~self.seed)
+            else:
+                content = 0
+                if value.type == V_DOUBLE:
+                    memcpy(&content, &value.real, 8)
+                elif value.type == V_INT or value.type == V_BOOL or value.type == V_BEYOND:
+                    content = <uint64_t>value.integer
+                self.key[0] = hash_bytes(<cbytes>&content, 8, self.key[0] ^ value.type, self.seed)
+                self.key[1] = hash_bytes(<cbytes>&content, 8, self.key[1] ^ value.type, ~self.seed)
+            self.write(value, share)
+
+    cdef void write(self, Value* value, uint32_t room) noexcept nogil:
+        cdef uint8_t* out = self.text + self.text_size
+        cdef int written = 0
+        cdef int i
+        if value.type == V_STRING:
+            written = <int>min(value.size, room)
+            for i in range(written):
+                out[i] = value.text[i] if value.text[i] > 0x1F else 32  # no separator, nor what is missing
+        elif value.type == V_NIL:
+            out[0] = 0
+            written = 1
+        elif value.type == V_BOOL:
+            written = snprintf(<char*>out, room, b"true" if value.integer else b"false")
+        elif value.type == V_INT:
+            written = snprintf(<char*>out, room, b"%lld", <long long>value.integer)
+        elif value.type == V_DOUBLE or value.type == V_BEYOND:
+            written = snprintf(<char*>out, room, b"%g", value.real)
+        elif value.type == V_ARRAY:
+            written = snprintf(<char*>out, room, b"[...]")
+        else:
+            written = snprintf(<char*>out, room, b"(...)")
+        self.text_size += <uint32_t>written
+
+
+cpdef uint32_t room_of(uint32_t fields) noexcept nogil:
+    """Bytes that each of so many values may have in a text."""
+    return MAX_KEY_TEXT // fields - 1
+
+
+def values_of(text):
+    """What a key's text holds, one for each field; None where there was none. It is cut, and may have been no UTF-8."""
+    return [None if value == MISSING else value.decode("utf-8", "replace") for value in text.split(KEY_SEPARATOR)]

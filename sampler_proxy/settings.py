@@ -1,0 +1,337 @@
+"""How one setting is written: the types of single values, and the base of the sections that hold them.
+
+Each type reads what YAML gives (text) or what code gives (the value itself), writes it back as YAML text, and knows its
+JSON Schema. A refusal is a `ValueError` that says what to write, never what was there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from sampler_proxy import units
+
+Schema = dict[str, Any]
+
+_REFERENCE: Schema = {"type": "string", "pattern": r"\$\{env:"}  # what a reference will give is unknown to an editor
+_NAME_LENGTH = 100  # names are metric labels and span attributes
+
+
+class Section(BaseModel):
+    """The base of a section of the configuration: frozen data that refuses unknown keys and shows no value in errors.
+
+    Fields are set by their name in code and by their key in the file; never both ways in one place.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty(cls, data: object) -> object:
+        """A section whose keys are all commented out."""
+        return {} if data is None else data
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A marker for `Annotated`."""
+
+    def parse(self, value: object) -> Any:
+        raise NotImplementedError
+
+    def format(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> Schema:
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        back = core_schema.plain_serializer_function_ser_schema(self.format, when_used="json")
+        return core_schema.no_info_plain_validator_function(self.parse, serialization=back)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return self.schema()
+
+
+@dataclass(frozen=True, slots=True)
+class Duration(_Setting):
+    """Nanoseconds. From text only with a unit; an int is nanoseconds already."""
+
+    at_least_ns: int = 0
+
+    def parse(self, value: object) -> int:
+        ns = value if type(value) is int else units.parse_duration_ns(value if isinstance(value, str) else "")
+        if ns < self.at_least_ns:
+            raise ValueError(f"too short: write {units.format_duration(self.at_least_ns)} or more")
+        return ns
+
+    def format(self, value: int) -> str:
+        return units.format_duration(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": f"^{units.DURATION_PATTERN}$"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Size(_Setting):
+    """Bytes."""
+
+    at_least: int = 1
+    at_most: int = (1 << 63) - 1
+
+    def parse(self, value: object) -> int:
+        size = value if type(value) is int else units.parse_size(value if isinstance(value, str) else "")
+        if size < self.at_least:
+            raise ValueError(f"too small: write {units.format_size(self.at_least)} or more")
+        if size > self.at_most:
+            raise ValueError(f"too large: write {units.format_size(self.at_most)} or less")
+        return size
+
+    def format(self, value: int) -> str:
+        return units.format_size(value)
+
+    def schema(self) -> Schema:
+        text = {"type": "string", "pattern": f"^{units.SIZE_PATTERN}$"}
+        return {"anyOf": [{"type": "integer", "minimum": self.at_least}, text, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Probability(_Setting):
+    """1.0 keeps all, 0.0 none."""
+
+    def parse(self, value: object) -> float:
+        if isinstance(value, float) and 0 <= value <= 1:
+            return value
+        text = value if isinstance(value, str) else ""
+        if re.fullmatch(units.RATE_PATTERN, text):
+            raise ValueError("a rate is a target: write {target: 100 traces/s}")
+        return units.parse_probability(text)
+
+    def format(self, value: float) -> str:
+        return units.format_probability(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": f"^(?:all|none|{units.PERCENTAGE_PATTERN})$"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRate(_Setting):
+    """A `units.Rate`."""
+
+    def parse(self, value: object) -> units.Rate:
+        return value if isinstance(value, units.Rate) else units.parse_rate(value if isinstance(value, str) else "")
+
+    def format(self, value: units.Rate) -> str:
+        return str(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": f"^{units.RATE_PATTERN}$"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency(_Setting):
+    """A number per second. From text only with a period; a float is per second already."""
+
+    sizes: bool = False
+
+    def parse(self, value: object) -> float:
+        if isinstance(value, float) and value > 0:
+            return value
+        return units.parse_frequency(value if isinstance(value, str) else "", sizes=self.sizes)
+
+    def format(self, value: float) -> str:
+        return units.format_frequency(value)
+
+    def schema(self) -> Schema:
+        pattern = units.SIZE_RATE_PATTERN if self.sizes else units.FREQUENCY_PATTERN
+        return {"anyOf": [{"type": "string", "pattern": f"^{pattern}$"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(_Setting):
+    def parse(self, value: object) -> bool:
+        flag = {"true": True, "false": False}.get(str(value).lower())
+        if flag is None:
+            raise ValueError("write true or false")
+        return flag
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "boolean"}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Count(_Setting):
+    at_least: int
+    at_most: int
+
+    def parse(self, value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+            value = int(value)
+        if type(value) is not int or not self.at_least <= value <= self.at_most:
+            raise ValueError(f"write a whole number from {self.at_least} to {self.at_most}")
+        return value
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "integer", "minimum": self.at_least, "maximum": self.at_most}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(_Setting):
+    words: tuple[str, ...]
+
+    def parse(self, value: object) -> str:
+        if value not in self.words:
+            raise ValueError(f"write {' or '.join(self.words)}")
+        return str(value)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [{"enum": list(self.words)}, _REFERENCE]}
+
+
+@dataclass(frozen=True, slots=True)
+class Text(_Setting):
+    """Text that is not empty."""
+
+    what: ClassVar[str] = "text"
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"no value: write {self.what}")
+        return value
+
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Text):
+    """A metric label and span attribute: short and printable."""
+
+    what: ClassVar[str] = "a name"
+
+    def parse(self, value: object) -> str:
+        name = Text.parse(self, value)
+        if len(name) > _NAME_LENGTH or not name.isprintable() or name != name.strip():
+            raise ValueError(
+                f"not usable as a name: write up to {_NAME_LENGTH} printable characters, without spaces around them"
+            )
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Expression(Text):
+    """TraceQL, not parsed here."""
+
+    what: ClassVar[str] = "a TraceQL expression in quotes, such as '{ status = error }', or remove the key"
+
+    def parse(self, value: object) -> str:
+        if isinstance(value, dict):
+            # Braces are a mapping to YAML as well; the most likely slip in this file.
+            raise ValueError("YAML reads braces as a mapping: put the expression in quotes, '{ ... }'")
+        return Text.parse(self, value)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderName(_Setting):
+    """Of gRPC metadata, in lower case (header names know no case)."""
+
+    def parse(self, value: object) -> str:
+        name = str(value).lower()
+        if not re.fullmatch(r"[0-9a-z_.-]+", name):
+            raise ValueError("not a header name: write letters, digits, '-', '_' and '.' only")
+        if name.startswith("grpc-"):
+            raise ValueError("header names that begin with grpc- are reserved: use another")
+        if name.endswith("-bin"):
+            raise ValueError("binary headers (-bin) are not supported: use another")
+        return name
+
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderValue(_Setting):
+    """What gRPC would refuse at each call is refused here, once."""
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError("no value: write text, in quotes")
+        if not re.fullmatch(r"[ -~]*", value):
+            raise ValueError("a header value is one line of printable ASCII: remove line breaks and other characters")
+        return value
+
+    def schema(self) -> Schema:
+        return {"type": ["string", "number", "boolean"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to listen. `str` gives `host:port`, an IPv6 address in brackets; port 0 stands for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress(_Setting):
+    """An `Endpoint`."""
+
+    def parse(self, value: object) -> Endpoint:
+        if isinstance(value, Endpoint):
+            return value
+        text = value if isinstance(value, str) else ""
+        if "://" in text:
+            raise ValueError("write host:port, without a scheme, for example 0.0.0.0:4317")
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
+        if not match:
+            raise ValueError("write host:port, for example 0.0.0.0:4317; an IPv6 address in brackets: [::]:4317")
+        if int(match[3]) > 65535:
+            raise ValueError("a port is at most 65535")
+        return Endpoint(match[1] or match[2], int(match[3]))
+
+    def format(self, value: Endpoint) -> str:
+        return str(value)
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r":[0-9]+$|\$\{env:"}
+
+
+@dataclass(frozen=True, slots=True)
+class Url(_Setting):
+    """Of a gRPC back end: `http://host:port` or `https://host:port`."""
+
+    def parse(self, value: object) -> str:
+        text = (value if isinstance(value, str) else "").removesuffix("/")
+        wanted = "write http://host:port, or https://host:port for TLS"
+        try:
+            url = urlsplit(text)
+            port = url.port
+        except ValueError:
+            raise ValueError(f"not a URL: {wanted}") from None
+        if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch(r"[!-~]+", text):
+            raise ValueError(wanted)
+        if "@" in url.netloc:
+            raise ValueError(f"credentials do not belong into a URL: {wanted}, and the credentials into headers")
+        if url.path or url.query or url.fragment:
+            raise ValueError(f"gRPC knows no path: {wanted}")
+        if not port:
+            raise ValueError(f"the port is missing: {wanted}")
+        return text
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r"^https?://.+:[0-9]+/?$|\$\{env:"}

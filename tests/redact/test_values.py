@@ -16,8 +16,8 @@ from sampler_proxy.redact import values as redact_values
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import Detector, Range
 from sampler_proxy.redact.policy import MAX_VALUE_BYTES, TEXT, Policy, View
-from tests.detectors.marked import unmarked
-from tests.detectors.test_tables import HITS
+from tests.redact.detectors.marked import unmarked
+from tests.redact.detectors.test_tables import HITS
 from tests.support import wire
 from tests.support.redacting import (
     Redacting,

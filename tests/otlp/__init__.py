@@ -1,0 +1,1 @@
+"""OTLP bytes: what is accepted, read and repaired, against the official protobuf classes."""

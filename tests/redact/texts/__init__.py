@@ -1,0 +1,1 @@
+"""Texts inside of values: JSON, keyed text, statements, URLs."""

@@ -1,0 +1,1 @@
+"""Rules: what TraceQL selects, and how rates adapt."""

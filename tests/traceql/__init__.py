@@ -1,0 +1,1 @@
+"""TraceQL: parser, compiler, lint."""

@@ -1,1 +1,0 @@
-"""Bytes in and bytes out, against the official protobuf classes: what is accepted, what is read, what leaves."""

@@ -2,8 +2,8 @@
 
 How a page writes them:
 
-- A `yaml` block is a configuration, and loads. It may be a fragment: where the last of its rules has a condition, a rule
-  that matches everything is put after it; variables that it names are set.
+- A `yaml` block is a configuration, and loads. It may be a fragment: where the last of its rules has a condition, a
+  rule that matches everything is put after it; variables that it names are set.
 - `<!-- file: NAME -->` before a `yaml` or `json` block makes it a file for the page's `console` blocks. Such a
   configuration may be faulty, if a `console` block shows what `check` says of it.
 - A `console` block is a session: each line `$ sampler-proxy ...` runs in a folder with the page's files, and prints the
@@ -62,7 +62,9 @@ def sessions(block: Block) -> list[tuple[list[str], str]]:
 
 def checked_files(page: Path) -> set[str]:
     """Files of which a console block of the page shows what `check` says."""
-    commands = [command for block in pages.blocks(page) if block.language == "console" for command, _ in sessions(block)]
+    commands = [
+        command for block in pages.blocks(page) if block.language == "console" for command, _ in sessions(block)
+    ]
     return {command[2] for command in commands if command[:2] == ["sampler-proxy", "check"]}
 
 

@@ -1,4 +1,4 @@
-"""Names that pages quote exist: keys of the configuration with their defaults, metrics, commands, detectors, presets."""
+"""Names that pages quote exist: keys of the configuration with their defaults, metrics, commands, detectors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,13 @@ def shown(default: Any) -> str:
 
 
 def test_every_key_is_documented_once_and_no_other() -> None:
-    in_sections = {"rules[].keep", "redact.keys[].action", "redact.values[].action", "redact.hash_key", "export[].headers"}
+    in_sections = {
+        "rules[].keep",
+        "redact.keys[].action",
+        "redact.values[].action",
+        "redact.hash_key",
+        "export[].headers",
+    }
     assert set(documented()) == {path for path in SETTINGS if path not in SECTIONS or path in in_sections}
 
 
@@ -84,7 +90,9 @@ def test_every_metric_worth_an_alert_exists() -> None:
 
 def test_the_ledger_names_metrics() -> None:
     equations = next(
-        block.text for block in pages.blocks(pages.ROOT / "docs" / "operating.md") if "spans_received_total" in block.text
+        block.text
+        for block in pages.blocks(pages.ROOT / "docs" / "operating.md")
+        if "spans_received_total" in block.text
     )
     assert set(re.findall(r"[a-z]+(?:_[a-z]+)+", equations)) <= METRICS.keys()
 

@@ -80,7 +80,7 @@ def rows(text: str) -> Iterator[list[str]]:
 
 def run(*arguments: str, **environ: str) -> str:
     """What a command prints, stdout and stderr as a terminal shows them."""
-    return CliRunner().invoke(main, list(arguments), env=environ).output
+    return CliRunner().invoke(main, list(arguments), env=environ, catch_exceptions=False).output
 
 
 @cache

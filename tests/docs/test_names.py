@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_quoted_keys_exist(page: Path) -> None:
             assert span in SETTINGS, span
 
 
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_defaults_in_the_text_are_those_of_the_schema(page: Path) -> None:
+    """Written in brackets behind the key: `buffer.decision_wait` (30 s)."""
+    text = pages.prose(page)
+    quoted = re.findall(r"`([a-z_.\[\]]+)`\s\((?:default )?([0-9][0-9.]*\s?[A-Za-z%]*)\)", text)
+    quoted += [span.split(": ") for span in pages.code_spans(text) if re.fullmatch(r"floor: [0-9]+%", span)]
+    for key, value in quoted:
+        defaults = [SETTINGS[path] for path in SETTINGS if path == key or path.endswith(f".{key}")]
+        assert [re.sub(r"\s", "", value)] in defaults, key
+
+
 def quoted_metrics(text: str) -> list[tuple[str, set[str]]]:
     """Metrics in inline code, with the labels that stand in braces behind them: `name_total{label="value"}`."""
     found = []
@@ -77,6 +89,14 @@ def test_quoted_metrics_exist_with_their_labels(page: Path) -> None:
     for name, labels in quoted_metrics(pages.prose(page)):
         assert name in METRICS
         assert labels <= set(METRICS[name].labels)
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_no_metric_is_misspelt(page: Path) -> None:
+    keys = {path.rpartition(".")[2] for path in SETTINGS}
+    for span in pages.code_spans(pages.prose(page)):
+        if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", span) and span not in METRICS and span not in keys:
+            assert difflib.get_close_matches(span, METRICS, cutoff=0.9) == []
 
 
 def test_every_metric_worth_an_alert_exists() -> None:

@@ -4,30 +4,30 @@ One lock guards everything behind the scan. It is held for short, bounded slices
 decision; the scan itself runs before it, without the GIL. Time is an argument; it is made monotonic here, because two threads that
 read the clock may take the lock in the other order.
 """
-import threading
-from collections import deque
-
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from sampler_proxy.pipeline.ledger cimport EARLY, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
-from sampler_proxy.redact.walker cimport Redactor
-from sampler_proxy.pipeline.scanner cimport Scanner
-from sampler_proxy.pipeline.id_randomness cimport Uniformity
-from sampler_proxy.pipeline.buffer cimport SET_ASIDE, Buffer, Trace
-from sampler_proxy.pipeline.decisions cimport INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.otlp.fragments cimport (
-    BLOCK_OVERHEAD, Envelopes, Fragment, HAS_RANDOMNESS, KeptTrace, Scanned, UNEQUAL_THRESHOLDS, mix, prefetch,
+    BLOCK_OVERHEAD, HAS_RANDOMNESS, UNEQUAL_THRESHOLDS, Envelopes, Fragment, KeptTrace, Scanned, mix, prefetch,
 )
-from sampler_proxy.pipeline.limit cimport Chosen, Limit
+from sampler_proxy.pipeline.buffer cimport Buffer, Trace
+from sampler_proxy.pipeline.decisions cimport INCOMPLETE, KEPT, LIMITED, Decision, Decisions
+from sampler_proxy.pipeline.id_randomness cimport Uniformity
+from sampler_proxy.pipeline.ledger cimport EARLY, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
+from sampler_proxy.pipeline.limit cimport Candidate, Limit
+from sampler_proxy.pipeline.outlets cimport Outlets
+from sampler_proxy.pipeline.scanner cimport Scanner
+from sampler_proxy.pipeline.stamp cimport Stamper
+from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.rate cimport Controller
 from sampler_proxy.rules.rule_set cimport TRACES, RuleSet, randomness_of, size_of
-from sampler_proxy.pipeline.stamp cimport Stamper
+
+import threading
 
 from sampler_proxy import metrics
+from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
 from sampler_proxy.pipeline.ledger import REASONS
 from sampler_proxy.pipeline.scanner import response
-from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
 from sampler_proxy.rules.rule_set import UNITS
 
 cdef enum:
@@ -40,16 +40,6 @@ cdef enum:
 cdef double BEYOND_ALL = 1e300
 # A refused sender comes back after this long: RetryInfo and Retry-After.
 cdef int64_t RETRY_AFTER_NS = 1_000_000_000
-
-
-cdef class Outlet:
-    """A destination, and the kept traces that it has not taken yet, in order."""
-    cdef object offer
-    cdef object backlog
-
-    def __init__(self, destination):
-        self.offer = destination.offer
-        self.backlog = deque()
 
 
 cdef class Pipeline:
@@ -65,8 +55,7 @@ cdef class Pipeline:
     cdef Ledger ledger
     cdef Stamper stamper
     cdef readonly uint64_t max_bytes, max_trace_bytes
-    cdef list outlets
-    cdef uint64_t backlog_bytes, backlog_spans
+    cdef Outlets outlets
     cdef uint64_t chosen_bytes  # of the traces in the limit's open window, when they came into it
     cdef bint closed
     cdef int64_t now_ns
@@ -84,9 +73,9 @@ cdef class Pipeline:
         self.replace_redaction(redact)
         self.max_bytes = max_bytes
         self.max_trace_bytes = max_trace_bytes
-        self.outlets = [Outlet(destination) for destination in destinations]
         self.attributes = {}
         self.ledger = Ledger()
+        self.outlets = Outlets(destinations, self.ledger)
         self.uniformity = Uniformity()
         self.rules = self.rule_set(rules)
         self.set_limit(limit)
@@ -125,7 +114,7 @@ cdef class Pipeline:
 
     @property
     def waits(self):
-        return self.limit is not None and self.buffer.oldest == NULL and not self.backlog_spans and self.limit.collected()
+        return self.limit is not None and self.buffer.oldest == NULL and not self.outlets.backlog_spans and self.limit.collected()
 
     def replace_redaction(self, policy, observer=None):
         cdef Redactor redactor = None
@@ -141,7 +130,7 @@ cdef class Pipeline:
 
     cdef uint64_t held(self):
         cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
-        return self.buffer.nbytes_() + self.backlog_bytes + window
+        return self.buffer.nbytes_() + self.outlets.backlog_bytes + window
 
     def count_refused(self, transport, reason):
         with self.lock:
@@ -243,7 +232,7 @@ cdef class Pipeline:
             if self.limit is not None:
                 self.limit.charge(0 if self.limit_unit == TRACES else size_of(self.limit_unit, fragment, spans), self.now_ns)
             self.envelopes.free_fragment(fragment)
-            self.deliver(trace)
+            self.outlets.deliver(trace)
             return 0
         self.ledger.rules[rule].sampled_out += spans
         if self.rules.always[self.rules.first_match(fragment)]:
@@ -254,14 +243,14 @@ cdef class Pipeline:
     cdef bint congested(self):
         """Whether deciding more would only make memory grow: what has been kept cannot leave, and what is finished is larger than
         it was, by its attributes. A sixteenth is spent on finding, all the same, what the rules drop."""
-        return self.backlog_spans and self.held() > self.max_bytes + self.max_bytes // 16
+        return self.outlets.backlog_spans and self.held() > self.max_bytes + self.max_bytes // 16
 
     cdef bint make_room(self, uint64_t need) except -1:
         """Decide the oldest traces early until `need` bytes fit. Where what waits for the limit fills a quarter of the memory, or is all
         there is, its window ends early."""
         cdef int left = EARLY_DECISIONS
-        if self.backlog_spans:
-            self.flush()
+        if self.outlets.backlog_spans:
+            self.outlets.flush()
         while self.held() + need > self.max_bytes and left > 0 and not self.congested():
             if self.limit is not None:
                 if self.release(1):
@@ -333,7 +322,7 @@ cdef class Pipeline:
         decision.flags = chosen.flags
         if chosen.admitted:
             decision.flags |= KEPT
-            self.deliver(self.stamper.finish(trace.first, chosen.threshold, chosen.randomness,
+            self.outlets.deliver(self.stamper.finish(trace.first, chosen.threshold, chosen.randomness,
                                              self.attributes_of(chosen.rule, chosen.reason, chosen.flags & INCOMPLETE), chosen.rule))
         else:
             self.ledger.rules[chosen.rule].sampled_out += trace.spans
@@ -394,8 +383,8 @@ cdef class Pipeline:
         cdef bint has_root = False
         with self.lock:
             self.now_ns = max(self.now_ns, now_ns)
-            if self.backlog_spans:
-                self.flush()
+            if self.outlets.backlog_spans:
+                self.outlets.flush()
             if self.limit is not None:
                 if self.limit.due(self.now_ns):
                     self.close_window()
@@ -442,8 +431,8 @@ cdef class Pipeline:
     def drain(self, int64_t now_ns, int slice=256, *, bint hurry=False):
         with self.lock:
             self.now_ns = max(self.now_ns, now_ns)
-            if self.backlog_spans:
-                self.flush()
+            if self.outlets.backlog_spans:
+                self.outlets.flush()
             while slice > 0 and self.buffer.oldest != NULL:
                 slice -= 1 + self.decide_one(self.buffer.oldest, SHUTDOWN)
             if self.limit is not None:
@@ -452,37 +441,7 @@ cdef class Pipeline:
                 if self.limit.due(self.now_ns):
                     self.close_window()
                 self.release(slice)
-            return self.buffer.traces != 0 or self.backlog_spans != 0
-
-    # Handing on.
-
-    cdef int deliver(self, KeptTrace kept) except -1:
-        cdef Outlet outlet
-        kept.waiting = 0
-        for outlet in self.outlets:
-            if outlet.backlog or not outlet.offer(kept):
-                outlet.backlog.append(kept)
-                kept.waiting += 1
-        if kept.waiting:
-            self.backlog_bytes += kept.nbytes
-            self.backlog_spans += kept.spans
-        else:
-            self.ledger.rules[kept.rule].kept += kept.spans
-        return 0
-
-    cdef int flush(self) except -1:
-        """Offer again what the destinations had no room for, in order."""
-        cdef Outlet outlet
-        cdef KeptTrace kept
-        for outlet in self.outlets:
-            while outlet.backlog and outlet.offer(outlet.backlog[0]):
-                kept = outlet.backlog.popleft()
-                kept.waiting -= 1
-                if not kept.waiting:
-                    self.backlog_bytes -= kept.nbytes
-                    self.backlog_spans -= kept.spans
-                    self.ledger.rules[kept.rule].kept += kept.spans
-        return 0
+            return self.buffer.traces != 0 or self.outlets.backlog_spans != 0
 
     # Looking.
 
@@ -523,7 +482,7 @@ cdef class Pipeline:
         oldest_ns = self.buffer.oldest_ns
         values = self.ledger.values(self.limit is not None)
         values.update({
-            metrics.BUFFER_SPANS: {(): self.buffer.spans + self.backlog_spans},
+            metrics.BUFFER_SPANS: {(): self.buffer.spans + self.outlets.backlog_spans},
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REDACTIONS: dict(self.redactions),
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},

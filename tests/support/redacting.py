@@ -51,7 +51,7 @@ class Redacting:
     def run(self, requests: Iterable[bytes | ExportTraceServiceRequest]) -> bytes:
         """Each call is a time of its own: late spans do not come to it."""
         self.kept.clear()
-        accept = self.pipeline.entrance("grpc").accept
+        accept = self.pipeline.intake("grpc").accept
         for request in requests:
             accept(request if isinstance(request, bytes) else request.SerializeToString(), 1)
         while self.pipeline.drain(2):

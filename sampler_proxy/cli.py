@@ -73,12 +73,10 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
     """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why."""
     try:
         loaded = load_config(Config()) if path is None else check(path, os.environ)
-        from sampler_proxy.operate import (
-            explain,
-            redaction_preview,  # the other commands need not wait for protobuf
-        )
+        # Imported here: the other commands need not wait for protobuf.
+        from sampler_proxy.operate import explain, redaction_preview, trace_files
 
-        traces = explain.read(trace_file)
+        traces = trace_files.read(trace_file)
         if loaded.redact is not None and not as_json:
             traces = traces.renamed(redaction_preview.redacted(loaded.redact, traces.requests))
         found = False
@@ -101,9 +99,9 @@ def redact_command(path: str, as_json: bool, trace_file: str) -> None:
     """Say what would be redacted in the traces of a file: counts by detector, action and key, never values."""
     try:
         loaded = check(path, os.environ)
-        from sampler_proxy.operate import explain, redaction_preview
+        from sampler_proxy.operate import redaction_preview, trace_files
 
-        traces = explain.read(trace_file)
+        traces = trace_files.read(trace_file)
         previews = redaction_preview.preview(loaded.redact, traces.requests)
     except SamplerProxyError as error:
         _fail(error)

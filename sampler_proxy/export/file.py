@@ -9,27 +9,23 @@ synced: a crash of the machine may cost the tail.
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
-import json
 import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.config.model import FileExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Accepted, Exporter, Refused
 from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.retry import Backoff
+from sampler_proxy.otlp.json import json_line
 
 RETRY_INITIAL_NS = 10**9
 RETRY_MAX_NS = 30 * 10**9
-_IDS = ("traceId", "spanId", "parentSpanId")
 
 
 class FileExporter(Exporter):
@@ -138,19 +134,3 @@ class LineFile:
             os.close(fd)
             raise OSError(errno.EINVAL, "not a regular file")
         return fd
-
-
-def json_line(request: bytes) -> bytes:
-    """One line of OTLP/JSON: the Protobuf JSON mapping, but enumerations as integers and ids as hex. Raises
-    DecodeError."""
-    message = ExportTraceServiceRequest.FromString(request)
-    # As a dictionary, for the official mapping writes every bytes field as base64, ids too.
-    tree = MessageToDict(message, use_integers_for_enums=True)
-    for resource_spans in tree.get("resourceSpans", ()):
-        for scope_spans in resource_spans.get("scopeSpans", ()):
-            for span in scope_spans.get("spans", ()):
-                for holder in (span, *span.get("links", ())):
-                    for key in _IDS:
-                        if key in holder:
-                            holder[key] = base64.b64decode(holder[key]).hex()
-    return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -14,9 +14,8 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -25,7 +24,8 @@ from watchfiles import Change, awatch
 
 from sampler_proxy.config.check import Loaded, contents
 from sampler_proxy.config.model import Config, Rule, key_of
-from sampler_proxy.errors import ConfigError, Fault
+from sampler_proxy.errors import ConfigError
+from sampler_proxy.operate.messages import MAX_LOGGED, iso_time, log_faults
 from sampler_proxy.settings import Section
 
 POLL_S = 5.0
@@ -36,7 +36,6 @@ SETTLE_TRIES = 25
 RELOADED = ("rules", "limit", "redact")
 
 OUTCOMES = ("applied", "unchanged", "failed")
-MAX_LOGGED = 50  # faults or warnings of one file
 MAX_LINKS = 40  # as in Linux
 
 log = structlog.get_logger()
@@ -65,12 +64,17 @@ class Active(NamedTuple):
 
 
 class Reloader:
-    """`load` reads and checks the file (ConfigError), `apply` puts a sound one into force; both are called on other
-    threads, one call at a time. Attributes change on the loop's thread only.
+    """Watches the file and applies its changes. `load` reads and checks the file (ConfigError); `apply` puts a sound
+    one into force, and is told which of the `RELOADED` keys have changed. Both are called on other threads, one call at
+    a time. `clock` tells seconds since the epoch. Attributes change on the loop's thread only.
     """
 
     def __init__(
-        self, loaded: Loaded, load: Callable[[], Loaded], apply: Callable[[Loaded], object], clock: Callable[[], float]
+        self,
+        loaded: Loaded,
+        load: Callable[[], Loaded],
+        apply: Callable[[Loaded, Collection[str]], object],
+        clock: Callable[[], float],
     ) -> None:
         self._path = loaded.path
         self._content = loaded.content
@@ -82,7 +86,7 @@ class Reloader:
         """Whose `RELOADED` keys are in force, this policy among them."""
         self.redact = loaded.redact
         self._asked = False
-        self._stirred = asyncio.Event()
+        self._wake = asyncio.Event()
         self.active = self._active(loaded)
         self.reloads = dict.fromkeys(OUTCOMES, 0)
         self.faults: tuple[str, ...] = ()
@@ -93,14 +97,14 @@ class Reloader:
     async def run(self) -> None:
         """Until cancelled. Without a file there is nothing to do but to say so."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._obey())
+            tasks.create_task(self._loop())
             if self._path is not None:
                 tasks.create_task(self._watch(self._path))
 
     def ask(self) -> None:
         """Look now, and say what came of it even where that is nothing."""
         self._asked = True
-        self._stirred.set()
+        self._wake.set()
 
     def detail(self) -> dict[str, object]:
         """What an operator should know; empty where all is as the file says."""
@@ -111,15 +115,15 @@ class Reloader:
             found["restart_to_apply"] = self.pending
         return found
 
-    async def _obey(self) -> None:
+    async def _loop(self) -> None:
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
+            await self._wake.wait()
+            self._wake.clear()
             asked, self._asked = self._asked, False
             if self._path is None:
                 log.warning("there is no configuration file to reload")
             else:
-                await self._look(self._path, asked)
+                await self._check(self._path, asked)
 
     async def _watch(self, path: str) -> None:
         while True:
@@ -133,16 +137,16 @@ class Reloader:
                     rust_timeout=int(POLL_S * 1000),
                     yield_on_timeout=True,
                 )
-                self._stirred.set()  # heard when the watch stands: what changed before it did
+                self._wake.set()  # heard when the watch stands: what changed before it did
                 async with aclosing(changes):
                     async for _ in changes:
-                        self._stirred.set()
+                        self._wake.set()
                         if links(path) != names:
                             break
             except (OSError, RuntimeError):  # a folder that is not there now, or no watches left: `watchfiles` has both
                 await asyncio.sleep(POLL_S)
 
-    async def _look(self, path: str, asked: bool) -> None:
+    async def _check(self, path: str, asked: bool) -> None:
         content = await asyncio.to_thread(contents, path)
         if content == self._content and not (asked and self.faults):
             if asked:
@@ -181,7 +185,7 @@ class Reloader:
             changed.append("redact")  # the key, in a file of its own
         version = version_of(loaded.config.rules)
         if changed:
-            await asyncio.to_thread(self._apply, loaded)
+            await asyncio.to_thread(self._apply, loaded, changed)
             self.applied = loaded.config
             log_faults("warning", loaded.warnings)
             self.redact = loaded.redact
@@ -257,14 +261,3 @@ def links(path: str) -> frozenset[str]:
             else:
                 at = name
     return frozenset((*found, at))
-
-
-def log_faults(level: str, faults: Sequence[Fault]) -> None:
-    for fault in faults[:MAX_LOGGED]:
-        getattr(log, level)(str(fault))
-    if len(faults) > MAX_LOGGED:
-        getattr(log, level)(f"and {len(faults) - MAX_LOGGED} more: `sampler-proxy check` prints them all")
-
-
-def iso_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -29,7 +29,7 @@ from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.traceql.ast import Field
 from sampler_proxy.traceql.compiler import compile_selection
-from sampler_proxy.traceql.outline import conditions
+from sampler_proxy.traceql.conditions_as_written import conditions
 
 
 class Matched(NamedTuple):

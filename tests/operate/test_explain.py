@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 
 from sampler_proxy.errors import TraceFileError
 from sampler_proxy.operate.explain import Traces, read
-from sampler_proxy.traceql.outline import conditions
+from sampler_proxy.traceql.conditions_as_written import conditions
 from tests.support import nezha, reference
 
 ROOT = Path(__file__).parents[2]

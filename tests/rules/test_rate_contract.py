@@ -15,7 +15,8 @@ from benchmarks.traffic import SECOND_NS, zipf
 from sampler_proxy.otlp import sampling
 from sampler_proxy.otlp.sampling import ALWAYS, NEVER, probability_of, threshold_of
 from sampler_proxy.rules import rate
-from sampler_proxy.rules.rate import Controller, Fixed, Target
+from sampler_proxy.rules.rate import Controller, Fixed
+from sampler_proxy.rules.target import Target
 
 MAX_KEYS = 50
 CONTROLLERS: dict[str, Callable[[], Controller]] = {

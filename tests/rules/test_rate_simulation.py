@@ -17,7 +17,7 @@ from benchmarks import traffic
 from benchmarks.rivals import water_level
 from benchmarks.traffic import SECOND_NS, TARGET, Curve, Outcome, Phase, Scenario, zipf
 from sampler_proxy.otlp.sampling import ALWAYS, probability_of, threshold_of
-from sampler_proxy.rules.rate import Target
+from sampler_proxy.rules.target import Target
 
 KEYS = (1, 100, 10_000)
 SEEDS = range(4)

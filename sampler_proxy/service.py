@@ -97,7 +97,7 @@ class Service:
             limit=_limit(config),
             redact=loaded.redact,
         )
-        accept, clock = self._pipeline.entrance("grpc").accept, time.monotonic_ns
+        accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
         self._engine = receive_grpc.create(
             {TRACE_EXPORT: lambda request: accept(request, clock())},
             str(config.receive.grpc.endpoint),
@@ -261,7 +261,7 @@ class Service:
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = self._pipeline.drain(time.monotonic_ns())
-            if self._pipeline.waits:  # exporters that have nothing to do do not wait
+            if self._pipeline.only_limit_left:  # exporters that have nothing to do do not wait
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
                         await hurry.wait()

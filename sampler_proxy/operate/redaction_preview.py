@@ -1,21 +1,18 @@
 """What redaction would change in a file of traces: counts by detector, action and where, and never a value.
 
-Every span is sent through a pipeline that keeps all, with the policy of the configuration: what is counted is what the
-service does. A key is shown as it would leave.
+Every trace is redacted as the service redacts a kept one, by the policy of the configuration. A key is shown as it
+would leave.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sampler_proxy.config.check import load_config
-from sampler_proxy.config.model import Config, Rule
-from sampler_proxy.otlp.fragments import KeptTrace
-from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline import replay
 from sampler_proxy.pipeline.stamp import assemble
-from sampler_proxy.redact.policy import Observer, Policy
+from sampler_proxy.redact.policy import Policy
 from sampler_proxy.redact.values import Label
 
 # By message, of which there was too much.
@@ -77,55 +74,16 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
             place = _PLACES.get((message, field), "unknown field" if key is None else "attribute")
         found[label, place, None if key is None else key.decode("utf-8", "replace")] += count
 
-    def take(trace: KeptTrace) -> None:
+    for trace, _ in replay.redact(requests, redact, observe):
         redactions = [Redaction(*label, place, key, count) for (label, place, key), count in found.items()]
         found.clear()
         previews.append(Preview(trace.trace_id, trace.spans, redactions))
-
-    _run(redact, requests, take, observe)
     return previews
 
 
 def redacted(redact: Policy, requests: Sequence[bytes]) -> bytes:
     """All of it as it would leave, as one request. Raises MalformedRequest."""
-    kept: list[KeptTrace] = []
-    _run(redact, requests, kept.append)
-    return assemble(kept)
-
-
-def _run(
-    redact: Policy | None,
-    requests: Sequence[bytes],
-    take: Callable[[KeptTrace], object],
-    observe: Observer | None = None,
-) -> None:
-    class Taker:
-        def offer(self, trace: KeptTrace) -> bool:
-            take(trace)
-            return True
-
-    # An exception that never holds keeps traces from being decided early, before their last span and all of a request
-    # at once: a file may be one large request.
-    never = '{ name = "a" && name = "b" }'
-    config = Config(rules=(Rule(name="all", unless=never, keep=1.0), Rule(name="rest", keep=0.0)))
-    pipeline = Pipeline(
-        rules=([rule.name for rule in config.rules], [1.0, 0.0], load_config(config).compiled),
-        destinations=[Taker()],
-        max_bytes=1 << 62,
-        max_trace_bytes=1 << 62,
-        wait_ns=1,
-        wait_after_root_ns=1,
-        decision_memory_bytes=1 << 20,
-        stamp_decision=False,
-        stamp_adjusted_count=False,
-        seed=0,
-    )
-    pipeline.replace_redaction(redact, observe)
-    accept = pipeline.entrance("file").accept
-    for request in requests:
-        accept(request, 0)
-    while pipeline.drain(0):
-        pass
+    return assemble([trace for trace, _ in replay.redact(requests, redact)])
 
 
 def total(previews: Sequence[Preview]) -> dict[Label, int]:

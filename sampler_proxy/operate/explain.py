@@ -10,11 +10,11 @@ from sampler_proxy.config.model import Adaptive
 from sampler_proxy.operate.trace_files import Traces
 from sampler_proxy.otlp.sampling import probability_of, shown_threshold
 from sampler_proxy.pipeline import replay
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.traceql.ast import Field
 from sampler_proxy.traceql.compiler import compile_selection
-from sampler_proxy.traceql.outline import conditions
+from sampler_proxy.traceql.conditions_as_written import conditions
 
 
 class Matched(NamedTuple):

@@ -17,8 +17,8 @@ from sampler_proxy.config.model import Adaptive, Rule
 from sampler_proxy.redact.policy import RESOURCE, SCOPE, SPAN, Policy
 from sampler_proxy.redact.values import MASKED
 from sampler_proxy.rules import rate
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.rules.trace_key import room_of, values_of
 from sampler_proxy.storage import learned as stored
 from sampler_proxy.traceql.program import Field, Slot

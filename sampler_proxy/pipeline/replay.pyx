@@ -7,7 +7,7 @@ from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.plan cimport Plan
-from sampler_proxy.rules.rule_set cimport RuleSet, randomness_of
+from sampler_proxy.rules.rule_set cimport RuleSet, TraceAnswers, randomness_of
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -99,17 +99,16 @@ def select(compiled, requests):
     compiled = replace(compiled, programs=((TRUE,),), monotone=(False,))
     cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
     cdef _Traces traces = _Traces(rules.plan, requests)
-    cdef Fragment* trace
+    cdef TraceAnswers answers
     cdef uint32_t row, filter
     selected = {}
     for trace_id, chain in traces.chains.items():
-        trace = <Fragment*><size_t>chain[0]
-        rules.ask_about(trace)
-        rules.read_rows(trace)
+        rules.begin_trace(<Fragment*><size_t>chain[0], &answers)
+        rules.read_table(&answers)
         selected[trace_id] = [
             [
-                (<const uint8_t*>&rules.rows.rows[row].span_id)[:8]
-                for row in range(rules.rows.count) if rules.rows.matches(row, filter)
+                (<const uint8_t*>&rules.table.rows[row].span_id)[:8]
+                for row in range(rules.table.count) if rules.table.matches(row, filter)
             ]
             for filter in range(rules.plan.filters.count)
         ]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sampler_proxy.traceql.outline import conditions
+from sampler_proxy.traceql.conditions_as_written import conditions
 from tests.operate.traces import GOOD, HIGH, LOW, line, otlp_json, request, span, store, tagged
 from tests.support import nezha, reference
 

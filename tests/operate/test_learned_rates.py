@@ -12,8 +12,8 @@ from sampler_proxy import metrics
 from sampler_proxy.config.check import Loaded, check, load_config
 from sampler_proxy.config.model import Adaptive, Config, Rule
 from sampler_proxy.operate.learned_rates import Rates, identity
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.storage.learned import Learned
 from sampler_proxy.units import Rate, format_frequency, parse_frequency, parse_rate
 

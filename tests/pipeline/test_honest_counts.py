@@ -13,8 +13,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from sampler_proxy import metrics
 from sampler_proxy.otlp.sampling import NEVER, adjusted_count, encode_threshold, threshold_of
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.parse import parse

@@ -15,8 +15,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sampler_proxy import metrics
 from sampler_proxy.errors import Overloaded, TraceQLError
 from sampler_proxy.otlp.sampling import NEVER, encode_threshold
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.rules.trace_key import values_of
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.keys import parse_key

@@ -1,4 +1,4 @@
-"""Answers are remembered where values repeat: a span must not notice which others were read before it."""
+"""Answers are cached where values repeat (rules/answer_cache): the spans read before must not change any answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.reference import Seen
     random=st.randoms(use_true_random=False),
 )
 @settings(max_examples=settings().max_examples // 2)
-def test_traces_together_are_judged_as_alone(texts: list[str], traces: list[list[Seen]], random: Random) -> None:
+def test_cached_answers_do_not_change_decisions(texts: list[str], traces: list[list[Seen]], random: Random) -> None:
     native = rules_of([*((text, text, 0.0) for text in texts), ("rest", None, 1.0)])
     requests = []
     for number, spans in enumerate([*traces, *traces]):  # the second time everything repeats
@@ -32,12 +32,12 @@ def test_traces_together_are_judged_as_alone(texts: list[str], traces: list[list
     together = {one.trace_id: one.rule for one in replay.decide(*native, requests)}
     alone: dict[bytes, list[bytes]] = {}
     for request in requests:
-        for judged in replay.decide(*native, [request]):
-            alone.setdefault(judged.trace_id, []).append(request)
+        for decided in replay.decide(*native, [request]):
+            alone.setdefault(decided.trace_id, []).append(request)
     assert together == {number: replay.decide(*native, pieces)[0].rule for number, pieces in alone.items()}
 
 
-def test_more_different_values_than_can_be_remembered() -> None:
+def test_more_values_than_the_cache_holds_get_right_answers() -> None:
     """Strings of all lengths, under two keys and at three places, most of them seen more than once."""
     random = Random(1)
     values = [
@@ -68,6 +68,6 @@ def test_more_different_values_than_can_be_remembered() -> None:
         span.attributes.add(key="other").value.string_value = of_resource
         answers = [bool(holds(of_span, of_resource)) for holds in asked.values()]
         expected[trace_id(number)] = [*answers, True].index(True)
-    judged = replay.decide(*native, [message.SerializeToString() for message in requests])
-    assert {one.trace_id: one.rule for one in judged} == expected
+    decided = replay.decide(*native, [message.SerializeToString() for message in requests])
+    assert {one.trace_id: one.rule for one in decided} == expected
     assert set(expected.values()) == {0, 1, 3, 4}

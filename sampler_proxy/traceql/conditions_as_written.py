@@ -1,7 +1,7 @@
-"""The conditions of an expression as they are written: what `explain` shows and asks about, one by one.
+"""Lists the conditions of an expression as they are written: `explain` shows, and asks about, one after the other.
 
-A condition is what stands between `{`, `&&`, `||` and `}`, without the parentheses round it; what stands under a `!` or
-in a comparison of conditions is not taken apart. Braces without a condition are one, which holds of every span.
+A condition is the text between `{`, `&&`, `||` and `}`, without the parentheses round it; what stands under a `!` or in
+a comparison of conditions is not taken apart. Braces without a condition count as one, which holds of every span.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from typing import NamedTuple
 from lark import Token
 
 from sampler_proxy.traceql.ast import Field, Filter, Literal, Type
-from sampler_proxy.traceql.parse import _parser, parse
+from sampler_proxy.traceql.parse import parse, tokens_of
 
 
 class Written(NamedTuple):
+    """A condition, with its text."""
+
     text: str
     field: Field
 
 
 def conditions(text: str) -> list[Written]:
-    """Of an expression that `parse` accepts: in the order of the text, each text once."""
+    """List the conditions of an expression that `parse` accepts, in the order of the text, each text once."""
     found: dict[str, Field] = {}
     tokens: list[Token] = []
-    for token in _parser().lex(text):
+    for token in tokens_of(text):
         if token.type == "LBRACE":
             tokens = [token]
         elif token.type == "RBRACE":
@@ -48,7 +50,7 @@ def _field(source: str) -> Field:
 
 
 def _split(tokens: list[Token]) -> Iterator[list[Token]]:
-    """Recursion is as deep as `parse` lets parentheses be."""
+    """Cut at `&&` and `||` that stand outside parentheses; recursion is as deep as `parse` lets parentheses be."""
     while _enclosed(tokens):
         tokens = tokens[1:-1]
     parts: list[list[Token]] = [[]]
@@ -67,7 +69,7 @@ def _split(tokens: list[Token]) -> Iterator[list[Token]]:
 
 
 def _enclosed(tokens: list[Token]) -> bool:
-    """Does the parenthesis that opens first close last?"""
+    """Tell whether the parenthesis that opens first closes last."""
     if tokens[0].type != "LPAR":
         return False
     level = 0

@@ -1,7 +1,7 @@
-"""A configuration file -> a `Config`, or all its faults at once, each with its position and what to write instead.
+"""Parses a configuration file into a `Config`, or into all its faults at once: position, and what to write instead.
 
-What a setting or an environment variable holds is in no message. The expressions of a `Reading` are there beside its
-faults, so that who compiles them can add to these.
+What a setting or an environment variable holds is in no message. A `ParsedFile` has its TraceQL texts beside its
+faults, so that whoever compiles the texts can add to the faults.
 """
 
 from __future__ import annotations
@@ -22,35 +22,40 @@ from sampler_proxy.units import MIB
 MAX_FILE_BYTES = MIB
 
 
-class Reading(NamedTuple):
-    """What became of a file. `config` is None where there are faults; `expressions` are there all the same."""
+class ParsedFile(NamedTuple):
+    """What became of a file. `config` is None where there are faults; the TraceQL texts are there all the same."""
 
     path: str
     config: Config | None
     faults: list[Fault]
     positions: Positions
     expressions: list[tuple[Path, str]]
-    """TraceQL texts in file order, with their paths, for who can compile them."""
-    keys: list[tuple[Path, str]]
-    """The same of the fields that `keep` names."""
+    """Every `match`, `unless` and `only` in file order, by path."""
+    trace_keys: list[tuple[Path, str]]
+    """Every field of a `per`."""
 
     def fault(self, position: Position, message: str) -> Fault:
         return Fault(self.path, position.line, position.column, message)
 
 
-def load(path: str, environ: Mapping[str, str]) -> Config:
-    """The file as configuration, TraceQL unseen; ConfigError with every fault."""
-    reading = read(path, environ)
-    if reading.config is None:
-        raise ConfigError(reading.faults)
-    return reading.config
+def contents(path: str) -> bytes:
+    """Read a file, at most one byte more than `MAX_FILE_BYTES`. Raises ConfigError.
 
-
-def read(path: str, environ: Mapping[str, str]) -> Reading:
+    Whether two of these are equal says whether a file has changed.
+    """
     try:
-        text = _text(path)
+        with open(path, "rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([Fault(path, 0, 0, f"cannot be read: {error.strerror}")]) from None
+
+
+def read(path: str, content: bytes, environ: Mapping[str, str]) -> ParsedFile:
+    """Parse and validate the content of a file; `path` is for faults only."""
+    try:
+        text = _text(content)
     except _UnreadableError as error:
-        return Reading(path, None, [Fault(path, *error.position, error.message)], Positions(), [], [])
+        return ParsedFile(path, None, [Fault(path, *error.position, error.message)], Positions(), [], [])
     document = parse(text, environ)
     data, positions = document.data, document.positions
     if data is None and not document.problems:
@@ -68,9 +73,10 @@ def read(path: str, environ: Mapping[str, str]) -> Reading:
         else:
             refusals = list(_in_lists(data, positions))
         found += [(position, message) for at, position, message in refusals if at not in document.broken]
-    reading = Reading(path, config, [], positions, list(_expressions(data)), list(_keys(data)))
-    reading.faults.extend(reading.fault(position, message) for position, message in found)
-    return reading._replace(config=None if found else config)
+    faults = [Fault(path, *position, message) for position, message in found]
+    return ParsedFile(
+        path, None if found else config, faults, positions, list(_expressions(data)), list(_trace_keys(data))
+    )
 
 
 class _UnreadableError(Exception):
@@ -79,12 +85,7 @@ class _UnreadableError(Exception):
         self.position = position
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _UnreadableError(f"cannot be read: {error.strerror}") from None
+def _text(content: bytes) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise _UnreadableError("larger than 1MiB: not a configuration file")
     try:
@@ -223,7 +224,7 @@ def _expressions(data: Any) -> Iterator[tuple[Path, str]]:
                 yield ("redact", section, index, "only"), text
 
 
-def _keys(data: Any) -> Iterator[tuple[Path, str]]:
+def _trace_keys(data: Any) -> Iterator[tuple[Path, str]]:
     for index, rule in _entries(data, "rules"):
         fields = keep.get("per") if isinstance(keep := rule.get("keep"), dict) else None
         for number, text in enumerate(fields if isinstance(fields, list) else ()):

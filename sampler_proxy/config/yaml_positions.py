@@ -98,8 +98,8 @@ class Positions:
         """What references put into a text: nothing that may be shown."""
         return self._scalars[path].expanded.values if path in self._scalars else ()
 
-    def written(self, path: Path) -> str:
-        """A text with its references, not what they put into it."""
+    def unexpanded(self, path: Path) -> str:
+        """Return a text with its references, not what they put into it."""
         return self._scalars[path].value
 
     def excerpt(self, path: Path, offset: int) -> str:

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import structlog
 from watchfiles import Change, awatch
 
-from sampler_proxy.config.check import Loaded, contents
+from sampler_proxy.config.check import Loaded
+from sampler_proxy.config.file import contents
 from sampler_proxy.config.model import Config, Rule, key_of
 from sampler_proxy.errors import ConfigError
 from sampler_proxy.operate.messages import MAX_LOGGED, iso_time, log_faults
@@ -147,7 +148,7 @@ class Reloader:
                 await asyncio.sleep(POLL_S)
 
     async def _check(self, path: str, asked: bool) -> None:
-        content = await asyncio.to_thread(contents, path)
+        content = await asyncio.to_thread(_contents, path)
         if content == self._content and not (asked and self.faults):
             if asked:
                 self.reloads["unchanged"] += 1
@@ -173,7 +174,7 @@ class Reloader:
     async def _reload(self, path: str, content: bytes | None) -> str:
         for _ in range(SETTLE_TRIES):
             await asyncio.sleep(SETTLE_S)
-            before, content = content, await asyncio.to_thread(contents, path)
+            before, content = content, await asyncio.to_thread(_contents, path)
             if content == before:
                 break
         self._content = content
@@ -202,7 +203,15 @@ class Reloader:
         return "applied" if changed else "unchanged"
 
     def _active(self, loaded: Loaded) -> Active:
-        return Active(version_of(loaded.config.rules), self._clock(), loaded.path, loaded.written)
+        return Active(version_of(loaded.config.rules), self._clock(), loaded.path, loaded.unexpanded)
+
+
+def _contents(path: str) -> bytes | None:
+    """Read the file; None where it cannot be read, which `load` will say."""
+    try:
+        return contents(path)
+    except ConfigError:
+        return None
 
 
 def _is_one_of(names: frozenset[str], _: Change, name: str) -> bool:

@@ -45,10 +45,12 @@ class Hint(NamedTuple):
     message: str
 
 
-def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> list[Hint]:
+def lint(
+    rules: Sequence[tuple[str, Expression | None, Expression | None]], compiler: Compiler | None = None
+) -> list[Hint]:
     """Rules by name, `match` and `unless`, in the order of the file. The answer is in the order of the text."""
     found = []
-    reach = _Reach()
+    reach = _Reach(compiler or Compiler())  # one that has compiled the expressions already need not do so again
     advice = _Advice()
     for number, (name, match, unless) in enumerate(rules):
         unreached = reach.next(name, match, unless)
@@ -65,8 +67,8 @@ def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> l
 class _Reach:
     """Goes down the rules and remembers which traces no longer get there."""
 
-    def __init__(self) -> None:
-        self._compiler = Compiler()
+    def __init__(self, compiler: Compiler) -> None:
+        self._compiler = compiler
         self._all: str | None = None  # the rule that matches every trace
         self._traces: dict[
             Program, str

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from sampler_proxy import units
-from sampler_proxy.config import file as config_file
 from sampler_proxy.config import model as config
+from sampler_proxy.config.file import contents, read
 from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
 from sampler_proxy.config.yaml_positions import parse
 from sampler_proxy.errors import ConfigError
@@ -29,10 +29,18 @@ ENVIRON = {
 }
 
 
+def load_file(path: str, environ: dict[str, str]) -> Config:
+    """The file as configuration, TraceQL unseen; ConfigError with every fault."""
+    parsed = read(path, contents(path), environ)
+    if parsed.config is None:
+        raise ConfigError(parsed.faults)
+    return parsed.config
+
+
 def load(tmp_path: Path, text: str | bytes) -> Config:
     file = tmp_path / "c.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return config_file.load(str(file), ENVIRON)
+    return load_file(str(file), ENVIRON)
 
 
 def faults(tmp_path: Path, text: str | bytes) -> list[tuple[int, int, str]]:
@@ -286,7 +294,7 @@ export:
 
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"^.*/none\.yaml: cannot be read: No such file or directory$"):
-        config_file.load(str(tmp_path / "none.yaml"), {})
+        load_file(str(tmp_path / "none.yaml"), {})
 
 
 @pytest.mark.parametrize(
@@ -514,7 +522,7 @@ def with_one_limit(text: str) -> str:
 
 
 def test_the_shipped_file_is_the_default():
-    assert config_file.load(str(DEPLOYED), {}) == Config()
+    assert load_file(str(DEPLOYED), {}) == Config()
 
 
 def test_the_shipped_file_shows_every_key(tmp_path):

@@ -15,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,7 @@ import uvloop
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
 from sampler_proxy.config.model import Config, FileExport, GrpcExport
-from sampler_proxy.export.exporter import Exporter
+from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator
@@ -114,14 +114,11 @@ class Service:
         )
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
-        build: Callable[..., Exporter] = GrpcExporter if isinstance(config, GrpcExport) else FileExporter
-        return build(
-            config,
-            assemble,
-            clock=time.monotonic_ns,
-            random=random.random,
-            observe_latency=self._latencies[config.name].observe,
-        )
+        observe_latency = self._latencies[config.name].observe
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency)
+        if isinstance(config, GrpcExport):
+            return GrpcExporter(config, dependencies)
+        return FileExporter(config, dependencies)
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""

@@ -6,8 +6,9 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.otlp_grpc import EXPORT
 
 
@@ -138,6 +140,34 @@ def status_details(*details: Any) -> bytes:
         packed.Pack(detail)
         status.details.append(packed)
     return status.SerializeToString()
+
+
+@asynccontextmanager
+async def running(exporter: Exporter) -> AsyncIterator[Exporter]:
+    """Started, and stopped in the end; then the ledger must balance."""
+    exporter.start()
+    try:
+        yield exporter
+    finally:
+        await exporter.stop()
+        c = exporter.queue.counters()
+        assert c.queued_spans == c.queued_bytes == 0
+        assert c.routed_spans == c.exported_spans + c.rejected_spans + sum(c.lost_spans.values())
+
+
+def in_seconds(seconds: float) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+def offer(exporter: Exporter, numbers: Iterable[int], **kwargs: int) -> None:
+    for number in numbers:
+        assert exporter.queue.offer(Trace(number, **kwargs))
+
+
+def counts(exporter: Exporter) -> tuple[int, int, Mapping[str, int]]:
+    """Spans exported, rejected, and lost by reason."""
+    c = exporter.queue.counters()
+    return c.exported_spans, c.rejected_spans, c.lost_spans
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -104,7 +104,7 @@ _WANTED = {
 
 
 def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path, Position, str]:
-    """Path, position and message of what the model refused."""
+    """Return path, position and message of one refusal of the model."""
     tagged = tuple(step for step in error["loc"] if step != "[key]")
     path = _without_tag(tagged)
     kind = error["type"]
@@ -129,8 +129,8 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path
 
 
 def _without_tag(loc: Path) -> Path:
-    """pydantic names which of several models it took: the protocol of an export, the kind of a `keep`. The file does
-    not."""
+    """Drop the step of a path with which pydantic names one model of several: the protocol of an export, the kind of a
+    `keep`. The file has no such step."""
     if loc[:1] == ("export",):
         return loc[:2] + loc[3:]
     return loc[:3] + loc[4:] if loc[:1] == ("rules",) and loc[2:3] == ("keep",) else loc
@@ -172,7 +172,8 @@ _NOT_EMPTY: dict[Path, str] = {
 
 
 def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position, str]]:
-    """What concerns several entries of a list, looked for in the data so that it is found beside other faults."""
+    """Find the faults that concern several entries, and values left empty; in the data, so that they are found beside
+    the model's."""
     path: Path
     for section in ("rules", "export"):
         if isinstance(data, dict) and data.get(section) == []:
@@ -188,7 +189,7 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
                     yield path, position, f"this name is taken by the entry in line {first[name].line}: write another"
                 first.setdefault(name, position)
     for path, wanted in _NOT_EMPTY.items():
-        # In code None is "absent"; in a file it would switch off by accident what somebody was about to switch on.
+        # An empty value is most likely an unfinished edit; taken as "absent" it would disable the feature silently.
         holder = data.get(str(path[0])) if isinstance(data, dict) else None
         if isinstance(holder, dict) and path[1] in holder and holder[path[1]] is None:
             yield path, positions.key(path), f"no value: write {wanted}, or remove the key"
@@ -203,9 +204,7 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
         keys = [key for key in ("match", "unless") if key in rule]
         for key in keys:
             path = ("rules", index, key)
-            if (
-                rule[key] is None
-            ):  # in code None is "absent"; in a file it would make a rule match everything by accident
+            if rule[key] is None:  # an unfinished edit; taken as "absent" the rule would match everything
                 yield path, positions.key(path), "no value: write a TraceQL expression in quotes, or remove the key"
         if keys and index == len(data["rules"]) - 1:
             message = f"the last rule must match everything: add one without match, or remove `{keys[0]}`"

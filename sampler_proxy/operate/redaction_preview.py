@@ -18,7 +18,7 @@ from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.redact.policy import Observer, Policy
 from sampler_proxy.redact.values import Label
 
-# Messages that were masked whole because their budget was spent, by number.
+# Messages of which only fields without text are left, because they had too many items, by number.
 _WHOLE = {1: "resource", 2: "scope", 5: "span"}
 # By message (as protobuf.pxd numbers them) and field. A place inside an attribute's value goes by the attribute's key.
 _PLACES = {

@@ -1,4 +1,4 @@
-"""The configuration: units, references to the environment, positions of faults of every kind, the shipped file."""
+"""The configuration: references to the environment, positions of faults of every kind, the shipped file, the schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sampler_proxy import units
 from sampler_proxy.config import model as config
 from sampler_proxy.config.file import contents, read
 from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
@@ -413,103 +412,6 @@ def test_excerpt_shows_what_is_written_and_not_what_a_variable_holds():
     assert document.positions.excerpt(("m",), offset) == (
         "    { \tb = ${env:SECRET} && c }\n      \t                     ^"
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"),
-    [
-        ("0s", 0),
-        ("1ns", 1),
-        ("2us", 2_000),
-        ("2µs", 2_000),
-        ("500ms", 500_000_000),
-        ("30s", 30_000_000_000),
-        ("1.5s", 1_500_000_000),
-        ("1h30m", 5_400_000_000_000),
-        ("1.3s", 1_300_000_000),
-        ("0.1ns", 0),
-        ("9223372036854775807ns", (1 << 63) - 1),
-    ],
-)
-def test_durations(text, ns):
-    assert units.parse_duration_ns(text) == ns
-    assert units.parse_duration_ns(units.format_duration(ns)) == ns
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0",
-        "30",
-        "-1s",
-        "+1s",
-        "1 s",
-        "1S",
-        "1d",
-        "s",
-        "1e3s",
-        "1s ",
-        "١s",
-        ".5s",
-        "9223372036854775808ns",
-        "9" * 99,
-    ],
-)
-def test_not_durations(text):
-    with pytest.raises(ValueError, match=r"write for example 30s|at most 292 years"):
-        units.parse_duration_ns(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("17", 17),
-        ("17B", 17),
-        ("1kB", 1000),
-        ("1KB", 1000),
-        ("512MB", 512_000_000),
-        ("1KiB", 1024),
-        ("1.5MiB", 3 << 19),
-        ("1 GiB", 1 << 30),
-        ("2TiB", 2 << 40),
-        ("9223372036854775807", (1 << 63) - 1),
-    ],
-)
-def test_sizes(text, size):
-    assert units.parse_size(text) == size
-    assert units.parse_size(units.format_size(size)) == size
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1Gi", "1G", "1gib", "1.5", "GiB", "0x10", "1_000", "8388608TiB", "9" * 99])
-def test_not_sizes(text):
-    with pytest.raises(ValueError, match=r"write for example 1GiB|below 8388608TiB"):
-        units.parse_size(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "probability"),
-    [
-        ("all", 1.0),
-        ("none", 0.0),
-        ("100%", 1.0),
-        ("0%", 0.0),
-        ("1%", 0.01),
-        ("0.01%", 0.0001),
-        ("33.3 %", 0.333),
-        ("0.0000000000000013877787807814457%", 2.0**-56),
-    ],
-)
-def test_probabilities(text, probability):
-    assert units.parse_probability(text) == probability
-    assert units.parse_probability(units.format_probability(probability)) == probability
-
-
-@pytest.mark.parametrize("text", ["", "1", "0.5", "-1%", "100.1%", "0.0000000000000013%", "1e-3%", "All", "%", "nan%"])
-def test_not_probabilities(text):
-    with pytest.raises(ValueError, match="write"):
-        units.parse_probability(text)
 
 
 def with_examples(text: str) -> str:

@@ -1,3 +1,5 @@
+"""Retryability of statuses, RetryInfo in trailers, and backoff."""
+
 from __future__ import annotations
 
 import grpc

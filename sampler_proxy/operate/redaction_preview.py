@@ -89,7 +89,7 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
 
 
 def redacted(redact: Policy, requests: Sequence[bytes]) -> bytes:
-    """Redact all traces, and return them as one request. Raises MalformedRequest."""
+    """All of it as it would leave, as one request. Raises MalformedRequest."""
     kept: list[KeptTrace] = []
     _run(redact, requests, kept.append)
     return assemble(kept)

@@ -46,15 +46,18 @@ class Section(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """The type of a setting: a marker for `Annotated`. `parse` raises ValueError."""
+    """The type of a setting: a marker for `Annotated`."""
 
     def parse(self, value: object) -> Any:
+        """Convert what a file or code has into the value of the setting. Raises ValueError."""
         raise NotImplementedError
 
     def format(self, value: Any) -> Any:
+        """Convert a value into what a file would have."""
         return value
 
     def schema(self) -> Schema:
+        """Return the JSON Schema of what a file may have."""
         raise NotImplementedError
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -23,7 +23,7 @@ MAX_FILE_BYTES = MIB
 
 
 class ParsedFile(NamedTuple):
-    """What became of a file. `config` is None where there are faults; the TraceQL texts are there all the same."""
+    """A parsed and validated file. Where there are faults, `config` is None; the TraceQL texts are complete even so."""
 
     path: str
     config: Config | None
@@ -35,6 +35,7 @@ class ParsedFile(NamedTuple):
     """Every field of a `per`."""
 
     def fault(self, position: Position, message: str) -> Fault:
+        """Make a fault of this file."""
         return Fault(self.path, position.line, position.column, message)
 
 

@@ -50,7 +50,7 @@ class GrpcReceiver(Section):
 class Receive(Section):
     grpc: GrpcReceiver = Field(default_factory=GrpcReceiver)
     max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
-    """Of one request, after decompression; a larger one is refused."""
+    """The largest request, after decompression; a larger one is refused."""
 
 
 class Buffer(Section):
@@ -217,7 +217,7 @@ class GrpcExport(Destination):
 
     compression: Annotated[Literal["gzip", "none"], Choice(("gzip", "none"))] = "gzip"
     timeout_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=10 * SECOND, alias="timeout")
-    """Of one request."""
+    """How long one request may take."""
     concurrency: Annotated[int, Count(1, 1000)] = 4
     """Requests in flight."""
     retry: Retry = Field(default_factory=Retry)

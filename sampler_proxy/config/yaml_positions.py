@@ -40,6 +40,8 @@ class Position(NamedTuple):
 
 
 class Problem(NamedTuple):
+    """Something that is not YAML, or not YAML that is supported here."""
+
     position: Position
     message: str
 

@@ -32,7 +32,7 @@ divided any further: the back end refuses all there is, and a request per trace 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What an exporter is given beside its settings."""
+    """The functions that an exporter needs beside its settings."""
 
     assemble: Callable[[Sequence[Any]], bytes]  # makes one request of several traces, as they were offered to the queue
     clock: Callable[[], int]  # monotonic, nanoseconds

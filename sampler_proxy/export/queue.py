@@ -29,7 +29,9 @@ class KeptTrace(Protocol):
     @property
     def trace_id(self) -> bytes: ...
     @property
-    def spans(self) -> int: ...
+    def spans(self) -> int:
+        """The number of spans."""
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""

@@ -1,4 +1,4 @@
-"""What redaction would change in a file of traces: counts by detector, action and where, and never a value.
+"""Previews redaction on a file of traces: counts by detector, action and place, and never a value.
 
 Every span is sent through a pipeline that keeps all, with the policy of the configuration: what is counted is what the
 service does. A key is shown as it would leave.

@@ -1,4 +1,4 @@
-"""The part that all exporters share: wait for batches, keep some in flight, split the refused, stop in time.
+"""Runs a destination, of whatever kind: waits for batches, keeps some in flight, splits the refused, stops in time.
 
 An exporter lives on one event loop: `start` is called there. A destination that is down costs retries, never an
 exception; only `start` may raise (`errors.StartError`, where a destination can be known to be unusable). Logs name the

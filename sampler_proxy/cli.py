@@ -1,7 +1,7 @@
-"""The commands, and the only place that sets up logging, ends the process or looks at the environment and the terminal.
+"""Defines the commands. The only module that sets up logging, ends the process or looks at the terminal.
 
 Exit codes: 0 done, 1 a configuration or start that failed (its reasons on stderr, one a line, no traceback), 2 a wrong
-command line; otherwise what the service returns.
+command line; otherwise the exit code of the service.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main() -> None:
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def run(path: str | None, log_level: str) -> None:
     """Run the proxy in the foreground until SIGTERM or SIGINT."""
-    # gRPC's C core writes lines of its own format to stderr, which belongs to our log; who debugs it sets the variable.
+    # gRPC's C core writes lines of its own format to stderr, which belongs to our log; set the variable to debug gRPC.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_logging(log_level)
     try:
         loaded = load_config(Config()) if path is None else check(path, os.environ)
-        from sampler_proxy import service  # grpc takes its time, which the other commands need not wait for
+        from sampler_proxy import service  # importing grpc takes time, which the other commands need not wait for
 
         code = service.run(loaded, summary=path is None)
     except SamplerProxyError as error:
@@ -125,7 +125,7 @@ def schema() -> None:
 
 
 def set_up_logging(level: str) -> None:
-    """Ours and the libraries' log to stderr: text on a terminal, else JSON lines, with UTC times."""
+    """Send our log and that of libraries to stderr: text on a terminal, else JSON lines, with UTC times."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

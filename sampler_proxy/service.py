@@ -1,8 +1,7 @@
-"""The composition root: builds every part, starts them in order, keeps time, and takes them down without losing a span.
+"""Composes the service: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
-Two threads matter. The gRPC engine has one, on which requests are scanned and filed; everything else (exporters, admin
-port, the timer that decides what is due) lives on the event loop's. Only this module knows them all; none of them knows
-another.
+Two threads matter. The gRPC engine has one, on which requests are scanned and buffered; everything else (exporters,
+admin port, the timer that decides what is due) lives on the event loop's. Only this module knows all parts.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ import uvloop
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
 from sampler_proxy.config.model import Config, FileExport, GrpcExport
-from sampler_proxy.export.exporter import Exporter
+from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator
@@ -45,13 +44,13 @@ from sampler_proxy.traceql.compiler import Compiled
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
-"""How late a decision may be, at most, beside the wait that is configured."""
+"""The longest delay of a decision beyond the configured wait."""
 
 SUMMARY_S = 5.0
 """How often the summary is logged, if it is."""
 
 SAVE_S = 30.0
-"""How often what has been learned is saved: a crash costs so much of it at most."""
+"""How often learned rates are saved: a crash costs so much of them at most."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How often two busy threads hand over the GIL. The default is 5 ms, which a request would wait at every tick."""
@@ -114,14 +113,11 @@ class Service:
         )
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
-        build: Callable[..., Exporter] = GrpcExporter if isinstance(config, GrpcExport) else FileExporter
-        return build(
-            config,
-            assemble,
-            clock=time.monotonic_ns,
-            random=random.random,
-            observe_latency=self._latencies[config.name].observe,
-        )
+        observe_latency = self._latencies[config.name].observe
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency)
+        if isinstance(config, GrpcExport):
+            return GrpcExporter(config, dependencies)
+        return FileExporter(config, dependencies)
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""

@@ -1,4 +1,4 @@
-"""Kept traces into a local file: OTLP JSON lines, one `ExportTraceServiceRequest` a line, bounded in size.
+"""Exports kept traces into a local file: OTLP JSON lines, one `ExportTraceServiceRequest` a line, bounded in size.
 
 The file and its one predecessor, `<path>.1`, together hold at most `max_bytes`: a file that would grow beyond half of
 that becomes the predecessor. A file that is there already is appended to (one larger than half, left by a larger
@@ -12,16 +12,14 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from google.protobuf.message import DecodeError
 
 from sampler_proxy.config.model import FileExport
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Accepted, Exporter, Refused
-from sampler_proxy.export.queue import KeptTrace, Queue
-from sampler_proxy.export.retry import Backoff
+from sampler_proxy.export.exporter import Accepted, Dependencies, Exporter, Refused
+from sampler_proxy.export.queue import KeptTrace
 from sampler_proxy.otlp.json import json_line
 
 RETRY_INITIAL_NS = 10**9
@@ -29,23 +27,10 @@ RETRY_MAX_NS = 30 * 10**9
 
 
 class FileExporter(Exporter):
-    """`assemble` makes one request of several traces; `observe_latency` is told the seconds that each successful write
-    took."""
+    """One file and its predecessor as a destination."""
 
-    def __init__(
-        self,
-        config: FileExport,
-        assemble: Callable[[Sequence[KeptTrace]], bytes],
-        *,
-        clock: Callable[[], int],
-        random: Callable[[], float],
-        observe_latency: Callable[[float], object],
-    ) -> None:
-        queue = Queue.configured(config, clock)
-        backoff = Backoff(RETRY_INITIAL_NS, RETRY_MAX_NS, random)
-        super().__init__(config.name, queue, concurrency=1, backoff=backoff, clock=clock)
-        self._assemble = assemble
-        self._observe_latency = observe_latency
+    def __init__(self, config: FileExport, dependencies: Dependencies) -> None:
+        super().__init__(config, dependencies, concurrency=1, backoff_ns=(RETRY_INITIAL_NS, RETRY_MAX_NS))
         self._path = config.path
         self._lines = LineFile(config.path, config.max_bytes)
 
@@ -74,16 +59,15 @@ class FileExporter(Exporter):
                 await self._pause(self._backoff.delay_ns(failures))
                 failures += 1
             else:
-                self._observe_latency((self._clock() - started_ns) / 1e9)
-                self._succeeded()
+                self._succeeded(started_ns)
                 return Accepted()
 
 
 class LineFile:
-    """Whole lines into a file and its predecessor. Blocking; not for two threads at once.
+    """Appends whole lines to a file, and starts a new one when it is full. Blocking; not for two threads at once.
 
-    It is opened for each append, a few times a second: so it may be moved or removed at any time, and nothing is held
-    in between. Every method may raise OSError; then nothing of the line is left in the file, as far as the disk
+    The file is opened for each append, a few times a second: so it may be moved or removed at any time, and nothing is
+    held in between. Every method may raise OSError; then nothing of the line is left in the file, as far as the disk
     allows.
     """
 
@@ -93,14 +77,14 @@ class LineFile:
         self._predecessor = f"{path}.1"
 
     def check(self) -> None:
-        """Make sure that the file can be written: it is there afterwards. Removes a predecessor that is too large."""
+        """Make sure that the file can be written: it exists afterwards. Removes a predecessor that is too large."""
         os.close(self._open())
         with suppress(FileNotFoundError):
             if os.stat(self._predecessor).st_size > self.max_line_bytes:
                 os.unlink(self._predecessor)
 
     def append(self, line: bytes) -> None:
-        """`line` ends with a line break and is no longer than `max_line_bytes`."""
+        """Append `line`, which ends with a line break and is no longer than `max_line_bytes`."""
         fd = self._open()
         try:
             size = os.fstat(fd).st_size

@@ -1,4 +1,4 @@
-"""What redaction would change in a file of traces: counts by detector, action and where, and never a value.
+"""Previews redaction on a file of traces: counts by detector, action and place, and never a value.
 
 Every trace is redacted as the service redacts a kept one, by the policy of the configuration. A key is shown as it
 would leave.
@@ -15,9 +15,9 @@ from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.redact.policy import Policy
 from sampler_proxy.redact.values import Label
 
-# By message, of which there was too much.
+# Messages of which only fields without text are left, because they had too many items, by number.
 _WHOLE = {1: "resource", 2: "scope", 5: "span"}
-# By message and field as `_proto` numbers them. What belongs to an attribute is called by its key.
+# By message (as protobuf.pxd numbers them) and field. A place inside an attribute's value goes by the attribute's key.
 _PLACES = {
     (1, 3): "resource schema URL",
     (2, 3): "scope schema URL",
@@ -36,6 +36,8 @@ _PLACES = {
 
 
 class Redaction(NamedTuple):
+    """How often one detector and action changed one place."""
+
     detector: str
     action: str
     place: str  # of the protocol, or "attribute"
@@ -48,7 +50,7 @@ class Redaction(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """Of one trace."""
+    """The redactions of one trace."""
 
     trace_id: bytes
     spans: int
@@ -63,7 +65,7 @@ class Preview(NamedTuple):
 
 
 def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
-    """In the order in which the traces first appear. Raises MalformedRequest."""
+    """Count the redactions of each trace, in the order in which the traces first appear. Raises MalformedRequest."""
     found: Counter[tuple[Label, str, str | None]] = Counter()
     previews: list[Preview] = []
 
@@ -87,7 +89,7 @@ def redacted(redact: Policy, requests: Sequence[bytes]) -> bytes:
 
 
 def total(previews: Sequence[Preview]) -> dict[Label, int]:
-    """How much by detector and action, the most frequent first."""
+    """Sum up by detector and action, the most frequent first."""
     counts: Counter[Label] = Counter()
     for one in previews:
         for redaction in one.redactions:
@@ -96,11 +98,12 @@ def total(previews: Sequence[Preview]) -> dict[Label, int]:
 
 
 def _printable(key: str) -> str:
-    """Senders choose keys: no line breaks of theirs, and nothing that a terminal obeys."""
+    """Escape a key, which senders choose: no line breaks, and nothing that a terminal obeys."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key)
 
 
 def as_text(previews: Sequence[Preview]) -> str:
+    """Format previews for a terminal, with the totals at the end."""
     lines = []
     for one in previews:
         if one.redactions:

@@ -94,7 +94,7 @@ def compile_rules(rules: Sequence[tuple[Expression | None, Expression | None]]) 
 def compile_selection(conditions: Sequence[Field]) -> Compiled:
     """Compile conditions between braces: the i-th becomes `filters[i]`, deferred and equal ones too; no programs."""
     compiler = Compiler()
-    selected = [compiler.queries.filter(compiler.fields.formula(condition)) for condition in conditions]
+    selected = [compiler.select(condition) for condition in conditions]
     return compiler.finish([], selected)
 
 
@@ -104,12 +104,28 @@ class Compiler:
     def __init__(self) -> None:
         self.fields = Fields()
         self.queries = Queries(self.fields)
+        self._formulas: dict[int, tuple[Expression, Formula]] = {}  # by the expression's id(); kept alive by the pair
 
     def rule(self, match: Expression | None, unless: Expression | None) -> Formula:
         """Return the rule's formula over a trace: `match` and not `unless`."""
-        matches = TRUE if match is None else self.queries.formula(match.root)
-        excluded = FALSE if unless is None else self.queries.formula(unless.root)
+        matches = TRUE if match is None else self.formula(match)
+        excluded = FALSE if unless is None else self.formula(unless)
         return join(AND, [matches, inverse(excluded)])
+
+    def formula(self, expression: Expression) -> Formula:
+        """Compile an expression, over a trace; the same object a second time costs nothing. Raises `TraceQLError`."""
+        known = self._formulas.get(id(expression))
+        if known is None:
+            known = self._formulas[id(expression)] = (expression, self.queries.formula(expression.root))
+        return known[1]
+
+    def select(self, condition: Field) -> int:
+        """Compile a condition between braces: the number of its filter, for `finish`. Raises `TraceQLError`."""
+        return self.queries.filter(self.fields.formula(condition))
+
+    def reads_trace(self, filter: int) -> bool:
+        """Tell whether a filter has to be asked with the whole trace at hand."""
+        return _reads_trace(list(self.queries.filters)[filter])
 
     def finish(self, rules: Sequence[Formula], selected: Sequence[int] | None = None) -> Compiled:
         """Number and write out all that the rules use; conditions that simplification made superfluous are left out, so

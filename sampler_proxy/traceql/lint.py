@@ -47,10 +47,15 @@ class Hint(NamedTuple):
     message: str
 
 
-def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> list[Hint]:
-    """Return remarks, in the order of the text, on rules, each (name, `match`, `unless`), in the order of the file."""
+def lint(
+    rules: Sequence[tuple[str, Expression | None, Expression | None]], compiler: Compiler | None = None
+) -> list[Hint]:
+    """Return remarks, in the order of the text, on rules, each (name, `match`, `unless`), in the order of the file.
+
+    `compiler`: one that has compiled the expressions already, so that nothing is compiled twice.
+    """
     found = []
-    reach = _Reach()
+    reach = _Reach(compiler or Compiler())  # one that has compiled the expressions already need not do so again
     advice = _Advice()
     for number, (name, match, unless) in enumerate(rules):
         unreached = reach.next(name, match, unless)
@@ -67,8 +72,8 @@ def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> l
 class _Reach:
     """Finds rules that are never reached: goes down the rules and records which traces each of them takes."""
 
-    def __init__(self) -> None:
-        self._compiler = Compiler()
+    def __init__(self, compiler: Compiler) -> None:
+        self._compiler = compiler
         self._all: str | None = None  # the rule that matches every trace
         # Formulas over a trace, written out -> the rule that takes those traces.
         self._traces: dict[Program, str] = {}

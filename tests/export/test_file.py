@@ -17,9 +17,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from sampler_proxy.config.model import Batch, FileExport, Queue
 from sampler_proxy.errors import StartError
+from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.file import FileExporter, LineFile
 from sampler_proxy.otlp.json import json_line
-from tests.export.support import Trace, assemble, until
+from tests.export.support import Trace, assemble, counts, in_seconds, offer, running, until
 
 MS = 10**6
 
@@ -36,33 +37,15 @@ async def exporting(path, *, max_bytes=1 << 20, batch_bytes=1 << 20, wait_ms=5, 
     )
     exporter = FileExporter(
         settings,
-        assemble,
-        clock=time.monotonic_ns,
-        random=lambda: random.random() / 50,  # as the backoff of the file is in seconds
-        observe_latency=lambda _seconds: None,
+        Dependencies(
+            assemble,
+            clock=time.monotonic_ns,
+            random=lambda: random.random() / 50,  # as the backoff of the file is in seconds
+            observe_latency=lambda _seconds: None,
+        ),
     )
-    exporter.start()
-    try:
+    async with running(exporter):
         yield exporter
-    finally:
-        await exporter.stop()
-        c = exporter.queue.counters()
-        assert c.queued_spans == c.queued_bytes == 0
-        assert c.routed_spans == c.exported_spans + c.rejected_spans + sum(c.lost_spans.values())
-
-
-def in_seconds(seconds):
-    return time.monotonic_ns() + int(seconds * 1e9)
-
-
-def offer(exporter, numbers, **kwargs):
-    for number in numbers:
-        assert exporter.queue.offer(Trace(number, **kwargs))
-
-
-def counts(exporter):
-    c = exporter.queue.counters()
-    return c.exported_spans, c.rejected_spans, c.lost_spans
 
 
 def traces_in(*paths):

@@ -20,7 +20,6 @@ from sampler_proxy.config.model import Config
 from sampler_proxy.operate import reload
 from sampler_proxy.operate.messages import MAX_LOGGED
 from sampler_proxy.operate.reload import Reloader, changed_keys, links, version_of
-from sampler_proxy.units import format_probability
 
 Logs = list[dict[str, Any]]
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -435,11 +434,3 @@ def test_what_references_stand_for_is_not_shown(tmp_path: Path) -> None:
         assert active.rules[0].match == '{ .k = "${env:KEY}" }'
         versions.add(active.version)
     assert len(versions) == 2
-
-
-@pytest.mark.parametrize(
-    ("probability", "text"),
-    [(1.0, "all"), (0.0, "none"), (0.01, "1%"), (0.07, "7%"), (0.5, "50%"), (1e-7, "0.00001%"), (0.125, "12.5%")],
-)
-def test_keep_as_a_file_has_it(probability: float, text: str) -> None:
-    assert format_probability(probability) == text

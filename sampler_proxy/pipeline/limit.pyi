@@ -14,9 +14,9 @@ part of the budget is not 0.
 
 A window may be closed before its time, where memory runs out; the next one then has the budget that it did not spend.
 
-Debts: what leaves without having waited (late spans) is owed, and paid from the budgets of the next windows, of which
-a tenth is always left. Debts beyond 10 s of the limit are forgotten. Time without a window pays debts and earns
-nothing.
+Debts, a leaky bucket: what leaves without having waited (late spans) is owed, and paid from the budgets of the next
+windows, of which a tenth is always left. Debts beyond 10 s of the limit are forgotten. Time without a window pays
+debts and earns nothing.
 
 Pure arithmetic, with time as an argument (monotonic nanoseconds). A pipeline uses it natively, under its lock; the
 methods here are for tests and simulations. Sizes, budgets and debts are in the limit's unit.

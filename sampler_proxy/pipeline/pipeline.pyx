@@ -404,6 +404,7 @@ cdef class Pipeline:
             self.limit.waiting[i].size = size_of(self.limit_unit, trace.fragments, trace.spans)
 
     cdef int close_window(self) except -1:
+        """Close the limit's window; emit_window() then carries out its decisions."""
         self.remeasure_window()
         self.limit.close(self.now_ns)
         self.candidate_bytes = 0
@@ -532,7 +533,7 @@ cdef class Pipeline:
 cdef class Intake:
     cdef Pipeline pipeline
     cdef str transport
-    cdef Scanner scanner
+    cdef Scanner scanner  # None before the first request
 
     def __init__(self, Pipeline pipeline not None, str transport not None):
         self.pipeline = pipeline
@@ -541,6 +542,7 @@ cdef class Intake:
     def accept(self, bytes request not None, int64_t now_ns):
         cdef Scanned scanned
         cdef Pipeline pipeline = self.pipeline
+        # Without the lock: rules are replaced as a whole, and fragments scanned for an older plan are read again.
         if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
             self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed)
         try:

@@ -3,8 +3,11 @@
 `rate` has the words, and the interface of all controllers.
 """
 
+from typing import final
+
 from sampler_proxy.rules.rate import Controller
 
+@final
 class Target(Controller):
     """Holds a rate, whatever comes, and divides it among keys by max-min fairness (water-filling): keys with less
     demand than the level are kept whole, all others at the level, and the level is such that it adds up. So small keys

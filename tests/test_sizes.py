@@ -119,6 +119,6 @@ def test_reading_of_functions() -> None:
     found = {one.name: one.last - one.first + 1 for one in native_functions(lines)}
     assert found == {"__init__": 6, "short": 3, "last": 2}
     padded = NATIVE.replace("return a", "    pass\n" * 60 + "    return a").splitlines()
-    assert list(too_long(Path("a.pyx"), padded)) == ["a.pyx:20: last has 62 lines"]
+    assert list(too_long(Path("limit.pyx"), padded)) == ["limit.pyx:20: last has 62 lines"]
     padded = NATIVE.replace("self.a = a", "self.a = a\n" + "        pass\n" * 60).splitlines()
-    assert list(too_long(Path("a.pyx"), padded)) == []
+    assert list(too_long(Path("limit.pyx"), padded)) == []

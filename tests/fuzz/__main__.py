@@ -35,7 +35,7 @@ def main() -> int:
     names = arguments.names or TARGETS
     lib = native.build() if NATIVE & {*names} else None
     if lib is None and NATIVE & {*names}:
-        print("no gcc: the search sees Python code only, and no AddressSanitizer watches the native modules")
+        print("no gcc, Cython or setuptools: nothing sees into the native modules, and nothing watches their memory")
     failed = []
     for name in names:
         environ = {**os.environ, **(native.environment(lib) if lib is not None and name in NATIVE else {})}

@@ -2,11 +2,12 @@
 
 atheris sees Python only. gcc can have each position in the C code call a function (-fsanitize-coverage=trace-pc), and
 `coverage.c` makes of that what libFuzzer reads; AddressSanitizer ends the process at a read or write out of bounds.
-Where there is no gcc, the ordinary modules are searched, steered by the Python round them alone.
+Where there is no gcc or no Cython, the ordinary modules are searched, steered by the Python round them alone.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -16,13 +17,13 @@ from pathlib import Path
 TOP = Path(__file__).parent.parent.parent
 FOLDER = TOP / "build" / "fuzz"
 SHIM = FOLDER / "coverage.so"
-FLAGS = "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address -fsanitize-coverage=trace-pc,trace-cmp"
+FLAGS = "-w -O1 -g1 -fno-omit-frame-pointer -fsanitize=address -fsanitize-coverage=trace-pc,trace-cmp"
 SHIM_FLAGS = ("-O2", "-Wall", "-shared", "-fPIC")
 
 
 def build() -> Path | None:
     """The folder with the package built so; None where that is not possible. A minute, the first time."""
-    if shutil.which("gcc") is None:
+    if shutil.which("gcc") is None or not all(map(importlib.util.find_spec, ("Cython", "setuptools"))):
         return None
     lib = FOLDER / "lib"
     lib.mkdir(parents=True, exist_ok=True)
@@ -34,7 +35,6 @@ def build() -> Path | None:
         cwd=TOP,
         env={**os.environ, "CC": "gcc", "CFLAGS": FLAGS},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     )
     return lib
 

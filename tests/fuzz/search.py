@@ -33,7 +33,7 @@ def _register_native_coverage() -> None:
 def main() -> None:
     name, *arguments = sys.argv[1:]
     _register_native_coverage()
-    with atheris.instrument_imports(include=["sampler_proxy", "yaml", "lark"]):
+    with atheris.instrument_imports(include=["sampler_proxy", "yaml", "lark", "tests.fuzz"]):
         target = importlib.import_module(f"tests.fuzz.{name}")
     atheris.Setup([sys.argv[0], *arguments], target.one)
     atheris.Fuzz()

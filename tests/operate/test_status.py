@@ -68,8 +68,7 @@ class Bench:
         )
 
     def accept(self, *spans: Any) -> None:
-        intake: Any = getattr(self.pipeline, "intake", None) or self.pipeline.entrance
-        intake("grpc").accept(request(*spans).SerializeToString(), self.now_ns)
+        self.pipeline.intake("grpc").accept(request(*spans).SerializeToString(), self.now_ns)
 
 
 @pytest.fixture

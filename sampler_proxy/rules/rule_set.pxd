@@ -1,7 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.conditions cimport ConditionList, Programs, Regexes, Value
+from sampler_proxy.rules.conditions cimport ConditionList, Regexes, Value
 from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.programs cimport Programs
 from sampler_proxy.rules.trace_matcher cimport Rows
 from sampler_proxy.otlp.fragments cimport Fragment
 
@@ -26,7 +27,7 @@ cdef class RuleSet:
     cdef Rows rows
     cdef bint rows_read
     cdef readonly list controllers  # rate.Controller, by rule
-    cdef list readers  # KeyReader of those that are keyed, by rule
+    cdef list readers  # TraceKeyReader of those that are keyed, by rule
     cdef uint8_t* always  # by rule: it keeps everything
     cdef uint8_t* units  # what a rule's rate counts, by rule
     cdef uint16_t* ids  # of the rules in the ledger

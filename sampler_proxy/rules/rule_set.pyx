@@ -8,12 +8,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy.rules.conditions cimport (
-    P_AND, P_NOT, P_OR, P_TRUE, PROGRAM_STACK, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, holds,
+    ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, holds,
     read_any_value,
 )
-from sampler_proxy.rules.span_matcher cimport to_hex
-from sampler_proxy.rules.trace_key cimport KeyReader
-from sampler_proxy.rules.plan cimport OF_TRACE, Run
+from sampler_proxy.rules.programs cimport P_AND, P_NOT, P_OR, P_TRUE, PROGRAM_STACK
+from sampler_proxy.rules.slices cimport to_hex
+from sampler_proxy.rules.trace_key cimport TraceKeyReader
+from sampler_proxy.rules.plan cimport OF_TRACE, Consumers
 from sampler_proxy.otlp.protobuf cimport LEN, MAX_DEPTH, cbytes, read_length, read_tag, skip_value
 from sampler_proxy.rules.trace_matcher cimport Node, build
 from sampler_proxy.otlp.fragments cimport (
@@ -171,7 +172,7 @@ cdef class RuleSet:
         self.rows = Rows(self.plan, seed)
         keeps = [keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps]
         self.controllers = [keep.controller for keep in keeps]
-        self.readers = [KeyReader(keep.slots, seed=seed) if keep.slots else None for keep in keeps]
+        self.readers = [TraceKeyReader(keep.slots, seed=seed) if keep.slots else None for keep in keeps]
         for keep in keeps:
             if (<Controller?>keep.controller).keyed != bool(keep.slots):
                 raise ValueError("a controller that is keyed wants fields, and others none")
@@ -250,14 +251,14 @@ cdef class RuleSet:
     cdef uint64_t threshold(self, uint32_t rule, Fragment* first, uint32_t spans, uint64_t randomness, int64_t now_ns) noexcept:
         """What the rule makes of a trace that it decides; asked once, since a rate that adapts learns from it."""
         cdef Controller controller = <Controller>self.controllers[rule]
-        cdef KeyReader reader
+        cdef TraceKeyReader reader
         cdef double size = size_of(self.units[rule], first, spans)
         cdef double incoming = 1
         if first.threshold <= randomness:  # else it is inconsistent, and says nothing
             incoming = 1 - <double>first.threshold / <double>(<uint64_t>1 << 56)
         if not controller.keyed:
             return controller.threshold(NULL, NULL, 0, size, incoming, now_ns)
-        reader = <KeyReader>self.readers[rule]
+        reader = <TraceKeyReader>self.readers[rule]
         reader.read(first)
         return controller.threshold(reader.key, reader.text, reader.text_size, size, incoming, now_ns)
 
@@ -341,14 +342,14 @@ cdef class RuleSet:
         return found
 
     cdef int read_rows(self, Fragment* first) except -1:
-        cdef Run run = self.plan.intrinsics[OF_TRACE]
+        cdef Consumers consumers = self.plan.intrinsics[OF_TRACE]
         cdef Value value
         cdef uint32_t i
         for i in range(self.trace_conditions.count):
             self.rows.tell(i, self.ask(i, first))
-        for i in range(run.start, run.end):
-            self.read_trace(self.plan.order[i].field, first, &value)
-            self.rows.judge.note(&self.rows.judge.before, self.plan.order[i].number, &value)
+        for i in range(consumers.start, consumers.end):
+            self.read_trace(self.plan.consumers[i].field, first, &value)
+            self.rows.matcher.record(&self.rows.matcher.defaults, self.plan.consumers[i].number, &value)
         self.rows.read(first)
         self.rows_read = True
         return 0

@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.rules.conditions cimport Value
-from sampler_proxy.rules.span_matcher cimport Facts, Judge
+from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
 from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.otlp.fragments cimport Fragment
 
@@ -12,10 +12,10 @@ cdef struct Row:
 
 cdef class Rows:
     cdef Plan plan
-    cdef Judge judge
+    cdef SpanMatcher matcher
     cdef Row* rows
     cdef uint64_t* bits  # plan.filter_words for each row
-    cdef Value* arguments  # plan.terms.argument_count for each row: numbers or V_NIL
+    cdef Value* arguments  # plan.arithmetic.argument_count for each row: numbers or V_NIL
     cdef uint64_t* matched  # filters that any span matches, those that arrived twice included
     cdef uint32_t count, room
     cdef int32_t* table  # row + 1 by span id

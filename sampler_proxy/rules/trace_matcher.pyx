@@ -26,7 +26,7 @@ cdef class Rows:
     def __cinit__(self, Plan plan not None, uint64_t seed):
         self.plan = plan
         self.seed = seed
-        self.judge = Judge(plan, seed)
+        self.matcher = SpanMatcher(plan, seed)
         self.matched = <uint64_t*>calloc(plan.filter_words + 1, sizeof(uint64_t))
         if self.matched == NULL:
             raise MemoryError
@@ -40,12 +40,12 @@ cdef class Rows:
 
     cdef void tell(self, uint32_t trace_condition, bint holds) noexcept:
         """Whether a trace condition holds of the trace that is read next."""
-        cdef uint32_t number = self.plan.condition_count + self.plan.terms.pair_count + trace_condition
+        cdef uint32_t number = self.plan.condition_count + self.plan.arithmetic.comparison_count + trace_condition
         cdef uint64_t bit = (<uint64_t>1) << (number & 63)
         if holds:
-            self.judge.before.bits[number >> 6] |= bit
+            self.matcher.defaults.bits[number >> 6] |= bit
         else:
-            self.judge.before.bits[number >> 6] &= ~bit
+            self.matcher.defaults.bits[number >> 6] &= ~bit
 
     cdef bint matches(self, uint32_t row, uint32_t filter) noexcept nogil:
         return self.bits[<uint64_t>row * self.plan.filter_words + (filter >> 6)] >> (filter & 63) & 1
@@ -70,7 +70,7 @@ cdef class Rows:
             self.bits = NULL
             self.arguments = NULL
             self.room = 0
-        self.judge.begin()
+        self.matcher.begin()
         memset(self.matched, 0, 8 * self.plan.filter_words)
         while fragment != NULL:
             spans += fragment.spans
@@ -90,12 +90,12 @@ cdef class Rows:
             for i in range(fragment.groups):
                 if group[i].scope.envelope.parent != resource:
                     resource = group[i].scope.envelope.parent
-                    self.judge.load(resource, False)
-                self.judge.load(group[i].scope.envelope, True)
+                    self.matcher.load_header(resource, False)
+                self.matcher.load_header(group[i].scope.envelope, True)
                 end = p + group[i].size
                 while p < end:
                     p = read_length(p + 1, end, &size)
-                    self.judge.read_span(p, size, &facts)
+                    self.matcher.read_span(p, size, &facts)
                     self.add(&facts)
                     p += size
             fragment = fragment.next
@@ -117,7 +117,7 @@ cdef class Rows:
         if grown == NULL:
             raise MemoryError
         self.bits = <uint64_t*>grown
-        grown = realloc(self.arguments, <uint64_t>room * self.plan.terms.argument_count * sizeof(Value) + 8)
+        grown = realloc(self.arguments, <uint64_t>room * self.plan.arithmetic.argument_count * sizeof(Value) + 8)
         if grown == NULL:
             raise MemoryError
         self.arguments = <Value*>grown
@@ -133,7 +133,7 @@ cdef class Rows:
         self.reserve()
         bits = self.bits + <uint64_t>self.count * self.plan.filter_words
         memset(bits, 0, 8 * self.plan.filter_words)
-        self.judge.judge(bits, facts, True)
+        self.matcher.match(bits, facts, True)
         for i in range(self.plan.filter_words):
             self.matched[i] |= bits[i]
         at = <uint32_t>hash_two(span_id, 0, self.seed) & self.table_mask
@@ -155,9 +155,9 @@ cdef class Rows:
             else:  # no span has such an id, but siblings share it
                 for i in range(facts.parent_id.size):
                     row.parent_id = (row.parent_id ^ facts.parent_id.p[i]) * 0x100000001B3ULL
-        arguments = <uint64_t>self.count * self.plan.terms.argument_count
-        for i in range(self.plan.terms.argument_count):
-            self.judge.argument(i, facts, &self.arguments[arguments + i])
+        arguments = <uint64_t>self.count * self.plan.arithmetic.argument_count
+        for i in range(self.plan.arithmetic.argument_count):
+            self.matcher.evaluate_argument(i, facts, &self.arguments[arguments + i])
         self.count += 1
         self.table[at] = <int32_t>self.count
         return 0
@@ -444,7 +444,7 @@ cdef class _Aggregate(Node):
             if self.function == COUNT:
                 used += 1
                 continue
-            argument = &rows.arguments[<uint64_t>i * rows.plan.terms.argument_count + self.argument]
+            argument = &rows.arguments[<uint64_t>i * rows.plan.arithmetic.argument_count + self.argument]
             if argument.type == V_NIL or (argument.type == V_DOUBLE and argument.real != argument.real):
                 continue
             used += 1

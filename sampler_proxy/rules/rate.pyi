@@ -133,4 +133,4 @@ class Target(Controller):
     def minimum_per_second(self) -> float: ...
 
 def threshold_of(probability: float) -> int:
-    """sampling.threshold_of, native."""
+    """Return what `otlp.sampling.threshold_of` returns: its native twin."""

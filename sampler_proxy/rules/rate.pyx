@@ -82,7 +82,7 @@ class Learned(NamedTuple):
 
 
 cpdef uint64_t threshold_of(double probability) noexcept nogil:
-    """sampling.threshold_of."""
+    """Return the threshold that keeps a trace with this probability: the native twin of otlp/sampling.py's."""
     cdef int exponent, exponent_of_rest, digits, shift
     cdef uint64_t threshold
     if not probability > 0.0:

@@ -1,18 +1,18 @@
-"""What a scan returns and the buffer holds. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+"""Requests and traces as memory. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport cbytes, hash_two, read_length
 
 cdef enum:
-    # What a block of the C allocator costs beside the bytes asked for (glibc: 8 of header, rounded up to 16).
+    # Bytes that a block of the C allocator costs beside those asked for (glibc: 8 of header, rounded up to 16).
     BLOCK_OVERHEAD = 16
 
 cdef enum Flag:
-    HAS_ROOT = 1  # a span without parent is in it
-    HAS_TIMES = 2  # min_start and max_end are of at least one span with usable times
-    HAS_RANDOMNESS = 4  # randomness is an explicit `rv`
-    HAS_TRACESTATE = 8  # some span has a tracestate: stamping has to read it
-    UNEQUAL_THRESHOLDS = 16  # the spans do not agree on the incoming `th`
+    HAS_ROOT = 1  # some span has no parent
+    HAS_TIMES = 2  # some span has usable times: min_start and max_end are set
+    HAS_RANDOMNESS = 4  # some span has an explicit `rv`: randomness is set
+    HAS_TRACESTATE = 8  # some span has a tracestate, which stamping has to read
+    UNEQUAL_THRESHOLDS = 16  # the spans differ in their incoming `th`
 
 
 cdef struct Envelope:
@@ -23,15 +23,15 @@ cdef struct Envelope:
     uint64_t hash
     uint32_t refs
     uint32_t size
-    uint32_t service, service_size  # of a resource, where in `data` its service.name is; rules.pyx reads it when it is first asked for
-    uint32_t redacted  # where a redactor has it among a trace's headers, if it is there: whoever reads it looks
+    uint32_t service, service_size  # of a resource: where in `data` its service.name is, once a rule set has read it
+    uint32_t redacted  # a redactor's: index among the headers of a trace; perhaps an earlier one, so it is checked
     uint8_t data[1]  # `size` bytes
 
 
 cdef enum:
-    # Envelope.service, where it is no position.
+    # Values of Envelope.service that are no place.
     SERVICE_NOT_READ = 0
-    SERVICE_MISSING = 1  # there is none, or it is no string
+    SERVICE_MISSING = 1  # the resource has none, or it is no string
 
 
 cdef union EnvelopeRef:
@@ -49,7 +49,7 @@ cdef struct Group:
 cdef struct Fragment:
     # One block of memory: this header, `words` filter words, `groups` groups, then the payload: spans as the encoded
     # field `ScopeSpans.spans` (tag 0x12, length, body), group after group.
-    Fragment* next  # of the same trace
+    Fragment* next  # of the same trace; the first of its fragments stands for a trace
     uint64_t[2] trace_id  # as loaded from the 16 bytes
     uint64_t min_start, max_end  # ns since the epoch; valid with HAS_TIMES
     uint64_t randomness  # 56 bits; valid with HAS_RANDOMNESS: the smallest of its spans
@@ -58,7 +58,7 @@ cdef struct Fragment:
     uint32_t root_offset, root_size  # of the root's body in the payload
     uint32_t size  # of the payload
     uint32_t spans
-    uint32_t plan  # Plan.serial it was scanned with
+    uint32_t plan  # the serial of the Plan that it was scanned with
     uint16_t flags
     uint16_t words
     uint32_t groups
@@ -66,7 +66,7 @@ cdef struct Fragment:
 
 
 cdef inline uint64_t mix(const uint64_t* trace_id, uint64_t seed) noexcept nogil:
-    """A hash of a trace id; the seed is drawn at start, so that nobody outside can choose ids that collide."""
+    """Hash a trace id. The seed is drawn at start, so that nobody outside can choose ids that collide."""
     return hash_two(trace_id[0], trace_id[1], seed)
 
 
@@ -75,47 +75,52 @@ cdef extern from *:
 
 
 cdef inline uint64_t* filter_words(Fragment* fragment) noexcept nogil:
+    """Return the `words` words with a bit by filter: some span of the fragment matches it."""
     return <uint64_t*>(<uint8_t*>fragment + sizeof(Fragment))
 
 
 cdef inline Group* groups_of(Fragment* fragment) noexcept nogil:
+    """Return the first of a fragment's groups."""
     return <Group*>(<uint8_t*>fragment + sizeof(Fragment) + 8 * fragment.words)
 
 
 cdef inline uint8_t* payload_of(Fragment* fragment) noexcept nogil:
+    """Return the encoded spans of a fragment, `size` bytes."""
     return <uint8_t*>fragment + sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group)
 
 
 cdef inline uint64_t fragment_cost(Fragment* fragment) noexcept nogil:
-    """Bytes of memory held for a fragment, the allocator's share included; its envelopes apart."""
-    return (sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group) + fragment.size + BLOCK_OVERHEAD)
+    """Return the bytes of memory that a fragment holds, the allocator's overhead included, its envelopes apart."""
+    return sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group) + fragment.size + BLOCK_OVERHEAD
 
 
-cdef inline void absorb(Fragment* first, Fragment* fragment) noexcept nogil:
-    """Let the first fragment of a trace say of times and filters what all of them say, so that no one need look at all of them."""
-    cdef uint64_t* into = filter_words(first)
+cdef inline void absorb(Fragment* trace, Fragment* fragment) noexcept nogil:
+    """Fold a fragment's times and filter bits into the first one of its trace, so that readers need only the first."""
+    cdef uint64_t* into = filter_words(trace)
     cdef uint64_t* words = filter_words(fragment)
     cdef uint32_t i
     if fragment.flags & HAS_TIMES:
-        if not first.flags & HAS_TIMES or fragment.min_start < first.min_start:
-            first.min_start = fragment.min_start
-        if not first.flags & HAS_TIMES or fragment.max_end > first.max_end:
-            first.max_end = fragment.max_end
-        first.flags |= HAS_TIMES
-    if first.plan == fragment.plan:
-        for i in range(first.words):
+        if not trace.flags & HAS_TIMES or fragment.min_start < trace.min_start:
+            trace.min_start = fragment.min_start
+        if not trace.flags & HAS_TIMES or fragment.max_end > trace.max_end:
+            trace.max_end = fragment.max_end
+        trace.flags |= HAS_TIMES
+    if trace.plan == fragment.plan:
+        for i in range(trace.words):
             into[i] |= words[i]
 
 
-cdef inline Fragment* root_of(Fragment* first) noexcept nogil:
-    """The fragment with the trace's root: of several, the one that starts first, then the one with the smallest id."""
+cdef inline Fragment* root_of(Fragment* trace) noexcept nogil:
+    """Return the fragment with the trace's root, of several roots the one that starts first, then the one with the
+    smallest id; NULL without a root."""
     cdef Fragment* best = NULL
-    while first != NULL:
-        if first.flags & HAS_ROOT and (best == NULL or first.root_start < best.root_start or (
-            first.root_start == best.root_start and first.root_id < best.root_id
+    cdef Fragment* fragment = trace
+    while fragment != NULL:
+        if fragment.flags & HAS_ROOT and (best == NULL or fragment.root_start < best.root_start or (
+            fragment.root_start == best.root_start and fragment.root_id < best.root_id
         )):
-            best = first
-        first = first.next
+            best = fragment
+        fragment = fragment.next
     return best
 
 
@@ -137,7 +142,8 @@ cdef struct SpanWalk:
 
 
 cdef inline SpanWalk spans_of(Fragment* trace) noexcept nogil:
-    """Return a walk in front of the first span of a trace: all spans of all its fragments, in the order of their arrival.
+    """Return a walk in front of the first span of a trace: all spans of all its fragments, in the order of their
+    arrival.
 
         cdef SpanWalk walk = spans_of(trace)
         while next_span(&walk):

@@ -1,4 +1,4 @@
-"""What a scan returns, what the buffer holds and what leaves: native memory behind small Python objects.
+"""Native memory behind small Python objects: scanned requests, the traces in the buffer, and those that leave.
 
 A fragment is all spans of one trace in one request: one block with what the scan read of them and a copy of their
 bytes. Fragments, and the traces in the buffer, are no Python objects. The header of a ResourceSpans or ScopeSpans (all
@@ -9,11 +9,11 @@ Nothing here raises. Sizes are bytes of memory, the allocator's overhead include
 """
 
 class Scanned:
-    """One request, cut into fragments; it owns them until a pipeline takes them over."""
+    """One request, cut into fragments, which it owns until a pipeline takes them over."""
 
     @property
     def spans(self) -> int:
-        """Valid spans, all of which lie in the fragments."""
+        """Valid spans: all that lie in the fragments."""
     @property
     def invalid_trace_ids(self) -> int:
         """Spans left out: the trace id is not 16 bytes, or all zero."""
@@ -25,7 +25,7 @@ class Scanned:
         """Bytes that the fragments hold; envelopes apart."""
 
 class Envelopes:
-    """The interned headers of one pipeline. Used with the GIL held, by whatever thread."""
+    """The interned headers of one pipeline: a hash table with chains. Used with the GIL held, by any thread."""
 
     def __init__(self, *, seed: int = 0) -> None:
         """`seed`: 64 bits that senders cannot know, so that they cannot choose headers that collide."""
@@ -33,10 +33,10 @@ class Envelopes:
         """Different headers held: those of resources and those of scopes each count."""
     @property
     def cost(self) -> int:
-        """Bytes they hold, the table included. The table grows and never shrinks."""
+        """Bytes that the headers hold, the table included, which grows and never shrinks."""
 
 class KeptTrace:
-    """A decided trace, or late spans of one, as it leaves: stamped, mended, immutable, independent of the buffer.
+    """A decided trace, or late spans of one, as it leaves: stamped, repaired, immutable, independent of the buffer.
 
     Made by a pipeline only. Several destinations may share it. It holds its envelopes for as long as it lives.
     """

@@ -1,11 +1,11 @@
-"""The memory behind fragments, envelopes and kept traces: who owns it, what it costs, when it goes."""
+"""Owns and frees the memory of fragments, envelopes and kept traces, and counts its cost."""
 
 cimport cython
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
-from sampler_proxy.otlp.utf8 cimport mended
 from sampler_proxy.otlp.protobuf cimport M_RESOURCE_SPANS, M_SCOPE_SPANS, hash_bytes
+from sampler_proxy.otlp.utf8 cimport repaired
 
 
 cdef class Scanned:
@@ -19,7 +19,8 @@ cdef class Scanned:
         free(self.header_bytes)
 
     cdef uint64_t header_cost(self) noexcept:
-        """What the headers cost if none of them is interned yet. They stand one behind the other in header_bytes."""
+        """Return what interning the headers costs at most, where none of them is held yet. They lie one behind the
+        other in header_bytes."""
         cdef uint64_t size = 0
         if self.header_count:
             size = self.headers[self.header_count - 1].offset + self.headers[self.header_count - 1].size
@@ -51,6 +52,7 @@ cdef class Envelopes:
         return self.count
 
     cdef int grow(self) except -1:
+        """Double the number of buckets."""
         cdef uint64_t mask = self.mask * 2 + 1
         cdef uint64_t i
         cdef Envelope* envelope
@@ -70,11 +72,11 @@ cdef class Envelopes:
         return 0
 
     cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL:
-        """The one envelope with these bytes under this parent, with a reference more for the caller."""
+        """Return the one envelope with these bytes under this parent, with a reference more for the caller."""
         cdef uint64_t key = hash_bytes(data, size, <uint64_t>parent, self.seed)
         cdef Envelope* envelope = self.buckets[key & self.mask]
         if size == 0:
-            data = <const uint8_t*>self.buckets  # nothing of it; but NULL must not be compared or copied
+            data = <const uint8_t*>self.buckets  # any pointer but NULL, which must not be compared or copied
         while envelope != NULL:
             if (envelope.hash == key and envelope.parent == parent and envelope.size == size
                     and memcmp(envelope.data, data, size) == 0):
@@ -103,7 +105,7 @@ cdef class Envelopes:
         return envelope
 
     cdef void release(self, Envelope* envelope) noexcept:
-        """Give one reference back; the last one frees the envelope and its reference to the parent."""
+        """Give a reference back. The last one frees the envelope, and with it its reference to the parent."""
         cdef Envelope* parent
         cdef Envelope** link
         while envelope != NULL:
@@ -121,7 +123,7 @@ cdef class Envelopes:
             envelope = parent
 
     cdef int adopt(self, Scanned scanned) except -1:
-        """Intern the headers of a request and let its fragments point to them. On an error nothing was changed."""
+        """Intern the headers of a request and point its fragments to them. After an error nothing is changed."""
         cdef uint32_t i, j
         cdef uint32_t done = 0
         cdef Header* header
@@ -139,7 +141,7 @@ cdef class Envelopes:
                 header = &scanned.headers[i]
                 parent = NULL if header.parent < 0 else found[header.parent]
                 if header.damaged_text:
-                    text = mended(
+                    text = repaired(
                         M_RESOURCE_SPANS if header.parent < 0 else M_SCOPE_SPANS,
                         scanned.header_bytes + header.offset, header.size,
                     )
@@ -162,7 +164,7 @@ cdef class Envelopes:
         return 0
 
     cdef void free_fragment(self, Fragment* fragment) noexcept:
-        """Free a fragment of an adopted request."""
+        """Free a fragment of an adopted request, with its references."""
         cdef Group* group = groups_of(fragment)
         cdef uint32_t i
         for i in range(fragment.groups):
@@ -170,8 +172,8 @@ cdef class Envelopes:
         free(fragment)
 
 
-# The cyclic collector would clear `envelopes` before __dealloc__, where a kept trace hangs from somebody's cycle, and the
-# references would never be given back. It can be in no cycle itself, nor can the others so marked.
+# Where a kept trace hangs from somebody's cycle, the cyclic collector would clear `envelopes` before __dealloc__, and
+# the references would never be given back. A kept trace can be in no cycle itself, nor can the other classes so marked.
 @cython.no_gc
 cdef class KeptTrace:
     def __dealloc__(self):

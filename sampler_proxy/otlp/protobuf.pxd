@@ -1,7 +1,9 @@
-"""Bounds-checked protobuf primitives, and the shape of the OTLP trace messages as a table. Header only: all of it is inlined.
+"""Bounds-checked protobuf readers, and the OTLP trace messages as a table. Header only: all of it is inlined.
 
-Every reader takes (p, end) with p <= end, reads nothing at or behind `end`, and returns the position after what it read, or NULL
-when the bytes are damaged; after NULL the out-parameters are unspecified. Verdicts are those of the official parser (upb):
+Messages are read with a cursor (FieldCursor, below); the other readers are what it is made of. Each of them takes (p,
+end) with p <= end, reads nothing at or behind `end`, and returns the position after what it read, or NULL when the
+bytes are damaged; after NULL the out-parameters are unspecified. What is damaged is what the official parser (upb)
+refuses:
 
 - a tag is a varint of at most 5 bytes and 32 bits, its field number is not 0 (except in a group), its wire type is 0-5;
 - a length is a varint of at most 5 bytes, and does not pass the end of the enclosing message;
@@ -42,7 +44,7 @@ cdef enum Message:
 
 
 cdef inline Message child(Message message, uint32_t field) noexcept nogil:
-    """The message type of a length-delimited field; M_NONE where it holds text, bytes or something unknown."""
+    """Return the message type of a length-delimited field; M_NONE for text, bytes and unknown fields."""
     if message == M_KEY_VALUE:
         return M_ANY_VALUE if field == 2 else M_NONE
     if message == M_ANY_VALUE:
@@ -75,7 +77,7 @@ cdef inline Message child(Message message, uint32_t field) noexcept nogil:
 
 
 cdef inline bint is_text(Message message, uint32_t field) noexcept nogil:
-    """Whether a length-delimited field is a protobuf `string`, which must be UTF-8."""
+    """Return whether a length-delimited field is a protobuf `string`, which must be UTF-8."""
     if message == M_KEY_VALUE or message == M_ANY_VALUE:
         return field == 1
     if message == M_SPAN:
@@ -92,7 +94,7 @@ cdef inline bint is_text(Message message, uint32_t field) noexcept nogil:
 
 
 cdef inline int wire_type(Message message, uint32_t field) noexcept nogil:
-    """The wire type of a field that we know; -1 for any other."""
+    """Return the wire type of a known field; -1 for any other."""
     if field > 16:
         return -1
     cdef uint32_t bit = <uint32_t>1 << field
@@ -124,13 +126,14 @@ cdef inline int wire_type(Message message, uint32_t field) noexcept nogil:
 
 
 cdef inline uint64_t scramble(uint64_t state) noexcept nogil:
-    """The end of a hash: after it every bit depends on every bit. A product alone carries nothing downwards, and ids, names and
-    addresses often differ in their last bytes only, which are the highest."""
+    """Finish a hash: every bit of the result depends on every bit. A product alone carries nothing downwards, and ids,
+    names and addresses often differ in their last bytes only, which are the highest."""
     state = (state ^ (state >> 32)) * 0xC4CEB9FE1A85EC53ULL
     return state ^ (state >> 32)
 
 
 cdef inline uint64_t load64(cbytes p) noexcept nogil:
+    """Load 8 bytes, little-endian, from any address."""
     cdef uint64_t value
     memcpy(&value, p, 8)
     return value
@@ -147,16 +150,16 @@ cdef extern from *:
 
 
 cdef inline uint64_t hash_two(uint64_t a, uint64_t b, uint64_t seed) noexcept nogil:
-    """A hash of two numbers that senders choose. The seed is drawn at start, so that nobody outside can choose what collides: both
-    factors are secret. (A multiplication by a constant would not do: differences in the highest bits pass through it unchanged,
-    whatever was added before.)"""
+    """Hash two numbers that senders choose, folding a product of 128 bits. The seed is drawn at start, so that nobody
+    outside can choose what collides: both factors are secret. (A multiplication by a constant would not do: differences
+    in the highest bits pass through it unchanged, whatever was added before.)"""
     return scramble(fold(a ^ seed ^ 0x9E3779B97F4A7C15ULL, b ^ scramble(seed ^ 0xC2B2AE3D27D4EB4FULL)))
 
 
-cdef inline uint64_t hash_bytes(cbytes p, uint64_t size, uint64_t first, uint64_t seed) noexcept nogil:
-    """A hash of `first` and the bytes, as strong as hash_two."""
+cdef inline uint64_t hash_bytes(cbytes p, uint64_t size, uint64_t number, uint64_t seed) noexcept nogil:
+    """Hash a number and bytes, as strongly as hash_two."""
     cdef uint64_t secret = scramble(seed ^ 0xC2B2AE3D27D4EB4FULL)
-    cdef uint64_t state = fold(first ^ seed ^ 0x9E3779B97F4A7C15ULL, size ^ secret)
+    cdef uint64_t state = fold(number ^ seed ^ 0x9E3779B97F4A7C15ULL, size ^ secret)
     cdef uint64_t a = 0
     cdef uint64_t b = 0
     while size >= 16:
@@ -172,6 +175,7 @@ cdef inline uint64_t hash_bytes(cbytes p, uint64_t size, uint64_t first, uint64_
 
 
 cdef inline cbytes read_varint(cbytes p, cbytes end, uint64_t* out) noexcept nogil:
+    """Read a varint of at most 10 bytes."""
     cdef uint64_t value
     cdef int shift
     if p >= end:
@@ -195,7 +199,7 @@ cdef inline cbytes read_varint(cbytes p, cbytes end, uint64_t* out) noexcept nog
 
 
 cdef inline cbytes read_short(cbytes p, cbytes end, uint64_t* out) noexcept nogil:
-    """A varint of at most 5 bytes: what tags and lengths are made of."""
+    """Read a varint of at most 5 bytes: a tag or a length."""
     cdef uint64_t value
     cdef int shift
     if p >= end:
@@ -219,7 +223,7 @@ cdef inline cbytes read_short(cbytes p, cbytes end, uint64_t* out) noexcept nogi
 
 
 cdef inline cbytes read_group_tag(cbytes p, cbytes end, uint32_t* field, uint32_t* wire) noexcept nogil:
-    """A tag inside a group that is skipped, where the official parser lets a field number of 0 pass."""
+    """Read a tag inside a group that is skipped, where the official parser lets a field number of 0 pass."""
     cdef uint64_t tag
     p = read_short(p, end, &tag)
     if p == NULL or tag >> 32:
@@ -232,12 +236,13 @@ cdef inline cbytes read_group_tag(cbytes p, cbytes end, uint32_t* field, uint32_
 
 
 cdef inline cbytes read_tag(cbytes p, cbytes end, uint32_t* field, uint32_t* wire) noexcept nogil:
+    """Read a tag: field number and wire type."""
     p = read_group_tag(p, end, field, wire)
     return p if p != NULL and field[0] else NULL
 
 
 cdef inline cbytes read_length(cbytes p, cbytes end, uint32_t* length) noexcept nogil:
-    """The length of a length-delimited field; on success p + length <= end."""
+    """Read the length of a length-delimited field; on success p + length <= end."""
     cdef uint64_t value
     p = read_short(p, end, &value)
     if p == NULL or value > <uint64_t>(end - p):
@@ -247,7 +252,7 @@ cdef inline cbytes read_length(cbytes p, cbytes end, uint32_t* length) noexcept 
 
 
 cdef inline cbytes skip_group(cbytes p, cbytes end, uint32_t group, int depth) noexcept nogil:
-    """Skip to behind the end tag of `group`, whose start tag has been read. Iterative: the open groups are a small stack."""
+    """Skip a group whose start tag has been read. Iterative: the open groups are a small stack."""
     cdef uint32_t[MAX_DEPTH + 1] opened
     cdef int level = 0
     cdef uint32_t field = 0
@@ -286,7 +291,7 @@ cdef inline cbytes skip_group(cbytes p, cbytes end, uint32_t group, int depth) n
 
 
 cdef inline cbytes skip_value(cbytes p, cbytes end, uint32_t field, uint32_t wire, int depth) noexcept nogil:
-    """Skip the value of a field whose tag has been read; `depth` is the nesting that is still allowed."""
+    """Skip the value of a field whose tag has been read, with at most `depth` levels of nesting."""
     cdef uint64_t ignored
     cdef uint32_t length
     if wire == VARINT:
@@ -326,9 +331,9 @@ cdef inline FieldCursor cursor(cbytes p, cbytes end, int depth) noexcept nogil:
                 ...  # field.content, field.size
         return not damaged(&field)
 
-    Bytes that have been validated before are read with MAX_DEPTH, and without the last line: nothing in them is damaged.
-    A cursor is a local variable whose address goes to these functions only; then the compiler keeps its members in registers,
-    and drops those that are not read.
+    Bytes that have been validated before are read with MAX_DEPTH, and without the last line: nothing in them is
+    damaged. A cursor is a local variable whose address goes to these functions only; then the compiler keeps its
+    members in registers, and drops those that are not read.
     """
     cdef FieldCursor field
     field.p = p
@@ -341,7 +346,8 @@ cdef inline FieldCursor cursor(cbytes p, cbytes end, int depth) noexcept nogil:
 
 
 cdef inline bint next_field(FieldCursor* field) noexcept nogil:
-    """Read the next field, without looking into nested messages. Returns False at the end, and where the message is damaged.
+    """Read the next field, without looking into nested messages. Returns False at the end, and where the message is
+    damaged.
 
     What the last field of another wire type has left in `content`, `size` and `integer` stays there.
     """
@@ -389,6 +395,7 @@ cdef inline bint damaged(FieldCursor* field) noexcept nogil:
 
 
 cdef inline uint32_t varint_size(uint64_t value) noexcept nogil:
+    """Return how many bytes a varint takes."""
     cdef uint32_t size = 1
     while value >= 0x80:
         value >>= 7
@@ -397,7 +404,7 @@ cdef inline uint32_t varint_size(uint64_t value) noexcept nogil:
 
 
 cdef inline uint8_t* write_varint(uint8_t* p, uint64_t value) noexcept nogil:
-    """Writes varint_size(value) bytes; the caller has made sure that they fit."""
+    """Write varint_size(value) bytes, for which the caller has made room; returns the position behind them."""
     while value >= 0x80:
         p[0] = <uint8_t>(value | 0x80)
         p += 1

@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from sampler_proxy.otlp.protobuf cimport cbytes
 
 cdef enum:
+    # What read_tracestate has found.
     HAS_TH = 1
     HAS_RV = 2
 

@@ -1,11 +1,13 @@
-"""The `ot` member of a W3C tracestate: read `th` and `rv`, on bytes. `sampling.py` says which bytes count, and rewrites them.
+"""Reads `th` and `rv` in the `ot` member of a W3C tracestate, on bytes. `sampling.py` rewrites tracestates.
 
-Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context, section 3.3.
+Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context,
+section 3.3.
 """
 from libc.stdint cimport uint8_t
 
 
 cdef inline int _digit(uint8_t c) noexcept nogil:
+    """Return the value of a lower-case hexadecimal digit; -1 for any other character."""
     if 48 <= c <= 57:
         return c - 48
     if 97 <= c <= 102:
@@ -14,6 +16,7 @@ cdef inline int _digit(uint8_t c) noexcept nogil:
 
 
 cdef bint _is_value(cbytes p, cbytes end) noexcept nogil:
+    """Return whether bytes are the value of a member: 1 to 256 printable ones without `=`."""
     if end == p or end - p > 256:
         return False
     while p < end:
@@ -24,7 +27,7 @@ cdef bint _is_value(cbytes p, cbytes end) noexcept nogil:
 
 
 cdef cbytes _find_ot(cbytes p, cbytes end, cbytes* value_end) noexcept nogil:
-    """The value of the first valid `ot` member, or NULL."""
+    """Return the value of the first valid `ot` member; NULL where there is none."""
     cdef cbytes stop
     cdef cbytes last
     while p < end:
@@ -45,7 +48,8 @@ cdef cbytes _find_ot(cbytes p, cbytes end, cbytes* value_end) noexcept nogil:
 
 
 cdef int read_tracestate(cbytes p, uint32_t size, uint64_t* threshold, uint64_t* randomness) noexcept nogil:
-    """HAS_TH and HAS_RV for what was found; only then is the number set. The first valid of each counts."""
+    """Read the first valid `th` and `rv`. Returns HAS_TH and HAS_RV for those that are there; only then is the number
+    set."""
     cdef cbytes end
     cdef cbytes stop
     cdef cbytes q

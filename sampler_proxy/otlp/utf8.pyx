@@ -1,18 +1,19 @@
-"""Invalid UTF-8: find it, and replace it by U+FFFD.
+"""Finds invalid UTF-8 in messages, and repairs it with U+FFFD.
 
-The scan does not look at strings that no rule reads, but the official parser refuses a whole batch for one bad string. So what is
-about to leave is checked here, and mended where need be, so that it does not take its neighbours with it. Both functions
-want a structurally valid message (the scan has seen to that) and walk every string of it, nested ones included.
+The scan does not look at strings that no rule reads, but the official parser refuses a whole batch for one bad string.
+So what is about to leave is checked here, and repaired where need be, so that its neighbours do not suffer. The
+functions walk every string of a message, nested ones included.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from sampler_proxy.otlp.protobuf cimport (
-    FieldCursor, LEN, M_NONE, MAX_DEPTH, Message, cbytes, child, cursor, damaged, is_text, next_field, load64, read_length, read_tag, skip_value, varint_size, write_varint,
+    LEN, M_NONE, MAX_DEPTH, FieldCursor, Message, cbytes, child, cursor, damaged, is_text, load64, next_field,
+    write_varint,
 )
 
 
 cdef bint valid_utf8(cbytes p, cbytes end) noexcept nogil:
-    """RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF."""
+    """Return whether bytes are UTF-8 by RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF."""
     cdef uint8_t lead
     while p < end:
         while end - p >= 8 and not load64(p) & 0x8080808080808080ULL:
@@ -45,8 +46,8 @@ cdef bint valid_utf8(cbytes p, cbytes end) noexcept nogil:
     return True
 
 
-cdef bint text_is_valid(Message message, cbytes p, cbytes end) noexcept nogil:
-    """Whether every `string` field in the message is UTF-8. False too for a message that is structurally damaged."""
+cdef bint strings_are_valid(Message message, cbytes p, cbytes end) noexcept nogil:
+    """Return whether every `string` field of a message is UTF-8. False too for one that is structurally damaged."""
     cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
     cdef Message nested
     while next_field(&field):
@@ -54,52 +55,41 @@ cdef bint text_is_valid(Message message, cbytes p, cbytes end) noexcept nogil:
             continue
         nested = child(message, field.number)
         if nested != M_NONE:
-            if not text_is_valid(nested, field.content, field.p):
+            if not strings_are_valid(nested, field.content, field.p):
                 return False
         elif is_text(message, field.number) and not valid_utf8(field.content, field.p):
             return False
     return not damaged(&field)
 
 
-cdef bytes mended(Message message, const uint8_t* data, uint32_t size):
-    """The message with what is not UTF-8 in its strings replaced by U+FFFD; everything else, order included, as it was. None where
-    there is nothing to mend. Each byte is looked at once, however deep it is nested, and what stays is copied in long runs."""
-    cdef cbytes p = data
-    cdef cbytes end = data + size
-    cdef cbytes run = data  # what is not in `out` yet, and stays as it is, begins here
-    cdef cbytes body
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
+cdef bytes repaired(Message message, const uint8_t* data, uint32_t size):
+    """Return a valid message with what is not UTF-8 in its strings replaced by U+FFFD, everything else, order included,
+    as before; None where there is nothing to repair. Each byte is looked at once, however deep it is nested, and
+    unchanged parts are copied in long runs."""
+    cdef FieldCursor field = cursor(data, data + size, MAX_DEPTH)
+    cdef cbytes run = data  # the first byte that is not in `out` yet
     cdef Message nested
     cdef bytes content
-    cdef uint8_t[10] prefix
+    cdef uint8_t[10] length
     cdef bytearray out = None
-    while p < end:
-        p = read_tag(p, end, &field, &wire)
-        assert p != NULL
-        if wire != LEN:
-            p = skip_value(p, end, field, wire, MAX_DEPTH)
-            assert p != NULL
+    while next_field(&field):
+        if field.wire != LEN:
             continue
-        body = p
-        p = read_length(p, end, &length)
-        assert p != NULL
-        nested = child(message, field)
+        nested = child(message, field.number)
         content = None
         if nested != M_NONE:
-            content = mended(nested, p, length)
-        elif is_text(message, field) and not valid_utf8(p, p + length):
-            content = p[:length].decode("utf-8", "replace").encode()
-        p += length
+            content = repaired(nested, field.content, field.size)
+        elif is_text(message, field.number) and not valid_utf8(field.content, field.p):
+            content = field.content[:field.size].decode("utf-8", "replace").encode()
         if content is not None:
             if out is None:
                 out = bytearray()
-            out += run[:body - run]
-            out += (<const uint8_t*>prefix)[:write_varint(prefix, len(content)) - prefix]
+            out += run[:field.value - run]
+            out += (<const uint8_t*>length)[:write_varint(length, len(content)) - length]
             out += content
-            run = p
+            run = field.p
+    assert not damaged(&field)
     if out is None:
         return None
-    out += run[:end - run]
+    out += run[:data + size - run]
     return bytes(out)

@@ -1,35 +1,37 @@
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.span_matcher cimport Facts, Judge
-from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.otlp.fragments cimport Fragment, Header
+from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
 
 cdef struct Record:
     # One valid span of the request.
     const uint8_t* body
     uint32_t size
-    uint32_t header
+    uint32_t header  # index of its scope's
     int32_t next  # of the same trace; -1: last
 
 cdef struct Slot:
-    # One trace of the request.
+    # One trace of the request. From `min_start` on as in Fragment.
     uint64_t[2] trace_id
     int32_t first, last  # records
-    uint32_t spans, payload, groups, last_header
+    uint32_t spans, payload, groups
+    uint32_t last_header  # of the last record
     uint64_t min_start, max_end, randomness, threshold, root_start, root_id
-    int32_t root
+    int32_t root  # record; -1: none
     uint16_t flags
 
 cdef class Scanner:
     cdef readonly Plan plan
-    cdef Judge judge
+    cdef SpanMatcher matcher
     cdef uint64_t seed  # of the table's hash
     cdef Record* records
-    cdef uint32_t record_count, record_room
+    cdef uint32_t record_count
+    cdef uint32_t record_room  # of records, slots and slot_bits
     cdef Slot* slots
-    cdef uint64_t* slot_bits
+    cdef uint64_t* slot_bits  # plan.filter_words by slot: filters that some span matches
     cdef uint32_t slot_count
-    cdef uint32_t* table  # slot + 1
+    cdef uint32_t* table  # linear probing: slot + 1, by trace id; 0: free
     cdef uint32_t table_mask
     cdef Header* headers
     cdef uint32_t header_count, header_room
@@ -38,16 +40,20 @@ cdef class Scanner:
     cdef Fragment** fragments
     cdef uint32_t invalid_trace_ids, invalid_span_ids
     cdef uint64_t cost
-    cdef int request(self, const uint8_t* p, const uint8_t* end) noexcept nogil
-    cdef int header(self, const uint8_t* p, const uint8_t* end, int32_t parent, uint32_t* spans) noexcept nogil
-    cdef int resource_spans(self, const uint8_t* p, const uint8_t* end) noexcept nogil
-    cdef int scope_spans(self, const uint8_t* p, const uint8_t* end, int32_t resource) noexcept nogil
+    cdef int scan_request(self, const uint8_t* p, const uint8_t* end) noexcept nogil
+    cdef int scan_header(self, const uint8_t* p, const uint8_t* end, int32_t parent, uint32_t* spans) noexcept nogil
+    cdef int add_header(self) noexcept nogil
+    cdef int copy_to_header(self, const uint8_t* p, uint64_t size) noexcept nogil
+    cdef int scan_resource_spans(self, const uint8_t* p, const uint8_t* end) noexcept nogil
+    cdef int scan_scope_spans(self, const uint8_t* p, const uint8_t* end, int32_t resource) noexcept nogil
     cdef int reserve(self, uint32_t spans) noexcept nogil
     cdef uint32_t slot_hash(self, uint64_t high, uint64_t low) noexcept nogil
     cdef Slot* slot_of(self, uint64_t high, uint64_t low) noexcept nogil
-    cdef bint span(self, const uint8_t* body, uint32_t size, uint32_t header) noexcept nogil
-    cdef void file(self, const uint8_t* body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil
-    cdef int cut(self) noexcept nogil
-    cdef void clear(self) noexcept nogil
+    cdef bint scan_span(self, const uint8_t* body, uint32_t size, uint32_t header) noexcept nogil
+    cdef void add_span(self, const uint8_t* body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil
+    cdef void add_tracestate(self, Slot* slot, Facts* facts) noexcept nogil
+    cdef int cut_fragments(self) noexcept nogil
+    cdef void clear_table(self) noexcept nogil
     cdef void shrink(self) noexcept nogil
-    cdef Fragment* fragment(self, Slot* slot, uint64_t* matched) noexcept nogil
+    cdef Fragment* cut_fragment(self, Slot* slot, uint64_t* matched) noexcept nogil
+    cdef void copy_spans(self, Slot* slot, Fragment* fragment) noexcept nogil

@@ -2,8 +2,8 @@
 
 Accepted is what the official parser (upb) accepts, byte for byte the same verdict: field order is free, repeated
 scalars count as they stand last, split messages merge, unknown fields and unknown groups are kept where they stand,
-nesting reaches to 100. On one point the scan accepts more: strings need not be UTF-8. They are mended where they leave
-(`stamp`), so that a bad one costs its sender nothing and its neighbours nothing.
+nesting reaches to 100. On one point the scan accepts more: strings need not be UTF-8. Those that leave are repaired by
+`stamp`, so that a bad one costs neither its sender nor its neighbours anything.
 """
 
 from sampler_proxy.otlp.fragments import Scanned
@@ -19,14 +19,15 @@ class Scanner:
     def plan(self) -> Plan: ...
     @property
     def regex_misses(self) -> int:
-        """How often a regular expression had to be asked because its answer was not in the cache."""
+        """How many answers of regular expressions were not in the cache."""
     def scan(self, request: bytes) -> Scanned:
-        """The GIL is released, save for regular expressions that meet a value for the first time.
+        """Cut a request into fragments. The GIL is released, save for regular expressions that meet a value for the
+        first time.
 
         Raises MalformedRequest for what is no ExportTraceServiceRequest (nothing is held then, and the next request is
         scanned as if this one had not been), for 2 GiB and more, and MemoryError.
         """
 
 def response(invalid_trace_ids: int, invalid_span_ids: int) -> bytes:
-    """An ExportTraceServiceResponse with a partial_success that says how many spans were rejected, and why. A request
-    without rejected spans is answered with b"" instead: OTLP reads a partial_success as a warning."""
+    """Return an ExportTraceServiceResponse with a partial_success: how many spans were rejected, and why. A request
+    without rejected spans is answered with b"" instead, for OTLP reads a partial_success as a warning."""

@@ -1,23 +1,24 @@
-"""The scan: one pass over the bytes of an ExportTraceServiceRequest, cut into fragments. `_wire.pyi` is the manual.
+"""Scans an ExportTraceServiceRequest: one pass over its bytes, cut into fragments. scanner.pyi is the manual.
 
-Preconditions: the request stays alive and unchanged during the call (a bytes object does). Every read is bounds-checked against the
-enclosing message. After MalformedRequest nothing is held. The GIL is released for the whole pass; a regular expression
-that meets a value for the first time takes it back for that question.
+Preconditions: the request stays alive and unchanged during the call (a bytes object does). Every read is bounds-checked
+against the enclosing message. After MalformedRequest nothing is held. The GIL is released for the whole pass; a regular
+expression that meets a value for the first time takes it back for that question.
 """
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from sampler_proxy.rules.span_matcher cimport Facts, Judge, has_bytes
-from sampler_proxy.otlp.utf8 cimport text_is_valid
-from sampler_proxy.rules.plan cimport Plan
-from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, cbytes, load64, read_length, read_tag, skip_value, varint_size, write_varint,
-)
-from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.fragments cimport (
-    Fragment, Group, HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, Header, Scanned, UNEQUAL_THRESHOLDS, filter_words,
+    HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, UNEQUAL_THRESHOLDS, Group, Scanned, filter_words,
     fragment_cost, groups_of, mix, payload_of,
 )
+from sampler_proxy.otlp.protobuf cimport (
+    LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, FieldCursor, cbytes, cursor, damaged, load64, next_field,
+    varint_size, write_varint,
+)
+from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
+from sampler_proxy.otlp.utf8 cimport strings_are_valid
+from sampler_proxy.rules.slices cimport has_bytes
 
 from sampler_proxy.errors import MalformedRequest
 
@@ -38,7 +39,7 @@ cdef class Scanner:
 
     def __cinit__(self, Plan plan not None, *, seed=0):
         self.plan = plan
-        self.judge = Judge(plan, seed)
+        self.matcher = SpanMatcher(plan, seed)
         self.seed = seed
 
     def __dealloc__(self):
@@ -51,7 +52,7 @@ cdef class Scanner:
 
     @property
     def regex_misses(self):
-        return self.judge.regexes.misses
+        return self.matcher.regexes.misses
 
     def scan(self, const uint8_t[::1] request not None):
         cdef Scanned scanned = Scanned()
@@ -62,16 +63,16 @@ cdef class Scanner:
             raise MalformedRequest("the request has 2 GiB or more")
         self.record_count = self.slot_count = self.header_count = 0
         self.header_used = 0
-        self.judge.begin()
+        self.matcher.begin()
         self.invalid_trace_ids = self.invalid_span_ids = 0
         self.cost = 0
         if size:
             with nogil:
-                result = self.request(p, p + size)
+                result = self.scan_request(p, p + size)
                 if result == 0 and self.slot_count:
-                    result = self.cut()
+                    result = self.cut_fragments()
                 elif result:
-                    self.clear()
+                    self.clear_table()
                 self.shrink()
         if result == NO_MEMORY:
             raise MemoryError
@@ -94,150 +95,124 @@ cdef class Scanner:
             self.header_bytes_room = 0
         return scanned
 
-    cdef int request(self, cbytes p, cbytes end) noexcept nogil:
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
+    cdef int scan_request(self, cbytes p, cbytes end) noexcept nogil:
+        """Scan a request into records, slots and headers. Returns 0, ERROR or NO_MEMORY, as do the functions below."""
+        cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
         cdef int result
-        while p < end:
-            p = read_tag(p, end, &field, &wire)
-            if p == NULL:
-                return ERROR
-            if field == 1 and wire == LEN:
-                p = read_length(p, end, &length)
-                if p == NULL:
-                    return ERROR
-                result = self.resource_spans(p, p + length)
+        while next_field(&field):
+            if field.number == 1 and field.wire == LEN:
+                result = self.scan_resource_spans(field.content, field.p)
                 if result:
                     return result
-                p += length
-            else:
-                p = skip_value(p, end, field, wire, MAX_DEPTH)
-                if p == NULL:
-                    return ERROR
+        return ERROR if damaged(&field) else 0
+
+    cdef int scan_header(self, cbytes p, cbytes end, int32_t parent, uint32_t* spans) noexcept nogil:
+        """Copy the fields of a ResourceSpans or ScopeSpans other than field 2, which holds what is inside; validate
+        them, and give the matcher what they say. Counts the fields 2 in `spans`."""
+        cdef int depth = MAX_DEPTH - (1 if parent < 0 else 2)
+        cdef FieldCursor field = cursor(p, end, depth)
+        cdef Header* header
+        cdef bint damaged_text = False
+        cdef uint64_t begin = self.header_used
+        if self.add_header():
+            return NO_MEMORY
+        spans[0] = 0
+        while next_field(&field):
+            if field.wire == LEN:
+                if field.number == 2:
+                    spans[0] += 1
+                    continue
+                if field.number == 1:
+                    if not self.matcher.read_header(field.content, field.p, depth - 1, parent >= 0):
+                        return ERROR
+                    damaged_text |= not strings_are_valid(M_RESOURCE if parent < 0 else M_SCOPE, field.content, field.p)
+                elif field.number == 3:
+                    damaged_text |= not strings_are_valid(M_RESOURCE_SPANS, field.start, field.p)
+            if self.copy_to_header(field.start, <uint64_t>(field.p - field.start)):
+                return NO_MEMORY
+        if damaged(&field):
+            return ERROR
+        header = &self.headers[self.header_count]
+        header.offset = <uint32_t>begin
+        header.size = <uint32_t>(self.header_used - begin)
+        header.parent = parent
+        header.damaged_text = damaged_text
+        self.header_count += 1
         return 0
 
-    cdef int header(self, cbytes p, cbytes end, int32_t parent, uint32_t* spans) noexcept nogil:
-        """Copy the fields of a ResourceSpans or ScopeSpans other than field 2, which holds what is inside; validate them, and
-        read what the plan asks of them. Counts the fields 2."""
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef int depth = MAX_DEPTH - (1 if parent < 0 else 2)
-        cdef cbytes start
-        cdef cbytes body
-        cdef Header* header
+    cdef int add_header(self) noexcept nogil:
+        """Make room for one header more."""
         cdef void* grown
-        cdef bint damaged = False
-        cdef uint64_t begin = self.header_used
         if self.header_count == self.header_room:
             grown = realloc(self.headers, (2 * self.header_room + 8) * sizeof(Header))
             if grown == NULL:
                 return NO_MEMORY
             self.headers = <Header*>grown
             self.header_room = 2 * self.header_room + 8
-        spans[0] = 0
-        while p < end:
-            start = p
-            p = read_tag(p, end, &field, &wire)
-            if p == NULL:
-                return ERROR
-            if wire == LEN:
-                p = read_length(p, end, &length)
-                if p == NULL:
-                    return ERROR
-                body = p
-                p += length
-                if field == 2:
-                    spans[0] += 1
-                    continue
-                if field == 1:
-                    if not self.judge.envelope(body, p, depth - 1, parent >= 0):
-                        return ERROR
-                    damaged |= not text_is_valid(M_RESOURCE if parent < 0 else M_SCOPE, body, p)
-                elif field == 3:
-                    damaged |= not text_is_valid(M_RESOURCE_SPANS, start, p)
-            else:
-                p = skip_value(p, end, field, wire, depth)
-                if p == NULL:
-                    return ERROR
-            if self.header_used + <uint64_t>(p - start) > self.header_bytes_room:
-                grown = realloc(self.header_bytes, 2 * self.header_used + <uint64_t>(p - start) + 512)
-                if grown == NULL:
-                    return NO_MEMORY
-                self.header_bytes = <uint8_t*>grown
-                self.header_bytes_room = 2 * self.header_used + <uint64_t>(p - start) + 512
-            memcpy(self.header_bytes + self.header_used, start, p - start)
-            self.header_used += <uint64_t>(p - start)
-        header = &self.headers[self.header_count]
-        header.offset = <uint32_t>begin
-        header.size = <uint32_t>(self.header_used - begin)
-        header.parent = parent
-        header.damaged_text = damaged
-        self.header_count += 1
         return 0
 
-    cdef int resource_spans(self, cbytes p, cbytes end) noexcept nogil:
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
+    cdef int copy_to_header(self, cbytes p, uint64_t size) noexcept nogil:
+        """Append bytes to the header that is being read."""
+        cdef void* grown
+        if self.header_used + size > self.header_bytes_room:
+            grown = realloc(self.header_bytes, 2 * self.header_used + size + 512)
+            if grown == NULL:
+                return NO_MEMORY
+            self.header_bytes = <uint8_t*>grown
+            self.header_bytes_room = 2 * self.header_used + size + 512
+        memcpy(self.header_bytes + self.header_used, p, size)
+        self.header_used += size
+        return 0
+
+    cdef int scan_resource_spans(self, cbytes p, cbytes end) noexcept nogil:
+        """Scan a ResourceSpans twice: its header first, for fields come in any order, then what is inside."""
+        cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
         cdef uint32_t inside = 0
         cdef int32_t own = <int32_t>self.header_count
         cdef uint64_t header_used = self.header_used
         cdef uint32_t record_count = self.record_count
         cdef int result
-        self.judge.begin_resource()
-        result = self.header(p, end, -1, &inside)
+        self.matcher.begin_resource()
+        result = self.scan_header(p, end, -1, &inside)
         if result:
             return result
-        while inside:
-            p = read_tag(p, end, &field, &wire)
-            if field == 2 and wire == LEN:
-                p = read_length(p, end, &length)
-                result = self.scope_spans(p, p + length, own)
+        while inside and next_field(&field):
+            if field.number == 2 and field.wire == LEN:
+                result = self.scan_scope_spans(field.content, field.p, own)
                 if result:
                     return result
-                p += length
                 inside -= 1
-            else:
-                p = skip_value(p, end, field, wire, MAX_DEPTH)
         if self.record_count == record_count:  # no span, no header
             self.header_count = own
             self.header_used = header_used
         return 0
 
-    cdef int scope_spans(self, cbytes p, cbytes end, int32_t resource) noexcept nogil:
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
+    cdef int scan_scope_spans(self, cbytes p, cbytes end, int32_t resource) noexcept nogil:
+        """Scan a ScopeSpans in the same way."""
+        cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
         cdef uint32_t inside = 0
         cdef uint32_t own = self.header_count
         cdef uint64_t header_used = self.header_used
         cdef uint32_t record_count = self.record_count
         cdef int result
-        self.judge.begin_scope()
-        result = self.header(p, end, resource, &inside)
+        self.matcher.begin_scope()
+        result = self.scan_header(p, end, resource, &inside)
         if result:
             return result
         if self.reserve(self.record_count + min(inside, <uint32_t>((end - p) // SMALLEST_SPAN))):
             return NO_MEMORY
-        while inside:
-            p = read_tag(p, end, &field, &wire)
-            if field == 2 and wire == LEN:
-                p = read_length(p, end, &length)
-                if not self.span(p, length, own):
+        while inside and next_field(&field):
+            if field.number == 2 and field.wire == LEN:
+                if not self.scan_span(field.content, field.size, own):
                     return ERROR
-                p += length
                 inside -= 1
-            else:
-                p = skip_value(p, end, field, wire, MAX_DEPTH)
         if self.record_count == record_count:
             self.header_count = own
             self.header_used = header_used
         return 0
 
     cdef int reserve(self, uint32_t spans) noexcept nogil:
-        """Room for this many records and slots, kept from request to request."""
+        """Make room for this many records and slots, kept from request to request."""
         cdef uint32_t room, mask
         cdef void* grown
         cdef uint32_t i, at
@@ -274,12 +249,14 @@ cdef class Scanner:
         return 0
 
     cdef uint32_t slot_hash(self, uint64_t high, uint64_t low) noexcept nogil:
+        """Return where a trace id belongs in the table."""
         cdef uint64_t[2] trace_id
         trace_id[0] = high
         trace_id[1] = low
         return <uint32_t>mix(trace_id, self.seed) & self.table_mask
 
     cdef Slot* slot_of(self, uint64_t high, uint64_t low) noexcept nogil:
+        """Return the slot of a trace, an empty one if this is its first span."""
         cdef uint32_t at = self.slot_hash(high, low)
         cdef Slot* slot
         while self.table[at]:
@@ -297,10 +274,10 @@ cdef class Scanner:
         self.table[at] = self.slot_count
         return slot
 
-    cdef bint span(self, cbytes body, uint32_t size, uint32_t header) noexcept nogil:
-        """Read, validate and file one span; False where it is damaged."""
+    cdef bint scan_span(self, cbytes body, uint32_t size, uint32_t header) noexcept nogil:
+        """Read and validate one span, and add it to its trace if its ids are valid; False where it is damaged."""
         cdef Facts facts
-        if not self.judge.read_span(body, size, &facts):
+        if not self.matcher.read_span(body, size, &facts):
             return False
         if facts.trace_id.size != 16 or (load64(facts.trace_id.p) | load64(facts.trace_id.p + 8)) == 0:
             self.invalid_trace_ids += 1
@@ -308,37 +285,24 @@ cdef class Scanner:
         if facts.span_id.size != 8 or load64(facts.span_id.p) == 0:
             self.invalid_span_ids += 1
             return True
-        self.file(body, size, header, &facts)
+        self.add_span(body, size, header, &facts)
         return True
 
-    cdef void file(self, cbytes body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil:
+    cdef void add_span(self, cbytes body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil:
         """Add a valid span to its trace's slot: what the decision needs of it, and where its bytes are."""
         cdef Slot* slot = self.slot_of(load64(facts.trace_id.p), load64(facts.trace_id.p + 8))
         cdef int32_t index = <int32_t>self.record_count
         cdef Record* record = &self.records[index]
-        cdef uint64_t threshold = 0
-        cdef uint64_t randomness = 0
         cdef uint64_t span_id
-        cdef int found
         record.body = body
         record.size = size
         record.header = header
         record.next = -1
         self.record_count += 1
-        if facts.tracestate.size:
-            found = read_tracestate(facts.tracestate.p, facts.tracestate.size, &threshold, &randomness)
-            slot.flags |= HAS_TRACESTATE
-            if not found & HAS_TH:
-                threshold = 0
-            if found & HAS_RV and (not slot.flags & HAS_RANDOMNESS or randomness < slot.randomness):
-                slot.randomness = randomness
-                slot.flags |= HAS_RANDOMNESS
+        self.add_tracestate(slot, facts)
         if slot.spans == 0:
-            slot.threshold = threshold
             slot.first = index
         else:
-            if slot.threshold != threshold:
-                slot.flags |= UNEQUAL_THRESHOLDS
             self.records[slot.last].next = index
         if slot.spans == 0 or slot.last_header != header:
             slot.groups += 1
@@ -362,9 +326,27 @@ cdef class Scanner:
                 slot.root_id = span_id
             slot.flags |= HAS_ROOT
         if self.plan.filters.count:
-            self.judge.judge(self.slot_bits + <uint64_t>(slot - self.slots) * self.plan.filter_words, facts, False)
+            self.matcher.match(self.slot_bits + <uint64_t>(slot - self.slots) * self.plan.filter_words, facts, False)
 
-    cdef int cut(self) noexcept nogil:
+    cdef void add_tracestate(self, Slot* slot, Facts* facts) noexcept nogil:
+        """Add a span's `th` and `rv` to its trace: the first span's threshold, the smallest randomness."""
+        cdef uint64_t threshold = 0
+        cdef uint64_t randomness = 0
+        cdef int found
+        if facts.tracestate.size:
+            found = read_tracestate(facts.tracestate.p, facts.tracestate.size, &threshold, &randomness)
+            slot.flags |= HAS_TRACESTATE
+            if not found & HAS_TH:
+                threshold = 0
+            if found & HAS_RV and (not slot.flags & HAS_RANDOMNESS or randomness < slot.randomness):
+                slot.randomness = randomness
+                slot.flags |= HAS_RANDOMNESS
+        if slot.spans == 0:
+            slot.threshold = threshold
+        elif slot.threshold != threshold:
+            slot.flags |= UNEQUAL_THRESHOLDS
+
+    cdef int cut_fragments(self) noexcept nogil:
         """Copy every trace's spans out of the request, once, into a fragment of its own."""
         cdef uint32_t i
         cdef Fragment* fragment
@@ -372,22 +354,22 @@ cdef class Scanner:
         if self.fragments == NULL:
             return NO_MEMORY
         for i in range(self.slot_count):
-            fragment = self.fragment(&self.slots[i], self.slot_bits + <uint64_t>i * self.plan.filter_words)
+            fragment = self.cut_fragment(&self.slots[i], self.slot_bits + <uint64_t>i * self.plan.filter_words)
             if fragment == NULL:
                 while i:
                     i -= 1
                     free(self.fragments[i])
                 free(self.fragments)
                 self.fragments = NULL
-                self.clear()
+                self.clear_table()
                 return NO_MEMORY
             self.fragments[i] = fragment
             self.cost += fragment_cost(fragment)
-        self.clear()
+        self.clear_table()
         return 0
 
-    cdef void clear(self) noexcept nogil:
-        """Empty the table of traces. Few traces in a large table are taken out one by one."""
+    cdef void clear_table(self) noexcept nogil:
+        """Empty the table of traces. From a large table few traces are removed one by one."""
         cdef uint32_t i, at
         if self.slot_count > self.table_mask // 16:
             memset(self.table, 0, (<uint64_t>self.table_mask + 1) * sizeof(uint32_t))
@@ -399,7 +381,7 @@ cdef class Scanner:
                 at = (at + 1) & self.table_mask
 
     cdef void shrink(self) noexcept nogil:
-        """Give back what only a very large request needs. The table is empty by then."""
+        """Free memory that only a very large request needs. The table is empty by then."""
         if self.record_room > MAX_KEPT_ROOM:
             free(self.records)
             free(self.slots)
@@ -416,18 +398,12 @@ cdef class Scanner:
             self.header_bytes = NULL
             self.header_bytes_room = 0
 
-    cdef Fragment* fragment(self, Slot* slot, uint64_t* matched) noexcept nogil:
+    cdef Fragment* cut_fragment(self, Slot* slot, uint64_t* matched) noexcept nogil:
+        """Return a new fragment with all spans of a trace; NULL where there is no memory."""
         cdef uint16_t words = <uint16_t>self.plan.filter_words
         cdef Fragment* fragment = <Fragment*>malloc(
             sizeof(Fragment) + 8 * words + slot.groups * sizeof(Group) + slot.payload
         )
-        cdef Group* group
-        cdef uint8_t* out
-        cdef uint8_t* begin
-        cdef Record* record
-        cdef int32_t index = slot.first
-        cdef int64_t g = -1
-        cdef uint32_t header = 0
         if fragment == NULL:
             return NULL
         fragment.next = NULL
@@ -447,37 +423,45 @@ cdef class Scanner:
         fragment.words = words
         fragment.groups = slot.groups
         memcpy(filter_words(fragment), matched, 8 * words)
-        group = groups_of(fragment)
-        out = begin = payload_of(fragment)
+        self.copy_spans(slot, fragment)
+        return fragment
+
+    cdef void copy_spans(self, Slot* slot, Fragment* fragment) noexcept nogil:
+        """Copy the spans of a trace into its fragment, in one group for each run under the same header."""
+        cdef Group* group = groups_of(fragment) - 1
+        cdef uint8_t* payload = payload_of(fragment)
+        cdef uint8_t* out = payload
+        cdef uint8_t* begin = payload
+        cdef Record* record
+        cdef int32_t index = slot.first
         while index >= 0:
             record = &self.records[index]
-            if g < 0 or record.header != header:
-                if g >= 0:
-                    group[g].size = <uint32_t>(out - begin)
-                g += 1
-                header = record.header
-                group[g].scope.index = header
-                group[g].spans = 0
+            if index == slot.first or record.header != group.scope.index:
+                if index != slot.first:
+                    group.size = <uint32_t>(out - begin)
+                group += 1
+                group.scope.index = record.header
+                group.spans = 0
                 begin = out
-            group[g].spans += 1
+            group.spans += 1
             out[0] = 0x12
             out = write_varint(out + 1, record.size)
             if index == slot.root:
-                fragment.root_offset = <uint32_t>(out - payload_of(fragment))
+                fragment.root_offset = <uint32_t>(out - payload)
                 fragment.root_size = record.size
-                fragment.root_group = <uint32_t>g
+                fragment.root_group = <uint32_t>(group - groups_of(fragment))
             memcpy(out, record.body, record.size)
             out += record.size
             index = record.next
-        group[g].size = <uint32_t>(out - begin)
-        return fragment
+        group.size = <uint32_t>(out - begin)
 
 
 def response(invalid_trace_ids, invalid_span_ids):
     cdef uint8_t[10] number
     cdef bytes message = (
-        f"rejected: {invalid_trace_ids} spans with an invalid trace id, {invalid_span_ids} with an invalid span id".encode()
-    )
+        f"rejected: {invalid_trace_ids} spans with an invalid trace id, "
+        f"{invalid_span_ids} with an invalid span id"
+    ).encode()
     cdef bytes partial = (
         b"\x08" + (<const uint8_t*>number)[:write_varint(number, invalid_trace_ids + invalid_span_ids) - number]
         + b"\x12" + bytes([len(message)]) + message

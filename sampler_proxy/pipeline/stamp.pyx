@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
-from sampler_proxy.otlp.utf8 cimport mended, text_is_valid
+from sampler_proxy.otlp.utf8 cimport repaired, strings_are_valid
 from sampler_proxy.otlp.protobuf cimport (
     LEN, M_SPAN, MAX_DEPTH, read_length, read_tag, skip_value, varint_size, write_varint,
 )
@@ -147,8 +147,8 @@ cdef class Stamper:
         cdef bytes whole
         cdef bytes state = plain_state
         cdef bytes count = b""
-        if not text_is_valid(M_SPAN, body, body + size):
-            whole = mended(M_SPAN, body, size)
+        if not strings_are_valid(M_SPAN, body, body + size):
+            whole = repaired(M_SPAN, body, size)
             self.strings_mended += 1
             body = <cbytes><const char*>whole
             size = <uint32_t>len(whole)

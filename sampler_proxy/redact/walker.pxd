@@ -1,7 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.span_matcher cimport Judge
+from sampler_proxy.rules.span_matcher cimport SpanMatcher
 from sampler_proxy.otlp.protobuf cimport Message, cbytes
 from sampler_proxy.redact.edits cimport Doc, Edits, Frame
 from sampler_proxy.redact.value_cache cimport Entry, Verdicts
@@ -17,7 +17,7 @@ cdef struct HeaderDoc:
 cdef class Redactor:
     cdef readonly object policy
     cdef Envelopes envelopes
-    cdef Judge judge  # of the filters; None: there are none
+    cdef SpanMatcher matcher  # of the filters; None: there are none
     cdef uint64_t* span_masks  # of the trace's spans, in order: the filters that hold
     cdef Verdicts verdicts
     cdef dict masks  # of the trace's headers: the filters that hold for some, and for every one, of the spans under them

@@ -13,8 +13,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy.redact.edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Doc, Frame, Item, Edits, count_field
-from sampler_proxy.rules.span_matcher cimport Facts, Judge
-from sampler_proxy.otlp.utf8 cimport mended
+from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
+from sampler_proxy.otlp.utf8 cimport repaired
 from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.otlp.protobuf cimport (
     LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_LINK, M_NONE, M_RESOURCE, M_RESOURCE_SPANS,
@@ -85,7 +85,7 @@ cdef class Redactor:
         self.entity_keys = set()
         if policy.filters is not None:
             filters = policy.filters
-            self.judge = Judge(Plan(filters.conditions, filters.filters, comparisons=filters.comparisons), seed)
+            self.matcher = SpanMatcher(Plan(filters.conditions, filters.filters, comparisons=filters.comparisons), seed)
 
     def __dealloc__(self):
         free(self.spans)
@@ -160,7 +160,7 @@ cdef class Redactor:
         cdef uint32_t i
         cdef void* grown
         cdef Doc* doc
-        if self.judge is not None:
+        if self.matcher is not None:
             self.select(first)
         while fragment != NULL:
             group = groups_of(fragment)
@@ -189,7 +189,7 @@ cdef class Redactor:
                     doc.changed = False
                     doc.first = self.edits.item_count
                     self.span_count += 1
-                    if self.judge is not None:
+                    if self.matcher is not None:
                         self.verdicts.use(self.span_masks[self.span_count - 1], self.span_masks[self.span_count - 1])
                     self.walk_doc(doc, M_SPAN)
                     if (self.verdicts.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
@@ -238,7 +238,7 @@ cdef class Redactor:
         self.span_masks = <uint64_t*>grown
         memset(self.span_masks, 0, count * sizeof(uint64_t))
         self.masks = {}
-        self.judge.begin()
+        self.matcher.begin()
         count = 0
         fragment = first
         while fragment != NULL:
@@ -248,15 +248,15 @@ cdef class Redactor:
             for i in range(fragment.groups):
                 if group[i].scope.envelope.parent != resource:
                     resource = group[i].scope.envelope.parent
-                    self.judge.load(resource, False)
-                self.judge.load(group[i].scope.envelope, True)
+                    self.matcher.load_header(resource, False)
+                self.matcher.load_header(group[i].scope.envelope, True)
                 end = p + group[i].size
                 some = 0
                 every = ~<uint64_t>0
                 while p < end:
                     p = read_length(p + 1, end, &size)
-                    self.judge.read_span(p, size, &facts)
-                    self.judge.judge(&self.span_masks[count], &facts, True)
+                    self.matcher.read_span(p, size, &facts)
+                    self.matcher.match(&self.span_masks[count], &facts, True)
                     some |= self.span_masks[count]
                     every &= self.span_masks[count]
                     count += 1
@@ -298,7 +298,7 @@ cdef class Redactor:
 
     cdef int walk_header(self, uint32_t index) except -1:
         cdef HeaderDoc* header = &self.headers[index]
-        if self.judge is not None:
+        if self.matcher is not None:
             some, every = self.masks[<size_t>header.envelope]
             self.verdicts.use(some, every)
         header.doc.first = self.edits.item_count
@@ -366,8 +366,8 @@ cdef class Redactor:
             if header.doc.changed:
                 data = self.edits.out + header.doc.offset
                 size = header.doc.out_size
-                # Envelopes were mended when they came; what has been cut may not fall between characters.
-                whole = mended(M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS, data, size)
+                # Envelopes were repaired when they came; what has been cut may not fall between characters.
+                whole = repaired(M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS, data, size)
                 if whole is not None:
                     data = <cbytes><const char*>whole
                     size = <uint32_t>len(whole)

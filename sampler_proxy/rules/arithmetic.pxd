@@ -1,4 +1,4 @@
-"""Comparisons whose sides have to be evaluated. `conditions.py` is the manual of what they mean."""
+"""Comparisons whose sides have to be evaluated. `traceql/program.py` is the manual of what they mean."""
 from libc.stdint cimport int32_t, uint32_t
 
 from sampler_proxy.rules.conditions cimport Value
@@ -15,28 +15,28 @@ cdef struct Token:
     bint real  # of a slot: a duration, which counts as a double in arithmetic
     Value constant
 
-cdef struct Side:
-    uint32_t start, end  # in Terms.tokens
+cdef struct Term:
+    # A postfix program.
+    uint32_t start, end  # in Arithmetic.tokens
 
-cdef struct Pair:
-    # A comparison.
+cdef struct Comparison:
     int32_t op
-    int32_t depends
-    Side left, right
+    int32_t depends  # ON_EVENT, ON_LINK, ON_TRACE
+    Term left, right
 
-cdef class Terms:
+cdef class Arithmetic:
     cdef Token* tokens
     cdef uint32_t token_count
-    cdef Pair* pairs
-    cdef uint32_t pair_count
-    cdef Side* arguments  # of aggregates
+    cdef Comparison* comparisons
+    cdef uint32_t comparison_count
+    cdef Term* arguments  # of aggregates
     cdef int32_t* argument_depends
     cdef uint32_t argument_count
-    cdef readonly tuple slots  # conditions.Slot, distinct
-    cdef Side add(self, term, dict numbers) except *
-    cdef int32_t depends(self, Side side) noexcept
-    cdef void evaluate(self, Side side, Value* slots, Value* result) noexcept nogil
-    cdef bint holds(self, uint32_t pair, Value* slots) noexcept nogil
+    cdef readonly tuple slots  # program.Slot, all different
+    cdef Term add_term(self, term, dict numbers) except *
+    cdef int32_t term_depends(self, Term term) noexcept
+    cdef void evaluate(self, Term term, Value* slots, Value* result) noexcept nogil
+    cdef bint holds(self, uint32_t comparison, Value* slots) noexcept nogil
 
 cdef int compare_numbers(Value* left, Value* right) noexcept nogil
 cdef bint is_number(Value* value) noexcept nogil

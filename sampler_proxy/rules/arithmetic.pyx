@@ -1,16 +1,18 @@
-"""Arithmetic, and comparisons of what a span says with something else that it says.
+"""Arithmetic, and comparisons of two values of one span.
 
-Terms are postfix over slots (values read from the span, its event, link, resource, scope or trace), constants and operators.
-Integers stay integers for + - * / % ^ as long as the result fits 64 bits; durations count as doubles in arithmetic; what is missing or
-no number makes the whole term missing, and a comparison with something missing false. (Tempo's execution, where it is defined.)
+Terms are postfix over slots (values read from the span, its event, link, resource, scope or trace), constants and
+operators. Integers stay integers for + - * / % ^ as long as the result fits 64 bits; durations count as doubles in
+arithmetic; a value that is missing or no number makes the whole term missing, and a comparison with a missing term is
+false. (As Tempo executes them, where that is defined.)
 """
 from libc.math cimport fmod, pow
 from libc.stdint cimport INT64_MIN, int64_t
 from libc.stdlib cimport calloc, free
 
 from sampler_proxy.rules.conditions cimport (
-    ArrayWalk, DURATION, EVENT_ATTRIBUTE, EVENT_NAME, EVENT_TIME, KIND_FLOAT, LINK_ATTRIBUTE, LINK_SPAN_ID, LINK_TRACE_ID, OP_EQ, OP_NE,
-    TRACE_DURATION, V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, compare_text, next_element, ordered,
+    DURATION, EVENT_ATTRIBUTE, EVENT_NAME, EVENT_TIME, KIND_FLOAT, LINK_ATTRIBUTE, LINK_SPAN_ID, LINK_TRACE_ID, OP_EQ,
+    OP_NE, TRACE_DURATION, V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, ArrayWalk, compare_text,
+    elements_of, next_element, ordered,
 )
 
 from sampler_proxy.traceql.program import Arith, Constant, Slot
@@ -39,15 +41,17 @@ assert [op.name for op in Arith] == ["ADD", "SUB", "MUL", "DIV", "MOD", "POW", "
 
 
 cdef bint is_number(Value* value) noexcept nogil:
+    """Return whether a value is an integer, a double or a duration."""
     return value.type == V_INT or value.type == V_DOUBLE or value.type == V_BEYOND
 
 
 cdef double as_real(Value* value) noexcept nogil:
+    """Return a number as a double."""
     return <double>value.integer if value.type == V_INT else value.real
 
 
 cdef int compare_numbers(Value* left, Value* right) noexcept nogil:
-    """-1, 0, 1, or 2 where one is not a number (NaN). Integers, long durations included, compare exactly."""
+    """Compare two numbers: -1, 0 or 1; 2 where one is NaN. Integers, long durations included, compare exactly."""
     cdef double a, b
     if left.type == V_INT and right.type == V_INT:
         return (left.integer > right.integer) - (left.integer < right.integer)
@@ -65,10 +69,12 @@ cdef int compare_numbers(Value* left, Value* right) noexcept nogil:
 
 
 cdef void add_numbers(Value* left, Value* right, Value* result) noexcept nogil:
+    """Add two numbers; `result` may be one of them."""
     _operate(ADD, left, right, result)
 
 
 cdef void _whole_power(Value* base, int64_t exponent, Value* result) noexcept nogil:
+    """Raise an integer to an integer by repeated squaring; a double where 64 bits do not suffice, V_NIL for 0 ^ -n."""
     cdef int64_t factor = base.integer
     cdef int64_t power = 1
     cdef int64_t left = exponent
@@ -94,7 +100,7 @@ cdef void _whole_power(Value* base, int64_t exponent, Value* result) noexcept no
 
 
 cdef void _operate(int op, Value* left, Value* right, Value* result) noexcept nogil:
-    """left op right, both numbers; V_NIL for a division of integers by zero."""
+    """Apply an operator to two numbers; V_NIL for a division of integers by zero."""
     cdef int64_t whole = 0
     cdef bint overflow = False
     cdef double a = as_real(left)
@@ -138,7 +144,7 @@ cdef void _operate(int op, Value* left, Value* right, Value* result) noexcept no
 
 
 cdef int _compare(int op, Value* left, Value* right) noexcept nogil:
-    """-1: not comparable; else the answer, for two scalars."""
+    """Return whether a comparison of two scalars holds; -1: they cannot be compared."""
     if is_number(left) and is_number(right):
         return ordered(op, compare_numbers(left, right))
     if left.type == V_STRING and right.type == V_STRING:
@@ -149,17 +155,15 @@ cdef int _compare(int op, Value* left, Value* right) noexcept nogil:
 
 
 cdef bint _compare_any(int op, Value* left, Value* right) noexcept nogil:
-    """The same with an array on at most one side: any element, for `!=` all that can be compared."""
+    """Return whether a comparison holds where one side is an array: for any element; `!=` for all that can be compared,
+    and one. Two arrays are never compared."""
     cdef Value* array = left if left.type == V_ARRAY else right
     cdef Value element
-    cdef ArrayWalk walk
+    cdef ArrayWalk walk = elements_of(array)
     cdef bint comparable = False
     cdef int answer
     if left.type == V_ARRAY and right.type == V_ARRAY:
         return False
-    walk.p = array.text
-    walk.end = array.text + array.size
-    walk.inner = walk.inner_end = NULL
     while next_element(&walk, &element):
         answer = _compare(op, &element, right) if array == left else _compare(op, left, &element)
         if answer < 0:
@@ -170,44 +174,48 @@ cdef bint _compare_any(int op, Value* left, Value* right) noexcept nogil:
     return op == OP_NE and comparable
 
 
-cdef class Terms:
+cdef class Arithmetic:
+    """The comparisons and the arguments of aggregates of one plan, compiled. Raises ValueError for what is no term."""
+
     def __cinit__(self, comparisons, arguments):
         cdef dict numbers = {}
         cdef uint32_t i
-        cdef Pair* pair
+        cdef Comparison* compiled
         total = sum(len(c.left) + len(c.right) for c in comparisons) + sum(map(len, arguments))
         self.tokens = <Token*>calloc(total + 1, sizeof(Token))
-        self.pairs = <Pair*>calloc(len(comparisons) + 1, sizeof(Pair))
-        self.arguments = <Side*>calloc(len(arguments) + 1, sizeof(Side))
+        self.comparisons = <Comparison*>calloc(len(comparisons) + 1, sizeof(Comparison))
+        self.arguments = <Term*>calloc(len(arguments) + 1, sizeof(Term))
         self.argument_depends = <int32_t*>calloc(len(arguments) + 1, sizeof(int32_t))
-        if self.tokens == NULL or self.pairs == NULL or self.arguments == NULL or self.argument_depends == NULL:
+        if self.tokens == NULL or self.comparisons == NULL or self.arguments == NULL or self.argument_depends == NULL:
             raise MemoryError
         for comparison in comparisons:
-            pair = &self.pairs[self.pair_count]
-            pair.op = int(comparison.op)
-            pair.left = self.add(comparison.left, numbers)
-            pair.right = self.add(comparison.right, numbers)
-            self.pair_count += 1
+            compiled = &self.comparisons[self.comparison_count]
+            compiled.op = int(comparison.op)
+            compiled.left = self.add_term(comparison.left, numbers)
+            compiled.right = self.add_term(comparison.right, numbers)
+            self.comparison_count += 1
         for argument in arguments:
-            self.arguments[self.argument_count] = self.add(argument, numbers)
+            self.arguments[self.argument_count] = self.add_term(argument, numbers)
             self.argument_count += 1
         self.slots = tuple(numbers)
-        for i in range(self.pair_count):
-            self.pairs[i].depends = self.depends(self.pairs[i].left) | self.depends(self.pairs[i].right)
+        for i in range(self.comparison_count):
+            compiled = &self.comparisons[i]
+            compiled.depends = self.term_depends(compiled.left) | self.term_depends(compiled.right)
         for i in range(self.argument_count):
-            self.argument_depends[i] = self.depends(self.arguments[i])
+            self.argument_depends[i] = self.term_depends(self.arguments[i])
 
     def __dealloc__(self):
         free(self.tokens)
-        free(self.pairs)
+        free(self.comparisons)
         free(self.arguments)
         free(self.argument_depends)
 
-    cdef Side add(self, term, dict numbers) except *:
-        cdef Side side
+    cdef Term add_term(self, term, dict numbers) except *:
+        """Compile a term; `numbers` gives each slot its number."""
+        cdef Term compiled
         cdef Token* token
         cdef int depth = 0
-        side.start = self.token_count
+        compiled.start = self.token_count
         for item in term:
             token = &self.tokens[self.token_count]
             if isinstance(item, Slot):
@@ -233,35 +241,36 @@ cdef class Terms:
             self.token_count += 1
         if depth != 1:
             raise ValueError("a term that does not leave one value")
-        side.end = self.token_count
-        return side
+        compiled.end = self.token_count
+        return compiled
 
-    cdef int32_t depends(self, Side side) noexcept:
-        cdef int32_t found = 0
+    cdef int32_t term_depends(self, Term term) noexcept:
+        """Return what a term needs beside the span: ON_EVENT, ON_LINK, ON_TRACE."""
+        cdef int32_t depends = 0
         cdef uint32_t i
         cdef int32_t field
-        for i in range(side.start, side.end):
+        for i in range(term.start, term.end):
             if self.tokens[i].kind == T_SLOT:
                 field = int(self.slots[self.tokens[i].index].field)
                 if field == EVENT_NAME or field == EVENT_TIME or field == EVENT_ATTRIBUTE:
-                    found |= ON_EVENT
+                    depends |= ON_EVENT
                 elif field == LINK_TRACE_ID or field == LINK_SPAN_ID or field == LINK_ATTRIBUTE:
-                    found |= ON_LINK
+                    depends |= ON_LINK
                 elif field >= TRACE_DURATION:
-                    found |= ON_TRACE
-        return found
+                    depends |= ON_TRACE
+        return depends
 
-    cdef void evaluate(self, Side side, Value* slots, Value* result) noexcept nogil:
-        """The value of a term; V_NIL where it has none."""
+    cdef void evaluate(self, Term term, Value* slots, Value* result) noexcept nogil:
+        """Evaluate a term; V_NIL where a value is missing or no number."""
         cdef Value[STACK] stack
         cdef Value right
         cdef Token* token
         cdef uint32_t i
         cdef int top = -1
-        if side.end - side.start == 1 and self.tokens[side.start].kind == T_SLOT:
-            result[0] = slots[self.tokens[side.start].index]
+        if term.end - term.start == 1 and self.tokens[term.start].kind == T_SLOT:
+            result[0] = slots[self.tokens[term.start].index]
             return
-        for i in range(side.start, side.end):
+        for i in range(term.start, term.end):
             token = &self.tokens[i]
             if token.kind == T_ARITH:
                 if token.index == NEG:
@@ -288,10 +297,12 @@ cdef class Terms:
                 stack[top].type = V_DOUBLE
         result[0] = stack[0]
 
-    cdef bint holds(self, uint32_t pair, Value* slots) noexcept nogil:
+    cdef bint holds(self, uint32_t comparison, Value* slots) noexcept nogil:
+        """Return whether a comparison holds of these slots."""
+        cdef Comparison* compiled = &self.comparisons[comparison]
         cdef Value left, right
-        self.evaluate(self.pairs[pair].left, slots, &left)
-        self.evaluate(self.pairs[pair].right, slots, &right)
+        self.evaluate(compiled.left, slots, &left)
+        self.evaluate(compiled.right, slots, &right)
         if left.type == V_ARRAY or right.type == V_ARRAY:
-            return _compare_any(self.pairs[pair].op, &left, &right)
-        return _compare(self.pairs[pair].op, &left, &right) == 1
+            return _compare_any(compiled.op, &left, &right)
+        return _compare(compiled.op, &left, &right) == 1

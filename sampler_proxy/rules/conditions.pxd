@@ -1,7 +1,7 @@
-"""Conditions in native form. `conditions.py` is the manual of what they mean."""
+"""Conditions in native form. `traceql/program.py` is the manual of what they mean."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from sampler_proxy.otlp.protobuf cimport cbytes
+from sampler_proxy.otlp.protobuf cimport FieldCursor, cbytes
 
 cdef enum ValueType:
     V_NIL
@@ -21,7 +21,9 @@ cdef struct Value:
     double real
 
 cdef struct ArrayWalk:
-    cbytes p, end, inner, inner_end
+    # A place among the elements of a V_ARRAY.
+    FieldCursor parts  # the fields of the AnyValue: each array in it is a part of the whole
+    FieldCursor elements  # the fields of the ArrayValue
 
 cdef struct Condition:
     int32_t field, op, kind
@@ -31,7 +33,7 @@ cdef struct Condition:
     cbytes text  # owned by the ConditionList
     uint32_t size
 
-# The numbers of conditions.py; checked when the module is imported.
+# The numbers of traceql/program.py; compared when the module is imported.
 cdef enum:
     SPAN_ATTRIBUTE = 0
     RESOURCE_ATTRIBUTE = 1
@@ -72,14 +74,9 @@ cdef enum:
     KIND_FLOAT = 3
     KIND_BOOL = 4
     KIND_REGEX = 5
-    P_AND = -1
-    P_OR = -2
-    P_NOT = -3
-    P_TRUE = -4
-    P_FALSE = -5
-    PROGRAM_STACK = 512
 
-cdef struct CacheEntry:
+cdef struct RegexEntry:
+    # A string, and whether a regular expression matches it.
     uint64_t hash  # 0: free
     uint8_t* text
     uint32_t size
@@ -87,29 +84,26 @@ cdef struct CacheEntry:
     int32_t matches
 
 cdef class Regexes:
-    cdef list matchers
-    cdef CacheEntry* entries
-    cdef uint32_t used
-    cdef uint64_t held, seed
+    cdef list matchers  # callables bytes -> bool, by Condition.regex
+    cdef RegexEntry* entries  # linear probing by hash
+    cdef uint32_t used  # entries
+    cdef uint64_t cached_bytes  # of their strings
+    cdef uint64_t seed  # of the hash
     cdef readonly uint64_t misses
     cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil
-    cdef bint ask(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil
-    cdef void forget(self) noexcept nogil
+    cdef bint ask_regex(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil
+    cdef void clear(self) noexcept nogil
 
 cdef class ConditionList:
     cdef Condition* items
     cdef readonly uint32_t count
     cdef readonly tuple source
-    cdef list regexes
-
-cdef class Programs:
-    cdef int32_t* code
-    cdef uint32_t* starts  # count + 1 of them
-    cdef readonly uint32_t count
+    cdef list regexes  # callables, each once
 
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil
 cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil
 cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil
 cdef bint ordered(int op, int order) noexcept nogil
 cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil
+cdef ArrayWalk elements_of(Value* array) noexcept nogil
 cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil

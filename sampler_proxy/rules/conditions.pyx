@@ -1,20 +1,22 @@
 """Conditions on bytes: read an AnyValue, compare it with a constant, without making an object of either.
 
-Nothing here keeps a pointer into a request. Regular expressions are the one question that goes to Python (google-re2); their answers
-are cached by value, and a scan takes the GIL only where it has not seen the value before. A `Regexes` belongs to one thread.
+Nothing here keeps a pointer into a request. Only regular expressions need Python (google-re2); their answers are cached
+by string, and a scan takes the GIL only for a string that is not in the cache. A `Regexes` belongs to one thread.
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from sampler_proxy.traceql import program as _names
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, FieldCursor, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, cursor, damaged, hash_bytes, load64, next_field, read_length, read_tag, read_varint,
-    skip_value,
+    FIXED64, LEN, M_ARRAY, M_KVLIST, M_NONE, MAX_DEPTH, VARINT, FieldCursor, Message, child, cursor, damaged,
+    hash_bytes, next_field,
 )
 
+from sampler_proxy.traceql import program as _names
+
 for _name, _number in (
-    ("SPAN_ATTRIBUTE", SPAN_ATTRIBUTE), ("RESOURCE_ATTRIBUTE", RESOURCE_ATTRIBUTE), ("SCOPE_ATTRIBUTE", SCOPE_ATTRIBUTE),
-    ("ANY_ATTRIBUTE", ANY_ATTRIBUTE), ("NAME", NAME), ("STATUS", STATUS), ("STATUS_MESSAGE", STATUS_MESSAGE), ("KIND", KIND),
+    ("SPAN_ATTRIBUTE", SPAN_ATTRIBUTE), ("RESOURCE_ATTRIBUTE", RESOURCE_ATTRIBUTE),
+    ("SCOPE_ATTRIBUTE", SCOPE_ATTRIBUTE), ("ANY_ATTRIBUTE", ANY_ATTRIBUTE),
+    ("NAME", NAME), ("STATUS", STATUS), ("STATUS_MESSAGE", STATUS_MESSAGE), ("KIND", KIND),
     ("DURATION", DURATION), ("SPAN_ID", SPAN_ID), ("PARENT_ID", PARENT_ID), ("SCOPE_NAME", SCOPE_NAME),
     ("SCOPE_VERSION", SCOPE_VERSION), ("TRACE_DURATION", TRACE_DURATION), ("ROOT_NAME", ROOT_NAME),
     ("ROOT_SERVICE", ROOT_SERVICE), ("TRACE_ID", TRACE_ID), ("EVENT_NAME", EVENT_NAME), ("EVENT_TIME", EVENT_TIME),
@@ -24,7 +26,6 @@ for _name, _number in (
     assert _names.Field[_name] == _number
 assert [op.name for op in _names.Op] == ["EQ", "NE", "LT", "LE", "GT", "GE", "MATCH", "NOT_MATCH", "IS_NIL", "NOT_NIL"]
 assert [kind.name for kind in _names.Kind] == ["NONE", "STRING", "INT", "FLOAT", "BOOL", "REGEX"]
-assert (_names.AND, _names.OR, _names.NOT, _names.TRUE, _names.FALSE) == (P_AND, P_OR, P_NOT, P_TRUE, P_FALSE)
 
 cdef enum:
     CACHE_SLOTS = 1 << 15
@@ -33,7 +34,8 @@ cdef enum:
 
 
 cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil:
-    """Whether [p, end) is a well-formed message of this type; `depth` more levels of nesting are allowed inside it."""
+    """Return whether [p, end) is a well-formed message of this type with at most `depth` levels of nesting inside it.
+    """
     cdef FieldCursor field = cursor(p, end, depth)
     cdef Message nested
     while next_field(&field):
@@ -45,8 +47,10 @@ cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil:
 
 
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil:
-    """Validate a whole AnyValue and say what it holds: the last member of the oneof, an array merged where it came in parts."""
+    """Validate an AnyValue, and read the last member of its oneof; the parts of an array are merged. NULL: it is
+    damaged."""
     cdef FieldCursor field = cursor(p, end, depth)
+    cdef Message nested
     value.type = V_NIL
     value.text = p
     value.size = 0
@@ -59,7 +63,8 @@ cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexce
                 value.text = field.content
                 value.size = field.size
             elif field.number == 5 or field.number == 6:
-                if depth <= 0 or not validate(M_ARRAY if field.number == 5 else M_KVLIST, field.content, field.p, depth - 1):
+                nested = M_ARRAY if field.number == 5 else M_KVLIST
+                if depth <= 0 or not validate(nested, field.content, field.p, depth - 1):
                     return NULL
                 if field.number == 6:
                     value.type = V_OTHER
@@ -80,7 +85,8 @@ cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexce
 
 
 cdef bint ordered(int op, int order) noexcept nogil:
-    """order: negative, 0, positive as the value is below, equal to, above the constant; 2 where they have no order (NaN)."""
+    """Return whether an operator holds of an order: negative, 0, positive as the value is below, equal to, above the
+    constant; 2 where they have no order (NaN)."""
     if op == OP_EQ:
         return order == 0
     if op == OP_NE:
@@ -97,7 +103,7 @@ cdef bint ordered(int op, int order) noexcept nogil:
 
 
 cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept nogil:
-    """-1: not comparable; else whether the condition holds of one scalar."""
+    """Return whether a condition holds of one scalar; -1: they cannot be compared."""
     cdef int order
     cdef double real, constant
     if condition.kind == KIND_STRING:
@@ -133,48 +139,42 @@ cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept 
 
 
 cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil:
-    """-1, 0, 1 in the order of bytes."""
+    """Compare two strings by their bytes: -1, 0 or 1."""
     cdef int order = memcmp(p, q, min(size, other))
     if order == 0:
         return (size > other) - (size < other)
     return 1 if order > 0 else -1
 
 
+cdef ArrayWalk elements_of(Value* array) noexcept nogil:
+    """Return a walk in front of the first element of a V_ARRAY."""
+    cdef ArrayWalk walk
+    walk.parts = cursor(array.text, array.text + array.size, MAX_DEPTH)
+    walk.elements = cursor(array.text, array.text, MAX_DEPTH)
+    return walk
+
+
 cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil:
-    """Step through the elements of a V_ARRAY; False at the end. Begin with its text, and nothing in `inner`."""
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
+    """Read the next element; False behind the last."""
     while True:
-        while walk.inner < walk.inner_end:
-            walk.inner = read_tag(walk.inner, walk.inner_end, &field, &wire)
-            if wire == LEN and field == 1:
-                walk.inner = read_length(walk.inner, walk.inner_end, &length)
-                walk.inner = read_any_value(walk.inner, walk.inner + length, 100, element)
+        while next_field(&walk.elements):
+            if walk.elements.wire == LEN and walk.elements.number == 1:
+                read_any_value(walk.elements.content, walk.elements.p, MAX_DEPTH, element)
                 return True
-            walk.inner = skip_value(walk.inner, walk.inner_end, field, wire, 100)
-        if walk.p >= walk.end:
+        if not next_field(&walk.parts):
             return False
-        walk.p = read_tag(walk.p, walk.end, &field, &wire)
-        if wire == LEN and field == 5:
-            walk.p = read_length(walk.p, walk.end, &length)
-            walk.inner = walk.p
-            walk.p += length
-            walk.inner_end = walk.p
-        else:
-            walk.p = skip_value(walk.p, walk.end, field, wire, 100)
+        if walk.parts.wire == LEN and walk.parts.number == 5:
+            walk.elements = cursor(walk.parts.content, walk.parts.p, MAX_DEPTH)
 
 
 cdef bint _array_holds(Condition* condition, Value* array, Regexes regexes) noexcept nogil:
-    """Any element for `=`, the orders and `=~`; for `!=` and `!~` some comparable element, and all of those."""
+    """Return whether a condition holds of an array: of any element; for `!=` and `!~` of all that can be compared, and
+    one."""
     cdef bint negative = condition.op == OP_NE or condition.op == OP_NOT_MATCH
     cdef bint comparable = False
-    cdef ArrayWalk walk
+    cdef ArrayWalk walk = elements_of(array)
     cdef Value element
     cdef int answer
-    walk.p = array.text
-    walk.end = array.text + array.size
-    walk.inner = walk.inner_end = NULL
     while next_element(&walk, &element):
         answer = _compare(condition, &element, regexes)
         if answer < 0:
@@ -186,7 +186,7 @@ cdef bint _array_holds(Condition* condition, Value* array, Regexes regexes) noex
 
 
 cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil:
-    """Whether a condition holds of a value that was read with read_any_value (V_NIL: of a missing one)."""
+    """Return whether a condition holds of a value from read_any_value; V_NIL stands for a missing one."""
     if condition.op == OP_IS_NIL:
         return value.type == V_NIL
     if condition.op == OP_NOT_NIL:
@@ -197,7 +197,8 @@ cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept no
 
 
 cdef class ConditionList:
-    """Conditions compiled once and shared by everyone who asks them. Raises ValueError for a constant that does not fit its kind."""
+    """Conditions in native form, shared by all matchers. Raises ValueError for a constant that does not fit its kind.
+    """
 
     def __cinit__(self, source):
         cdef Condition* item
@@ -238,79 +239,54 @@ cdef class ConditionList:
         free(self.items)
 
 
-cdef class Programs:
-    """Postfix programs, checked: every operand is below `operands`, every program leaves exactly one answer. Raises ValueError."""
-
-    def __cinit__(self, source, int operands):
-        cdef uint32_t at = 0
-        cdef int depth
-        source = [tuple(program) for program in source]
-        self.code = <int32_t*>calloc(max(sum(map(len, source)), 1), sizeof(int32_t))
-        self.starts = <uint32_t*>calloc(len(source) + 1, sizeof(uint32_t))
-        if self.code == NULL or self.starts == NULL:
-            raise MemoryError
-        for program in source:
-            depth = 0
-            for token in program:
-                if token >= operands or token < P_FALSE:
-                    raise ValueError(f"operand {token} of {operands}")
-                depth += -1 if token in (P_AND, P_OR) else 0 if token == P_NOT else 1
-                if depth < 1 or depth > PROGRAM_STACK:
-                    raise ValueError("a program that is nested too deeply, or not a program")
-                self.code[at] = token
-                at += 1
-            if depth != 1:
-                raise ValueError("a program that does not leave one answer")
-            self.count += 1
-            self.starts[self.count] = at
-
-    def __dealloc__(self):
-        free(self.code)
-        free(self.starts)
-
-
 cdef class Regexes:
-    """Answers of regular expressions, cached by value. Bounded: when it is full it forgets everything and starts again."""
+    """A cache of regular expressions' answers, by string: a hash table with linear probing. Full, at 24 576 strings or
+    8 MiB of them, the cache is emptied."""
 
     def __cinit__(self, ConditionList conditions, uint64_t seed):
         self.seed = seed
         self.matchers = list(conditions.regexes)
-        self.entries = <CacheEntry*>calloc(CACHE_SLOTS, sizeof(CacheEntry)) if self.matchers else NULL
+        self.entries = <RegexEntry*>calloc(CACHE_SLOTS, sizeof(RegexEntry)) if self.matchers else NULL
         if self.matchers and self.entries == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         if self.entries != NULL:
-            self.forget()
+            self.clear()
         free(self.entries)
 
-    cdef void forget(self) noexcept nogil:
+    cdef void clear(self) noexcept nogil:
+        """Empty the cache."""
         cdef uint32_t i
         for i in range(CACHE_SLOTS):
             free(self.entries[i].text)
-        memset(self.entries, 0, CACHE_SLOTS * sizeof(CacheEntry))
+        memset(self.entries, 0, CACHE_SLOTS * sizeof(RegexEntry))
         self.used = 0
-        self.held = 0
+        self.cached_bytes = 0
 
-    cdef bint ask(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil:
+    cdef bint ask_regex(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil:
+        """Ask the regular expression itself."""
         self.misses += 1
         return self.matchers[regex](text[:size])
 
     cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil:
+        """Return whether a regular expression matches a string, from the cache if it is there."""
         cdef uint64_t key = hash_bytes(text, size, <uint64_t>regex, self.seed) | 1
-        cdef CacheEntry* entry
+        cdef RegexEntry* entry
         cdef bint answer
         cdef uint64_t at = (key >> 1) & (CACHE_SLOTS - 1)
         while True:
             entry = &self.entries[at]
             if entry.hash == 0:
                 break
-            if entry.hash == key and entry.size == size and entry.regex == regex and memcmp(entry.text, text, size) == 0:
+            if entry.hash == key and entry.size == size and entry.regex == regex and (
+                memcmp(entry.text, text, size) == 0
+            ):
                 return entry.matches
             at = (at + 1) & (CACHE_SLOTS - 1)
-        answer = self.ask(regex, text, size)
-        if self.used >= CACHE_VALUES or self.held + size > CACHE_BYTES:
-            self.forget()
+        answer = self.ask_regex(regex, text, size)
+        if self.used >= CACHE_VALUES or self.cached_bytes + size > CACHE_BYTES:
+            self.clear()
             at = (key >> 1) & (CACHE_SLOTS - 1)
         if size <= CACHE_BYTES // 8:
             entry = &self.entries[at]
@@ -322,5 +298,5 @@ cdef class Regexes:
                 entry.regex = regex
                 entry.matches = answer
                 self.used += 1
-                self.held += size
+                self.cached_bytes += size
         return answer

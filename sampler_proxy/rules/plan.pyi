@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from sampler_proxy.traceql.program import Comparison, Condition, Term
 
 class Plan:
-    """What the scan has to find out about each span; immutable, shared by threads."""
+    """The questions of a rule set about each span; immutable, shared by threads."""
 
     def __init__(
         self,
@@ -18,9 +18,9 @@ class Plan:
         arguments: Sequence[Term] = (),
     ) -> None:
         """Each filter is a postfix program whose operands number the conditions, then the comparisons, then the trace
-        conditions (`conditions.py`); the scan notes in each fragment which filters some span of it matches. Filters in
-        `deferred` are answered only when a trace is read again (`rules`), which also evaluates the `arguments` of
-        aggregates for each span.
+        conditions (`traceql/program.py`); the scan records in each fragment which filters some span of it matches.
+        Filters in `deferred` are answered only when a trace is read again (`trace_matcher`), which also evaluates the
+        `arguments` of aggregates for each span.
 
         Raises ValueError for a condition on the trace, an operand that is not there, a filter on the trace that is not
         deferred, and a program that does not leave exactly one answer or needs more than 512 values at a time (a term:
@@ -28,4 +28,4 @@ class Plan:
         """
     @property
     def serial(self) -> int:
-        """Different for every plan of this process."""
+        """A number from 1, different for every plan of this process."""

@@ -84,4 +84,4 @@ class Fixed(Controller):
     def probability(self) -> float: ...
 
 def threshold_of(probability: float) -> int:
-    """sampling.threshold_of, native."""
+    """Return what `otlp.sampling.threshold_of` returns: its native twin."""

@@ -2,8 +2,9 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment
-from sampler_proxy.rules.conditions cimport ConditionList, Programs, Regexes
+from sampler_proxy.rules.conditions cimport ConditionList, Regexes
 from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.programs cimport Programs
 from sampler_proxy.rules.span_table cimport SpanTable
 
 cdef enum:
@@ -35,7 +36,7 @@ cdef class RuleSet:
     cdef Regexes regexes  # of the trace conditions
     cdef SpanTable table
     cdef readonly list controllers  # rate.Controller, by rule
-    cdef list readers  # by rule: the KeyReader of a keyed controller, else None
+    cdef list readers  # by rule: the TraceKeyReader of a keyed controller, else None
     cdef uint8_t* always  # by rule: it keeps everything
     cdef uint8_t* units  # by rule: what its rate counts
     cdef uint16_t* ids  # by rule: its number in the ledger

@@ -9,11 +9,14 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport HAS_RANDOMNESS, filter_words
-from sampler_proxy.rules.conditions cimport P_AND, P_NOT, P_OR, P_TRUE, PROGRAM_STACK, Value, holds
-from sampler_proxy.rules.plan cimport OF_TRACE, Run
+from sampler_proxy.rules.conditions cimport Value, holds
+from sampler_proxy.rules.plan cimport Consumers, OF_TRACE
+from sampler_proxy.rules.programs cimport (
+    ProgramRun, begin_program, bit_of, next_operand, program_answer, push_answer,
+)
 from sampler_proxy.rules.rate cimport Controller
 from sampler_proxy.rules.trace_fields cimport read_trace_field
-from sampler_proxy.rules.trace_key cimport KeyReader
+from sampler_proxy.rules.trace_key cimport TraceKeyReader
 from sampler_proxy.rules.trace_matcher cimport Node, build_query, selects_any
 
 from typing import NamedTuple
@@ -121,7 +124,7 @@ cdef class RuleSet:
         cdef uint32_t rule
         cdef Controller controller
         self.controllers = [keep.controller for keep in keeps]
-        self.readers = [KeyReader(keep.slots, seed=seed) if keep.slots else None for keep in keeps]
+        self.readers = [TraceKeyReader(keep.slots, seed=seed) if keep.slots else None for keep in keeps]
         for rule in range(self.count):
             controller = <Controller?>self.controllers[rule]
             if controller.keyed != bool(keeps[rule].slots):
@@ -187,14 +190,14 @@ cdef class RuleSet:
     ) noexcept:
         """Return the threshold of a trace that a rule decides. Once a trace: a controller learns from each call."""
         cdef Controller controller = <Controller>self.controllers[rule]
-        cdef KeyReader reader
+        cdef TraceKeyReader reader
         cdef double size = size_of(self.units[rule], trace, spans)
         cdef double incoming = 1
         if trace.threshold <= randomness:  # else it is inconsistent, and says nothing
             incoming = 1 - <double>trace.threshold / <double>(<uint64_t>1 << 56)
         if not controller.keyed:
             return controller.threshold(NULL, NULL, 0, size, incoming, now_ns)
-        reader = <KeyReader>self.readers[rule]
+        reader = <TraceKeyReader>self.readers[rule]
         reader.read(trace)
         return controller.threshold(reader.key, reader.text, reader.text_size, size, incoming, now_ns)
 
@@ -227,31 +230,14 @@ cdef class RuleSet:
 
     cdef bint run(self, uint32_t program, TraceAnswers* answers) except -1:
         """Run a program over a trace, a rule's or (behind those) a guard's; its questions are answered as they come."""
-        cdef unsigned char[PROGRAM_STACK] stack
-        cdef int top = -1
-        cdef uint32_t i, operand
-        cdef int token
-        for i in range(self.programs.starts[program], self.programs.starts[program + 1]):
-            token = self.programs.code[i]
-            if token >= 0:
-                operand = <uint32_t>token >> 1
-                top += 1
-                if token & 1:
-                    stack[top] = self.answer(operand, answers)
-                else:
-                    stack[top] = answers.matched[operand >> 6] >> (operand & 63) & 1
-            elif token == P_AND:
-                top -= 1
-                stack[top] &= stack[top + 1]
-            elif token == P_OR:
-                top -= 1
-                stack[top] |= stack[top + 1]
-            elif token == P_NOT:
-                stack[top] ^= 1
+        cdef ProgramRun run
+        begin_program(&run, self.programs, program)
+        while next_operand(&run):
+            if run.operand & 1:
+                push_answer(&run, self.answer(<uint32_t>run.operand >> 1, answers))
             else:
-                top += 1
-                stack[top] = token == P_TRUE
-        return stack[0]
+                push_answer(&run, bit_of(answers.matched, <uint32_t>run.operand >> 1))
+        return program_answer(&run)
 
     cdef bint answer(self, uint32_t question, TraceAnswers* answers) except -1:
         """Answer a trace condition, or (behind those) a query; each once for a trace."""
@@ -276,14 +262,14 @@ cdef class RuleSet:
 
     cdef int read_table(self, TraceAnswers* answers) except -1:
         """Read the spans of the trace into the table, all filters answered, those that need the trace too."""
-        cdef Run run = self.plan.intrinsics[OF_TRACE]
+        cdef Consumers consumers = self.plan.intrinsics[OF_TRACE]
         cdef Value value
         cdef uint32_t i
         for i in range(self.trace_conditions.count):
             self.table.set_trace_condition(i, self.answer(i, answers))
-        for i in range(run.start, run.end):
-            read_trace_field(self.plan.order[i].field, answers.trace, answers.trace_hex, &value)
-            self.table.matcher.note(&self.table.matcher.before, self.plan.order[i].number, &value)
+        for i in range(consumers.start, consumers.end):
+            read_trace_field(self.plan.consumers[i].field, answers.trace, answers.trace_hex, &value)
+            self.table.matcher.record(&self.table.matcher.defaults, self.plan.consumers[i].number, &value)
         self.table.read(answers.trace)
         answers.table_read = True
         return 0

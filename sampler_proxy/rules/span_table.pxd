@@ -3,7 +3,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from sampler_proxy.otlp.fragments cimport Fragment
 from sampler_proxy.rules.conditions cimport Value
 from sampler_proxy.rules.plan cimport Plan
-from sampler_proxy.rules.span_matcher cimport Facts, Judge
+from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
 
 cdef struct Row:
     uint64_t span_id  # as loaded from the 8 bytes
@@ -13,10 +13,10 @@ cdef struct Row:
 
 cdef class SpanTable:
     cdef Plan plan
-    cdef Judge matcher
+    cdef SpanMatcher matcher
     cdef Row* rows  # the first `count` of `capacity`, in order of arrival
     cdef uint64_t* bits  # plan.filter_words for each row
-    cdef Value* arguments  # plan.terms.argument_count for each row: numbers or V_NIL
+    cdef Value* arguments  # plan.arithmetic.argument_count for each row: numbers or V_NIL
     cdef uint64_t* matched  # filters that any span matches, those that arrived twice included
     cdef uint32_t count, capacity
     cdef int32_t* index  # row + 1, by span id; 0: free

@@ -9,6 +9,7 @@ from libc.string cimport memset
 
 from sampler_proxy.otlp.fragments cimport SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport hash_two, load64
+from sampler_proxy.rules.programs cimport set_bit
 
 cdef enum:
     MAX_KEPT_CAPACITY = 1 << 16  # rows
@@ -18,7 +19,7 @@ cdef class SpanTable:
     def __cinit__(self, Plan plan not None, uint64_t seed):
         self.plan = plan
         self.seed = seed
-        self.matcher = Judge(plan, seed)
+        self.matcher = SpanMatcher(plan, seed)
         self.matched = <uint64_t*>calloc(plan.filter_words + 1, sizeof(uint64_t))
         if self.matched == NULL:
             raise MemoryError
@@ -32,12 +33,8 @@ cdef class SpanTable:
 
     cdef void set_trace_condition(self, uint32_t number, bint holds) noexcept:
         """Set whether a trace condition holds of the trace that is read next."""
-        cdef uint32_t condition = self.plan.condition_count + self.plan.terms.pair_count + number
-        cdef uint64_t bit = (<uint64_t>1) << (condition & 63)
-        if holds:
-            self.matcher.before.bits[condition >> 6] |= bit
-        else:
-            self.matcher.before.bits[condition >> 6] &= ~bit
+        cdef uint32_t condition = self.plan.condition_count + self.plan.arithmetic.comparison_count + number
+        set_bit(self.matcher.defaults.bits, condition, holds)
 
     cdef int read(self, Fragment* trace) except -1:
         """Fill the table from a trace's adopted fragments, which must outlive its use."""
@@ -52,10 +49,8 @@ cdef class SpanTable:
         self.clear(spans)
         self.matcher.begin()
         while next_span(&walk):
-            if walk.begins_resource:
-                self.matcher.load(walk.group.scope.envelope.parent, False)
             if walk.begins_group:
-                self.matcher.load(walk.group.scope.envelope, True)
+                self.matcher.load_headers(walk.group, walk.begins_resource)
             self.matcher.read_span(walk.body, walk.size, &facts)
             self.add(&facts)
         for i in range(self.count):
@@ -98,7 +93,7 @@ cdef class SpanTable:
         if grown == NULL:
             raise MemoryError
         self.bits = <uint64_t*>grown
-        grown = realloc(self.arguments, <uint64_t>capacity * self.plan.terms.argument_count * sizeof(Value) + 8)
+        grown = realloc(self.arguments, <uint64_t>capacity * self.plan.arithmetic.argument_count * sizeof(Value) + 8)
         if grown == NULL:
             raise MemoryError
         self.arguments = <Value*>grown
@@ -115,7 +110,7 @@ cdef class SpanTable:
         self.reserve()
         bits = self.bits + <uint64_t>self.count * self.plan.filter_words
         memset(bits, 0, 8 * self.plan.filter_words)
-        self.matcher.judge(bits, facts, True)
+        self.matcher.match(bits, facts, True)
         for i in range(self.plan.filter_words):
             self.matched[i] |= bits[i]
         at = <uint32_t>hash_two(span_id, 0, self.seed) & self.index_mask
@@ -127,9 +122,9 @@ cdef class SpanTable:
         row.span_id = span_id
         row.parent = -1  # until all rows are there
         _set_parent_id(row, facts)
-        arguments = <uint64_t>self.count * self.plan.terms.argument_count
-        for i in range(self.plan.terms.argument_count):
-            self.matcher.argument(i, facts, &self.arguments[arguments + i])
+        arguments = <uint64_t>self.count * self.plan.arithmetic.argument_count
+        for i in range(self.plan.arithmetic.argument_count):
+            self.matcher.evaluate_argument(i, facts, &self.arguments[arguments + i])
         self.count += 1
         self.index[at] = <int32_t>self.count
         return 0

@@ -14,7 +14,7 @@ from sampler_proxy.otlp.protobuf cimport FieldCursor, LEN, MAX_DEPTH, cbytes, cu
 from sampler_proxy.rules.conditions cimport (
     ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, read_any_value,
 )
-from sampler_proxy.rules.span_matcher cimport to_hex
+from sampler_proxy.rules.slices cimport to_hex
 
 cdef enum:
     SPAN_NAME = 5  # number of the field in Span

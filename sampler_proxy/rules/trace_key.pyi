@@ -1,4 +1,4 @@
-"""What tells a trace apart from others: the values of some fields of its root span, else of its earliest span."""
+"""The key of a trace for a target's `per`: the values of some fields of its root span, else of its earliest span."""
 
 from collections.abc import Iterable
 
@@ -7,15 +7,16 @@ from sampler_proxy.traceql.program import Slot
 KEY_SEPARATOR: bytes
 MISSING: bytes
 
-class KeyReader:
-    """Used by a rule set, under the pipeline's lock."""
+class TraceKeyReader:
+    """Reads keys for one rule of a rule set, under the pipeline's lock."""
 
     def __init__(self, slots: Iterable[Slot], *, seed: int = 0) -> None:
         """One or more fields, all different, of a span, its scope or its resource. `seed`: 64 bits that senders cannot
         know, so that they cannot choose values that collide."""
 
 def values_of(text: bytes) -> list[str | None]:
-    """The values in a key's text, one for each field, each cut to its share of 256 bytes; None where there was none."""
+    """Return the values in a key's text, one for each field, each cut to its share of 256 bytes; None for a missing
+    one."""
 
 def room_of(fields: int) -> int:
-    """How many bytes each of so many values has in a text; a value of that size has been cut."""
+    """Return how many bytes each of so many values may have in a text; a value of that size has been cut."""

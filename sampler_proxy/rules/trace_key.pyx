@@ -1,21 +1,21 @@
-"""What tells a trace apart from others: the values of some fields of its root span, as a number and as text.
+"""Reads the key of a trace for a target's `per`: the values of some fields of its root span, as a number and as text.
 
-Without a root the earliest span is asked (of several, the one with the smallest id), so that the order of arrival does not matter.
-The number is a seeded hash of 128 bits over all of every value with its type; two keys with the same number count as one.
+Without a root the earliest span stands for it (of several, the one with the smallest id), so that the order of arrival
+does not matter. The number is a seeded hash of 128 bits over each whole value with its type; two keys with the same
+number count as one.
 
-The text is for people and for what survives a restart, so it is bounded: the values with KEY_SEPARATOR between them, each cut to its
-share of MAX_KEY_TEXT bytes, MISSING where there is none. It may cut through a character.
+The text is for people and for what survives a restart, so it is bounded: the values with KEY_SEPARATOR between them,
+each cut to its share of MAX_KEY_TEXT bytes, MISSING where there is none. The cut may fall inside a character.
 """
-from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_OTHER, V_STRING, Value
-from sampler_proxy.rules.span_matcher cimport Facts
-from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, hash_bytes, load64, next_field, scramble,
-)
 from sampler_proxy.otlp.fragments cimport Group, SpanWalk, groups_of, next_span, payload_of, root_of, spans_of
+from sampler_proxy.otlp.protobuf cimport (
+    FIXED64, LEN, MAX_DEPTH, FieldCursor, cbytes, cursor, hash_bytes, load64, next_field, scramble,
+)
+from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, Value
+from sampler_proxy.rules.span_matcher cimport Facts
 
 KEY_SEPARATOR = b"\x1f"
 MISSING = b"\x00"
@@ -25,7 +25,7 @@ cdef extern from *:
 
 
 cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) noexcept nogil:
-    """Start (0: not known, which sorts last) and id of a valid span."""
+    """Read start and id of a valid span. A start of 0, which is not known, becomes the latest of all."""
     cdef FieldCursor field = cursor(body, body + size, MAX_DEPTH)
     start[0] = span_id[0] = 0
     while next_field(&field):
@@ -33,21 +33,21 @@ cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) n
             start[0] = field.integer
         elif field.wire == LEN and field.number == 2 and field.size == 8:
             span_id[0] = __builtin_bswap64(load64(field.content))
-    start[0] -= 1  # of 0 it makes the latest of all
+    start[0] -= 1
 
 
-cdef class KeyReader:
+cdef class TraceKeyReader:
     def __cinit__(self, slots, *, uint64_t seed=0):
-        """`slots`: conditions.Slot of a span, its scope or its resource, all different."""
+        """`slots`: program.Slot of a span, its scope or its resource, all different."""
         self.plan = Plan((), (), arguments=[(slot,) for slot in slots])
-        assert self.plan.terms.slots == tuple(slots)
-        self.judge = Judge(self.plan, seed)
+        assert self.plan.arithmetic.slots == tuple(slots)
+        self.matcher = SpanMatcher(self.plan, seed)
         self.seed = seed
 
-    cdef void read(self, Fragment* first) noexcept nogil:
-        """Of a trace in the buffer; sets key, text and text_size."""
-        cdef Fragment* fragment = root_of(first)
-        cdef SpanWalk walk = spans_of(first)
+    cdef void read(self, Fragment* trace) noexcept nogil:
+        """Read the key of a trace in the buffer into `key`, `text` and `text_size`."""
+        cdef Fragment* fragment = root_of(trace)
+        cdef SpanWalk walk = spans_of(trace)
         cdef Group* group = NULL
         cdef cbytes body = NULL
         cdef uint32_t size = 0
@@ -68,15 +68,14 @@ cdef class KeyReader:
                     body = walk.body
                     size = walk.size
                     group = walk.group
-        self.judge.begin()
-        self.judge.load(group.scope.envelope.parent, False)
-        self.judge.load(group.scope.envelope, True)
-        self.judge.read_span(body, size, &facts)
-        self.judge.intrinsics(&facts)
+        self.matcher.begin()
+        self.matcher.load_headers(group, True)
+        self.matcher.read_span(body, size, &facts)
+        self.matcher.record_intrinsics(&facts)
         self.summarize()
 
     cdef void summarize(self) noexcept nogil:
-        """The values that the judge has noted, as key and text."""
+        """Make key and text of the values that the matcher has recorded."""
         cdef uint32_t count = self.plan.slot_count
         cdef uint32_t share = room_of(count)
         cdef Value* value
@@ -86,7 +85,7 @@ cdef class KeyReader:
         self.key[1] = scramble(self.seed ^ 0x9E3779B97F4A7C15ULL)
         self.text_size = 0
         for i in range(count):
-            value = &self.judge.of_span.values[i]
+            value = &self.matcher.of_span.values[i]
             if i:
                 self.text[self.text_size] = 0x1F
                 self.text_size += 1
@@ -104,13 +103,14 @@ cdef class KeyReader:
             self.write(value, share)
 
     cdef void write(self, Value* value, uint32_t room) noexcept nogil:
+        """Append a value to the text, cut to `room` bytes."""
         cdef uint8_t* out = self.text + self.text_size
         cdef int written = 0
         cdef int i
         if value.type == V_STRING:
             written = <int>min(value.size, room)
             for i in range(written):
-                out[i] = value.text[i] if value.text[i] > 0x1F else 32  # no separator, nor what is missing
+                out[i] = value.text[i] if value.text[i] > 0x1F else 32  # neither KEY_SEPARATOR nor MISSING
         elif value.type == V_NIL:
             out[0] = 0
             written = 1
@@ -128,10 +128,10 @@ cdef class KeyReader:
 
 
 cpdef uint32_t room_of(uint32_t fields) noexcept nogil:
-    """Bytes that each of so many values may have in a text."""
+    """Return how many bytes each of so many values may have in a text."""
     return MAX_KEY_TEXT // fields - 1
 
 
 def values_of(text):
-    """What a key's text holds, one for each field; None where there was none. It is cut, and may have been no UTF-8."""
+    """Return the values in a key's text, None for a missing one; what is no UTF-8 is replaced."""
     return [None if value == MISSING else value.decode("utf-8", "replace") for value in text.split(KEY_SEPARATOR)]

@@ -332,7 +332,7 @@ cdef class _Aggregate(Node):
             if self.function == COUNT:
                 used += 1
                 continue
-            argument = &table.arguments[<uint64_t>i * table.plan.terms.argument_count + self.argument]
+            argument = &table.arguments[<uint64_t>i * table.plan.arithmetic.argument_count + self.argument]
             if argument.type == V_NIL or (argument.type == V_DOUBLE and argument.real != argument.real):
                 continue
             used += 1

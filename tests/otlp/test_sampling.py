@@ -61,13 +61,13 @@ def test_threshold_of_any_probability(probability: float) -> None:
 
 
 @given(thresholds)
-def test_what_a_threshold_says(threshold: int) -> None:
+def test_encoding_and_adjusted_count_of_a_threshold(threshold: int) -> None:
     assert tracestate.parse(b"ot=th:" + sampling.encode_threshold(threshold).encode()).threshold == threshold
     assert sampling.adjusted_count(threshold) == reference.adjusted_count(threshold)
     assert sampling.probability_of(threshold) == pytest.approx(1 / sampling.adjusted_count(threshold))
 
 
-def test_the_ends() -> None:
+def test_probabilities_of_zero_and_one() -> None:
     assert sampling.threshold_of(1.0) == sampling.ALWAYS == 0
     assert sampling.threshold_of(0.0) == sampling.NEVER == 1 << 56
     assert sampling.probability_of(sampling.ALWAYS) == 1.0
@@ -100,7 +100,7 @@ def test_rewriting(before: str, threshold: int, after: str) -> None:
 
 @given(strategies.tracestates.map(str.encode) | st.binary(max_size=60), randomness, thresholds)
 @settings(max_examples=300)
-def test_rewriting_anything(before: bytes, random: int, threshold: int) -> None:
+def test_rewriting_random_tracestates(before: bytes, random: int, threshold: int) -> None:
     assert sampling.rewrite_tracestate(before, random, threshold) == tracestate.rewrite(before, random, threshold)
 
 
@@ -237,7 +237,7 @@ def parsed(raw: bytes) -> ExportTraceServiceRequest:
 
 
 @pytest.mark.parametrize("probability", [0.5, 0.01])
-def test_the_boundary(probability: float) -> None:
+def test_traces_at_the_threshold(probability: float) -> None:
     """R = T is kept, R = T - 1 is not; by trace id and by rv."""
     threshold = sampling.threshold_of(probability)
     for number in (threshold, threshold - 1):

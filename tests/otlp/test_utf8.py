@@ -1,4 +1,4 @@
-"""Strings that are not UTF-8 are let in, and mended where they leave: U+FFFD as Python's "replace" has it, nothing
+"""Strings that are not UTF-8 are let in, and repaired where they leave: U+FFFD as Python's "replace" has it, nothing
 else changes."""
 
 from __future__ import annotations
@@ -102,21 +102,21 @@ def source(place: str, text: str, noise: wire.Noise = wire.CALM) -> bytes:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_broken_is_mended(place: str) -> None:
+def test_invalid_utf8_is_repaired(place: str) -> None:
     for text in BROKEN:
         for noise in (wire.CALM, wire.ALL):
             raw = source(place, MARK, noise).replace(MARK.encode(), text)
             assert official.structure(raw) is not None
             assert not official.accepts(raw)
             driver = leaving(raw)
-            mended = source(place, text.decode("utf-8", "replace"), noise)
-            expected = ExportTraceServiceRequest.FromString(mended)
+            repaired = source(place, text.decode("utf-8", "replace"), noise)
+            expected = ExportTraceServiceRequest.FromString(repaired)
             assert reference.spans_of(driver.kept()) == reference.spans_of(expected), text
             assert driver.total(metrics.STRINGS_MENDED) == (1 if place.startswith(("span.", "event.", "link.")) else 0)
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_whole_stays(place: str) -> None:
+def test_valid_utf8_is_unchanged(place: str) -> None:
     for text in WHOLE:
         assert len(text) == len(MARK)
         raw = source(place, MARK).replace(MARK.encode(), text)
@@ -135,7 +135,7 @@ def test_any_bytes(text: bytes) -> None:
     assert one.name == text.decode("utf-8", "replace")
 
 
-def test_a_broken_tracestate_is_mended_before_it_is_rewritten() -> None:
+def test_an_invalid_tracestate_is_repaired_before_it_is_rewritten() -> None:
     raw = request((1, 1), trace_state=f"a={MARK},b=1").SerializeToString().replace(MARK.encode(), b"\xff\xffabcd")
     driver = Driver([("half", None, 0.5)], stamp_decision=False)
     driver.send(raw)
@@ -144,7 +144,7 @@ def test_a_broken_tracestate_is_mended_before_it_is_rewritten() -> None:
     assert one.trace_state == "ot=th:8,b=1"
 
 
-def test_bytes_are_no_text() -> None:
+def test_bytes_values_are_unchanged() -> None:
     message = request((1, 1))
     _span(message).attributes.add(key="k").value.bytes_value = BROKEN[0]
     raw = message.SerializeToString() + wire.field(99, wire.LEN, BROKEN[0])
@@ -153,7 +153,7 @@ def test_bytes_are_no_text() -> None:
     assert driver.total(metrics.STRINGS_MENDED) == 0
 
 
-def test_headers_that_are_equal_once_mended_merge() -> None:
+def test_headers_that_are_equal_once_repaired_merge() -> None:
     driver = Driver(KEEP_ALL, stamp_decision=False)
     for text in (b"\xff\xffabcd", b"\xfe\xfeabcd", "\ufffd\ufffdabcd".encode()):
         outer = request((1, 1)).resource_spans[0].SerializeToString()

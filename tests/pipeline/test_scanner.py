@@ -1,6 +1,6 @@
 """The scan against the official parser: the same verdict on the same bytes, and the same spans in them.
 
-On purpose the scan accepts strings that are not UTF-8, and so does `official.structure`; test_text.py shows what
+On purpose the scan accepts strings that are not UTF-8, and so does `official.structure`; test_utf8.py shows what
 becomes of them. Requests of 2 GiB or more are refused by both; that is too much for a test.
 """
 
@@ -25,7 +25,7 @@ from tests.support.wire import EGROUP, FIXED32, FIXED64, LEN, SGROUP, VARINT, fi
 
 
 def _busy() -> Plan:
-    """Asks something of every attribute and field that the requests here have, so that all of the reading code runs."""
+    """A plan with a condition on every attribute and field of the requests here, so that all reading code runs."""
     conditions = [
         Condition(place, key.encode(), Op.EQ, Kind.STRING, b"x")
         for place in strategies.ATTRIBUTE_FIELDS
@@ -179,7 +179,7 @@ DAMAGED = {
 
 
 @places
-def test_fields(place: Callable[[bytes], bytes]) -> None:
+def test_every_kind_of_field(place: Callable[[bytes], bytes]) -> None:
     for name, raw in SOUND.items():
         assert check(place(raw)), name
         assert check(place(raw + tag(99, LEN) + b"\x00")), name
@@ -338,7 +338,7 @@ def test_damaged_requests(raw: bytes) -> None:
 
 @given(st.binary(max_size=64))
 @settings(max_examples=100)
-def test_garbage(raw: bytes) -> None:
+def test_random_bytes(raw: bytes) -> None:
     check(raw)
     check(span(raw))
     check(key_value(raw))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from sampler_proxy import metrics
 from sampler_proxy.config.check import Loaded
 from sampler_proxy.config.model import Adaptive, Rule
-from sampler_proxy.redact.policy import RESOURCE, SCOPE, SPAN, Policy
-from sampler_proxy.redact.values import MASKED
+from sampler_proxy.redact.lanes import MASK_TEXT, Place
+from sampler_proxy.redact.policy import Policy
 from sampler_proxy.rules import rate
 from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
@@ -26,10 +26,10 @@ from sampler_proxy.traceql.program import Field, Slot
 TOP_KEYS = 20
 
 _PLACES = {
-    Field.SPAN_ATTRIBUTE: (SPAN,),
-    Field.RESOURCE_ATTRIBUTE: (RESOURCE,),
-    Field.SCOPE_ATTRIBUTE: (SCOPE,),
-    Field.ANY_ATTRIBUTE: (SPAN, RESOURCE),
+    Field.SPAN_ATTRIBUTE: (Place.SPAN,),
+    Field.RESOURCE_ATTRIBUTE: (Place.RESOURCE,),
+    Field.SCOPE_ATTRIBUTE: (Place.SCOPE,),
+    Field.ANY_ATTRIBUTE: (Place.SPAN, Place.RESOURCE),
 }
 
 
@@ -191,7 +191,7 @@ def _shown(value: str | None, slot: Slot, fields: int, policy: Policy | None) ->
         return value
     text = value.encode()
     if len(text) >= room_of(fields):
-        return MASKED.decode()  # it has been cut, and half a secret would not be known for one
+        return MASK_TEXT.decode()  # it has been cut, and half a secret would not be known for one
     places = _PLACES.get(slot.field)
     if places is None:
         return policy.text(text).decode()

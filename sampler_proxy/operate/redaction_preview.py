@@ -15,8 +15,8 @@ from sampler_proxy.config.model import Config, Rule
 from sampler_proxy.otlp.fragments import KeptTrace
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.redact.lanes import Label
 from sampler_proxy.redact.policy import Observer, Policy
-from sampler_proxy.redact.values import Label
 
 # By message, of which there was too much.
 _WHOLE = {1: "resource", 2: "scope", 5: "span"}

@@ -19,7 +19,8 @@ cdef enum How:
     ADD_COUNT  # and as it leaves, at the end of its message
 
 cdef struct Item:
-    # Something in a message that changes, or may change. In the order of the bytes, what contains before what is contained.
+    # Something in a message that changes, or may change. In the order of the bytes, what contains before what is
+    # contained.
     cbytes start, length_at, body, end  # of the field
     int64_t delta  # by how much its content grows
     Entry* entry

@@ -1,11 +1,12 @@
 """What changes in a message, written down while it is walked through, and carried out in one go.
 
-An item is a field that changes or may change; the messages around it are items too, from the outside in, so that items stand in the
-order of the bytes. When it is known what each becomes, sizes are added up from the inside out, and the message is written from
-the front: what lies between items is copied as it stands. Each byte is looked at once, however deep it is nested.
+An item is a field that changes or may change; the messages around it are items too, from the outside in, so that items
+stand in the order of the bytes. When it is known what each becomes, sizes are added up from the inside out, and the
+message is written from the front: what lies between items is copied as it stands. Each byte is looked at once, however
+deep it is nested.
 
-Items are larger than most fields. A document with too many of them raises `TooManyItems` while it is walked, and is reduced to what
-holds no text.
+Items are larger than most fields. A document with too many of them raises `TooManyItems` while it is walked, and is
+reduced to what holds no text.
 """
 from cpython.object cimport PyObject
 from libc.stdlib cimport free, realloc
@@ -17,7 +18,7 @@ from sampler_proxy.otlp.protobuf cimport (
 )
 from sampler_proxy.redact.value_cache cimport CHANGED
 
-from sampler_proxy.redact.values import MASKED, OVERSIZE
+from sampler_proxy.redact.lanes import MASK_TEXT, OVERSIZE
 
 cdef enum:
     MAX_KEPT_ROOM = 1 << 22
@@ -42,8 +43,8 @@ cdef bytes as_field(int field, uint64_t number):
 
 
 cdef bytes reduced_span(cbytes p, cbytes end):
-    """Ids, trace state, times, kind, flags, status code, and counts of attributes, events and links, by which they have grown. The
-    name, if there is one, is a mask."""
+    """Ids, trace state, times, kind, flags, status code, and counts of attributes, events and links, by which they have
+    grown. The name, if there is one, is a mask."""
     cdef list kept = [b""] * 17
     cdef uint64_t[17] gone  # by the field of their count
     cdef cbytes[17] last  # of several the last counts
@@ -86,7 +87,7 @@ cdef bytes reduced_span(cbytes p, cbytes end):
     for field in range(1, 17):
         if field == 5:
             if last[5] != NULL:
-                kept[5] = b"\x2a" + bytes([len(MASKED)]) + MASKED
+                kept[5] = b"\x2a" + bytes([len(MASK_TEXT)]) + MASK_TEXT
         elif field == 10 or field == 12 or field == 14:
             number = min((kept[field] or 0) + gone[field], 0xFFFFFFFF)
             kept[field] = as_field(field, number) if number else b""

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from sampler_proxy.rules.span_matcher cimport Judge
 from sampler_proxy.otlp.protobuf cimport Message, cbytes
 from sampler_proxy.redact.edits cimport Doc, Edits, Frame
-from sampler_proxy.redact.value_cache cimport Entry, Verdicts
+from sampler_proxy.redact.value_cache cimport Entry, ValueCache
 from sampler_proxy.otlp.fragments cimport Envelope, Envelopes, Fragment
 
 cdef struct HeaderDoc:
@@ -19,7 +19,7 @@ cdef class Redactor:
     cdef Envelopes envelopes
     cdef Judge judge  # of the filters; None: there are none
     cdef uint64_t* span_masks  # of the trace's spans, in order: the filters that hold
-    cdef Verdicts verdicts
+    cdef ValueCache cache
     cdef dict masks  # of the trace's headers: the filters that hold for some, and for every one, of the spans under them
     cdef set entity_keys  # that a resource's entity references name
     cdef bint all_named  # there are more than these

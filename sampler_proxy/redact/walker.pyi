@@ -19,8 +19,8 @@ than 1024 keys no attribute is deleted: they are masked.
 """
 
 from sampler_proxy.otlp.fragments import Envelopes
+from sampler_proxy.redact.lanes import Label
 from sampler_proxy.redact.policy import Observer, Policy
-from sampler_proxy.redact.values import Label
 
 class Redactor:
     """Remembers what became of values: 32768 of them, and 8 MiB, at most."""

@@ -1,9 +1,11 @@
-"""The walk over kept spans that finds what must not leave, and what is written in its place. `_redact.pyi` is the manual.
+"""The walk over kept spans that finds what must not leave, and what is written in its place. `_redact.pyi` is the
+manual.
 
-A span is walked once. Each text in it is looked up among those met before; what is known to be harmless costs a hash and a
-comparison. What is new waits until a number of spans has been walked, and is then asked about in one go. Only what may
-change is written down (`Item`), with the messages around it; a span without such items leaves as it came, and of another one the items
-say what is copied and what is replaced. Nothing here decides: that is the policy's (`redact.py`).
+A span is walked once. Each text in it is looked up among those met before; what is known to be harmless costs a hash
+and a comparison. What is new waits until a number of spans has been walked, and is then asked about in one go. Only
+what may change is written down (`Item`), with the messages around it; a span without such items leaves as it came, and
+of another one the items say what is copied and what is replaced. Nothing here decides: that is the policy's
+(`redact.py`).
 
 Preconditions: spans and headers are valid messages (the scan has seen to that). Used under the pipeline's lock.
 """
@@ -22,13 +24,13 @@ from sampler_proxy.otlp.protobuf cimport (
     wire_type,
 )
 from sampler_proxy.redact.value_cache cimport (
-    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_EFFORT, MAX_KEY, MAX_SHARED_EFFORT, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
-    Verdicts, WHOLE,
+    AS_IT_IS, BYTES, Entry, DELETED, BATCHED, ANY_TYPE, TRACE_BUDGET, MAX_KEY_BYTES, REQUEST_BUDGET, NAME, IN_VALUE, IN_EVENT, IN_LINK, IN_RESOURCE, IN_SCOPE, IN_SPAN, SAME, TEXT,
+    ValueCache, MASKED,
 )
 from sampler_proxy.otlp.fragments cimport Group, groups_of, payload_of
 
 from sampler_proxy.redact.edits import TooManyItems
-from sampler_proxy.redact.values import UNKNOWN
+from sampler_proxy.redact.lanes import UNKNOWN_FIELD
 
 cdef enum:
     # Spans and bytes that are gone about in one go.
@@ -40,14 +42,14 @@ cdef enum:
 
 cdef inline int place_of(Message message) noexcept nogil:
     if message == M_SPAN:
-        return OF_SPAN
+        return IN_SPAN
     if message == M_RESOURCE:
-        return OF_RESOURCE
+        return IN_RESOURCE
     if message == M_SCOPE:
-        return OF_SCOPE
+        return IN_SCOPE
     if message == M_EVENT:
-        return OF_EVENT
-    return OF_LINK if message == M_LINK else NESTED
+        return IN_EVENT
+    return IN_LINK if message == M_LINK else IN_VALUE
 
 
 cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept nogil:
@@ -72,14 +74,14 @@ cdef int last_ids(Message message, cbytes p, cbytes end, cbytes* last) except -1
 
 
 cdef inline int strictness(int kind) noexcept nogil:
-    return WHOLE + 1 if kind == DELETED else kind
+    return MASKED + 1 if kind == DELETED else kind
 
 
 cdef class Redactor:
     def __cinit__(self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0):
         self.policy = policy
         self.envelopes = envelopes
-        self.verdicts = Verdicts(policy, seed)
+        self.cache = ValueCache(policy, seed)
         self.edits = Edits(counts, observer, policy.marker)
         self.masks = {}
         self.entity_keys = set()
@@ -100,28 +102,28 @@ cdef class Redactor:
         self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
         if self.sharing:
-            self.verdicts.most = min(self.verdicts.effort + MAX_EFFORT, MAX_SHARED_EFFORT)
+            self.cache.budget = min(self.cache.spent + TRACE_BUDGET, REQUEST_BUDGET)
         else:
-            self.verdicts.effort = 0
-            self.verdicts.most = MAX_EFFORT
+            self.cache.spent = 0
+            self.cache.budget = TRACE_BUDGET
         try:
             self.walk_trace(first)
             self.flush()
             self.finish_headers()
         except BaseException:
             self.finished()
-            self.verdicts.forget()
+            self.cache.clear()
             raise
         return 0
 
     cdef void share(self, bint on) noexcept:
         """Have the traces that follow share what they may cost, until it is switched off."""
         self.sharing = on
-        self.verdicts.effort = 0
+        self.cache.spent = 0
 
     cdef uint64_t effort(self) noexcept:
         """What the last trace has cost, in units of about a microsecond."""
-        return self.verdicts.effort
+        return self.cache.spent
 
     cdef int finished(self) except -1:
         """Give back what redact() left for the caller."""
@@ -190,9 +192,9 @@ cdef class Redactor:
                     doc.first = self.edits.item_count
                     self.span_count += 1
                     if self.judge is not None:
-                        self.verdicts.use(self.span_masks[self.span_count - 1], self.span_masks[self.span_count - 1])
+                        self.cache.select_view(self.span_masks[self.span_count - 1], self.span_masks[self.span_count - 1])
                     self.walk_doc(doc, M_SPAN)
-                    if (self.verdicts.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
+                    if (self.cache.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
                             or self.edits.item_count >= MAX_ITEMS):
                         self.flush()
                     p += size
@@ -300,7 +302,7 @@ cdef class Redactor:
         cdef HeaderDoc* header = &self.headers[index]
         if self.judge is not None:
             some, every = self.masks[<size_t>header.envelope]
-            self.verdicts.use(some, every)
+            self.cache.select_view(some, every)
         header.doc.first = self.edits.item_count
         if not header.is_scope:
             self.note_entities(header.doc.data, header.doc.data + header.doc.size)
@@ -342,7 +344,7 @@ cdef class Redactor:
                         r = skip_value(r, q, field, wire, MAX_DEPTH)
                         continue
                     r = read_length(r, q, &length)
-                    if (field == 3 or field == 4) and length <= MAX_KEY:  # a longer one is masked in any case
+                    if (field == 3 or field == 4) and length <= MAX_KEY_BYTES:  # a longer one is masked in any case
                         if len(self.entity_keys) == MAX_ENTITY_KEYS:
                             self.all_named = True
                             return 0
@@ -412,7 +414,7 @@ cdef class Redactor:
             if field < 5 and wire == LEN and ids >> field & 1:
                 # Of several the last is the id, and the others are texts.
                 if met >> 8 and p != last[field]:
-                    self.text(frame, start, length_at, p, p - length, length, TEXT, JOINED, NULL, REPLACE, field)
+                    self.text(frame, start, length_at, p, p - length, length, TEXT, BATCHED, NULL, REPLACE, field)
                     continue
                 if met >> field & 1 and not met >> 8:
                     last_ids(frame.message, frame.body, frame.end, last)
@@ -422,7 +424,7 @@ cdef class Redactor:
                     continue
                 met |= 1 << field
             if wire_type(frame.message, field) != <int>wire:
-                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, NULL, field)
+                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN_FIELD, NULL, field)
                 continue
             if wire != LEN:
                 if field == counted:
@@ -442,7 +444,7 @@ cdef class Redactor:
                 inner.deleted = inner.count = 0
                 inner.message = nested
                 if nested == M_KEY_VALUE:
-                    self.attribute(&inner, place, TEXT, JOINED, NULL)
+                    self.attribute(&inner, place, TEXT, BATCHED, NULL)
                     continue
                 if nested == M_RESOURCE or nested == M_SCOPE:  # in several parts it merges, and the last count counts
                     inner.deleted = frame.deleted
@@ -453,14 +455,14 @@ cdef class Redactor:
                     frame.count = inner.count
             elif not is_id(frame.message, field, length):
                 if frame.message == M_ENTITY_REF and field >= 3:
-                    entry = self.key(OF_RESOURCE, p - length, length)
+                    entry = self.key(IN_RESOURCE, p - length, length)
                     if entry.state != SAME:
                         item = self.edits.push(frame, start, length_at, p - length, p, REPLACE)
                         item.entry = entry
                         item.field = <uint8_t>field
                     continue
                 lane = NAME if (frame.message == M_SPAN and field == 5) or (frame.message == M_EVENT and field == 2) else TEXT
-                self.text(frame, start, length_at, p, p - length, length, lane, self.verdicts.view.name_kind if lane == NAME else JOINED, NULL,
+                self.text(frame, start, length_at, p, p - length, length, lane, self.cache.view.name_kind if lane == NAME else BATCHED, NULL,
                           REPLACE, field)
         return self.edits.close(frame)
 
@@ -501,7 +503,7 @@ cdef class Redactor:
             if entry.kind == DELETED:
                 frame.up.deleted += 1
                 return self.edits.drop(frame.up, frame.start, frame.end, entry.label, entry, 0)
-            if entry.kind != JOINED or entry.lane != TEXT:
+            if entry.kind != BATCHED or entry.lane != TEXT:
                 lane = entry.lane
                 kind = entry.kind
         p = frame.body
@@ -516,7 +518,7 @@ cdef class Redactor:
                 length_at = p
                 p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
             if wire_type(M_KEY_VALUE, field) != <int>wire:
-                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, entry, field)
+                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN_FIELD, entry, field)
             elif wire != LEN:
                 continue
             elif field == 1:
@@ -528,7 +530,7 @@ cdef class Redactor:
                     item.entry = known
                     item.key = entry
                     item.field = 1
-            elif kind == WHOLE:
+            elif kind == MASKED:
                 if length == 6 and memcmp(p - 6, b"\x0a\x04****", 6) == 0:
                     continue
                 item = self.edits.push(frame, start, length_at, p - length, p, MASK)
@@ -593,7 +595,7 @@ cdef class Redactor:
                 p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
                 assert p != NULL
             if wire_type(frame.message, field) != <int>wire:
-                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, key, field)
+                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN_FIELD, key, field)
                 continue
             nested = child(frame.message, field) if wire == LEN else M_NONE
             if nested != M_NONE:
@@ -606,25 +608,25 @@ cdef class Redactor:
                 inner.deleted = inner.count = 0
                 inner.message = nested
                 if nested == M_KEY_VALUE:
-                    self.attribute(&inner, NESTED, lane, kind, key)
+                    self.attribute(&inner, IN_VALUE, lane, kind, key)
                 else:
                     self.value(&inner, lane, kind, key)
             elif kind == AS_IT_IS:
                 continue
             elif wire == LEN:
-                if field == 7 and kind == JOINED:
-                    self.text(frame, start, length_at, p, p - length, length, BYTES, JOINED, key, AS_STRING, field)
+                if field == 7 and kind == BATCHED:
+                    self.text(frame, start, length_at, p, p - length, length, BYTES, BATCHED, key, AS_STRING, field)
                 else:
                     self.text(frame, start, length_at, p, p - length, length, lane, kind, key, AS_STRING, field)
             elif field == 4:
                 memcpy(&real, length_at, 8)
                 if floor(real) == real and fabs(real) < 9.2e18:
                     self.number(frame, start, p, <int64_t>real, lane, kind, key)
-                elif kind == LEAVES:
+                elif kind == ANY_TYPE:
                     shown = repr(real).encode()
                     self.text(frame, start, start, p, <cbytes><const char*>shown, <uint32_t>len(shown), lane, kind, key, AS_STRING, field)
             elif field == 2:
-                if kind == LEAVES:
+                if kind == ANY_TYPE:
                     read_varint(length_at, p, &number)
                     shown = b"true" if number else b"false"
                     self.text(frame, start, start, p, <cbytes><const char*>shown, <uint32_t>len(shown), lane, kind, key, AS_STRING, field)
@@ -652,7 +654,7 @@ cdef class Redactor:
     cdef int text(self, Frame* frame, cbytes start, cbytes length_at, cbytes end, cbytes p, uint32_t size, int lane, int kind,
                   Entry* key, int how, uint32_t field) except -1:
         """A field that holds a text, or is taken for one. Longer texts must lie in the message."""
-        cdef Entry* entry = self.verdicts.value(lane, kind, p, size)
+        cdef Entry* entry = self.cache.value(lane, kind, p, size)
         cdef Item* item
         if entry.state != SAME:
             item = self.edits.push(frame, start, length_at, end, end, how)
@@ -662,15 +664,15 @@ cdef class Redactor:
         return 0
 
     cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL:
-        cdef bint named = place == OF_RESOURCE and bool(self.entity_keys) and (self.all_named or p[:size] in self.entity_keys)
-        return self.verdicts.key(place, p, size, named)
+        cdef bint named = place == IN_RESOURCE and bool(self.entity_keys) and (self.all_named or p[:size] in self.entity_keys)
+        return self.cache.key(place, p, size, named)
 
     # Finding out.
 
     cdef int flush(self) except -1:
         """See to all that has been walked: afterwards nothing of it is pending."""
         cdef uint32_t i
-        self.verdicts.resolve()
+        self.cache.resolve()
         for i in range(self.headers_done, self.header_count):
             self.edits.finish_doc(&self.headers[i].doc, False)
         for i in range(self.spans_done, self.span_count):
@@ -678,6 +680,6 @@ cdef class Redactor:
         self.headers_done = self.header_count
         self.spans_done = self.span_count
         self.edits.item_count = 0
-        self.verdicts.free_retired()
+        self.cache.free_unused()
         return 0
 

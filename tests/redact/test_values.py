@@ -15,7 +15,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sampler_proxy.redact import values as redact_values
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import Detector, Range
-from sampler_proxy.redact.policy import MAX_VALUE_BYTES, TEXT, Policy, View
+from sampler_proxy.redact.key_rules import KeyRules
+from sampler_proxy.redact.lanes import MAX_VALUE_BYTES, TEXT
+from sampler_proxy.redact.policy import Policy
+from sampler_proxy.redact.sieve import CANARY
 from tests.redact.detectors.marked import unmarked
 from tests.redact.detectors.test_tables import HITS
 from tests.support import wire
@@ -291,7 +294,7 @@ def test_a_key_that_cannot_be_judged_masks_its_value(monkeypatch: pytest.MonkeyP
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    monkeypatch.setattr(View, "_key", fails)
+    monkeypatch.setattr(KeyRules, "_lane_of", fails)
     assert attributes_after(MASK_CARDS, {"k": "x", "l": ["y"]}) == {"k": "****", "l": "****"}
 
 
@@ -321,7 +324,7 @@ def test_key_patterns_that_ran_out_of_memory_are_asked_one_by_one(monkeypatch: p
             return None
 
     found = made({"keys": [{"match": "password", "action": "mask"}]})
-    monkeypatch.setattr(found.view(0)._key_rules, "_set", Silent())
+    monkeypatch.setattr(found.view(0).key_rules._key_rules, "_set", Silent())
     out = Redacting(found)
     raw = out.run([request_of(Span(attributes=pairs({"password": "x-1", "other": "y-1"})))])
     assert b"x-1" not in raw
@@ -363,11 +366,11 @@ def test_a_question_to_all_values_that_raises_passes_nothing(monkeypatch: pytest
 
         search = finditer = __call__
 
-    values = made(MASK_CARDS).view(0)._values
-    joined = CARD.encode() + catalogue.SEPARATOR + b"x" + catalogue.SEPARATOR + redact_values.CANARY
-    assert values.sift(joined) is not None
-    monkeypatch.setattr(values, where, Fails() if where == "_sieve" else [Fails() for _ in values._searches])
-    assert values.sift(joined) == [(0, len(joined))]
+    sieve = made(MASK_CARDS).view(0)._sieve
+    joined = CARD.encode() + catalogue.SEPARATOR + b"x" + catalogue.SEPARATOR + CANARY
+    assert sieve.sift(joined) is not None
+    monkeypatch.setattr(sieve, where, Fails() if where == "_sieve" else [Fails() for _ in sieve._searches])
+    assert sieve.sift(joined) == [(0, len(joined))]
 
 
 # What is escaped, and keys in what is no JSON.
@@ -529,7 +532,7 @@ def test_long_keys_of_members_are_not_remembered() -> None:
         for i in range(50):
             key = f"{i:0{length}}"
             assert view.apply(TEXT, json.dumps({key: "it's", f"{key}password": "x"}).encode()) is not None
-    assert max(map(len, view._values._member_lanes)) < 300
+    assert max(map(len, view.key_rules._member_lanes)) < 300
     assert text_after({"preset": "common"}, json.dumps({"k" * 5000: "zebra", "a": "b"})).endswith(
         '": "****", "a": "b"}'
     )
@@ -600,7 +603,7 @@ def test_what_would_change_is_asked_about(text: str) -> None:
     if encoded.lstrip()[:1] in (b"{", b"["):
         return
     gap = catalogue.SEPARATOR
-    regions = view.sift(gap.join((b"zz", encoded, b"yy", redact_values.CANARY)))
+    regions = view.sift(gap.join((b"zz", encoded, b"yy", CANARY)))
     low = 2 + len(gap)
     asked = any(start <= low + len(encoded) and low <= end for start, end in regions or [])
     assert asked or view.apply(TEXT, encoded) is None

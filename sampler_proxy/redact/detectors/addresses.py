@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, regex, stands_alone
+from sampler_proxy.redact.detectors.types import Detector, Range, just_before, stands_alone
+from sampler_proxy.redact.regexes import regex
 
 # E-mail: the dot-atom form of RFC 5322 without the characters that end it in URLs and prose, RFC 6531 for what is not
 # ASCII, and `%40` as it stands in URLs.

@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 
-from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, just_before, merged, regex
+from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, just_before, merged
+from sampler_proxy.redact.regexes import regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
 _JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")

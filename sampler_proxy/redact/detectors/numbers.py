@@ -10,7 +10,8 @@ from stdnum import iban as stdnum_iban
 from stdnum import luhn, numdb
 from stdnum.us import ssn as stdnum_ssn
 
-from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, regex, stands_alone
+from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, stands_alone
+from sampler_proxy.redact.regexes import regex
 
 # Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
 _LONG = (16, 17, 18, 19)

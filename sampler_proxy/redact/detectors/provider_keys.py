@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-from sampler_proxy.redact.detectors.types import Detector, Range, regex
+from sampler_proxy.redact.detectors.types import Detector, Range
+from sampler_proxy.redact.regexes import regex
 
 
 def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Callable[[bytes], list[Range]]:

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sampler_proxy.redact.detectors.types import regex
+from sampler_proxy.redact.regexes import regex
 
 MAX_BYTES = 256 * 1024
 

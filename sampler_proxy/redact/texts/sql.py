@@ -16,7 +16,7 @@ from sqlglot.errors import SqlglotError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 from sqlglot.tokens import Tokenizer
 
-from sampler_proxy.redact.detectors.types import BYTES, regex
+from sampler_proxy.redact.regexes import BYTES, regex
 
 MAX_BYTES = 16 * 1024
 MAX_SIGNS = 768

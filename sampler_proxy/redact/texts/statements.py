@@ -6,7 +6,7 @@ By its verb, and enough of what must follow that prose is seldom taken for one. 
 
 from __future__ import annotations
 
-from sampler_proxy.redact.detectors.types import regex
+from sampler_proxy.redact.regexes import regex
 
 _GAP = r"(?:\s|/\*[^*\x00]*\*/)"
 _SHORT = (

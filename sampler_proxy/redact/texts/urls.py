@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import regex
+from sampler_proxy.redact.regexes import regex
 
 # RFC 3986. The braces of a template (`/users/{id}`) belong to it.
 _URL = regex(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>]*""")

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.redact.detectors.catalogue import DETECTORS, SEPARATOR, STRICT, Range, find_all, sieve
+from sampler_proxy.redact.detectors.catalogue import DETECTORS, SEPARATOR, STRICT, Range, sieve
+from tests.redact.detectors.finding import find_all
 from tests.redact.detectors.marked import unmarked
 from tests.redact.detectors.test_tables import HITS, MISSES, masked
 

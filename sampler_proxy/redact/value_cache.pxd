@@ -82,7 +82,7 @@ cdef class CachedView:
 @cython.final
 cdef class ValueCache:
     cdef object policy
-    cdef dict views  # (some, every) -> CachedView; without those that are `strict`
+    cdef dict views  # some << 32 | every -> CachedView; without those that are `strict`
     cdef list pending_views
     cdef CachedView strict
     cdef CachedView view  # selected

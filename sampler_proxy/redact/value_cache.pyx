@@ -19,6 +19,7 @@ from sampler_proxy.otlp.utf8 cimport valid_utf8
 from sampler_proxy.redact import lanes
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.lanes import LaneKind as PythonLaneKind, Place as PythonPlace
+from sampler_proxy.redact.section import MAX_FILTERS
 from sampler_proxy.redact.sieve import CANARY as PYTHON_CANARY
 
 cdef enum:
@@ -44,6 +45,7 @@ cdef object OVERSIZE_LABEL = lanes.OVERSIZE
 assert (lanes.MAX_VALUE_BYTES, lanes.MAX_KEY_BYTES) == (MAX_VALUE_BYTES, MAX_KEY_BYTES)
 assert (lanes.EXEMPT, lanes.TEXT, lanes.KEY, lanes.BYTES, lanes.NAME) == (EXEMPT, TEXT, KEY, BYTES, NAME)
 assert list(PythonLaneKind) == [AS_IT_IS, BATCHED, SINGLE, ANY_TYPE, DELETED, MASKED]
+assert MAX_FILTERS <= 32  # two sets of them are the key of a view
 assert list(PythonPlace) == [IN_SPAN, IN_RESOURCE, IN_SCOPE, IN_EVENT, IN_LINK, IN_VALUE]
 
 
@@ -105,7 +107,7 @@ cdef class ValueCache:
 
     cdef int select_view(self, uint64_t some, uint64_t every) except -1:
         """Go on with the view for spans of which these filters hold for some, and for every one."""
-        cdef object combination = some << 32 | every  # MAX_FILTERS is below
+        cdef object combination = some << 32 | every
         cdef object view = self.views.get(combination)
         if view is None:
             found = self.policy.view(some, every)
@@ -189,11 +191,12 @@ cdef class ValueCache:
         cdef bint fresh = False
         cdef Entry* entry
         cdef object lane
+        cdef uint64_t context = self.view.serial << SERIAL_SHIFT | OF_KEYS | <uint64_t>place
         if size > MAX_KEY_BYTES:
             return &self.oversize
-        entry = self.find(
-            self.view.serial << SERIAL_SHIFT | OF_KEYS | (OF_NAMED_KEYS if named else 0) | <uint64_t>place, p, size, &fresh
-        )
+        if named:
+            context |= OF_NAMED_KEYS
+        entry = self.find(context, p, size, &fresh)
         if fresh:
             self.spent += COST_OF_KEY + size // 8
             entry.lane = self.view.lane_of(place, p[:size], named)

@@ -47,8 +47,8 @@ _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
 _MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*)"\s*:)')  # without lookahead in RE2; linear, as it ends at the next quote
 
 
-class _Found(NamedTuple):
-    """A range of a text to be replaced, by a detector or by a key's rule."""
+class _Finding(NamedTuple):
+    """A range of a text that is to be replaced, because of a detector or of a key's rule."""
 
     start: int
     end: int
@@ -84,7 +84,7 @@ class Values:
         self._hash_key = hash_key
 
     def apply(self, lane: Lane, text: bytes, counts: Counter[Label]) -> bytes:
-        """Return what becomes of a text in a lane, and count the redactions."""
+        """Redact a text in a lane, and count the redactions."""
         treatment = lane.treatment
         if treatment is Look.TEXT:
             return self.text(text, counts)
@@ -100,7 +100,7 @@ class Values:
         return self.act(treatment, text)
 
     def _in_bytes(self, text: bytes, counts: Counter[Label]) -> bytes:
-        """Bytes are masked whole where a text in them would change."""
+        """Redact bytes: masked whole where a text in them would change."""
         spaced = text.replace(_REPLACED, b" ")
         return text if self.text(spaced, counts) == spaced else MASK_TEXT
 
@@ -110,12 +110,14 @@ class Values:
         return result
 
     def _stripped(self, text: bytes, counts: Counter[Label]) -> bytes:
-        """Without what URLs lose."""
+        """Strip URLs."""
         result = rewrite(text, **self._urls) if self._urls else text
         counts["urls", "strip"] += result != text
         return result
 
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
+        """Redact a text: the members of JSON or a form, statements, URLs, and what detectors find. `depth`: strings of
+        JSON around it."""
         like_json = _like_json(text)
         if like_json and self.plain(text) and self._says_nothing(text):
             return text
@@ -135,7 +137,7 @@ class Values:
         return self._detected(text, counts, not members)
 
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
-        """Without the literals of statements in it, and what URLs lose."""
+        """Obfuscate the statement, and strip the URLs, in a text."""
         if self._sql and (start := statements.begins(text)) is not None:
             text = text[:start] + self._obfuscated(text[start:], counts)
         if self._urls and b"://" in text:
@@ -143,7 +145,7 @@ class Values:
         return text
 
     def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
-        """Of JSON, or a form: its members, each by its key or as a text of its own."""
+        """Redact the members of JSON, or of a form, each by its key or as a text of its own."""
         suspects = set() if self.plain(text) else self._suspects(members)
         if len(suspects) > MAX_SUSPECTS + len(text) // 24:
             counts[OVERSIZE] += 1
@@ -172,7 +174,7 @@ class Values:
         return b"".join((*out, text[done:]))
 
     def _suspects(self, members: Sequence[embedded.Member]) -> set[int]:
-        """Where the members begin whose texts must be looked at by themselves, unless a rule says otherwise."""
+        """Find where the members begin whose texts must be looked at by themselves, unless a rule says otherwise."""
         leaves = [member for member in members if not _holds_others(member)]
         regions = self._sieve.sift(SEPARATOR.join((*(member.text for member in leaves), CANARY))) or []
         found = set()
@@ -201,7 +203,7 @@ class Values:
         return all(self._key_rules.member_lane(key.decode("utf-8", "replace")).kind == BATCHED for key in keys)
 
     def _unread(self, text: bytes) -> Label | None:
-        """Of what is nearly JSON, and was not read: the rule that one of its keys falls under."""
+        """Return the label of a rule that a key falls under in what is nearly JSON, and was not read; None for none."""
         for key in keyed.keys(text):
             lane = self._key_rules.member_lane(key.text.decode("utf-8", "replace"))
             if lane.kind in (DELETED, MASKED, ANY_TYPE):
@@ -209,7 +211,8 @@ class Values:
         return None
 
     def _detected(self, text: bytes, counts: Counter[Label], by_key: bool = True) -> bytes:
-        """`by_key`: whether to look for keys in it, too."""
+        """Replace what detectors find, again until nothing is found. `by_key`: replace the values of quoted keys,
+        too."""
         for _ in range(_ROUNDS):
             found = self._find(text, by_key)
             if not found:
@@ -228,7 +231,8 @@ class Values:
         counts[FAILURE] += 1
         return MASK_TEXT
 
-    def _replacement(self, found: _Found, text: bytes, counts: Counter[Label]) -> bytes:
+    def _replacement(self, found: _Finding, text: bytes, counts: Counter[Label]) -> bytes:
+        """Redact one finding, and count it."""
         if found.lane is None or found.lane.treatment is None:
             result = self.act(found.action, text)
         else:
@@ -240,8 +244,8 @@ class Values:
         counts[found.name, found.action.word] += result != text
         return result
 
-    def _rest(self, text: bytes, found: list[_Found], by_key: bool) -> list[_Found]:
-        """What else there is once that is blotted out: secrets that touch hide each other."""
+    def _rest(self, text: bytes, found: list[_Finding], by_key: bool) -> list[_Finding]:
+        """Find what else there is once the findings are blotted out: secrets that touch hide each other."""
         for _ in range(_ROUNDS):
             blotted = bytearray(text)
             for one in found:
@@ -250,16 +254,16 @@ class Values:
             if not more:
                 return found
             found = _joined(found + more)
-        return [_Found(0, len(text), found[0].name, MASK)]
+        return [_Finding(0, len(text), found[0].name, MASK)]
 
-    def _find(self, text: bytes, by_key: bool) -> list[_Found]:
-        """Disjoint, in order. Where several overlap the first one's name counts; if their actions differ, it is
-        masked."""
+    def _find(self, text: bytes, by_key: bool) -> list[_Finding]:
+        """Find what is to be replaced: disjoint, in order. Where findings overlap the first one's name counts; if their
+        actions differ, they are masked."""
         text = text.replace(_REPLACED, b"   ")  # what was no text ends what stands beside it
         hits = self._sieve.hits(text)
         if not hits:
             return []
-        levels: list[tuple[bytes, encoded.Place]] = []
+        levels: list[tuple[bytes, encoded.Origin]] = []
         if self._sieve.escaped in hits and (levels := encoded.decoded(text)):
             hits = self._sieve.hits(SEPARATOR.join((text, *(level for level, _ in levels))))
         found = []
@@ -271,13 +275,13 @@ class Values:
                     for look in looks if not detector.utf8 else looks[:1]:
                         for start, end in detector.find(look):
                             if end > start:
-                                found.append(_Found(place(start), place(end), detector.name, action))
+                                found.append(_Finding(place(start), place(end), detector.name, action))
             if by_key and self._sieve.keyed in hits:
                 found += self._by_key(level, place)
         return _joined(found)
 
-    def _by_key(self, text: bytes, place: encoded.Place) -> list[_Found]:
-        """The values whose keys fall under rules."""
+    def _by_key(self, text: bytes, place: encoded.Origin) -> list[_Finding]:
+        """Find the values whose quoted keys fall under rules."""
         found = []
         done = 0
         for key in keyed.keys(text):
@@ -291,10 +295,11 @@ class Values:
             done = end
             if start < end and text[start:end] != MASK_TEXT and not _HASHED.fullmatch(text[start:end]):
                 action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
-                found.append(_Found(place(start), place(end), lane.label[0], action, lane, value))
+                found.append(_Finding(place(start), place(end), lane.label[0], action, lane, value))
         return found
 
     def act(self, action: Action, text: bytes) -> bytes:
+        """Mask or hash a secret, or keep its last characters where at least four others are hidden."""
         if action.word == "hash":
             return b"hash:" + hmac.digest(self._hash_key, text, "sha256")[:16].hex().encode()
         if action.word == "keep_last":
@@ -309,13 +314,13 @@ def _like_json(text: bytes) -> bool:
 
 
 def _holds_others(member: embedded.Member) -> bool:
-    """Whether it is an object or array."""
+    """Whether a member is an object or array."""
     return not member.is_string and not member.text
 
 
 def _looks(text: bytes) -> list[bytes]:
-    """The text, and once more without the letters of other scripts, which may stand next to a secret without a space.
-    What is not UTF-8 (once decoded) has the latter only."""
+    """Return the text, and once more without the letters of other scripts, which may stand next to a secret without a
+    space. A text that is not UTF-8 (once decoded) has the latter only."""
     if text.isascii():
         return [text]
     without = _NOT_ASCII.sub(b" ", text)
@@ -326,15 +331,16 @@ def _looks(text: bytes) -> list[bytes]:
     return [text, without]
 
 
-def _joined(found: list[_Found]) -> list[_Found]:
-    merged: list[_Found] = []
+def _joined(found: list[_Finding]) -> list[_Finding]:
+    """Sort findings, and unite those that overlap."""
+    merged: list[_Finding] = []
     for one in sorted(found, key=lambda one: (one.start, one.lane is None, one.end)):
         if merged and one.start < merged[-1].end:
             last = merged[-1]
             if last.lane is not None and one.end <= last.end:
                 continue  # a rule for the key says what becomes of all of it
             same = last.action == one.action and last.lane is one.lane
-            merged[-1] = _Found(last.start, max(last.end, one.end), last.name, last.action if same else MASK)
+            merged[-1] = _Finding(last.start, max(last.end, one.end), last.name, last.action if same else MASK)
         else:
             merged.append(one)
     return merged

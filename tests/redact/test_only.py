@@ -191,7 +191,7 @@ def test_what_is_shown_is_as_the_strictest_span_has_it() -> None:
     assert found.value(Place.SPAN, b"note", b"joe") == b"****"
 
 
-def test_many_combinations_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_combinations_are_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders make them."""
     settings = {"keys": [{"match": f"k{i}", "action": "mask", "only": f"{{ span.n{i} = true }}"} for i in range(8)]}
     found = policy(settings)

@@ -126,7 +126,7 @@ def test_secrets_beside_letters_of_other_scripts(around: str) -> None:
 
 
 def test_text_that_is_not_utf8() -> None:
-    """Judged as it leaves: with what is no text replaced."""
+    """Looked at as it leaves: with U+FFFD in place of what is not UTF-8."""
     request = request_of(Span(name="NAME@@"))
     raw = request.SerializeToString()
     assert redacted(MASK_CARDS, raw.replace(b"NAME@@", b"a\xffb\xc3\xa9c")).resource_spans[0].scope_spans[0].spans[
@@ -247,7 +247,7 @@ def test_urls() -> None:
     assert attributes_after({"preset": "strict", "urls": []}, {"url.path": "/users/123"}) == {"url.path": "/users/123"}
 
 
-# Where something cannot be judged.
+# Where something raises, or is too large.
 
 
 def detectors_with(monkeypatch: pytest.MonkeyPatch, find: Callable[[bytes], list[Range]]) -> None:
@@ -290,7 +290,7 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
     assert counts_of(settings, text) == {("failure", "mask"): 1}
 
 
-def test_a_key_that_cannot_be_judged_masks_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_rule_that_raises_masks_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> int:
         raise RuntimeError
 
@@ -359,7 +359,7 @@ def test_deep_json_in_json_is_masked(depth: int) -> None:
 
 
 @pytest.mark.parametrize("where", ["_sieve", "_searches"])
-def test_a_question_to_all_values_that_raises_passes_nothing(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_a_sieve_that_raises_passes_everything_on(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     class Fails:
         def __call__(self, _: bytes) -> list[int]:
             raise RuntimeError
@@ -526,7 +526,7 @@ def test_more_members_to_look_at_than_is_worth_it() -> None:
     assert counts_of({"preset": "common"}, few) == {("email", "mask"): 500}
 
 
-def test_long_keys_of_members_are_not_remembered() -> None:
+def test_long_keys_of_members_are_not_cached() -> None:
     view = made({"preset": "common"}).view(0)
     for length in (10, 5000):
         for i in range(50):
@@ -596,7 +596,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(FRAGMENTS, min_size=1, max_size=6).map("".join))
-def test_what_would_change_is_asked_about(text: str) -> None:
+def test_the_sieve_passes_every_text_that_would_change(text: str) -> None:
     """The one question to all values together is necessary for whatever becomes of each (JSON is never in it)."""
     view = EVERYTHING.view(EVERYTHING.everything)
     encoded = text.encode()
@@ -699,7 +699,7 @@ def test_counts_of_a_resource_in_two_parts() -> None:
 
 
 def test_large_traces_and_many_values() -> None:
-    """More than is remembered, and more than is gone about in one go."""
+    """More than the cache holds, and more than is asked about in one go."""
     requests = []
     for number in range(40):
         request = request_of(Span())

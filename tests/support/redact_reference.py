@@ -1,4 +1,4 @@
-"""Redaction of messages as the official classes read them: slow, obvious, and independent of the walk over bytes.
+"""Redacts messages as the official classes read them: slow, obvious, and independent of the walk over bytes.
 
 What becomes of one text is the policy's; where texts stand, what a key rules over and what is counted is said again
 here.

@@ -1,4 +1,4 @@
-"""Addresses of people and of hosts."""
+"""Detects addresses of people and of hosts."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ _PRODUCT_BEFORE = regex(r"[A-Za-z]/\z")
 
 
 def _ipv4s(text: bytes) -> list[Range]:
-    """Four numbers are a version where the text says so: after `v` or `version`, before `-rc1` or `.jar`, or after
-    the slash of a product (`Chrome/120.0.0.0`: in a user agent, or ending in two zeros, which no host does)."""
+    """Find IPv4 addresses. Four numbers are a version where the text says so: after `v` or `version`, before `-rc1` or
+    `.jar`, or after the slash of a product (`Chrome/120.0.0.0`: in a user agent, or ending in two zeros, which no host
+    does)."""
     found = []
     agent = b"Mozilla/" in text
     for match in _DOTTED.finditer(text):
@@ -86,8 +87,8 @@ _COLONS = regex(r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 
 
 def _ipv6s(text: bytes) -> list[Range]:
-    """Only addresses that can be a host's: global unicast, unique local, link local, multicast, IPv4 in IPv6. Others
-    (`abc::def`) are names in many languages."""
+    """Find IPv6 addresses, only those that can be a host's: global unicast, unique local, link local, multicast, IPv4
+    in IPv6. Others (`abc::def`) are names in many languages."""
     found = []
     for match in _COLONS.finditer(text):
         start, end = match.span()

@@ -1,4 +1,4 @@
-"""What lets somebody in, in the forms that protocols give it: tokens in headers, keys in PEM, passwords in URLs."""
+"""Detects credentials in the forms that protocols give them: tokens in headers, keys in PEM, passwords in URLs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _PROSE = frozenset(
 
 
 def _bearers(text: bytes) -> list[Range]:
-    """In prose (`bearer token expired`) only what cannot be a word; in a header, or as the whole value, anything."""
+    """Find bearer tokens. In prose (`bearer token expired`) only what cannot be a word; in a header, or as the whole
+    value, anything."""
     found = []
     for match in _BEARER.finditer(text):
         start, end = match.span(1)
@@ -56,7 +57,7 @@ def _bearers(text: bytes) -> list[Range]:
 
 
 def _is_challenge(token: bytes, then: bytes) -> bool:
-    """`realm="..."` comes from the server."""
+    """Whether this is a parameter of a challenge (`realm="..."`), which comes from the server."""
     name = token.rstrip(b"=")
     return name != token and name.replace(b"_", b"").isalpha() and (then.isalnum() or then in (b'"', b"'"))
 
@@ -108,7 +109,7 @@ _PEM_BODY = regex(r"[A-Za-z0-9+/=]{16}")
 
 
 def _private_keys(text: bytes) -> list[Range]:
-    """From the first dash to the last one, or to the end of the text where it was cut off."""
+    """Find PEM blocks from the first dash to the last one, or to the end of the text where the block was cut off."""
     found = []
     at = 0
     last = None
@@ -135,7 +136,7 @@ _DSN_USERINFO = regex(r"""(?:\A|[^\w.-])([\w.-]+:[^\s"'<>]+)\z""")
 
 
 def _url_credentials(text: bytes) -> list[Range]:
-    """`user:password`; over HTTP also what stands alone, which is a token there."""
+    """Find `user:password`; over HTTP also a user alone, which is a token there."""
     found = []
     for match in _USERINFO.finditer(text):
         user, colon, password = match.group(2).partition(b":")

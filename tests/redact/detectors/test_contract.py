@@ -50,7 +50,7 @@ def test_the_pattern_is_necessary_alone_and_among_others(values: list[bytes]) ->
 
 
 @given(texts)
-def test_masking_twice_is_masking_once(text: bytes) -> None:
+def test_masking_is_idempotent(text: bytes) -> None:
     for detector in ALL:
         once = masked(text, [found for found, _ in find_all([detector], text)])
         assert detector.find(once) == [], detector.name

@@ -54,7 +54,7 @@ _SCHEMA = "https://opentelemetry.io/schemas/1.34.0"
 
 @dataclasses.dataclass
 class Corpus:
-    """What a corpus file holds; `must` and `random` are the trace ids a 1 % sampler with error and slow rules keeps."""
+    """Facts about a corpus; `must` and `random` are the trace ids a 1 % sampler with error and slow rules keeps."""
 
     spans: int
     spans_per_trace: int
@@ -99,7 +99,7 @@ _USER, _POD, _KEY = "\x01" * 8, "\x02" * 5, "\x03" * 8
 
 
 def _template(operation: Operation, root: bool, error: bool) -> bytes:
-    """The encoded span (as a field of ScopeSpans) as a format for `bytes % mapping`."""
+    """Encode a span (as a field of ScopeSpans) as a format for `bytes % mapping`."""
     user = ("eu-west-2/" if root and operation is not OPERATIONS[0] else "") + "u-" + _USER
     attributes: dict[str, str | int] = {"user.id": user, **operation.attributes}
     attributes["network.peer.name"] = f"{operation.service[:4]}-6f9c7d5b8-{_POD}"
@@ -164,7 +164,7 @@ class _Instance:
         self.waiting = 0
 
     def flush(self) -> Request:
-        """The request with all that waits; nothing waits afterwards."""
+        """Return a request with all spans that wait; none waits afterwards."""
         body = self._head
         for scope, batch in zip(self._scopes, self.batches, strict=True):
             if batch:
@@ -175,7 +175,7 @@ class _Instance:
 
 
 def generate(corpus: Corpus) -> Iterator[Request]:
-    """Yield the requests of a corpus in the order of sending, and fill in what `corpus` says about them on the way."""
+    """Yield the requests of a corpus in the order of sending, and fill in the facts of `corpus` on the way."""
     per_trace, limit = corpus.spans_per_trace, corpus.spans_per_request
     assert 1 <= per_trace <= len(OPERATIONS)
     assert corpus.spans % per_trace == 0
@@ -213,13 +213,13 @@ def generate(corpus: Corpus) -> Iterator[Request]:
         unit = rng.randrange(1_200_000, 3_000_000) if fate == "slow" else rng.randrange(40_000, 400_000)
         began = EPOCH_NS + n * 100_000
         user = b"%08d" % rng.randrange(10**8)
-        chosen = {service: members[rng.randrange(INSTANCES)] for service, members in instances.items()}
+        picked = {service: members[rng.randrange(INSTANCES)] for service, members in instances.items()}
         for i in reversed(shape):  # a span is sent when it has ended: children before their parents
             operation = OPERATIONS[i]
             root = per_trace == 1 or i == 0
             start = began if per_trace == 1 else began + operation.offset * unit
             position = i if per_trace > 1 else 0
-            instance = chosen[operation.service]
+            instance = picked[operation.service]
             span = templates[i][root][i == failing] % {
                 b"trace": trace_id,
                 b"span": ids[8 * position : 8 * position + 8],
@@ -263,18 +263,18 @@ def _header(file: BinaryIO) -> tuple[Corpus, int]:
     numbers = json.loads(file.read(_HEADER_BYTES))
     ids = numbers.pop("ids")
     file.seek(ids)
-    must, chosen = ([file.read(16) for _ in range(numbers.pop(key))] for key in ("must", "random"))
-    return Corpus(**numbers, must=must, random=chosen), ids
+    must, picked = ([file.read(16) for _ in range(numbers.pop(key))] for key in ("must", "random"))
+    return Corpus(**numbers, must=must, random=picked), ids
 
 
 def read(path: str) -> Corpus:
-    """What a corpus file says of itself."""
+    """Read the facts at the head of a corpus file."""
     with open(path, "rb") as file:
         return _header(file)[0]
 
 
 def requests(path: str) -> Iterator[Request]:
-    """The requests of a corpus file."""
+    """Yield the requests of a corpus file."""
     with open(path, "rb") as file:
         corpus, _ = _header(file)
         file.seek(_HEADER_BYTES)

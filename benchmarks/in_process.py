@@ -1,9 +1,9 @@
-"""What a span costs in the pipeline itself, without gRPC, threads or a second process: nanoseconds per span.
+"""Measures the pipeline itself, without gRPC, threads or a second process: nanoseconds per span.
 
 usage: python -m benchmarks.in_process [--rounds N] [--spans N]
 
 scan                 one pass over the bytes of a request, into fragments, and those freed again
-accept + decide      the same, filed in the buffer, decided by the default rules when due, kept traces stamped
+accept + decide      the same, placed in the buffer, decided by the default rules when due, kept traces stamped
 single-span traces   both again where every trace is a single span
 decide + stamp all   of `keep: all`: the decisions alone, with every span made ready to leave
 assemble             of `keep: all`: stamped traces joined into requests of 1 MiB
@@ -93,7 +93,7 @@ def pipeline(config: Config, destination: Destination) -> Pipeline:
 
 
 def scan(of: Corpus) -> float:
-    """Seconds to scan all requests."""
+    """Scan all requests; return the seconds."""
     compiled = load_config(Config()).compiled
     scanner = Scanner(Plan(compiled.conditions, compiled.filters))
     start = time.perf_counter()
@@ -103,10 +103,10 @@ def scan(of: Corpus) -> float:
 
 
 def flow(of: Corpus, config: Config) -> tuple[float, float, list[KeptTrace]]:
-    """Seconds for accepting all requests, seconds for deciding all traces, and what was kept."""
+    """Accept all requests and decide all traces; return the seconds of each, and the kept traces."""
     destination = Destination()
     proxy = pipeline(config, destination)
-    accept = proxy.entrance("grpc").accept
+    accept = proxy.intake("grpc").accept
     deciding = 0.0
     now_ns = next_tick_ns = 1
 
@@ -139,7 +139,7 @@ def accept_and_decide(of: Corpus) -> float:
 
 
 def keep_all(of: Corpus) -> tuple[float, float]:
-    """Seconds for deciding and stamping, and for assembling, every span."""
+    """Keep everything; return the seconds for deciding and stamping, and for assembling, every span."""
     # An exception that never applies keeps the traces from being decided early, each span as it comes.
     everything = Rule(name="everything", unless='{ name = "no span has this name" }', keep=1.0)
     _, deciding, kept = flow(of, Config(rules=(everything, Rule(name="rest", keep=0.0))))
@@ -159,7 +159,7 @@ def keep_all(of: Corpus) -> tuple[float, float]:
 
 
 def measure(rounds: int, spans: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Nanoseconds per span of each round on a core of STATED_GHZ, and the speeds that calibrations found."""
+    """Run all rounds; return nanoseconds per span of each on a core of STATED_GHZ, and the calibrations' speeds."""
     usual, single = generate(spans, SPANS_PER_TRACE), generate(spans // 2, 1)
     work: Sequence[tuple[tuple[str, ...], Corpus, Callable[[Corpus], tuple[float, ...]]]] = (
         (("scan",), usual, lambda of: (scan(of),)),

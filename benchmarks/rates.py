@@ -31,7 +31,8 @@ from benchmarks import rivals, traffic
 from benchmarks.calibrate import calibrate
 from benchmarks.report import table
 from benchmarks.traffic import SECOND_NS, TARGET, WINDOW_S, Curve, Decide, Scenario, zipf
-from sampler_proxy.rules.rate import Controller, Fixed, Target
+from sampler_proxy.rules.rate import Controller, Fixed
+from sampler_proxy.rules.target import Target
 
 KEYS = (1, 100, 10_000)
 COLUMNS = 80

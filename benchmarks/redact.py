@@ -76,7 +76,7 @@ def deciding(of: Corpus, redact: Redact) -> float:
     destination = Destination()
     proxy = pipeline(config, destination)
     proxy.replace_redaction(load_config(config).redact)
-    accept = proxy.entrance("grpc").accept
+    accept = proxy.intake("grpc").accept
     seconds = 0.0
     now_ns = next_tick_ns = 1
 

@@ -1,7 +1,7 @@
-"""The commands, and the only place that sets up logging, ends the process or looks at the environment and the terminal.
+"""Defines the commands. The only module that sets up logging, ends the process or looks at the terminal.
 
 Exit codes: 0 done, 1 a configuration or start that failed (its reasons on stderr, one a line, no traceback), 2 a wrong
-command line; otherwise what the service returns.
+command line; otherwise the exit code of the service.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main() -> None:
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def run(path: str | None, log_level: str) -> None:
     """Run the proxy in the foreground until SIGTERM or SIGINT."""
-    # gRPC's C core writes lines of its own format to stderr, which belongs to our log; who debugs it sets the variable.
+    # gRPC's C core writes lines of its own format to stderr, which belongs to our log; set the variable to debug gRPC.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_logging(log_level)
     try:
         loaded = load_config(Config()) if path is None else check(path, os.environ)
-        from sampler_proxy import service  # grpc takes its time, which the other commands need not wait for
+        from sampler_proxy import service  # importing grpc takes time, which the other commands need not wait for
 
         code = service.run(loaded, summary=path is None)
     except SamplerProxyError as error:
@@ -73,12 +73,10 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
     """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why."""
     try:
         loaded = load_config(Config()) if path is None else check(path, os.environ)
-        from sampler_proxy.operate import (
-            explain,
-            redaction_preview,  # the other commands need not wait for protobuf
-        )
+        # Imported here: the other commands need not wait for protobuf.
+        from sampler_proxy.operate import explain, redaction_preview, trace_files
 
-        traces = explain.read(trace_file)
+        traces = trace_files.read(trace_file)
         if loaded.redact is not None and not as_json:
             traces = traces.renamed(redaction_preview.redacted(loaded.redact, traces.requests))
         found = False
@@ -101,9 +99,9 @@ def redact_command(path: str, as_json: bool, trace_file: str) -> None:
     """Say what would be redacted in the traces of a file: counts by detector, action and key, never values."""
     try:
         loaded = check(path, os.environ)
-        from sampler_proxy.operate import explain, redaction_preview
+        from sampler_proxy.operate import redaction_preview, trace_files
 
-        traces = explain.read(trace_file)
+        traces = trace_files.read(trace_file)
         previews = redaction_preview.preview(loaded.redact, traces.requests)
     except SamplerProxyError as error:
         _fail(error)
@@ -127,7 +125,7 @@ def schema() -> None:
 
 
 def set_up_logging(level: str) -> None:
-    """Ours and the libraries' log to stderr: text on a terminal, else JSON lines, with UTC times."""
+    """Send our log and that of libraries to stderr: text on a terminal, else JSON lines, with UTC times."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

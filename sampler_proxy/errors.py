@@ -1,6 +1,6 @@
-"""Every exception of this project, as one tree.
+"""Declares every exception of this project, as one tree.
 
-A `RequestError` knows how each protocol answers it and whether the sender may try again (OTLP specification,
+A `RequestError` carries the status for each protocol and whether the sender may try again (OTLP specification,
 "Failures"; the numbers are those of `grpc.StatusCode` and of HTTP). Messages carry kinds and offsets, never payload:
 attribute values reach neither logs nor error texts.
 """
@@ -17,7 +17,7 @@ class SamplerProxyError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing wrong with a configuration file. `line` and `column` count from 1; 0 means "the file as a whole"."""
+    """A fault of a configuration file, or a warning. `line` and `column` count from 1; 0 means the file as a whole."""
 
     path: str
     line: int
@@ -40,7 +40,7 @@ class ConfigError(SamplerProxyError):
 class TraceQLError(SamplerProxyError):
     """An expression that is not TraceQL, or not TraceQL that can select a trace here.
 
-    `offset` is the index (in characters, from 0) into the expression; `message` says what is wrong and what to write
+    `offset` is the index (in characters, from 0) into the expression; `message` names the fault and what to write
     instead.
     """
 
@@ -51,7 +51,7 @@ class TraceQLError(SamplerProxyError):
 
 
 class StartError(SamplerProxyError):
-    """The service cannot start (a port is taken, a file cannot be written); the message says which and why."""
+    """A start that failed (a port is taken, a file cannot be written); the message says which and why."""
 
 
 class TraceFileError(SamplerProxyError):

@@ -1,14 +1,14 @@
-"""Every metric of sampler-proxy, declared once: name, kind, unit, help, labels. Nothing else names a metric.
+"""Declares every metric of sampler-proxy, once: name, kind, unit, help, labels. Nothing else names a metric.
 
-The ledger holds in every single scrape, because a scrape asks for one `Snapshot` and renders nothing but that:
+The ledger holds in every single scrape, because a scrape takes one `Snapshot` and renders nothing but that:
 
     spans_received = spans_sampled_out + buffer_spans + spans_kept                    summed over their labels
     spans_routed = spans_exported + queue_spans + spans_rejected + spans_lost         for each destination
 
-Declaring and rendering live here; counting does not. The stages count in plain integers of their own and the service
-assembles the snapshot, so that no metric object stands on the path of a span. A metric is a key, compared by identity:
-the constants below, each called like its metric without `_total`, are all there are. One that the snapshot leaves out
-still shows its HELP and TYPE.
+Declaring and rendering live here; counting does not. The stages count in plain integers of their own and
+`operate/status.py` assembles the snapshot, so that no metric object stands on the path of a span. A metric is a key,
+compared by identity: the constants below, each named like its metric without `_total`, are all there are. A metric that
+the snapshot leaves out still shows its HELP and TYPE.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _UNITS = ("seconds", "bytes")  # the base units of OpenMetrics that we use; a na
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One declaration. `buckets` are the upper bounds (inclusive, ascending, no +Inf) of a histogram, else empty."""
+    """The declaration of a metric. `buckets`: the upper bounds (inclusive, ascending, no +Inf) of a histogram, else
+    empty."""
 
     name: str  # without the prefix
     kind: Literal["counter", "gauge", "histogram"]
@@ -45,20 +46,21 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """The base unit that the name ends with; empty for what is counted in itself (spans, traces, requests)."""
+        """The base unit that the name ends with; empty for counts (of spans, traces, requests)."""
         suffix = self.name.removesuffix("_total").rpartition("_")[2]
         return suffix if suffix in _UNITS else ""
 
 
 class HistogramValue(NamedTuple):
-    """A histogram as it stood: one count per bucket (not cumulative), the last one for +Inf, and the sum observed."""
+    """The values of a histogram: one count per bucket (not cumulative), the last one for +Inf, and the sum observed."""
 
     counts: tuple[int, ...]
     sum: float
 
 
 class HistogramData:
-    """Being filled. Not thread-safe: it is read under the lock or on the loop of the stage that fills it."""
+    """A histogram that is being filled. Not thread-safe: it is read under the lock, or on the loop, of the stage that
+    fills it."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -73,6 +75,7 @@ class HistogramData:
         self._sum += value
 
     def value(self) -> HistogramValue:
+        """Copy the values."""
         return HistogramValue(tuple(self._counts), self._sum)
 
 
@@ -80,7 +83,7 @@ Series = Mapping[tuple[str, ...], float | HistogramValue]
 """Label values, in the order of `Metric.labels`, to the value. A metric without labels has the one key `()`."""
 
 Snapshot = Mapping[Metric, Series]
-"""All values at one instant. It belongs to whoever receives it: nothing changes it after it has been returned."""
+"""All values at one instant. The receiver owns the snapshot: nothing changes it once it has been returned."""
 
 
 _declared: list[Metric] = []
@@ -227,7 +230,7 @@ METRICS = tuple(_declared)
 
 
 class LedgerCollector(Collector):
-    """What prometheus-client asks at a scrape; calls `snapshot` exactly once for each."""
+    """The collector that prometheus-client calls at a scrape; calls `snapshot` exactly once for each."""
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
@@ -239,7 +242,7 @@ class LedgerCollector(Collector):
 
 
 def new_registry(snapshot: Callable[[], Snapshot]) -> CollectorRegistry:
-    """A registry of our own: the ledger first, then memory, CPU and file descriptors of this process.
+    """Make a registry: the ledger first, then memory, CPU and file descriptors of this process.
 
     Nothing about Python's garbage collector: it is frozen after start and would only invite questions.
     """

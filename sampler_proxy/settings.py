@@ -1,7 +1,7 @@
-"""How one setting is written: the types of single values, and the base of the sections that hold them.
+"""Defines how settings are written: the types of single values, and the base of the sections that hold them.
 
-Each type reads what YAML gives (text) or what code gives (the value itself), writes it back as YAML text, and knows its
-JSON Schema. A refusal is a `ValueError` that says what to write, never what was there.
+Each type parses text (from YAML) or takes the value itself (from code), formats the value as YAML text again, and has a
+JSON Schema. A refusal is a `ValueError` that says what to write, never what was written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sampler_proxy import units
 
 Schema = dict[str, Any]
 
-_REFERENCE: Schema = {"type": "string", "pattern": r"\$\{env:"}  # what a reference will give is unknown to an editor
+_REFERENCE: Schema = {"type": "string", "pattern": r"\$\{env:"}  # an editor does not know the content of a variable
 _NAME_LENGTH = 100  # names are metric labels and span attributes
 
 
@@ -40,21 +40,24 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty(cls, data: object) -> object:
-        """A section whose keys are all commented out."""
+        """Take a section whose keys are all commented out as empty."""
         return {} if data is None else data
 
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """A marker for `Annotated`."""
+    """The type of a setting: a marker for `Annotated`."""
 
     def parse(self, value: object) -> Any:
+        """Convert what a file or code has into the value of the setting. Raises ValueError."""
         raise NotImplementedError
 
     def format(self, value: Any) -> Any:
+        """Convert a value into what a file would have."""
         return value
 
     def schema(self) -> Schema:
+        """Return the JSON Schema of what a file may have."""
         raise NotImplementedError
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -67,7 +70,7 @@ class _Setting:
 
 @dataclass(frozen=True, slots=True)
 class Duration(_Setting):
-    """Nanoseconds. From text only with a unit; an int is nanoseconds already."""
+    """A duration in nanoseconds. Text needs a unit; an int is nanoseconds already."""
 
     at_least_ns: int = 0
 
@@ -86,7 +89,7 @@ class Duration(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Size(_Setting):
-    """Bytes."""
+    """A size in bytes."""
 
     at_least: int = 1
     at_most: int = (1 << 63) - 1
@@ -109,7 +112,7 @@ class Size(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Probability(_Setting):
-    """1.0 keeps all, 0.0 none."""
+    """A probability, from 0.0 (none) to 1.0 (all)."""
 
     def parse(self, value: object) -> float:
         if isinstance(value, float) and 0 <= value <= 1:
@@ -128,7 +131,7 @@ class Probability(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class TargetRate(_Setting):
-    """A `units.Rate`."""
+    """The target of a rule, as `units.Rate`."""
 
     def parse(self, value: object) -> units.Rate:
         return value if isinstance(value, units.Rate) else units.parse_rate(value if isinstance(value, str) else "")
@@ -142,7 +145,7 @@ class TargetRate(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Frequency(_Setting):
-    """A number per second. From text only with a period; a float is per second already."""
+    """A number per second. Text needs a period; a float is per second already."""
 
     sizes: bool = False
 
@@ -161,6 +164,8 @@ class Frequency(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Flag(_Setting):
+    """True or false."""
+
     def parse(self, value: object) -> bool:
         flag = {"true": True, "false": False}.get(str(value).lower())
         if flag is None:
@@ -173,6 +178,8 @@ class Flag(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Count(_Setting):
+    """A whole number within bounds."""
+
     at_least: int
     at_most: int
 
@@ -189,6 +196,8 @@ class Count(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Choice(_Setting):
+    """One of a few words."""
+
     words: tuple[str, ...]
 
     def parse(self, value: object) -> str:
@@ -217,7 +226,7 @@ class Text(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Name(Text):
-    """A metric label and span attribute: short and printable."""
+    """A name that becomes a metric label and a span attribute: short and printable."""
 
     what: ClassVar[str] = "a name"
 
@@ -232,7 +241,7 @@ class Name(Text):
 
 @dataclass(frozen=True, slots=True)
 class Expression(Text):
-    """TraceQL, not parsed here."""
+    """A TraceQL expression, not parsed here."""
 
     what: ClassVar[str] = "a TraceQL expression in quotes, such as '{ status = error }', or remove the key"
 
@@ -245,7 +254,7 @@ class Expression(Text):
 
 @dataclass(frozen=True, slots=True)
 class HeaderName(_Setting):
-    """Of gRPC metadata, in lower case (header names know no case)."""
+    """The name of gRPC metadata, in lower case (header names are case-insensitive)."""
 
     def parse(self, value: object) -> str:
         name = str(value).lower()
@@ -263,7 +272,7 @@ class HeaderName(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class HeaderValue(_Setting):
-    """What gRPC would refuse at each call is refused here, once."""
+    """The value of gRPC metadata: characters that gRPC would refuse at each call are refused here, once."""
 
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
@@ -278,7 +287,7 @@ class HeaderValue(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to listen. `str` gives `host:port`, an IPv6 address in brackets; port 0 stands for any free one."""
+    """An address to listen on. `str` gives `host:port`, an IPv6 address in brackets; port 0 stands for any free one."""
 
     host: str
     port: int
@@ -289,7 +298,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress(_Setting):
-    """An `Endpoint`."""
+    """An address to listen on, as `Endpoint`."""
 
     def parse(self, value: object) -> Endpoint:
         if isinstance(value, Endpoint):
@@ -313,7 +322,7 @@ class ListenAddress(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Url(_Setting):
-    """Of a gRPC back end: `http://host:port` or `https://host:port`."""
+    """The URL of a gRPC back end: `http://host:port` or `https://host:port`."""
 
     def parse(self, value: object) -> str:
         text = (value if isinstance(value, str) else "").removesuffix("/")

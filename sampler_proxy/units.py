@@ -1,9 +1,8 @@
-"""Numbers with units, as people write them in the configuration: text in, exact integers (or a probability) out, and
-back.
+"""Parses and formats numbers with units, as people write them in the configuration.
 
 Durations are nanoseconds, sizes bytes, both below 2**63; a probability lies in [0, 1] and is 0 or at least 2**-56, the
 smallest that a sampling threshold can express. A `ValueError` says what to write instead and never repeats the text,
-which may have come from the environment. What `format_*` gives is what `parse_*` reads back as the same value.
+which may have come from the environment. `parse_*` reads the text of `format_*` back as the same value.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ _SMALLEST_PROBABILITY = Fraction(1, 1 << 56)
 
 
 def parse_duration_ns(text: str) -> int:
-    """`30s`, `500ms`, `1h30m`, `1.5s`; a unit is required, also with 0. What is finer than a nanosecond is cut off."""
+    """Parse `30s`, `500ms`, `1h30m`, `1.5s`; a unit is required, even with 0. Fractions of a nanosecond are cut off."""
     if not _DURATION.fullmatch(text):
         raise ValueError("not a duration with its unit: write for example 30s, 500ms or 1h30m")
     total = sum((Fraction(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text)), Fraction())
@@ -86,7 +85,7 @@ def parse_duration_ns(text: str) -> int:
 
 
 def format_duration(ns: int) -> str:
-    """In the largest unit that needs no fraction."""
+    """Format in the largest unit that needs no fraction."""
     if ns:
         for unit, size in (("h", HOUR), ("m", MINUTE), ("s", SECOND), ("ms", MILLISECOND), ("us", MICROSECOND)):
             if ns % size == 0:
@@ -96,7 +95,7 @@ def format_duration(ns: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """`1GiB`, `512MB`, `1.5MiB`, or a plain number of bytes. KiB and above are powers of 1024, kB and above of 1000."""
+    """Parse `1GiB`, `512MB`, `1.5MiB` or a number of bytes. KiB and above are powers of 1024, kB and above of 1000."""
     match = _SIZE.fullmatch(text)
     if not match or match[2] not in _SIZE_UNITS:
         raise ValueError("not a size: write for example 1GiB, 512MB or a number of bytes")
@@ -109,7 +108,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """In the largest binary unit that needs no fraction."""
+    """Format in the largest binary unit that needs no fraction."""
     for unit, factor in (("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size and size % factor == 0:
             return f"{size // factor}{unit}"
@@ -117,7 +116,7 @@ def format_size(size: int) -> str:
 
 
 def parse_probability(text: str) -> float:
-    """`all`, `none` or a percentage."""
+    """Parse `all`, `none` or a percentage."""
     if text in ("all", "none"):
         return float(text == "all")
     match = _PERCENTAGE.fullmatch(text)
@@ -132,13 +131,14 @@ def parse_probability(text: str) -> float:
 
 
 def format_probability(probability: float) -> str:
+    """Format as `all`, `none` or a percentage."""
     if probability in (0, 1):
         return "all" if probability else "none"
     return f"{(Decimal(repr(probability)) * 100).normalize():f}%"
 
 
 class Rate(NamedTuple):
-    """So many traces, spans or bytes a second."""
+    """A number of traces, spans or bytes per second."""
 
     per_second: float
     unit: str  # traces, spans or bytes
@@ -149,7 +149,7 @@ class Rate(NamedTuple):
 
 
 def parse_rate(text: str) -> Rate:
-    """`100 traces/s`, `6000 spans/min`, `5MB/s`."""
+    """Parse `100 traces/s`, `6000 spans/min`, `5MB/s`."""
     match = _RATE.fullmatch(text)
     wanted = "write for example 100 traces/s, 6000 spans/min or 5MB/s"
     if not match or match[3] not in _PERIODS or not (match[2] in _COUNTED or match[2] in _SIZE_UNITS):
@@ -160,7 +160,7 @@ def parse_rate(text: str) -> Rate:
 
 
 def parse_frequency(text: str, *, sizes: bool = False) -> float:
-    """`5000/s`, `1/min`: how often a second. With `sizes` also `5MB/s`: how many bytes a second."""
+    """Parse `5000/s` or `1/min` into a number per second; with `sizes` also `5MB/s` into bytes per second."""
     wanted = "write for example 5MB/s" if sizes else "write for example 100/s or 1/min"
     if sizes and (match := _RATE.fullmatch(text)) and match[2] in _SIZE_UNITS:
         number = Fraction(match[1]) * _SIZE_UNITS[match[2]]
@@ -173,7 +173,7 @@ def parse_frequency(text: str, *, sizes: bool = False) -> float:
 
 
 def format_frequency(per_second: float) -> str:
-    """Per second, or per minute or hour where that is shorter by much."""
+    """Format per second, or per minute or hour where that is much shorter."""
     return "/".join(_shortest(per_second))
 
 

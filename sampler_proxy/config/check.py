@@ -1,141 +1,177 @@
-"""From a configuration file to something that can run: settings and compiled rules, or every fault of both at once."""
+"""Checks a configuration file: settings and compiled rules that can run, or every fault of both at once.
+
+The file is read once, and each of its TraceQL texts is parsed and compiled once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sampler_proxy.config.file import MAX_FILE_BYTES, Reading, read
+from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, Rule
 from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact.policy import Policy, only_of
 from sampler_proxy.redact.section import AllowOnly, KeyFile, Redact, check_hash_key
 from sampler_proxy.traceql.ast import Expression, Filter
-from sampler_proxy.traceql.compiler import Compiled, compile_rules, compile_selection
+from sampler_proxy.traceql.compiler import Compiled, Compiler
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.lint import lint
 from sampler_proxy.traceql.parse import parse
 from sampler_proxy.traceql.program import Slot
 
 MAX_HASH_KEY = 4096
+"""Bytes of the file that holds the key of `hash`."""
 
 
 class Loaded(NamedTuple):
+    """A configuration that can run."""
+
     config: Config
     compiled: Compiled
     keys: tuple[dict[str, Slot], ...]
-    """What tells the traces of each rule apart: where it is read, by what it is called."""
+    """For each rule the fields of its `per`: as written -> where the value is read. Of equal ones the first stands."""
     path: str | None  # None: built in
-    content: bytes | None  # of the file, read before it was parsed
-    written: tuple[Rule, ...]  # the rules, references in their expressions not expanded: these may be shown
+    content: bytes | None  # of the file; None: built in
+    unexpanded: tuple[Rule, ...]  # the rules, references in their expressions not expanded: these may be shown
     warnings: tuple[Fault, ...]  # what is allowed but may not mean what its writer thinks
     redact: Policy | None = None  # None: nothing is redacted
 
 
 def check(path: str, environ: Mapping[str, str]) -> Loaded:
-    """Raises ConfigError. An expression's fault stands at its character, with the expression and a caret below."""
+    """Read, check and compile a file. Raises ConfigError; the fault of an expression stands at its character, with the
+    expression and a caret below."""
     content = contents(path)
-    reading = read(path, environ)
-    faults = list(reading.faults)
-    expressions: dict[Path, Expression] = {}
-    for at, text in (*reading.expressions, *reading.keys):
+    file = read(path, content, environ)
+    faults = list(file.faults)
+    expressions = _Expressions()
+    for at, text in (*file.expressions, *file.trace_keys):
         try:
-            if at[2] == "keep":
-                parse_key(text)
-            else:
-                expressions[at] = parse(text)
-                compile_rules([(expressions[at], None)])  # alone, so that it is known whose fault it is
+            expressions.add(at, text)
         except TraceQLError as error:
-            message = error.message
-            if _tells(message, reading.positions.references(at)):
-                message = "not valid here, once the references in it are expanded"
-            message += f"\n{reading.positions.excerpt(at, error.offset)}"
-            faults.append(reading.fault(reading.positions.value(at, error.offset), message))
-            continue
-        if at[0] == "redact" and (message := _not_of_spans(expressions[at])):
-            faults.append(reading.fault(reading.positions.value(at), message))
+            faults.append(_fault_of_expression(file, at, error))
+        except _NotOfSpansError as error:
+            faults.append(file.fault(file.positions.value(at), str(error)))
     hash_key = b""
-    if reading.config is not None:
+    if file.config is not None:
         try:
-            hash_key = _hash_key(reading.config.redact)
+            hash_key = _hash_key(file.config.redact)
         except ValueError as error:
-            faults.append(reading.fault(reading.positions.value(("redact", "hash_key", "file")), str(error)))
-    if faults or reading.config is None:
+            faults.append(file.fault(file.positions.value(("redact", "hash_key", "file")), str(error)))
+    if faults or file.config is None:
         raise ConfigError(faults)
     try:
-        loaded = load_config(reading.config, expressions, hash_key)
+        loaded = _compile(file.config, expressions, hash_key)
     except ValueError as error:
-        raise ConfigError([reading.fault(reading.positions.key(("redact",)), str(error))]) from None
+        raise ConfigError([file.fault(file.positions.key(("redact",)), str(error))]) from None
     return loaded._replace(
         path=path,
         content=content,
-        written=tuple(_written(reading, index, rule) for index, rule in enumerate(reading.config.rules)),
-        warnings=tuple(_warnings(reading, reading.config, expressions)),
+        unexpanded=tuple(_unexpanded(file, index, rule) for index, rule in enumerate(file.config.rules)),
+        warnings=tuple(_warnings(file, file.config, expressions)),
     )
 
 
-def load_config(
-    config: Config, expressions: Mapping[Path, Expression] | None = None, hash_key: bytes | None = None
-) -> Loaded:
-    """A configuration whose expressions are known to be sound, such as the built-in one. `hash_key`: as it was read; if
-    not given, it is. Raises ValueError for what is wrong with it, and for patterns of `redact` that are too large
-    together."""
-    parsed = expressions or {}
+def load_config(config: Config) -> Loaded:
+    """Compile a configuration whose expressions are known to be sound, such as the built-in one.
 
-    def expression(index: int, key: str, text: str | None) -> Expression | None:
-        return None if text is None else parsed.get(("rules", index, key)) or parse(text)
-
-    pairs = [
-        (expression(index, "match", rule.match), expression(index, "unless", rule.unless))
-        for index, rule in enumerate(config.rules)
-    ]
-    keys = tuple(_keys(rule) for rule in config.rules)
-    policy = _policy(config.redact, hash_key, parsed)
-    return Loaded(config, compile_rules(pairs), keys, None, None, config.rules, (), policy)
+    Raises ValueError for a hash key that cannot be read or used, and for patterns of `redact` that are too large
+    together.
+    """
+    return _compile(config, _Expressions(), _hash_key(config.redact) if config.redact.active else b"")
 
 
-def _keys(rule: Rule) -> dict[str, Slot]:
-    names: dict[Slot, str] = {}
-    for text in rule.keep.per if isinstance(rule.keep, Adaptive) else ():
-        names.setdefault(parse_key(text), text)
-    return {text: slot for slot, text in names.items()}
+def _compile(config: Config, expressions: _Expressions, hash_key: bytes) -> Loaded:
+    policy = Policy(config.redact, hash_key, expressions.filters(config.redact)) if config.redact.active else None
+    compiled, keys = expressions.rules(config), expressions.trace_keys(config)
+    return Loaded(config, compiled, keys, None, None, config.rules, (), policy)
 
 
-def _policy(config: Redact, hash_key: bytes | None, expressions: Mapping[Path, Expression]) -> Policy | None:
-    if not config.active:
-        return None
-    hash_key = _hash_key(config) if hash_key is None else hash_key
-    only = {}
-    for section in ("keys", "values"):
-        for index, rule in enumerate(getattr(config, section)):
-            if rule.only is not None:
-                root = (expressions.get(("redact", section, index, "only")) or parse(rule.only)).root
-                assert isinstance(root, Filter)
-                only[rule.only] = root.condition
-    try:
-        filters = compile_selection([only[text] for text in only_of(config)]) if only else None
-    except TraceQLError as error:
-        raise ValueError(f"the filters (only) together: {error.message}") from None
-    return Policy(config, hash_key, filters)
+class _NotOfSpansError(Exception):
+    """An expression that cannot be an `only`; the message says why."""
 
 
-def _not_of_spans(expression: Expression) -> str:
-    """Why this cannot be an `only`; empty if it can. Late spans are redacted without the rest of their trace."""
-    root = expression.root
-    if not isinstance(root, Filter):
-        return "write one pair of braces: { ... } says of each span whether it is meant"
-    try:
-        selection = compile_selection([root.condition])
-    except TraceQLError as error:
-        return error.message
-    if selection.trace_conditions or selection.deferred:
-        return "this is asked of each span by itself: leave out what the whole trace says (rootName and the like)"
-    return ""
+class _Expressions:
+    """The TraceQL texts of a configuration by path, each parsed and compiled when it is added; what has not been added
+    is when it is needed."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[Path, Expression] = {}
+        self._slots: dict[Path, Slot] = {}  # of `per`
+        self._filters: dict[Path, int] = {}  # of `only`: their numbers
+        self.compiler = Compiler()  # of the rules
+        self._filter_compiler = Compiler()
+
+    def add(self, path: Path, text: str) -> None:
+        """Parse and compile a text. Raises TraceQLError, and _NotOfSpansError for an `only`."""
+        if path[2] == "keep":
+            self._slots[path] = parse_key(text)
+            return
+        expression = parse(text)
+        if path[0] == "redact":
+            self._filters[path] = self._filter(expression)
+        else:
+            self.compiler.formula(expression)
+        self._parsed[path] = expression
+
+    def _filter(self, expression: Expression) -> int:
+        """Compile an `only`. Late spans are redacted without the rest of their trace, so it asks one span at a time."""
+        compiler, root = self._filter_compiler, expression.root
+        if not isinstance(root, Filter):
+            compiler.formula(expression)  # what is wrong inside is said first
+            raise _NotOfSpansError("write one pair of braces: { ... } says of each span whether it is meant")
+        number = compiler.select(root.condition)
+        if compiler.reads_trace(number):
+            raise _NotOfSpansError(
+                "this is asked of each span by itself: leave out what the whole trace says (rootName and the like)"
+            )
+        return number
+
+    def parsed(self, index: int, key: str, text: str | None) -> Expression | None:
+        """Return `match` or `unless` of a rule."""
+        path: Path = ("rules", index, key)
+        if text is not None and path not in self._parsed:
+            self.add(path, text)
+        return self._parsed.get(path)
+
+    def rules(self, config: Config) -> Compiled:
+        """Put the rules together."""
+        return self.compiler.finish(
+            [
+                self.compiler.rule(self.parsed(index, "match", rule.match), self.parsed(index, "unless", rule.unless))
+                for index, rule in enumerate(config.rules)
+            ]
+        )
+
+    def trace_keys(self, config: Config) -> tuple[dict[str, Slot], ...]:
+        """Return `Loaded.keys`."""
+        found = []
+        for index, rule in enumerate(config.rules):
+            names: dict[Slot, str] = {}
+            for number, text in enumerate(rule.keep.per if isinstance(rule.keep, Adaptive) else ()):
+                path: Path = ("rules", index, "keep", "per", number)
+                if path not in self._slots:
+                    self.add(path, text)
+                names.setdefault(self._slots[path], text)
+            found.append({text: slot for slot, text in names.items()})
+        return tuple(found)
+
+    def filters(self, redact: Redact) -> Compiled | None:
+        """Put the different `only` together, in the order of `only_of`; None: there are none."""
+        numbers: dict[str, int] = {}
+        for section in ("keys", "values"):
+            for index, rule in enumerate(getattr(redact, section)):
+                path: Path = ("redact", section, index, "only")
+                if rule.only is not None:
+                    if path not in self._filters:
+                        self.add(path, rule.only)
+                    numbers[rule.only] = self._filters[path]
+        return self._filter_compiler.finish([], [numbers[text] for text in only_of(redact)]) if numbers else None
 
 
 def _hash_key(config: Redact) -> bytes:
-    """Raises ValueError."""
+    """Return the key of `hash`, read from its file where one is named; empty where none is set. Raises ValueError."""
     if not isinstance(config.hash_key, KeyFile):
         return (config.hash_key or "").encode()
     try:
@@ -149,50 +185,53 @@ def _hash_key(config: Redact) -> bytes:
     return key
 
 
-def contents(path: str) -> bytes | None:
-    """Whether two of these are equal says whether a file has changed; None where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
-    except OSError:
-        return None
+def _fault_of_expression(file: ParsedFile, at: Path, error: TraceQLError) -> Fault:
+    message = error.message
+    if _quotes_environment(message, file.positions.references(at)):
+        message = "not valid here, once the references in it are expanded"
+    excerpt = file.positions.excerpt(at, error.offset)
+    return file.fault(file.positions.value(at, error.offset), f"{message}\n{excerpt}")
 
 
-def _written(reading: Reading, index: int, rule: Rule) -> Rule:
+def _unexpanded(file: ParsedFile, index: int, rule: Rule) -> Rule:
     paths: dict[str, Path] = {key: ("rules", index, key) for key in ("match", "unless")}
     return rule.model_copy(
         update={
-            key: reading.positions.written(path)
+            key: file.positions.unexpanded(path)
             for key, path in paths.items()
-            if getattr(rule, key) is not None and reading.positions.references(path)
+            if getattr(rule, key) is not None and file.positions.references(path)
         }
     )
 
 
-def _warnings(reading: Reading, config: Config, expressions: Mapping[Path, Expression]) -> Iterator[Fault]:
-    positions = reading.positions
+def _warnings(file: ParsedFile, config: Config, expressions: _Expressions) -> Iterator[Fault]:
+    positions = file.positions
     redact = config.redact
     if redact.active and "allow_only" in redact.model_fields_set and redact.allow_only == AllowOnly():
         message = "warning: nothing is listed here, so that all attributes may stay"
-        yield reading.fault(positions.value(("redact", "allow_only")), message)
+        yield file.fault(positions.value(("redact", "allow_only")), message)
     if "rules" not in config.model_fields_set:
         return  # the built-in ones
-    texts = [
-        (rule.name, expressions.get(("rules", index, "match")), expressions.get(("rules", index, "unless")))
+    rules = [
+        (
+            rule.name,
+            expressions.parsed(index, "match", rule.match),
+            expressions.parsed(index, "unless", rule.unless),
+        )
         for index, rule in enumerate(config.rules)
     ]
-    for hint in lint(texts):
+    for hint in lint(rules, expressions.compiler):
         at: Path = ("rules", hint.rule, hint.part)
         message = hint.message
-        if at not in expressions:  # about a rule without the text
-            yield reading.fault(positions.value(at[:-1]), f"warning: {message}")
+        if getattr(config.rules[hint.rule], hint.part) is None:  # about a rule without the text
+            yield file.fault(positions.value(at[:-1]), f"warning: {message}")
             continue
-        if _tells(message, positions.references(at)):
+        if _quotes_environment(message, positions.references(at)):
             message = "this may not mean what it seems to, once the references in it are expanded"
         excerpt = positions.excerpt(at, hint.offset)
-        yield reading.fault(positions.value(at, hint.offset), f"warning: {message}\n{excerpt}")
+        yield file.fault(positions.value(at, hint.offset), f"warning: {message}\n{excerpt}")
 
 
-def _tells(message: str, values: tuple[str, ...]) -> bool:
-    """Does a message quote what the environment holds? Four characters make a quotation, or a whole shorter value."""
+def _quotes_environment(message: str, values: tuple[str, ...]) -> bool:
+    """Tell whether a message quotes what references put in: four characters in a row, or a whole shorter value."""
     return any(value[at : at + 4] in message for value in values if value for at in range(max(1, len(value) - 3)))

@@ -1,9 +1,9 @@
-"""`${env:NAME}` and `${env:NAME:-default}` in a text, and where each character of the result came from.
+"""Expands `${env:NAME}` and `${env:NAME:-default}` in a text, and records where each character of it was written.
 
 As in the OpenTelemetry Collector: `$$` stands for `$`, a lone `$` for itself, and the default is taken where the
 variable is not set (one that is set and empty stays empty). Stricter than it: a variable that is not set and has no
-default is a problem, as is any other `${...}`; and what a variable holds is never expanded again. Problems name
-variables, never what they hold.
+default is a problem, as is any other `${...}`; and the content of a variable is never expanded again. Problems name
+variables, never their content.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ class Piece(NamedTuple):
 
 
 class Expanded(NamedTuple):
+    """A text with its references replaced."""
+
     text: str
     pieces: tuple[Piece, ...]
     problems: tuple[tuple[int, str], ...]
-    """Offset in what was written, and message; the text is of no use where there are any."""
+    """Offset in the unexpanded text, and message; where there are any, the text is of no use."""
     values: tuple[str, ...]
-    """What references put in."""
+    """The content of each reference, which may be secret."""
 
     def written_at(self, offset: int) -> int:
-        """The offset, in what was written, of a character of the text (or of its end)."""
+        """Return the offset, in the unexpanded text, of a character of the text (or of its end)."""
         piece = self.pieces[bisect_right(self.pieces, offset, key=lambda piece: piece.at) - 1]
         return piece.written_at + (offset - piece.at if piece.verbatim else 0)
 
 
 def expand(written: str, environ: Mapping[str, str]) -> Expanded:
+    """Replace the references in a text. Does not raise: problems are part of the result."""
     parts: list[str] = []
     pieces = [Piece(0, 0, True)]
     problems: list[tuple[int, str]] = []
@@ -71,6 +74,7 @@ def expand(written: str, environ: Mapping[str, str]) -> Expanded:
 
 
 def _value(body: str, closed: bool, environ: Mapping[str, str]) -> str:
+    """Look up one reference, given what stands between its braces. Raises ValueError."""
     if not closed:
         raise ValueError("`${` without its `}`: write ${env:NAME}, or $${ for the characters themselves")
     reference = _REFERENCE.fullmatch(body)

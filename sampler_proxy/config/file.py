@@ -1,7 +1,7 @@
-"""A configuration file -> a `Config`, or all its faults at once, each with its position and what to write instead.
+"""Parses a configuration file into a `Config`, or into all its faults at once: position, and what to write instead.
 
-What a setting or an environment variable holds is in no message. The expressions of a `Reading` are there beside its
-faults, so that who compiles them can add to these.
+What a setting or an environment variable holds is in no message. A `ParsedFile` has its TraceQL texts beside its
+faults, so that whoever compiles the texts can add to the faults.
 """
 
 from __future__ import annotations
@@ -22,35 +22,41 @@ from sampler_proxy.units import MIB
 MAX_FILE_BYTES = MIB
 
 
-class Reading(NamedTuple):
-    """What became of a file. `config` is None where there are faults; `expressions` are there all the same."""
+class ParsedFile(NamedTuple):
+    """A parsed and validated file. Where there are faults, `config` is None; the TraceQL texts are complete even so."""
 
     path: str
     config: Config | None
     faults: list[Fault]
     positions: Positions
     expressions: list[tuple[Path, str]]
-    """TraceQL texts in file order, with their paths, for who can compile them."""
-    keys: list[tuple[Path, str]]
-    """The same of the fields that `keep` names."""
+    """Every `match`, `unless` and `only` in file order, by path."""
+    trace_keys: list[tuple[Path, str]]
+    """Every field of a `per`."""
 
     def fault(self, position: Position, message: str) -> Fault:
+        """Make a fault of this file."""
         return Fault(self.path, position.line, position.column, message)
 
 
-def load(path: str, environ: Mapping[str, str]) -> Config:
-    """The file as configuration, TraceQL unseen; ConfigError with every fault."""
-    reading = read(path, environ)
-    if reading.config is None:
-        raise ConfigError(reading.faults)
-    return reading.config
+def contents(path: str) -> bytes:
+    """Read a file, at most one byte more than `MAX_FILE_BYTES`. Raises ConfigError.
 
-
-def read(path: str, environ: Mapping[str, str]) -> Reading:
+    Whether two of these are equal says whether a file has changed.
+    """
     try:
-        text = _text(path)
+        with open(path, "rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([Fault(path, 0, 0, f"cannot be read: {error.strerror}")]) from None
+
+
+def read(path: str, content: bytes, environ: Mapping[str, str]) -> ParsedFile:
+    """Parse and validate the content of a file; `path` is for faults only."""
+    try:
+        text = _text(content)
     except _UnreadableError as error:
-        return Reading(path, None, [Fault(path, *error.position, error.message)], Positions(), [], [])
+        return ParsedFile(path, None, [Fault(path, *error.position, error.message)], Positions(), [], [])
     document = parse(text, environ)
     data, positions = document.data, document.positions
     if data is None and not document.problems:
@@ -68,9 +74,10 @@ def read(path: str, environ: Mapping[str, str]) -> Reading:
         else:
             refusals = list(_in_lists(data, positions))
         found += [(position, message) for at, position, message in refusals if at not in document.broken]
-    reading = Reading(path, config, [], positions, list(_expressions(data)), list(_keys(data)))
-    reading.faults.extend(reading.fault(position, message) for position, message in found)
-    return reading._replace(config=None if found else config)
+    faults = [Fault(path, *position, message) for position, message in found]
+    return ParsedFile(
+        path, None if found else config, faults, positions, list(_expressions(data)), list(_trace_keys(data))
+    )
 
 
 class _UnreadableError(Exception):
@@ -79,12 +86,7 @@ class _UnreadableError(Exception):
         self.position = position
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _UnreadableError(f"cannot be read: {error.strerror}") from None
+def _text(content: bytes) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise _UnreadableError("larger than 1MiB: not a configuration file")
     try:
@@ -103,7 +105,7 @@ _WANTED = {
 
 
 def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path, Position, str]:
-    """Path, position and message of what the model refused."""
+    """Return path, position and message of one refusal of the model."""
     tagged = tuple(step for step in error["loc"] if step != "[key]")
     path = _without_tag(tagged)
     kind = error["type"]
@@ -128,8 +130,8 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path
 
 
 def _without_tag(loc: Path) -> Path:
-    """pydantic names which of several models it took: the protocol of an export, the kind of a `keep`. The file does
-    not."""
+    """Drop the step of a path with which pydantic names one model of several: the protocol of an export, the kind of a
+    `keep`. The file has no such step."""
     if loc[:1] == ("export",):
         return loc[:2] + loc[3:]
     return loc[:3] + loc[4:] if loc[:1] == ("rules",) and loc[2:3] == ("keep",) else loc
@@ -171,7 +173,8 @@ _NOT_EMPTY: dict[Path, str] = {
 
 
 def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position, str]]:
-    """What concerns several entries of a list, looked for in the data so that it is found beside other faults."""
+    """Find the faults that concern several entries, and values left empty; in the data, so that they are found beside
+    the model's."""
     path: Path
     for section in ("rules", "export"):
         if isinstance(data, dict) and data.get(section) == []:
@@ -187,7 +190,7 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
                     yield path, position, f"this name is taken by the entry in line {first[name].line}: write another"
                 first.setdefault(name, position)
     for path, wanted in _NOT_EMPTY.items():
-        # In code None is "absent"; in a file it would switch off by accident what somebody was about to switch on.
+        # An empty value is most likely an unfinished edit; taken as "absent" it would disable the feature silently.
         holder = data.get(str(path[0])) if isinstance(data, dict) else None
         if isinstance(holder, dict) and path[1] in holder and holder[path[1]] is None:
             yield path, positions.key(path), f"no value: write {wanted}, or remove the key"
@@ -202,9 +205,7 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
         keys = [key for key in ("match", "unless") if key in rule]
         for key in keys:
             path = ("rules", index, key)
-            if (
-                rule[key] is None
-            ):  # in code None is "absent"; in a file it would make a rule match everything by accident
+            if rule[key] is None:  # an unfinished edit; taken as "absent" the rule would match everything
                 yield path, positions.key(path), "no value: write a TraceQL expression in quotes, or remove the key"
         if keys and index == len(data["rules"]) - 1:
             message = f"the last rule must match everything: add one without match, or remove `{keys[0]}`"
@@ -223,7 +224,7 @@ def _expressions(data: Any) -> Iterator[tuple[Path, str]]:
                 yield ("redact", section, index, "only"), text
 
 
-def _keys(data: Any) -> Iterator[tuple[Path, str]]:
+def _trace_keys(data: Any) -> Iterator[tuple[Path, str]]:
     for index, rule in _entries(data, "rules"):
         fields = keep.get("per") if isinstance(keep := rule.get("keep"), dict) else None
         for number, text in enumerate(fields if isinstance(fields, list) else ()):

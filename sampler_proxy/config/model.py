@@ -1,7 +1,9 @@
-"""The configuration: what may be set, every default, what a setting refuses. `config_file` makes one of a file.
+"""Defines the configuration: every setting, its default, the values that it refuses. `file` parses a file into it.
 
 A `Config` is frozen data: durations are nanoseconds (`_ns`), sizes bytes, probabilities floats; in the file they carry
-units (`30s`, `1GiB`, `1%`), and a field with an alias is called by that. TraceQL stays text here: `check` compiles it.
+units (`30s`, `1GiB`, `1%`), and a field with an alias goes by that name. TraceQL stays text here: `check` compiles it.
+
+The docstrings of fields are descriptions in the JSON Schema, which editors show.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class GrpcReceiver(Section):
 class Receive(Section):
     grpc: GrpcReceiver = Field(default_factory=GrpcReceiver)
     max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
-    """Of one request, after decompression; a larger one is refused."""
+    """The largest request, after decompression; a larger one is refused."""
 
 
 class Buffer(Section):
@@ -75,16 +77,16 @@ class Buffer(Section):
 
 class Adaptive(Section):
     target: Annotated[Rate, TargetRate()] = Field(examples=["100 traces/s"])
-    """How much the rule keeps, on average; where there is less, all."""
+    """How much the rule keeps, on average; if there is less, all of it."""
     per: tuple[Annotated[str, Text()], ...] = ()
     """Fields of the root span, such as resource.service.name or rootName. The target is shared among the traces with
-    different values: what is rare is kept whole, what is frequent shares the rest equally."""
+    different values: rare values keep all their traces, frequent ones split the rest of the target equally."""
     at_least: Annotated[float, Probability()] = 0.0
     """No trace is kept with a smaller probability, whatever the target."""
     at_most: Annotated[float, Probability()] = Field(default=1.0, validate_default=True)
     """Nor with a larger one."""
     minimum: Annotated[float, Frequency()] | None = None
-    """Of each combination of values so many traces are kept, also where its share of the target is smaller."""
+    """So many traces of each combination of values are kept, even where its part of the target is smaller."""
 
     @field_validator("per")
     @classmethod
@@ -131,8 +133,8 @@ class Limit(Section):
     bytes: Annotated[float, Frequency(sizes=True)] | None = None
     """Or so many bytes of spans, as they were received."""
     floor: Annotated[float, Probability()] = 0.2
-    """The part of it that is shared among all rules that keep something. The rest is given to the first rule, what
-    that leaves to the second, and so on."""
+    """The part of the limit that is shared among all rules that keep something. The rest goes to the first rule, the
+    remainder to the second, and so on."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> Limit:
@@ -142,7 +144,7 @@ class Limit(Section):
 
     @property
     def rate(self) -> Rate | None:
-        """None: there is no limit."""
+        """The limit with its unit; None: there is no limit."""
         for unit in ("traces", "spans", "bytes"):
             if (per_second := getattr(self, unit)) is not None:
                 return Rate(per_second, unit)
@@ -151,12 +153,12 @@ class Limit(Section):
 
 class Storage(Section):
     path: Annotated[str, Text()] | None = Field(default=None, examples=["/var/lib/sampler-proxy"])
-    """A folder of this process alone, which is made if it is not there: learned rates survive a restart in it."""
+    """A folder of this process alone, created if missing, in which learned rates survive a restart."""
 
 
 class Stamp(Section):
     decision: Annotated[bool, Flag()] = True
-    """Kept spans get the attributes sampler_proxy.rule, sampler_proxy.reason and, where so,
+    """Kept spans get the attributes sampler_proxy.rule, sampler_proxy.reason and, of an incomplete trace,
     sampler_proxy.incomplete."""
     adjusted_count: Annotated[bool, Flag()] = False
     """Kept spans get the attribute sampler_proxy.adjusted_count, for back ends that do not read `ot=th`."""
@@ -215,7 +217,7 @@ class GrpcExport(Destination):
 
     compression: Annotated[Literal["gzip", "none"], Choice(("gzip", "none"))] = "gzip"
     timeout_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=10 * SECOND, alias="timeout")
-    """Of one request."""
+    """How long one request may take."""
     concurrency: Annotated[int, Count(1, 1000)] = 4
     """Requests in flight."""
     retry: Retry = Field(default_factory=Retry)
@@ -259,31 +261,31 @@ class Config(Section):
     """Read from the top; the first that matches decides. The last one matches everything."""
     limit: Limit = Field(default_factory=Limit)
     redact: Redact = Field(default_factory=Redact)
-    """What of kept spans must not leave. Without any key in it nothing is touched."""
+    """What is removed from kept spans. Without any key in this section nothing is."""
     stamp: Stamp = Field(default_factory=Stamp)
     export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
     """Where kept traces go: each destination gets all of them."""
     storage: Storage = Field(default_factory=Storage)
     admin: Admin = Field(default_factory=Admin)
     shutdown_timeout_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="shutdown_timeout")
-    """How long a stop may take to send what is kept."""
+    """How long a stop may take to send the kept traces."""
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the file, for editors."""
+    """Build the JSON Schema of the file, for editors."""
     schema = Config.model_json_schema(by_alias=True, mode="serialization")
     schema.pop("description", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "sampler-proxy configuration"}
 
 
 def sections() -> Iterator[tuple[tuple[str, ...], type[Section]]]:
-    """Every section of the file: its path, without list indices and with the tag of a union (an export's protocol), and
-    its model."""
+    """Yield every section of the file: its path, without list indices and with the tag of a union (an export's
+    protocol), and its model."""
     return _walk((), Config)
 
 
 def key_of(model: type[Section], field: str) -> str:
-    """What a field is called in the file."""
+    """Return the name of a field in the file."""
     return model.model_fields[field].alias or field
 
 

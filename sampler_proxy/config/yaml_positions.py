@@ -1,6 +1,6 @@
-"""YAML text -> plain data, with the position of every key, value and character; every problem found is reported.
+"""Parses YAML into plain data, with the position of every key, value and character; every problem is reported.
 
-Scalars stay text, whatever they look like: the model knows which type each setting has, so `name: on` is a name, and a
+Scalars stay text, whatever they look like: the model defines the type of each setting, so `name: on` is a name, and a
 variable's content can be a number but never YAML. Only an empty or `null` plain scalar is None. Refused: several
 documents, duplicate keys, keys that are not plain text, merge keys, application tags, nesting and alias expansion
 without bounds.
@@ -22,7 +22,7 @@ from sampler_proxy.config.expansion import Expanded, expand
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000  # with aliases expanded; a rule has about 4
-EXCERPT, EXCERPT_BEFORE = 160, 100  # characters of a line that are shown, and how many of them before what is wrong
+EXCERPT, EXCERPT_BEFORE = 160, 100  # characters of a line that are shown, and how many of them before the fault
 
 _YAML = "tag:yaml.org,2002:"
 _TAGS = {_YAML + name for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "value")}
@@ -40,6 +40,8 @@ class Position(NamedTuple):
 
 
 class Problem(NamedTuple):
+    """Something that is not YAML, or not YAML that is supported here."""
+
     position: Position
     message: str
 
@@ -53,7 +55,7 @@ class _Scalar:
     expanded: Expanded
 
     def position(self, written_at: int) -> Position:
-        """Of a character of the value: exact, but for scalars folded over lines, of which only the start is known."""
+        """Locate a character of the value; in scalars folded over lines only their start can be located."""
         if self.style == "|":
             row = self.value.count("\n", 0, written_at)
             line, source = self.value.split("\n")[row], (self.source.split("\n")[row + 1 :] or [""])[0]
@@ -75,18 +77,18 @@ class _Scalar:
 
 @dataclass(slots=True)
 class Positions:
-    """Where things stand in the file, by path: `("rules", 0, "match")`."""
+    """The positions of keys and values in the file, by path: `("rules", 0, "match")`."""
 
     _keys: dict[Path, Position] = field(default_factory=dict)
     _values: dict[Path, Position] = field(default_factory=dict)
     _scalars: dict[Path, _Scalar] = field(default_factory=dict)
 
     def key(self, path: Path) -> Position:
-        """The position of the key that ends the path; of the value for an item of a list."""
+        """Locate the key that ends the path; the value, for an item of a list."""
         return self._keys.get(path) or self.value(path)
 
     def value(self, path: Path, offset: int | None = None) -> Position:
-        """The position of a value, or of one character of its text. What is not in the file is where its parent is."""
+        """Locate a value, or one character of its text. A value that is not in the file has its parent's position."""
         if offset is not None and path in self._scalars:
             scalar = self._scalars[path]
             return scalar.position(scalar.expanded.written_at(offset))
@@ -95,16 +97,16 @@ class Positions:
         return self._values.get(path, Position(0, 0))
 
     def references(self, path: Path) -> tuple[str, ...]:
-        """What references put into a text: nothing that may be shown."""
+        """Return what references put into a text, which must not be shown."""
         return self._scalars[path].expanded.values if path in self._scalars else ()
 
-    def written(self, path: Path) -> str:
-        """A text with its references, not what they put into it."""
+    def unexpanded(self, path: Path) -> str:
+        """Return a text with its references, not what they put into it."""
         return self._scalars[path].value
 
     def excerpt(self, path: Path, offset: int) -> str:
-        """The line of a text that holds the character, as written (references not expanded), with a caret under it; of
-        a long line what is near."""
+        """Quote the line of a text that holds a character, references not expanded, with a caret under the character;
+        of a long line only the neighbourhood."""
         scalar = self._scalars[path]
         at = scalar.expanded.written_at(offset)
         begin = scalar.value.rfind("\n", 0, at) + 1
@@ -118,6 +120,8 @@ class Positions:
 
 
 class Document(NamedTuple):
+    """A parsed text. `broken` has the paths of values that stand for something that could not be read."""
+
     data: Any  # dict, list, str or None
     positions: Positions
     problems: list[Problem]
@@ -125,7 +129,7 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses depth before Python's stack does, and at a position."""
+    """PyYAML's loader with a bound of depth, so that Python's stack is not the bound and the refusal has a position."""
 
     depth = 0
 
@@ -146,6 +150,7 @@ class _TooMuchError(Exception):
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Document:
+    """Parse one YAML document, references to the environment expanded. Does not raise: problems are in the result."""
     text = text.replace("\r\n", "\n")
     document = Document(None, Positions(), [], set())
     try:
@@ -180,6 +185,8 @@ def _position(mark: yaml.Mark | None) -> Position:
 
 
 class _Builder:
+    """Turns PyYAML's nodes into plain data, and notes positions and problems in the document."""
+
     def __init__(self, document: Document, text: str, environ: Mapping[str, str]) -> None:
         self._document = document
         self._positions = document.positions
@@ -192,7 +199,7 @@ class _Builder:
         if self._nodes > MAX_NODES:
             raise _TooMuchError
         position = self._positions._values[path] = _position(node.start_mark)
-        if len(path) > MAX_DEPTH:  # only an alias to what it stands in gets here
+        if len(path) > MAX_DEPTH:  # only an alias inside its own value gets here
             return self._break(path, position, "an alias inside of what it stands for")
         if node.tag not in _TAGS:
             return self._break(path, position, "tags are not supported: remove it")

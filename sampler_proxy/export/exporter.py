@@ -1,8 +1,9 @@
-"""What every exporter does around its `_send`: wait for batches, keep some in flight, split the refused, stop in time.
+"""Runs a destination, of whatever kind: waits for batches, keeps some in flight, splits the refused, stops in time.
 
-It lives on one event loop: `start` is called there. A destination that is down costs retries, never an exception; only
-`start` may raise (`errors.StartError`, where a destination can be known to be unusable). Logs name the destination and
-the kind of failure, at most once a minute each; never what a back end wrote, which may quote attribute values.
+An exporter lives on one event loop: `start` is called there. A destination that is down costs retries, never an
+exception; only `start` may raise (`errors.StartError`, where a destination can be known to be unusable). Logs name the
+destination and the kind of failure, at most once a minute each; never what a back end wrote, which may quote attribute
+values.
 """
 
 from __future__ import annotations
@@ -10,45 +11,70 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+from sampler_proxy.config.model import FileExport, GrpcExport
 from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.retry import Backoff
 
 log = logging.getLogger(__name__)
 
 LOG_INTERVAL_NS = 60 * 10**9
+"""Messages of one kind are logged this far apart; those in between are counted."""
+
 HOPELESS = 32
 """After so many traces of a batch were refused one by one, spread over the batch, and none taken, its rest is not
 divided any further: the back end refuses all there is, and a request per trace would only add load."""
 
 
 @dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The functions that an exporter needs beside its settings."""
+
+    assemble: Callable[[Sequence[Any]], bytes]  # makes one request of several traces, as they were offered to the queue
+    clock: Callable[[], int]  # monotonic, nanoseconds
+    random: Callable[[], float]  # from [0, 1), for the jitter of pauses
+    observe_latency: Callable[[float], object]  # is told the seconds of each request, or write, that succeeded
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
-    rejected_spans: int = 0  # of those sent: taken note of and thrown away by the destination
+    """The destination's final answer: taken."""
+
+    rejected_spans: int = 0  # of those sent: the destination noted and dropped them (partial success)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """For good. `divisible`: a part of the batch may be welcome."""
+    """The destination's final answer: not these bytes. `divisible`: a part of the batch may be welcome."""
 
     why: str
     divisible: bool
 
 
 class Exporter(ABC):
-    """`failed_tries` counts the requests (or writes) that failed and were, or will be, tried again."""
+    """One destination: a queue, and the tasks that empty it. `failed_tries` counts the requests (or writes) that failed
+    and were, or will be, tried again."""
 
     def __init__(
-        self, name: str, queue: Queue, *, concurrency: int, backoff: Backoff, clock: Callable[[], int]
+        self,
+        config: GrpcExport | FileExport,
+        dependencies: Dependencies,
+        *,
+        concurrency: int,
+        backoff_ns: tuple[int, int],
     ) -> None:
-        self.name = name
-        self.queue = queue
+        """`concurrency`: batches in flight at once. `backoff_ns`: the first and the longest pause between two tries."""
+        self.name = config.name
+        self.queue = Queue.configured(config, dependencies.clock)
         self.failed_tries = 0
-        self._backoff = backoff
-        self._clock = clock
+        self._assemble = dependencies.assemble
+        self._clock = dependencies.clock
+        self._observe_latency = dependencies.observe_latency
+        self._backoff = Backoff(*backoff_ns, dependencies.random)
         self._free = asyncio.Semaphore(concurrency)
         self._deliveries: set[asyncio.Task[None]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
@@ -84,8 +110,7 @@ class Exporter(ABC):
         return self.queue.empty
 
     async def stop(self) -> int:
-        """End everything now. Whatever is not settled is lost for reason `shutdown`; returns how many spans that
-        are."""
+        """End every delivery now. Spans not settled are lost for reason `shutdown`; returns their number."""
         tasks = [*self._deliveries, *([self._dispatcher] if self._dispatcher else [])]
         for task in tasks:
             task.cancel()
@@ -99,8 +124,8 @@ class Exporter(ABC):
 
     @abstractmethod
     async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
-        """Deliver `traces` as one, however often it takes. Whatever it raises (it should not) loses the batch, not the
-        exporter."""
+        """Deliver `traces` as one request, in as many tries as it takes. An exception (there should be none) loses the
+        batch, not the exporter."""
 
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -171,7 +196,7 @@ class Exporter(ABC):
         self._retry_now.clear()
 
     def _throttle(self, delay_ns: int) -> None:
-        """Nothing more is sent to this destination, by any delivery, for `delay_ns`."""
+        """Send nothing more to this destination, by any delivery, for `delay_ns`."""
         self._not_before_ns = max(self._not_before_ns, self._clock() + delay_ns)
 
     async def _unthrottled(self) -> None:
@@ -184,13 +209,15 @@ class Exporter(ABC):
             self._failing_since_ns = self._clock()
         self._complain("failing", "%s; trying again until it works", why)
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, started_ns: int) -> None:
+        self._observe_latency((self._clock() - started_ns) / 1e9)
         if self._failing_since_ns is not None:
             log.info("export %s: works again after %.1f s", self.name, (self._clock() - self._failing_since_ns) / 1e9)
             self._failing_since_ns = None
             self._end_pauses()
 
     def _complain(self, kind: str, message: str, *details: object) -> None:
+        """Log a warning, unless one of its kind was logged less than LOG_INTERVAL_NS ago."""
         now_ns = self._clock()
         last_ns, held_back = self._logged.get(kind, (None, 0))
         if last_ns is not None and now_ns - last_ns < LOG_INTERVAL_NS:

@@ -1,4 +1,4 @@
-"""Kept traces into a local file: OTLP JSON lines, one `ExportTraceServiceRequest` a line, bounded in size.
+"""Exports kept traces into a local file: OTLP JSON lines, one `ExportTraceServiceRequest` a line, bounded in size.
 
 The file and its one predecessor, `<path>.1`, together hold at most `max_bytes`: a file that would grow beyond half of
 that becomes the predecessor. A file that is there already is appended to (one larger than half, left by a larger
@@ -9,47 +9,28 @@ synced: a crash of the machine may cost the tail.
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
-import json
 import os
 import stat
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.config.model import FileExport
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Accepted, Exporter, Refused
-from sampler_proxy.export.queue import KeptTrace, Queue
-from sampler_proxy.export.retry import Backoff
+from sampler_proxy.export.exporter import Accepted, Dependencies, Exporter, Refused
+from sampler_proxy.export.queue import KeptTrace
+from sampler_proxy.otlp.json import json_line
 
 RETRY_INITIAL_NS = 10**9
 RETRY_MAX_NS = 30 * 10**9
-_IDS = ("traceId", "spanId", "parentSpanId")
 
 
 class FileExporter(Exporter):
-    """`assemble` makes one request of several traces; `observe_latency` is told the seconds that each successful write
-    took."""
+    """One file and its predecessor as a destination."""
 
-    def __init__(
-        self,
-        config: FileExport,
-        assemble: Callable[[Sequence[KeptTrace]], bytes],
-        *,
-        clock: Callable[[], int],
-        random: Callable[[], float],
-        observe_latency: Callable[[float], object],
-    ) -> None:
-        queue = Queue.configured(config, clock)
-        backoff = Backoff(RETRY_INITIAL_NS, RETRY_MAX_NS, random)
-        super().__init__(config.name, queue, concurrency=1, backoff=backoff, clock=clock)
-        self._assemble = assemble
-        self._observe_latency = observe_latency
+    def __init__(self, config: FileExport, dependencies: Dependencies) -> None:
+        super().__init__(config, dependencies, concurrency=1, backoff_ns=(RETRY_INITIAL_NS, RETRY_MAX_NS))
         self._path = config.path
         self._lines = LineFile(config.path, config.max_bytes)
 
@@ -78,16 +59,15 @@ class FileExporter(Exporter):
                 await self._pause(self._backoff.delay_ns(failures))
                 failures += 1
             else:
-                self._observe_latency((self._clock() - started_ns) / 1e9)
-                self._succeeded()
+                self._succeeded(started_ns)
                 return Accepted()
 
 
 class LineFile:
-    """Whole lines into a file and its predecessor. Blocking; not for two threads at once.
+    """Appends whole lines to a file, and starts a new one when it is full. Blocking; not for two threads at once.
 
-    It is opened for each append, a few times a second: so it may be moved or removed at any time, and nothing is held
-    in between. Every method may raise OSError; then nothing of the line is left in the file, as far as the disk
+    The file is opened for each append, a few times a second: so it may be moved or removed at any time, and nothing is
+    held in between. Every method may raise OSError; then nothing of the line is left in the file, as far as the disk
     allows.
     """
 
@@ -97,14 +77,14 @@ class LineFile:
         self._predecessor = f"{path}.1"
 
     def check(self) -> None:
-        """Make sure that the file can be written: it is there afterwards. Removes a predecessor that is too large."""
+        """Make sure that the file can be written: it exists afterwards. Removes a predecessor that is too large."""
         os.close(self._open())
         with suppress(FileNotFoundError):
             if os.stat(self._predecessor).st_size > self.max_line_bytes:
                 os.unlink(self._predecessor)
 
     def append(self, line: bytes) -> None:
-        """`line` ends with a line break and is no longer than `max_line_bytes`."""
+        """Append `line`, which ends with a line break and is no longer than `max_line_bytes`."""
         fd = self._open()
         try:
             size = os.fstat(fd).st_size
@@ -138,19 +118,3 @@ class LineFile:
             os.close(fd)
             raise OSError(errno.EINVAL, "not a regular file")
         return fd
-
-
-def json_line(request: bytes) -> bytes:
-    """One line of OTLP/JSON: the Protobuf JSON mapping, but enumerations as integers and ids as hex. Raises
-    DecodeError."""
-    message = ExportTraceServiceRequest.FromString(request)
-    # As a dictionary, for the official mapping writes every bytes field as base64, ids too.
-    tree = MessageToDict(message, use_integers_for_enums=True)
-    for resource_spans in tree.get("resourceSpans", ()):
-        for scope_spans in resource_spans.get("scopeSpans", ()):
-            for span in scope_spans.get("spans", ()):
-                for holder in (span, *span.get("links", ())):
-                    for key in _IDS:
-                        if key in holder:
-                            holder[key] = base64.b64decode(holder[key]).hex()
-    return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

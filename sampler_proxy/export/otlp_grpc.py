@@ -1,15 +1,14 @@
-"""Kept traces out over OTLP/gRPC.
+"""Exports kept traces over OTLP/gRPC.
 
 A batch becomes one request, assembled once and sent as it is, again and again until the back end has given a final
-answer. What an answer means is said in `retry`. RetryInfo silences the whole destination, not only the batch that met
-it. Each try that may have reached the back end may have been stored there although no answer came, so duplicates are
-possible, as OTLP has it.
+answer. The meaning of answers is defined in `retry`. RetryInfo silences the whole destination, not only the batch that
+was answered with it. Any try may have been stored by the back end although no answer came, so duplicates are possible,
+as OTLP allows.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import grpc
@@ -20,9 +19,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy import __version__
 from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Accepted, Exporter, Refused
-from sampler_proxy.export.queue import KeptTrace, Queue
-from sampler_proxy.export.retry import Backoff, Verdict, retry_after_ns, verdict
+from sampler_proxy.export.exporter import Accepted, Dependencies, Exporter, Refused
+from sampler_proxy.export.queue import KeptTrace
+from sampler_proxy.export.retry import Retryability, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
@@ -45,22 +44,11 @@ _OPTIONS = (
 
 
 class GrpcExporter(Exporter):
-    """`assemble` makes one request of several traces; `observe_latency` hears how many seconds each success took."""
+    """One OTLP/gRPC back end as a destination, over a channel of its own."""
 
-    def __init__(
-        self,
-        config: GrpcExport,
-        assemble: Callable[[Sequence[KeptTrace]], bytes],
-        *,
-        clock: Callable[[], int],
-        random: Callable[[], float],
-        observe_latency: Callable[[float], object],
-    ) -> None:
-        queue = Queue.configured(config, clock)
-        backoff = Backoff(config.retry.initial_ns, config.retry.max_ns, random)
-        super().__init__(config.name, queue, concurrency=config.concurrency, backoff=backoff, clock=clock)
-        self._assemble = assemble
-        self._observe_latency = observe_latency
+    def __init__(self, config: GrpcExport, dependencies: Dependencies) -> None:
+        backoff_ns = config.retry.initial_ns, config.retry.max_ns
+        super().__init__(config, dependencies, concurrency=config.concurrency, backoff_ns=backoff_ns)
         self._endpoint = config.endpoint
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
@@ -100,12 +88,11 @@ class GrpcExporter(Exporter):
                 code = error.code()
                 delay_ns = retry_after_ns(error.trailing_metadata())
             else:
-                self._observe_latency((self._clock() - started_ns) / 1e9)
-                self._succeeded()
+                self._succeeded(started_ns)
                 return Accepted(_rejected_spans(response))
-            what = verdict(code, delay_ns)
-            if what is not Verdict.RETRY:
-                return Refused(code.name, divisible=what is Verdict.SPLIT)
+            retryability = classify(code, delay_ns)
+            if retryability is not Retryability.RETRY:
+                return Refused(code.name, divisible=retryability is Retryability.SPLIT)
             self._failed(f"{self._endpoint}: {code.name}")
             if delay_ns:
                 self._throttle(delay_ns)
@@ -115,8 +102,8 @@ class GrpcExporter(Exporter):
 
 
 def _rejected_spans(response: bytes) -> int:
-    """Of a partial success, whose message stays unread: it may quote attribute values. The status was OK, so whatever
-    cannot be read says nothing against it."""
+    """Return how many spans a partial success rejects; 0 for a response that cannot be read, since its status was OK.
+    The message of a partial success stays unread: it may quote attribute values."""
     try:
         return ExportTraceServiceResponse.FromString(response).partial_success.rejected_spans
     except DecodeError:
@@ -124,15 +111,15 @@ def _rejected_spans(response: bytes) -> int:
 
 
 def _target(endpoint: str) -> tuple[str, bool]:
-    """`http[s]://host[:port]` -> what gRPC dials, and whether by TLS."""
+    """Split `http[s]://host[:port]` into what gRPC dials and whether by TLS."""
     url = urlsplit(endpoint)
     host = url.hostname or ""
     return f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORT}", url.scheme == "https"
 
 
 def _system_roots() -> bytes | None:
-    """The certificates that the system, or SSL_CERT_FILE, trusts. gRPC by itself takes a list that came with it, where
-    no company's own authority is in; that one remains for a system without any (None)."""
+    """Read the certificates that the system, or SSL_CERT_FILE, trusts. gRPC's own list, which lacks every company's own
+    authority, remains for a system without any (None). Raises OSError."""
     path = ssl.get_default_verify_paths().cafile
     if path is None:
         return None

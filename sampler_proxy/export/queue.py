@@ -1,16 +1,17 @@
-"""The queue in front of one destination: bounded in bytes, cut into batches, and every span in it accounted for.
+"""Queues kept traces in front of one destination: bounded in bytes, cut into batches, every span accounted for.
 
-The ledger, at every instant that is looked at under the pipeline's lock on the loop's thread:
+The ledger, at every instant seen under the pipeline's lock on the loop's thread:
 
     routed = exported + queued + rejected + lost
 
 No I/O, no lock, no task. Two sides use it. The *offering* side is the pipeline: `offer` is called from any thread, but
 never from two at once (the pipeline's lock is held). Everything else, `counters` included, belongs to the thread of
-the event loop. Each number below is written by one side only, so neither waits for the other; what both change (bytes
-held, spans queued) is a difference of two such numbers. `abandon`, at the very end, wants the offering side at rest.
+the event loop. Each number below is written by one side only, so neither waits for the other; quantities that both
+change (bytes held, spans queued) are differences of two such numbers. `abandon`, at the very end, wants the offering
+side at rest.
 
-A trace counts as queued, and its bytes as held, until it is settled: exported, rejected or lost. Whoever has taken a
-batch settles each of its traces exactly once and then drops them, for they hold native memory.
+A trace counts as queued, and its bytes as held, until it is settled: exported, rejected or lost. The caller of `take`
+settles each trace of the batch exactly once and then drops it, for traces hold native memory.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ class KeptTrace(Protocol):
     @property
     def trace_id(self) -> bytes: ...
     @property
-    def spans(self) -> int: ...
+    def spans(self) -> int:
+        """The number of spans."""
+
     @property
     def nbytes(self) -> int:
-        """The bytes of memory that it holds."""
+        """Bytes of memory held."""
 
 
 class Counters(NamedTuple):
+    """The ledger of one destination."""
+
     routed_spans: int
     exported_spans: int
     queued_spans: int  # with what is in flight
@@ -48,10 +53,11 @@ def _nothing() -> None:
 
 
 class Queue:
-    """A batch is ready when `batch_bytes` are waiting or the oldest trace has waited `max_wait_ns`.
+    """A bounded queue that is emptied in batches: one is ready when `batch_bytes` are waiting or the oldest trace has
+    waited `max_wait_ns`.
 
     `clock` tells monotonic nanoseconds. Two hooks, both to be set before the first offer and both cheap and without
-    exceptions: `wake` is called by `offer`, on its thread, when a wait that `wait_ns` answered has become wrong: at
+    exceptions: `wake` is called by `offer`, on its thread, when a wait that `wait_ns` answered has become wrong, at
     most once per answer. `on_room` is called on the loop's thread when a settled batch made room for a trace that
     `offer` had refused.
     """
@@ -79,14 +85,14 @@ class Queue:
         self._lost_spans: dict[str, int] = {}
         self._flushing = False
         self._closed: str | None = None
-        # Notes from one side to the other. Whoever writes one looks again at what it depends on afterwards, so none
-        # goes unseen.
+        # Notes from one side to the other. The writer of a note looks again, afterwards, at the numbers that it depends
+        # on, so that none is missed.
         self._wake_at_bytes: int | None = None  # None: nobody waits
         self._refused_bytes: int | None = None  # the smallest trace refused since there was room
 
     @classmethod
     def configured(cls, config: GrpcExport | FileExport, clock: Callable[[], int]) -> Queue:
-        """As a destination's configuration has it."""
+        """Build the queue that a destination's configuration asks for."""
         return cls(
             max_bytes=config.queue.max_bytes,
             batch_bytes=config.batch.max_bytes,
@@ -97,8 +103,8 @@ class Queue:
     # The offering side.
 
     def offer(self, trace: KeptTrace) -> bool:
-        """Take `trace`, or refuse it for want of room. A trace larger than the whole queue is taken when the queue is
-        empty.
+        """Take `trace` (True), or refuse it for want of room. A trace larger than the whole queue is taken when the
+        queue is empty.
 
         After `abandon` there is no want of room: a trace is taken, and lost at once.
         """
@@ -113,7 +119,7 @@ class Queue:
         if self._closed is not None:
             self._lose(self._settle([trace]), self._closed)
             return True
-        self._since.append(self._clock())  # first, for whoever sees the trace looks for its time
+        self._since.append(self._clock())  # first: the other side, once it sees the trace, looks for its time
         self._traces.append(trace)
         wake_at = self._wake_at_bytes
         if wake_at is not None and self._routed_bytes - self._taken_bytes >= wake_at:
@@ -128,8 +134,8 @@ class Queue:
     # The loop's side.
 
     def wait_ns(self, now_ns: int) -> int | None:
-        """How long until a batch is ready if nothing more is offered: 0 is now, None is never. `wake` says when it got
-        shorter."""
+        """Return how long until a batch is ready if nothing more is offered: 0 is now, None is never. `wake` is called
+        when that time gets shorter."""
         self._wake_at_bytes = self._batch_bytes if self._traces else 0
         if not self._traces:
             return None
@@ -141,7 +147,7 @@ class Queue:
         return ready_ns - now_ns
 
     def take(self) -> list[KeptTrace]:
-        """The oldest traces, as many as `batch_bytes` hold, whether ready or not; at least one, unless none waits."""
+        """Take the oldest traces, as many as `batch_bytes` hold, ready or not; at least one, unless none waits."""
         batch: list[KeptTrace] = []
         room = self._batch_bytes
         while self._traces:
@@ -155,18 +161,18 @@ class Queue:
         return batch
 
     def flush(self) -> None:
-        """From now on whatever waits is ready, and there is no want of room: what would be refused now is held in
-        memory anyway, by the pipeline, and would be missing in the count of what is lost."""
+        """Make every trace ready from now on, and refuse none for want of room: a refused trace would be held in memory
+        anyway, by the pipeline, and would be missing in the count of lost spans."""
         self._flushing = True
 
     @property
     def empty(self) -> bool:
-        """Nothing waits and nothing is in flight."""
+        """Tell whether nothing waits and nothing is in flight."""
         return self._settled_traces >= self._routed_traces
 
     def exported(self, traces: Sequence[KeptTrace], rejected_spans: int = 0) -> None:
-        """The destination has taken `traces`, save `rejected_spans` of their spans (any number that it cares to
-        name)."""
+        """Settle `traces` as taken by the destination, save `rejected_spans` of their spans (a number from outside: any
+        may come)."""
         spans = self._settle(traces)
         rejected = min(max(rejected_spans, 0), spans)
         self._exported_spans += spans - rejected
@@ -174,17 +180,17 @@ class Queue:
         self._tell_room()
 
     def rejected(self, traces: Sequence[KeptTrace]) -> None:
-        """The destination has refused `traces` for good."""
+        """Settle `traces` as refused for good by the destination."""
         self._rejected_spans += self._settle(traces)
         self._tell_room()
 
     def lost(self, traces: Sequence[KeptTrace], reason: str) -> None:
-        """`traces` are given up without a final answer."""
+        """Settle `traces` as given up without a final answer."""
         self._lose(self._settle(traces), reason)
         self._tell_room()
 
     def abandon(self, reason: str) -> None:
-        """Lose whatever is not settled, in flight or not, and whatever is offered from now on. Settle nothing
+        """Settle every remaining trace as lost, in flight or not, and each that is offered from now on. Settle nothing
         afterwards."""
         self._closed = reason
         self._traces.clear()
@@ -196,6 +202,7 @@ class Queue:
         self._tell_room()
 
     def counters(self) -> Counters:
+        """Read the ledger."""
         return Counters(
             routed_spans=self._routed_spans,
             exported_spans=self._exported_spans,

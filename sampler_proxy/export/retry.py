@@ -1,4 +1,7 @@
-"""What a refusal means and how long to wait: OTLP's table of statuses, RetryInfo, and backoff with full jitter."""
+"""Decides whether to send the same bytes again, and when: OTLP's table of statuses, RetryInfo, exponential backoff.
+
+Source: OTLP specification, "Failures" and "OTLP/gRPC Throttling".
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ MAX_RETRY_AFTER_NS = 300 * 10**9
 """The longest RetryInfo that is believed: a back end that names a longer one is asked again after this."""
 
 
-class Verdict(Enum):
-    RETRY = "retry"  # the same bytes, later
-    SPLIT = "split"  # something in these bytes is not wanted: look for it
-    DROP = "drop"  # nothing like it is wanted
+class Retryability(Enum):
+    """The way to go on after a refusal."""
+
+    RETRY = "retry"  # send the same bytes again, later
+    SPLIT = "split"  # something in these bytes is refused: send parts of them
+    DROP = "drop"  # nothing like these bytes is wanted
 
 
 _RETRYABLE = frozenset(
@@ -41,16 +46,15 @@ _ABOUT_THE_BYTES = frozenset(
 )
 
 
-def verdict(code: grpc.StatusCode, retry_after_ns: int | None) -> Verdict:
-    """What to do about `code`, with the RetryInfo that came with it (None: none came)."""
+def classify(code: grpc.StatusCode, retry_after_ns: int | None) -> Retryability:
+    """Classify a status, given the delay of the RetryInfo that came with it (None: none came)."""
     if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_ns is not None):
-        return Verdict.RETRY
-    return Verdict.SPLIT if code in _ABOUT_THE_BYTES else Verdict.DROP
+        return Retryability.RETRY
+    return Retryability.SPLIT if code in _ABOUT_THE_BYTES else Retryability.DROP
 
 
 def retry_after_ns(trailers: Iterable[tuple[str, str | bytes]] | None) -> int | None:
-    """The delay of the RetryInfo in `trailers`, from 0 to MAX_RETRY_AFTER_NS; None where there is none that can be
-    read."""
+    """Return the delay of the RetryInfo in `trailers`, from 0 to MAX_RETRY_AFTER_NS; None where none can be read."""
     for key, value in trailers or ():
         info = RetryInfo()
         try:
@@ -70,13 +74,13 @@ def retry_after_ns(trailers: Iterable[tuple[str, str | bytes]] | None) -> int | 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Full jitter: before try n + 1, anything from nothing to `initial_ns` · 2ⁿ, at most `max_ns`. `random` gives [0,
-    1)."""
+    """Exponential backoff with full jitter: before try n + 1, anything from 0 to `initial_ns` · 2ⁿ, at most `max_ns`.
+    `random` gives numbers from [0, 1)."""
 
     initial_ns: int
     max_ns: int
     random: Callable[[], float]
 
     def delay_ns(self, failures: int) -> int:
-        """`failures`: how many tries have failed before the one that just did."""
+        """Draw the next pause; `failures` counts the tries that failed before the one that just did."""
         return int(self.random() * min(self.max_ns, self.initial_ns << min(failures, 62)))

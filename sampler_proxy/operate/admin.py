@@ -1,17 +1,17 @@
-"""The admin port: metrics, health, rules and decisions over plain HTTP, on the loop that `start` is awaited on.
+"""Serves the admin port: metrics, health, rules and decisions over plain HTTP, on the loop that `start` is awaited on.
 
     GET /metrics   Prometheus text, or OpenMetrics where the scraper asks for it; one consistent snapshot
     GET /healthz   200 as long as the loop runs: a failure means "restart me"
     GET /readyz    200 when ready, 503 while starting or draining: a failure means "send me nothing"
     GET /rules     the rules that decide, with their version
-    GET /rates     what adapts: demand, probability and keys of rules with a target; what the limit took from each rule
-    GET /traces/ID what is known of a trace: buffered, or decided and how; 404 if nothing, 400 if that is no trace id
+    GET /rates     demand, probability and keys of rules with a target; how much the limit removed from each rule
+    GET /traces/ID the state of a trace: buffered, or decided and how; 404 if unknown, 400 if that is no trace id
 
-Being full is not unreadiness: that would push the load onto the neighbours, who are as full. The buffer's metrics tell
-it, and senders are told to slow down one request at a time.
+A full buffer is not unreadiness: that would push the load onto the neighbours, which are as full. The buffer's metrics
+show it, and senders are told to slow down one request at a time.
 
 `StartError` is all that escapes. A handler that fails answers 500 and harms no other request. There is no access log: a
-probe every second would drown everything else. Of a failure the class is logged: its text may quote what was sent.
+probe every second would drown everything else. Of a failure only the class is logged: its text may quote the request.
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ _STOP_TIMEOUT_S = 1.0  # for answers being written; idle connections are closed 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What `/readyz` answers: 200 if `status` is ready, else 503; `detail` (JSON values) is shown either way."""
+    """The answer of `/readyz`: 200 if `status` is ready, else 503; `detail` (JSON values) is shown either way."""
 
     status: Literal["starting", "ready", "draining"]
     detail: Mapping[str, object] = field(default_factory=dict)
 
 
 class Admin:
-    """The server. What it shows is asked for on the loop, once per request for it, and must not block.
+    """The HTTP server. The callables are called on the loop, once for each request that shows their result, and must
+    not block.
 
-    `rules` describes the active rule set, `rates` what adapts in it, `find` what is known of a trace id (None:
-    nothing), all as JSON values.
+    `rules` describes the active rule set, `rates` its rules with a target, `find` the state of a trace id (None:
+    unknown), all as JSON values.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Admin:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> tuple[str, int]:
-        """Listen, and return the address that was bound. If that fails it raises StartError, and nothing stays open."""
+        """Listen, and return the bound host and port. Raises StartError, and has then left nothing open."""
         app = web.Application(middlewares=[_list_instead_of_404])
         app.add_routes(
             [
@@ -102,7 +103,7 @@ class Admin:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         try:
             encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        except TypeError:  # it compares the parts of a version that is not a number with numbers
+        except TypeError:  # raised for a version that is not made of numbers
             encode, content_type = choose_encoder("")
         # Collected here and not on another thread: the exporters count on this loop, so that their side of the
         # ledger is at rest between two of its callbacks. Encoding costs 0.5 ms with three rules, 5 ms with a hundred.
@@ -140,8 +141,8 @@ async def _list_instead_of_404(request: web.Request, handler: Handler) -> web.St
     try:
         return await handler(request)
     except web.HTTPNotFound:
-        there_is = [resource.canonical for resource in request.app.router.resources()]
-        return web.json_response({"error": "not found", "there is": there_is}, status=404)
+        paths = [resource.canonical for resource in request.app.router.resources()]
+        return web.json_response({"error": "not found", "there is": paths}, status=404)
 
 
 async def _hide_server_version(_: web.Request, response: web.StreamResponse) -> None:
@@ -149,7 +150,8 @@ async def _hide_server_version(_: web.Request, response: web.StreamResponse) -> 
 
 
 def _class_only(record: logging.LogRecord) -> bool:
-    """aiohttp logs failures with their text and traceback; of bytes that are not HTTP the text quotes some."""
+    """Reduce a failure in a log record to its class: aiohttp logs its text, which may quote the request, and its
+    traceback."""
     if record.exc_info and record.exc_info[0]:
         record.msg, record.args = f"{record.getMessage()}: %s", (record.exc_info[0].__name__,)
         record.exc_info = None

@@ -1,8 +1,8 @@
-"""Settings of the C allocator for a process that fills and empties a large buffer with small blocks all the time.
+"""Tunes the C allocator for a process that fills and empties a large buffer with small blocks all the time.
 
-glibc gives each thread a heap of its own, which grows by one page and one system call at a time; a buffer that the
-gRPC thread fills would spend a tenth of its time there. One heap for all that grows in steps, and is given back in
-large ones, does not. Other C libraries have no such settings, and are left alone.
+glibc gives each thread a heap (arena) of its own, which grows by one page and one system call at a time; the gRPC
+thread would spend a tenth of its time there while it fills the buffer. A single heap that grows and shrinks in large
+steps avoids that. Other C libraries have no such settings, and are left alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIB = 1 << 20
 
 
 def tune() -> bool:
-    """To be called before there are threads. False where there is nothing to set."""
+    """Set the allocator's parameters; call it before there are threads. False where the C library has none."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
@@ -27,7 +27,7 @@ def tune() -> bool:
         _M_ARENA_MAX: 1,
         _M_TOP_PAD: 4 * _MIB,
         _M_TRIM_THRESHOLD: 64 * _MIB,
-        # Above it, a block has pages of its own: requests should rather reuse those of the last ones.
+        # Larger blocks get pages of their own; requests should rather reuse the pages of earlier ones.
         _M_MMAP_THRESHOLD: 8 * _MIB,
     }
     return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())

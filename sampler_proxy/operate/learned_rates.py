@@ -1,7 +1,8 @@
-"""The rules whose rate adapts: their controllers, from one rule set to the next, over a restart, and for who looks on.
+"""Keeps the rate controllers of rules with a target: from one rule set to the next, and over a restart.
 
-A rule that has not changed keeps its controller, and what that has learned, through a reload; what counts as the same
-rule is its `identity`. Controllers learn under the pipeline's lock; what here reads one is called under it, too.
+A rule that has not changed keeps its controller, with all that it has learned, through a reload; rules are the same if
+their `identity` is. Controllers learn under the pipeline's lock; every function here that reads one is called under it,
+too.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from sampler_proxy.config.model import Adaptive, Rule
 from sampler_proxy.redact.lanes import MASK_TEXT, Place
 from sampler_proxy.redact.policy import Policy
 from sampler_proxy.rules import rate
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.rules.trace_key import room_of, values_of
 from sampler_proxy.storage import learned as stored
 from sampler_proxy.traceql.program import Field, Slot
 
 TOP_KEYS = 20
+"""Keys of a rule that `describe` shows: those of the largest demand."""
 
 _PLACES = {
     Field.SPAN_ATTRIBUTE: (Place.SPAN,),
@@ -34,26 +36,30 @@ _PLACES = {
 
 
 class _Adapting(NamedTuple):
+    """A rule with a target, and its controller."""
+
     rule: Rule
     keep: Adaptive
-    fields: dict[str, Slot]  # what tells its traces apart, as the file calls it; one for each value of a key
+    fields: dict[str, Slot]  # of `per`: as written -> where the value is read; a key has one value for each
     target: Target
 
 
 class Prepared(NamedTuple):
+    """The controllers of a rule set that may be about to decide."""
+
     keeps: list[float | Keep]
     """How much each rule keeps."""
-    adapting: dict[str, _Adapting]
+    adapting: dict[str, _Adapting]  # by identity
 
 
 class Learned(NamedTuple):
-    """By the rules' identities."""
+    """Learned rates to be saved, by the rules' identities."""
 
     seen: dict[str, tuple[float, list[tuple[bytes, float]]]]  # level; text and demand of each key
-    unseen: dict[str, stored.Learned]
+    unseen: dict[str, stored.Learned]  # from a former process
 
     def hashed(self, fingerprint: Callable[[bytes], bytes]) -> dict[str, stored.Learned]:
-        """As it is saved. Texts are cut, so that two keys may have the same."""
+        """Hash the keys, for storage. Texts are cut, so two keys may have the same one; their demands are added."""
         found = {name: one for name, one in self.unseen.items() if name not in self.seen}
         for name, (level, keys) in self.seen.items():
             demands = dict(self.unseen[name].demands) if name in self.unseen else {}
@@ -66,17 +72,19 @@ class Learned(NamedTuple):
 
 
 class Rates:
+    """The controllers of the active rule set, and learned rates that are restored into them and saved from them."""
+
     def __init__(self, seed: int) -> None:
         """`seed`: 64 bits that senders cannot know."""
         self._seed = seed
         self._adapting: dict[str, _Adapting] = {}
-        self._restored: Mapping[str, stored.Learned] = {}
-        self._unseen: Mapping[str, stored.Learned] = {}
-        self._told: set[str] = set()
+        self._restored: Mapping[str, stored.Learned] = {}  # for the controllers of the first rule set
+        self._unseen: Mapping[str, stored.Learned] = {}  # restored, and still to be saved again
+        self._saved_seen: set[str] = set()  # rules with traffic at an earlier `learned`
         self._fingerprint: Callable[[bytes], bytes] | None = None
 
     def prepare(self, loaded: Loaded) -> Prepared:
-        """For a rule set that may be about to decide. When it does, `adopt` it."""
+        """Make or reuse the controllers of a rule set that may be about to decide; once it does, `adopt` them."""
         adapting: dict[str, _Adapting] = {}
         keeps: list[float | Keep] = []
         for rule, fields in zip(loaded.config.rules, loaded.keys, strict=True):
@@ -91,31 +99,32 @@ class Rates:
         return Prepared(keeps, adapting)
 
     def adopt(self, prepared: Prepared) -> None:
-        """This rule set decides from now on."""
+        """Make these the controllers that are read and saved."""
         self._adapting = prepared.adapting
-        self._restored = {}  # was for the first one: a rule that comes back later begins anew
+        self._restored = {}  # for the first rule set only: a rule that comes back later begins anew
 
     def restore(self, learned: Mapping[str, stored.Learned], fingerprint: Callable[[bytes], bytes]) -> None:
-        """What the rules of the first rule set begin with. Before `prepare`."""
+        """Set what the controllers of the first rule set begin with. Call it before `prepare`."""
         self._restored = self._unseen = learned
         self._fingerprint = fingerprint
 
     def learned(self) -> Learned:
-        """All that is to be saved; small, and made under the lock. What a former process had learned is part of it: of
-        a rule that has seen no trace yet; of keys that have not been seen again, twice."""
+        """Collect what is to be saved; small, and made under the lock. Rates restored from a former process are part of
+        it until their rule matches a trace, and twice more: by then keys that still come have been seen again."""
         seen = {name: (learned.level, learned.demands) for name, learned in self._learned()}
         unseen = {name: self._unseen[name] for name in self._adapting if name in self._unseen}
-        self._unseen = {name: one for name, one in unseen.items() if name not in seen or name not in self._told}
-        self._told |= seen.keys()
+        self._unseen = {name: one for name, one in unseen.items() if name not in seen or name not in self._saved_seen}
+        self._saved_seen |= seen.keys()
         return Learned(seen, unseen)
 
     def _learned(self) -> Iterator[tuple[str, rate.Learned]]:
         for name, one in self._adapting.items():
             learned = one.target.learned()
-            if learned.demands:  # else it has seen nothing
+            if learned.demands:  # else there was no trace yet
                 yield name, learned
 
     def values(self, now_ns: int) -> dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]:
+        """Read the metrics of all rules with a target."""
         found: dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]] = {
             metric: {}
             for metric in (
@@ -137,8 +146,7 @@ class Rates:
         return found
 
     def describe(self, now_ns: int, policy: Policy | None) -> list[dict[str, object]]:
-        """JSON, for people: each rule with its keys of the largest demand, their values as `policy` lets them be
-        seen."""
+        """Describe, as JSON values, each rule with its keys of the largest demand, redacted by `policy`."""
         return [_describe(one, now_ns, policy) for one in self._adapting.values()]
 
     def _target(self, name: str, keep: Adaptive) -> Target:
@@ -156,7 +164,7 @@ class Rates:
 
 
 def identity(rule: Rule) -> str:
-    """Equal for rules that are equal, references in them expanded."""
+    """Hash a rule, references expanded: equal rules have equal identities."""
     text = json.dumps(rule.model_dump(mode="json", by_alias=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

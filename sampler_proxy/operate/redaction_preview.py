@@ -1,26 +1,23 @@
-"""What redaction would change in a file of traces: counts by detector, action and where, and never a value.
+"""Previews redaction on a file of traces: counts by detector, action and place, and never a value.
 
-Every span is sent through a pipeline that keeps all, with the policy of the configuration: what is counted is what the
-service does. A key is shown as it would leave.
+Every trace is redacted as the service redacts a kept one, by the policy of the configuration. A key is shown as it
+would leave.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sampler_proxy.config.check import load_config
-from sampler_proxy.config.model import Config, Rule
-from sampler_proxy.otlp.fragments import KeptTrace
-from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline import replay
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.redact.lanes import Label
-from sampler_proxy.redact.policy import Observer, Policy
+from sampler_proxy.redact.policy import Policy
 
-# By message, of which there was too much.
+# Messages of which only fields without text are left, because they had too many items, by number.
 _WHOLE = {1: "resource", 2: "scope", 5: "span"}
-# By message and field as `_proto` numbers them. What belongs to an attribute is called by its key.
+# By message (as protobuf.pxd numbers them) and field. A place inside an attribute's value goes by the attribute's key.
 _PLACES = {
     (1, 3): "resource schema URL",
     (2, 3): "scope schema URL",
@@ -39,6 +36,8 @@ _PLACES = {
 
 
 class Redaction(NamedTuple):
+    """How often one detector and action changed one place."""
+
     detector: str
     action: str
     place: str  # of the protocol, or "attribute"
@@ -51,7 +50,7 @@ class Redaction(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """Of one trace."""
+    """The redactions of one trace."""
 
     trace_id: bytes
     spans: int
@@ -66,7 +65,7 @@ class Preview(NamedTuple):
 
 
 def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
-    """In the order in which the traces first appear. Raises MalformedRequest."""
+    """Count the redactions of each trace, in the order in which the traces first appear. Raises MalformedRequest."""
     found: Counter[tuple[Label, str, str | None]] = Counter()
     previews: list[Preview] = []
 
@@ -77,59 +76,20 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
             place = _PLACES.get((message, field), "unknown field" if key is None else "attribute")
         found[label, place, None if key is None else key.decode("utf-8", "replace")] += count
 
-    def take(trace: KeptTrace) -> None:
+    for trace, _ in replay.redact(requests, redact, observe):
         redactions = [Redaction(*label, place, key, count) for (label, place, key), count in found.items()]
         found.clear()
         previews.append(Preview(trace.trace_id, trace.spans, redactions))
-
-    _run(redact, requests, take, observe)
     return previews
 
 
 def redacted(redact: Policy, requests: Sequence[bytes]) -> bytes:
     """All of it as it would leave, as one request. Raises MalformedRequest."""
-    kept: list[KeptTrace] = []
-    _run(redact, requests, kept.append)
-    return assemble(kept)
-
-
-def _run(
-    redact: Policy | None,
-    requests: Sequence[bytes],
-    take: Callable[[KeptTrace], object],
-    observe: Observer | None = None,
-) -> None:
-    class Taker:
-        def offer(self, trace: KeptTrace) -> bool:
-            take(trace)
-            return True
-
-    # An exception that never holds keeps traces from being decided early, before their last span and all of a request
-    # at once: a file may be one large request.
-    never = '{ name = "a" && name = "b" }'
-    config = Config(rules=(Rule(name="all", unless=never, keep=1.0), Rule(name="rest", keep=0.0)))
-    pipeline = Pipeline(
-        rules=([rule.name for rule in config.rules], [1.0, 0.0], load_config(config).compiled),
-        destinations=[Taker()],
-        max_bytes=1 << 62,
-        max_trace_bytes=1 << 62,
-        wait_ns=1,
-        wait_after_root_ns=1,
-        decision_memory_bytes=1 << 20,
-        stamp_decision=False,
-        stamp_adjusted_count=False,
-        seed=0,
-    )
-    pipeline.replace_redaction(redact, observe)
-    accept = pipeline.entrance("file").accept
-    for request in requests:
-        accept(request, 0)
-    while pipeline.drain(0):
-        pass
+    return assemble([trace for trace, _ in replay.redact(requests, redact)])
 
 
 def total(previews: Sequence[Preview]) -> dict[Label, int]:
-    """How much by detector and action, the most frequent first."""
+    """Sum up by detector and action, the most frequent first."""
     counts: Counter[Label] = Counter()
     for one in previews:
         for redaction in one.redactions:
@@ -138,11 +98,12 @@ def total(previews: Sequence[Preview]) -> dict[Label, int]:
 
 
 def _printable(key: str) -> str:
-    """Senders choose keys: no line breaks of theirs, and nothing that a terminal obeys."""
+    """Escape a key, which senders choose: no line breaks, and nothing that a terminal obeys."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key)
 
 
 def as_text(previews: Sequence[Preview]) -> str:
+    """Format previews for a terminal, with the totals at the end."""
     lines = []
     for one in previews:
         if one.redactions:

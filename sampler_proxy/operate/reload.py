@@ -1,9 +1,9 @@
-"""Keeps the rules those of the configuration file: looks when it changes and when asked, and applies what is sound.
+"""Reloads the configuration file: checks it when it changes and when asked to, and applies a file without faults.
 
 A change shows as a file system event on the file or on a symbolic link that leads to it (a mounted Kubernetes ConfigMap
-swaps the link `..data`); where such events do not come, within `POLL_S`. What counts is the content: equal bytes change
-nothing. Only a file without faults has any effect, and only `RELOADED` keys have one on a running service; others that
-changed are named in the log, for a restart. A failure of any kind leaves everything as it is.
+swaps the link `..data`); where such events do not come, within `POLL_S`. The content decides: equal bytes change
+nothing. Only a file without faults has any effect, and only `RELOADED` keys have one on a running service; other keys
+that changed are named in the log, for a restart. A failure of any kind leaves everything as it is.
 """
 
 from __future__ import annotations
@@ -14,37 +14,44 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
 import structlog
 from watchfiles import Change, awatch
 
-from sampler_proxy.config.check import Loaded, contents
+from sampler_proxy.config.check import Loaded
+from sampler_proxy.config.file import contents
 from sampler_proxy.config.model import Config, Rule, key_of
-from sampler_proxy.errors import ConfigError, Fault
+from sampler_proxy.errors import ConfigError
+from sampler_proxy.operate.messages import MAX_LOGGED, iso_time, log_faults
 from sampler_proxy.settings import Section
 
 POLL_S = 5.0
+"""How often the file is checked where no events come."""
+
 SETTLE_S = 0.2
 """A file that is being written is read when it has not changed for this long."""
+
 SETTLE_TRIES = 25
+"""After so many changes in a row the file is read as it is."""
 
 RELOADED = ("rules", "limit", "redact")
+"""Keys that a running service takes over."""
 
 OUTCOMES = ("applied", "unchanged", "failed")
-MAX_LOGGED = 50  # faults or warnings of one file
+"""Label values of `config_reloads_total`."""
+
 MAX_LINKS = 40  # as in Linux
 
 log = structlog.get_logger()
-logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes; we say what came of them
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # below, the library logs numbers of changes
 
 
 class Active(NamedTuple):
-    """The rule set that decides."""
+    """The rule set in force."""
 
     version: str
     loaded_s: float  # since the epoch
@@ -52,7 +59,7 @@ class Active(NamedTuple):
     rules: tuple[Rule, ...]  # as written
 
     def describe(self) -> dict[str, object]:
-        """JSON, for people and tools."""
+        """Describe the rule set as JSON values."""
         return {
             "version": self.version,
             "loaded_at": iso_time(self.loaded_s),
@@ -65,12 +72,17 @@ class Active(NamedTuple):
 
 
 class Reloader:
-    """`load` reads and checks the file (ConfigError), `apply` puts a sound one into force; both are called on other
-    threads, one call at a time. Attributes change on the loop's thread only.
+    """Watches the file and applies its changes. `load` reads and checks the file (ConfigError); `apply` puts a sound
+    one into force, and is told which of the `RELOADED` keys have changed. Both are called on other threads, one call at
+    a time. `clock` tells seconds since the epoch. Attributes change on the loop's thread only.
     """
 
     def __init__(
-        self, loaded: Loaded, load: Callable[[], Loaded], apply: Callable[[Loaded], object], clock: Callable[[], float]
+        self,
+        loaded: Loaded,
+        load: Callable[[], Loaded],
+        apply: Callable[[Loaded, Collection[str]], object],
+        clock: Callable[[], float],
     ) -> None:
         self._path = loaded.path
         self._content = loaded.content
@@ -79,31 +91,31 @@ class Reloader:
         self._clock = clock
         self._started_with = loaded.config
         self.applied = loaded.config
-        """Whose `RELOADED` keys are in force, this policy among them."""
+        """The configuration whose `RELOADED` keys are in force; `redact` is its policy."""
         self.redact = loaded.redact
         self._asked = False
-        self._stirred = asyncio.Event()
+        self._wake = asyncio.Event()
         self.active = self._active(loaded)
         self.reloads = dict.fromkeys(OUTCOMES, 0)
         self.faults: tuple[str, ...] = ()
-        """Why the last reload failed; empty if it did not."""
+        """Why the last reload failed; empty if it was successful."""
         self.pending: tuple[str, ...] = ()
         """Keys whose new values wait for a restart."""
 
     async def run(self) -> None:
-        """Until cancelled. Without a file there is nothing to do but to say so."""
+        """Watch and reload until cancelled; without a file, only log that there is none when asked to reload."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._obey())
+            tasks.create_task(self._loop())
             if self._path is not None:
                 tasks.create_task(self._watch(self._path))
 
     def ask(self) -> None:
-        """Look now, and say what came of it even where that is nothing."""
+        """Check the file now, and log the outcome even where nothing has changed."""
         self._asked = True
-        self._stirred.set()
+        self._wake.set()
 
     def detail(self) -> dict[str, object]:
-        """What an operator should know; empty where all is as the file says."""
+        """Describe what differs from the file, as JSON values: a failed reload, keys that wait for a restart."""
         found: dict[str, object] = {}
         if self.faults:
             found["reload"] = {"failed": self.faults[:MAX_LOGGED], "rules": self.active.version}
@@ -111,15 +123,15 @@ class Reloader:
             found["restart_to_apply"] = self.pending
         return found
 
-    async def _obey(self) -> None:
+    async def _loop(self) -> None:
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
+            await self._wake.wait()
+            self._wake.clear()
             asked, self._asked = self._asked, False
             if self._path is None:
                 log.warning("there is no configuration file to reload")
             else:
-                await self._look(self._path, asked)
+                await self._check(self._path, asked)
 
     async def _watch(self, path: str) -> None:
         while True:
@@ -133,17 +145,17 @@ class Reloader:
                     rust_timeout=int(POLL_S * 1000),
                     yield_on_timeout=True,
                 )
-                self._stirred.set()  # heard when the watch stands: what changed before it did
+                self._wake.set()  # for changes from before the watch stood
                 async with aclosing(changes):
                     async for _ in changes:
-                        self._stirred.set()
+                        self._wake.set()
                         if links(path) != names:
                             break
             except (OSError, RuntimeError):  # a folder that is not there now, or no watches left: `watchfiles` has both
                 await asyncio.sleep(POLL_S)
 
-    async def _look(self, path: str, asked: bool) -> None:
-        content = await asyncio.to_thread(contents, path)
+    async def _check(self, path: str, asked: bool) -> None:
+        content = await asyncio.to_thread(_contents, path)
         if content == self._content and not (asked and self.faults):
             if asked:
                 self.reloads["unchanged"] += 1
@@ -158,7 +170,7 @@ class Reloader:
             outcome = "failed"
             self.faults = tuple(str(fault).partition("\n")[0] for fault in error.faults)
             log_faults("error", error.faults)
-        except Exception as error:  # ours; the service goes on with what it has
+        except Exception as error:  # a fault of ours; the service goes on as it was
             outcome = "failed"
             self.faults = (f"{path}: {type(error).__name__}",)
             log.error("reload failed", error=type(error).__name__)
@@ -169,7 +181,7 @@ class Reloader:
     async def _reload(self, path: str, content: bytes | None) -> str:
         for _ in range(SETTLE_TRIES):
             await asyncio.sleep(SETTLE_S)
-            before, content = content, await asyncio.to_thread(contents, path)
+            before, content = content, await asyncio.to_thread(_contents, path)
             if content == before:
                 break
         self._content = content
@@ -181,7 +193,7 @@ class Reloader:
             changed.append("redact")  # the key, in a file of its own
         version = version_of(loaded.config.rules)
         if changed:
-            await asyncio.to_thread(self._apply, loaded)
+            await asyncio.to_thread(self._apply, loaded, changed)
             self.applied = loaded.config
             log_faults("warning", loaded.warnings)
             self.redact = loaded.redact
@@ -198,7 +210,15 @@ class Reloader:
         return "applied" if changed else "unchanged"
 
     def _active(self, loaded: Loaded) -> Active:
-        return Active(version_of(loaded.config.rules), self._clock(), loaded.path, loaded.written)
+        return Active(version_of(loaded.config.rules), self._clock(), loaded.path, loaded.unexpanded)
+
+
+def _contents(path: str) -> bytes | None:
+    """Read the file; None where it cannot be read, which `load` will say."""
+    try:
+        return contents(path)
+    except ConfigError:
+        return None
 
 
 def _is_one_of(names: frozenset[str], _: Change, name: str) -> bool:
@@ -206,7 +226,7 @@ def _is_one_of(names: frozenset[str], _: Change, name: str) -> bool:
 
 
 def version_of(rules: Sequence[Rule]) -> str:
-    """Equal for rules that are equal once references are expanded, on every replica."""
+    """Hash the rules, references expanded: equal rules have equal versions, on every replica."""
     text = json.dumps([rule.model_dump(mode="json") for rule in rules], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -216,7 +236,7 @@ def _shown(rule: Rule) -> dict[str, object]:
 
 
 def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
-    """The keys other than those in `RELOADED` whose values differ, in the order of the model, as in
+    """Yield the keys, other than those in `RELOADED`, whose values differ, in the order of the model and as in
     `export.tempo.timeout`."""
     for field in type(old).model_fields:
         before, after = getattr(old, field), getattr(new, field)
@@ -237,7 +257,7 @@ def _kinds(exports: Sequence[object]) -> list[tuple[type, str]]:
 
 
 def links(path: str) -> frozenset[str]:
-    """The file that a path leads to, and every symbolic link on the way: absolute, each in a real folder."""
+    """Return the file that a path leads to, and every symbolic link on the way: absolute, each in a real folder."""
     found: list[str] = []
     at, parts = "/", deque(os.path.join(os.getcwd(), path).split("/"))
     while parts:
@@ -257,14 +277,3 @@ def links(path: str) -> frozenset[str]:
             else:
                 at = name
     return frozenset((*found, at))
-
-
-def log_faults(level: str, faults: Sequence[Fault]) -> None:
-    for fault in faults[:MAX_LOGGED]:
-        getattr(log, level)(str(fault))
-    if len(faults) > MAX_LOGGED:
-        getattr(log, level)(f"and {len(faults) - MAX_LOGGED} more: `sampler-proxy check` prints them all")
-
-
-def iso_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """What a scan returns and the buffer holds. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy.otlp.protobuf cimport hash_two
+from sampler_proxy.otlp.protobuf cimport cbytes, hash_two, read_length
 
 cdef enum:
     # What a block of the C allocator costs beside the bytes asked for (glibc: 8 of header, rounded up to 16).
@@ -117,6 +117,70 @@ cdef inline Fragment* root_of(Fragment* first) noexcept nogil:
             best = first
         first = first.next
     return best
+
+
+cdef struct SpanWalk:
+    # A place among the spans of a trace, and the span that next_span has found there.
+    Fragment* fragment  # of the span
+    Group* group  # of the span
+    cbytes body  # `size` bytes
+    uint32_t size
+    bint begins_resource  # its resource is another than the last span's
+    bint begins_group  # it is the first of its group
+    bint ends_group  # it is the last of its group
+    # Where the next span is:
+    cbytes p
+    cbytes end  # of the group
+    uint32_t groups_left  # of the fragment
+    Fragment* fragments_left
+    Envelope* resource  # of the last span
+
+
+cdef inline SpanWalk spans_of(Fragment* trace) noexcept nogil:
+    """Return a walk in front of the first span of a trace: all spans of all its fragments, in the order of their arrival.
+
+        cdef SpanWalk walk = spans_of(trace)
+        while next_span(&walk):
+            if walk.begins_group:
+                ...  # walk.group.scope.envelope
+            ...  # walk.body, walk.size
+
+    The request of each fragment has been adopted. The walk is a local variable, as a FieldCursor is.
+    """
+    cdef SpanWalk walk
+    walk.fragment = NULL
+    walk.group = NULL
+    walk.body = walk.p = walk.end = NULL
+    walk.size = walk.groups_left = 0
+    walk.begins_resource = walk.begins_group = walk.ends_group = False
+    walk.fragments_left = trace
+    walk.resource = NULL
+    return walk
+
+
+cdef inline bint next_span(SpanWalk* walk) noexcept nogil:
+    """Go on to the next span; False behind the last. No fragment is without a group, and no group without a span."""
+    walk.begins_group = walk.p == walk.end
+    walk.begins_resource = False
+    if walk.begins_group:
+        if walk.groups_left:
+            walk.group += 1
+        else:
+            if walk.fragments_left == NULL:
+                return False
+            walk.fragment = walk.fragments_left
+            walk.fragments_left = walk.fragment.next
+            walk.group = groups_of(walk.fragment)
+            walk.groups_left = walk.fragment.groups
+            walk.p = payload_of(walk.fragment)
+        walk.groups_left -= 1
+        walk.end = walk.p + walk.group.size
+        walk.begins_resource = walk.group.scope.envelope.parent != walk.resource
+        walk.resource = walk.group.scope.envelope.parent
+    walk.body = read_length(walk.p + 1, walk.end, &walk.size)
+    walk.p = walk.body + walk.size
+    walk.ends_group = walk.p == walk.end
+    return True
 
 
 cdef struct Header:

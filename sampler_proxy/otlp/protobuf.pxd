@@ -303,6 +303,91 @@ cdef inline cbytes skip_value(cbytes p, cbytes end, uint32_t field, uint32_t wir
     return NULL
 
 
+cdef struct FieldCursor:
+    # A place in a message, and the field that next_field has read there.
+    cbytes p  # behind the field; NULL: the message is damaged
+    cbytes end  # of the message
+    cbytes start  # of the field's tag
+    cbytes value  # behind the tag: the length of a LEN field, the value of another
+    cbytes content  # of a LEN field: `size` bytes, up to `p`
+    uint32_t number
+    uint32_t wire
+    uint32_t size  # of the content of a LEN field
+    uint64_t integer  # the value of a VARINT or FIXED64 field
+    int depth  # levels of nesting allowed inside the message
+
+
+cdef inline FieldCursor cursor(cbytes p, cbytes end, int depth) noexcept nogil:
+    """Return a cursor in front of the first field of the message [p, end); p is not NULL.
+
+        cdef FieldCursor field = cursor(p, end, depth)
+        while next_field(&field):
+            if field.number == 1 and field.wire == LEN:
+                ...  # field.content, field.size
+        return not damaged(&field)
+
+    Bytes that have been validated before are read with MAX_DEPTH, and without the last line: nothing in them is damaged.
+    A cursor is a local variable whose address goes to these functions only; then the compiler keeps its members in registers,
+    and drops those that are not read.
+    """
+    cdef FieldCursor field
+    field.p = p
+    field.end = end
+    field.start = field.value = field.content = p
+    field.number = field.wire = field.size = 0
+    field.integer = 0
+    field.depth = depth
+    return field
+
+
+cdef inline bint next_field(FieldCursor* field) noexcept nogil:
+    """Read the next field, without looking into nested messages. Returns False at the end, and where the message is damaged.
+
+    What the last field of another wire type has left in `content`, `size` and `integer` stays there.
+    """
+    cdef cbytes p = field.p
+    cdef cbytes end = field.end
+    if p == end:
+        return False
+    field.start = p
+    # Most fields are short and have a number below 16: one byte of tag, one of length.
+    if end - p >= 2 and (p[0] & 0x87) == LEN and p[0] >= 8 and p[1] < 0x80 and p[1] <= end - p - 2:
+        field.number = p[0] >> 3
+        field.wire = LEN
+        field.value = p + 1
+        field.content = p + 2
+        field.size = p[1]
+        field.p = p + 2 + p[1]
+        return True
+    p = read_tag(p, end, &field.number, &field.wire)
+    if p != NULL:
+        field.value = p
+        if field.wire == LEN:
+            p = read_length(p, end, &field.size)
+            if p != NULL:
+                field.content = p
+                p += field.size
+        elif field.wire == VARINT:
+            p = read_varint(p, end, &field.integer)
+        elif field.wire == FIXED64:
+            if end - p >= 8:
+                field.integer = load64(p)
+                p += 8
+            else:
+                p = NULL
+        else:
+            p = skip_value(p, end, field.number, field.wire, field.depth)
+    field.p = p
+    if p == NULL:
+        field.end = NULL  # no call after this one reads on
+    return p != NULL
+
+
+cdef inline bint damaged(FieldCursor* field) noexcept nogil:
+    """Return whether next_field has stopped at damage."""
+    return field.p == NULL
+
+
 cdef inline uint32_t varint_size(uint64_t value) noexcept nogil:
     cdef uint32_t size = 1
     while value >= 0x80:

@@ -28,7 +28,8 @@ def threshold_of(probability: float) -> int:
     """The threshold that keeps a trace with this probability, 0 <= p <= 1; NEVER for 0.
 
     (1 - p) * 2^56, rounded to 4 hexadecimal digits, and one more for each digit by which p or 1 - p falls short of
-    1/16, so that the relative error stays small. A probability between 0 and 2^-56 counts as 2^-56.
+    1/16, so that the relative error stays small. A probability between 0 and 2^-56 counts as 2^-56. Written a second
+    time, native, in rules/rate.pyx; tests/rules/test_rate_contract.py asserts them equal.
     """
     if probability <= 0.0:
         return NEVER

@@ -7,7 +7,7 @@ want a structurally valid message (the scan has seen to that) and walk every str
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_NONE, MAX_DEPTH, Message, cbytes, child, is_text, load64, read_length, read_tag, skip_value, varint_size, write_varint,
+    FieldCursor, LEN, M_NONE, MAX_DEPTH, Message, cbytes, child, cursor, damaged, is_text, next_field, load64, read_length, read_tag, skip_value, varint_size, write_varint,
 )
 
 
@@ -47,30 +47,18 @@ cdef bint valid_utf8(cbytes p, cbytes end) noexcept nogil:
 
 cdef bint text_is_valid(Message message, cbytes p, cbytes end) noexcept nogil:
     """Whether every `string` field in the message is UTF-8. False too for a message that is structurally damaged."""
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
+    cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
     cdef Message nested
-    while p < end:
-        p = read_tag(p, end, &field, &wire)
-        if p == NULL:
-            return False
-        if wire != LEN:
-            p = skip_value(p, end, field, wire, MAX_DEPTH)
-            if p == NULL:
-                return False
+    while next_field(&field):
+        if field.wire != LEN:
             continue
-        p = read_length(p, end, &length)
-        if p == NULL:
-            return False
-        nested = child(message, field)
+        nested = child(message, field.number)
         if nested != M_NONE:
-            if not text_is_valid(nested, p, p + length):
+            if not text_is_valid(nested, field.content, field.p):
                 return False
-        elif is_text(message, field) and not valid_utf8(p, p + length):
+        elif is_text(message, field.number) and not valid_utf8(field.content, field.p):
             return False
-        p += length
-    return True
+    return not damaged(&field)
 
 
 cdef bytes mended(Message message, const uint8_t* data, uint32_t size):

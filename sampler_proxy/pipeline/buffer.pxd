@@ -2,37 +2,46 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Envelopes, Fragment
 
-cdef enum:
-    SET_ASIDE = 0xFFFFFFFF  # Trace.asked: it is chosen, and waits for what becomes of it
+cdef extern from *:
+    # Bit fields, which Cython cannot declare: a Trace is counted in memory, and a flag of its own would make it larger.
+    """
+    typedef struct {
+        unsigned early_checked_spans : 31;
+        unsigned in_limit_window : 1;
+    } sampler_proxy_trace_state;
+    """
+    ctypedef struct TraceState "sampler_proxy_trace_state":
+        uint32_t early_checked_spans  # the trace's span count at the last early check that read its spans again
+        bint in_limit_window  # kept by its rule, and a candidate in the limit's open or closed window
 
 cdef struct Trace:
-    Fragment* first  # owned, as are those behind it
-    Fragment* last
-    Trace* older  # by arrival of the first span; of those that are set aside, in no order
+    Fragment* fragments  # the first of a chain, all owned; it has absorbed the times and filter words of the others
+    Fragment* last_fragment
+    Trace* older  # neighbour by arrival of the first span; in the limit's window, neighbour in no order
     Trace* newer
-    Trace* rooted_before  # by arrival of the root
+    Trace* rooted_before  # neighbour by arrival of the root
     Trace* rooted_after
-    int64_t first_ns
-    int64_t root_ns  # -1: no root yet
-    uint64_t cost  # of the fragments
+    int64_t first_ns  # arrival of the first span
+    int64_t root_ns  # arrival of the root; -1: no root yet
+    uint64_t cost  # bytes of the fragments
     uint32_t spans
-    uint32_t asked  # spans when an early decision was last looked for
+    TraceState state
 
-cdef struct Place:
+cdef struct TraceSlot:
     uint64_t hash
     Trace* trace  # NULL: free
 
 cdef class Buffer:
     cdef readonly Envelopes envelopes
-    cdef uint64_t seed
-    cdef Place* places
-    cdef uint64_t mask
-    cdef Trace* oldest
+    cdef uint64_t seed  # of the hash table
+    cdef TraceSlot* slots
+    cdef uint64_t mask  # number of slots, a power of two, less 1
+    cdef Trace* oldest  # both ends of the list by arrival of the first span
     cdef Trace* newest
-    cdef Trace* first_rooted
+    cdef Trace* first_rooted  # both ends of the list by arrival of the root
     cdef Trace* last_rooted
-    cdef Trace* aside
-    cdef uint64_t held  # by fragments and traces
+    cdef Trace* waiting  # list of the traces in the limit's window, in no order
+    cdef uint64_t trace_bytes  # of fragments and traces
     cdef readonly uint64_t traces
     cdef readonly uint64_t spans
     cdef readonly int64_t wait_ns, wait_after_root_ns
@@ -43,5 +52,5 @@ cdef class Buffer:
     cdef Trace* add(self, Trace* trace, Fragment* fragment, int64_t now_ns) except NULL
     cdef Trace* due(self, int64_t now_ns, bint* has_root) noexcept nogil
     cdef void unlink(self, Trace* trace) noexcept nogil
-    cdef void set_aside(self, Trace* trace) noexcept nogil
+    cdef void move_to_window(self, Trace* trace) noexcept nogil
     cdef void remove(self, Trace* trace) noexcept

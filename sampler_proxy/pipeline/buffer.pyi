@@ -1,21 +1,30 @@
-"""The byte-bounded store of undecided traces. Filled and emptied by a pipeline, under its lock; Python may look on."""
+"""The byte-bounded store of undecided traces.
+
+A pipeline fills and empties the buffer, under its lock; Python may read the properties, best under the lock too.
+"""
 
 from sampler_proxy.otlp.fragments import Envelopes
 
 class Buffer:
+    """Holds traces until they are decided, and says which are due."""
+
     def __init__(self, envelopes: Envelopes, *, wait_ns: int, wait_after_root_ns: int, seed: int) -> None:
-        """A trace is due `wait_ns` after its first span, or `wait_after_root_ns` after its first root came, if that is
-        sooner; 0: at once. `seed`: 64 bits that senders cannot know."""
+        """Create an empty buffer. A trace is due `wait_ns` after its first span, or `wait_after_root_ns` after its
+        first root came, if that is sooner; 0: at once. `seed`: 64 bits that senders cannot know, so that they cannot
+        choose trace ids that collide. Raises MemoryError."""
     @property
-    def envelopes(self) -> Envelopes: ...
+    def envelopes(self) -> Envelopes:
+        """The interned headers that the fragments refer to."""
     @property
     def wait_ns(self) -> int: ...
     @property
     def wait_after_root_ns(self) -> int: ...
     @property
-    def traces(self) -> int: ...
+    def traces(self) -> int:
+        """Number of traces held, those that wait for the limit included."""
     @property
-    def spans(self) -> int: ...
+    def spans(self) -> int:
+        """Number of spans held, those of traces that wait for the limit included."""
     @property
     def nbytes(self) -> int:
         """Bytes of memory held by fragments, traces, tables and envelopes, as the allocator counts them (within 5 % of
@@ -23,4 +32,4 @@ class Buffer:
         for each trace that has room."""
     @property
     def oldest_ns(self) -> int | None:
-        """When the first span of the oldest trace came; None: there is none."""
+        """When the first span of the oldest trace came; None: no trace is held, save those that wait for the limit."""

@@ -1,18 +1,23 @@
-"""The byte-bounded store of undecided traces. Plain calls with time as an argument; whoever calls holds the pipeline's lock.
+"""The byte-bounded store of undecided traces: plain calls with time as an argument, under the pipeline's lock.
 
-Deadlines need no timing wheel: both waits are the same for every trace, so traces fall due in the order in which they began, and
-those with a root in the order in which their root came. Two lists, each in order, answer "who is due" by their heads, exactly.
-The list by age also says who is the oldest when memory runs out.
+Deadlines need no timing wheel: both waits are the same for every trace, so traces fall due in the order in which they
+began, and those with a root in the order in which their root came. Two FIFO lists answer "which trace is due" by their
+heads, exactly, in constant time. The list by age also gives the oldest trace when memory runs out.
 
-A trace that is set aside is in neither list: it is chosen, more spans may join it, and it goes when its owner removes it.
+A trace in the limit's window stands in neither list: its rule keeps it, it is a candidate for the limit's budget, more
+spans may join it, and it stays until the pipeline removes it.
+
+Traces are found in a hash table with open addressing: linear probing, deletion by backward shift, so no tombstones; it
+is at most three quarters full, and never shrinks. (The same algorithm over other entries: decisions.pyx,
+rules/key_table.pyx.)
 """
 cimport cython
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 
 from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, HAS_ROOT, Fragment, absorb, fragment_cost, mix
 
 cdef enum:
-    FIRST_PLACES = 1024
+    FIRST_SLOTS = 1024  # of the hash table; a power of two
 
 
 @cython.no_gc  # __dealloc__ needs the envelopes
@@ -22,25 +27,26 @@ cdef class Buffer:
         self.envelopes = envelopes
         self.wait_ns = wait_ns
         self.wait_after_root_ns = wait_after_root_ns
-        self.mask = FIRST_PLACES - 1
-        self.places = <Place*>calloc(FIRST_PLACES, sizeof(Place))
-        if self.places == NULL:
+        self.mask = FIRST_SLOTS - 1
+        self.slots = <TraceSlot*>calloc(FIRST_SLOTS, sizeof(TraceSlot))
+        if self.slots == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         if self.envelopes is not None:
             while self.oldest != NULL:
                 self.remove(self.oldest)
-            while self.aside != NULL:
-                self.remove(self.aside)
-        free(self.places)
+            while self.waiting != NULL:
+                self.remove(self.waiting)
+        free(self.slots)
 
     cdef uint64_t nbytes_(self) noexcept:
-        return self.held + (self.mask + 1) * sizeof(Place) + self.envelopes.cost
+        """Return the bytes of memory held by fragments, traces, tables and envelopes."""
+        return self.trace_bytes + (self.mask + 1) * sizeof(TraceSlot) + self.envelopes.cost
 
     cdef uint64_t empty_cost(self) noexcept:
-        """What the tables cost, with nothing in them."""
-        return (self.mask + 1) * sizeof(Place) + (self.envelopes.mask + 1) * sizeof(void*)
+        """Return the bytes that the tables of traces and envelopes hold at their present size, with nothing in them."""
+        return (self.mask + 1) * sizeof(TraceSlot) + (self.envelopes.mask + 1) * sizeof(void*)
 
     @property
     def nbytes(self):
@@ -51,35 +57,40 @@ cdef class Buffer:
         return None if self.oldest == NULL else self.oldest.first_ns
 
     cdef Trace* find(self, const uint64_t* trace_id) noexcept nogil:
+        """Look up a trace by its id; NULL: not held. The pointer is valid until remove()."""
         cdef uint64_t key = mix(trace_id, self.seed)
-        cdef Place* place = &self.places[key & self.mask]
-        while place.trace != NULL:
-            if (place.hash == key and place.trace.first.trace_id[0] == trace_id[0]
-                    and place.trace.first.trace_id[1] == trace_id[1]):
-                return place.trace
-            place = place + 1 if place < self.places + self.mask else self.places
+        cdef TraceSlot* slot = &self.slots[key & self.mask]
+        while slot.trace != NULL:
+            if (slot.hash == key and slot.trace.fragments.trace_id[0] == trace_id[0]
+                    and slot.trace.fragments.trace_id[1] == trace_id[1]):
+                return slot.trace
+            slot = slot + 1 if slot < self.slots + self.mask else self.slots
         return NULL
 
     cdef int grow(self) except -1:
+        """Double the hash table. On MemoryError it is unchanged."""
         cdef uint64_t mask = self.mask * 2 + 1
         cdef uint64_t i, at
-        cdef Place* places = <Place*>calloc(mask + 1, sizeof(Place))
-        if places == NULL:
+        cdef TraceSlot* slots = <TraceSlot*>calloc(mask + 1, sizeof(TraceSlot))
+        if slots == NULL:
             raise MemoryError
         for i in range(self.mask + 1):
-            if self.places[i].trace != NULL:
-                at = self.places[i].hash & mask
-                while places[at].trace != NULL:
+            if self.slots[i].trace != NULL:
+                at = self.slots[i].hash & mask
+                while slots[at].trace != NULL:
                     at = (at + 1) & mask
-                places[at] = self.places[i]
-        free(self.places)
-        self.places = places
+                slots[at] = self.slots[i]
+        free(self.slots)
+        self.slots = slots
         self.mask = mask
         return 0
 
     cdef Trace* add(self, Trace* trace, Fragment* fragment, int64_t now_ns) except NULL:
-        """Take over an adopted fragment; `trace` is what find() says of its id, a new trace begins where that is NULL.
-        `now_ns` never goes back. On an error nothing was taken."""
+        """Take ownership of an adopted fragment and return its trace.
+
+        `trace` is the answer of find() for the fragment's id; where it is NULL a new trace begins. `now_ns` never goes
+        back. On MemoryError nothing was taken. One function: single-span traces come through all of it for each span.
+        """
         cdef uint64_t at, key, cost
         if trace == NULL:
             if (self.traces + 1) * 4 > (self.mask + 1) * 3:
@@ -87,33 +98,36 @@ cdef class Buffer:
             trace = <Trace*>calloc(1, sizeof(Trace))
             if trace == NULL:
                 raise MemoryError
-            trace.first = trace.last = fragment
+            trace.fragments = trace.last_fragment = fragment
             trace.first_ns = now_ns
             trace.root_ns = -1
+            # To the end of the list by age.
             trace.older = self.newest
             if self.newest != NULL:
                 self.newest.newer = trace
             else:
                 self.oldest = trace
             self.newest = trace
+            # Into the first free slot of its probe sequence.
             key = mix(fragment.trace_id, self.seed)
             at = key & self.mask
-            while self.places[at].trace != NULL:
+            while self.slots[at].trace != NULL:
                 at = (at + 1) & self.mask
-            self.places[at].hash = key
-            self.places[at].trace = trace
+            self.slots[at].hash = key
+            self.slots[at].trace = trace
             self.traces += 1
-            self.held += sizeof(Trace) + BLOCK_OVERHEAD
+            self.trace_bytes += sizeof(Trace) + BLOCK_OVERHEAD
         else:
-            trace.last.next = fragment
-            trace.last = fragment
-            absorb(trace.first, fragment)
+            trace.last_fragment.next = fragment
+            trace.last_fragment = fragment
+            absorb(trace.fragments, fragment)
         cost = fragment_cost(fragment)
         trace.cost += cost
         trace.spans += fragment.spans
-        self.held += cost
+        self.trace_bytes += cost
         self.spans += fragment.spans
-        if fragment.flags & HAS_ROOT and trace.root_ns < 0 and trace.asked != SET_ASIDE:
+        if fragment.flags & HAS_ROOT and trace.root_ns < 0 and not trace.state.in_limit_window:
+            # To the end of the list by arrival of the root.
             trace.root_ns = now_ns
             trace.rooted_before = self.last_rooted
             if self.last_rooted != NULL:
@@ -124,7 +138,7 @@ cdef class Buffer:
         return trace
 
     cdef Trace* due(self, int64_t now_ns, bint* has_root) noexcept nogil:
-        """A trace whose wait is over, or NULL; `has_root`: it is the wait after the root that is over."""
+        """Return a trace whose wait is over, or NULL; `has_root` is set where it is the wait after the root."""
         if self.first_rooted != NULL and self.first_rooted.root_ns + self.wait_after_root_ns <= now_ns:
             has_root[0] = True
             return self.first_rooted
@@ -134,7 +148,7 @@ cdef class Buffer:
         return NULL
 
     cdef void unlink(self, Trace* trace) noexcept nogil:
-        """Take a trace out of both lists."""
+        """Take a trace out of the lists by age and by root."""
         if trace.older != NULL:
             trace.older.newer = trace.newer
         else:
@@ -153,45 +167,47 @@ cdef class Buffer:
             else:
                 self.last_rooted = trace.rooted_before
 
-    cdef void set_aside(self, Trace* trace) noexcept nogil:
+    cdef void move_to_window(self, Trace* trace) noexcept nogil:
+        """Move a trace from the lists by age and by root to the list of those in the limit's window."""
         self.unlink(trace)
-        trace.asked = SET_ASIDE
+        trace.state.in_limit_window = True
         trace.older = NULL
-        trace.newer = self.aside
-        if self.aside != NULL:
-            self.aside.older = trace
-        self.aside = trace
+        trace.newer = self.waiting
+        if self.waiting != NULL:
+            self.waiting.older = trace
+        self.waiting = trace
 
     cdef void remove(self, Trace* trace) noexcept:
-        """Forget a trace and free it with its fragments."""
-        cdef uint64_t at = mix(trace.first.trace_id, self.seed) & self.mask
+        """Take a trace out of the table and its lists, and free it with its fragments."""
+        cdef uint64_t at = mix(trace.fragments.trace_id, self.seed) & self.mask
         cdef uint64_t hole, home
         cdef Fragment* fragment
-        while self.places[at].trace != trace:
+        while self.slots[at].trace != trace:
             at = (at + 1) & self.mask
+        # Backward shift: an entry that probed past the hole moves into it and leaves the next hole.
         hole = at
         at = (at + 1) & self.mask
-        while self.places[at].trace != NULL:
-            home = self.places[at].hash & self.mask
+        while self.slots[at].trace != NULL:
+            home = self.slots[at].hash & self.mask
             if ((at - home) & self.mask) >= ((at - hole) & self.mask):
-                self.places[hole] = self.places[at]
+                self.slots[hole] = self.slots[at]
                 hole = at
             at = (at + 1) & self.mask
-        self.places[hole].trace = NULL
-        if trace.asked != SET_ASIDE:
+        self.slots[hole].trace = NULL
+        if not trace.state.in_limit_window:
             self.unlink(trace)
         else:
             if trace.older != NULL:
                 trace.older.newer = trace.newer
             else:
-                self.aside = trace.newer
+                self.waiting = trace.newer
             if trace.newer != NULL:
                 trace.newer.older = trace.older
         self.traces -= 1
         self.spans -= trace.spans
-        self.held -= trace.cost + sizeof(Trace) + BLOCK_OVERHEAD
-        while trace.first != NULL:
-            fragment = trace.first
-            trace.first = fragment.next
+        self.trace_bytes -= trace.cost + sizeof(Trace) + BLOCK_OVERHEAD
+        while trace.fragments != NULL:
+            fragment = trace.fragments
+            trace.fragments = fragment.next
             self.envelopes.free_fragment(fragment)
         free(trace)

@@ -2,23 +2,23 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     KEPT = 1
-    INCOMPLETE = 2  # it was decided before it can have been whole
-    LIMITED = 4  # its rule would have kept it, and the limit did not
+    INCOMPLETE = 2  # decided before the trace can have been whole
+    LIMITED = 4  # dropped by the limit, though its rule would have kept it
 
 cdef struct Decision:
     uint64_t[2] trace_id
     uint64_t threshold
-    uint32_t when_s  # monotonic
-    uint16_t rule  # its id in the ledger
-    uint8_t reason
+    uint32_t when_s  # monotonic time of the decision
+    uint16_t rule  # the rule's id in the ledger
+    uint8_t reason  # as the ledger numbers them
     uint8_t flags  # KEPT, INCOMPLETE, LIMITED
 
 cdef class Decisions:
-    cdef Decision* ring
+    cdef Decision* ring  # `room` entries, overwritten round robin
     cdef uint32_t* table  # position in the ring + 1; 0: free
-    cdef uint64_t mask, seed
-    cdef uint32_t room, next
+    cdef uint64_t mask, seed  # number of the table's slots, a power of two, less 1; seed of its hash
+    cdef uint32_t room, next  # entries; position of the next one to be written
     cdef readonly uint32_t count
     cdef Decision* find(self, const uint64_t* trace_id) noexcept nogil
     cdef void remember(self, Decision* decision) noexcept nogil
-    cdef void forget(self, uint32_t position) noexcept nogil
+    cdef void evict(self, uint32_t position) noexcept nogil

@@ -1,8 +1,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef class Uniformity:
-    cdef uint32_t[256] high  # by the highest byte
-    cdef uint32_t[256] next  # by the one below
-    cdef uint32_t count
-    cdef readonly bint random
-    cdef void note(self, uint64_t randomness) noexcept nogil
+    cdef uint32_t[256] high  # histogram of the highest byte in the open block
+    cdef uint32_t[256] second  # and of the byte below
+    cdef uint32_t count  # values in the open block
+    cdef readonly bint random  # result of the last whole block
+    cdef void record(self, uint64_t randomness) noexcept nogil

@@ -1,10 +1,11 @@
-"""Whether trace ids look random."""
+"""A chi-square test of whether trace ids look random."""
 
 class Uniformity:
-    """Looks at the two highest of the 56 bits' bytes, which decide what is sampled down to one in 65 536."""
+    """Tests the two highest bytes of 56-bit randomness, which decide about probabilities down to one in 65 536."""
 
     @property
     def random(self) -> bool:
-        """Of the last 16 384 that were noted; True before. Chance alone says False once in 10^10 times."""
+        """Whether the last whole block of 16 384 values looked uniform; True before the first. Uniform values fail
+        once in 10^10 blocks."""
     def add(self, randomness: int) -> None:
-        """Note one: 56 bits that were taken from a trace id whose trace no sampler has thinned out."""
+        """Record one value: 56 bits that were taken from the id of a trace that no sampler has thinned out."""

@@ -1,4 +1,4 @@
-"""What a pipeline counts. Native, and the pipeline's own: it shows all of it as `Pipeline.snapshot`."""
+"""The counters of a pipeline. Native, and the pipeline's own, which shows all of them as `Pipeline.snapshot`."""
 
 REASONS: tuple[str, ...]
-"""What triggered a decision: root, wait, size, early, memory, shutdown."""
+"""What triggered a decision, in the order of the ledger's numbers: root, wait, size, early, memory, shutdown."""

@@ -1,6 +1,7 @@
-"""What a pipeline counts, in plain integers: every request, span and decision. It decides nothing, and is used under the pipeline's lock.
+"""The counters of a pipeline, in plain integers: every request, span and decision. Used under the pipeline's lock.
 
-Rules are known by numbers, which a name keeps for ever: counters go on when rules are replaced.
+The ledger decides nothing. A rule is known by a number, which its name keeps until the process ends: counters go on
+when rules are replaced.
 """
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
@@ -10,7 +11,7 @@ from sampler_proxy import metrics
 REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
 
 cdef enum:
-    MAX_RULE_NAMES = 1 << 16
+    MAX_RULE_NAMES = 1 << 16  # a Decision holds 16 bits of it
 
 
 cdef class Ledger:
@@ -30,10 +31,15 @@ cdef class Ledger:
         free(self.rules)
 
     def rule_id(self, name):
-        """Raises ValueError, MemoryError."""
+        """Return the number of a rule's name, a new one for a new name.
+
+        Raises ValueError beyond 65 536 different names, and MemoryError.
+        """
         if name not in self.rule_ids:
             if len(self.rule_names) == MAX_RULE_NAMES:
-                raise ValueError("too many different rule names since the start: restart to forget those of old rule sets")
+                raise ValueError(
+                    "too many different rule names since the start: restart to forget those of old rule sets"
+                )
             rules = realloc(self.rules, (len(self.rule_names) + 1) * sizeof(RuleCounters))
             if rules == NULL:
                 raise MemoryError
@@ -44,28 +50,32 @@ cdef class Ledger:
         return self.rule_ids[name]
 
     cdef int received(self, str transport, uint64_t size) except -1:
-        """A request that was read whole; its spans are another matter."""
+        """Count a request that was read whole, and its size in bytes; taken() or refused() follows."""
         self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
         self.request_sizes.observe(size)
         return 0
 
-    cdef int taken(self, str transport, uint32_t spans, uint32_t invalid_trace_ids, uint32_t invalid_span_ids) except -1:
+    cdef int taken(
+        self, str transport, uint32_t spans, uint32_t invalid_trace_ids, uint32_t invalid_span_ids
+    ) except -1:
+        """Count the spans of an accepted request, and those that were rejected for an invalid id."""
         self.received_spans[transport] = self.received_spans.get(transport, 0) + spans
         self.invalid_trace_ids += invalid_trace_ids
         self.invalid_span_ids += invalid_span_ids
         return 0
 
     cdef int refused(self, str reason) except -1:
+        """Count a refused request."""
         self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1
         return 0
 
     def refused_unread(self, transport, reason):
-        """A request that was refused before it was read."""
+        """Count a request that was refused before it was read whole."""
         self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
         self.refused(reason)
 
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil:
-        """A trace, so long after its first span."""
+        """Count a decided trace, and the time since its first span in the histogram of delays."""
         cdef int i = 0
         self.rules[rule].decided[REASON_COUNT * kept + reason] += 1
         while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
@@ -74,7 +84,10 @@ cdef class Ledger:
         self.delay_sum_s += <double>delay_ns / 1e9
 
     cdef dict values(self, bint limited):
-        """`limited`: there is a limit, so that what it took from a rule is shown where that is nothing, too."""
+        """Return the value of every metric that is counted here.
+
+        `limited`: a limit is set, so that zero is shown, too, for what the limit took from a rule.
+        """
         cdef uint32_t i, j, k
         sampled_out = {}
         kept = {}
@@ -92,7 +105,7 @@ cdef class Ledger:
                 for k in range(REASON_COUNT):
                     if self.rules[i].decided[REASON_COUNT * j + k]:
                         decided[name, "keep" if j else "drop", REASONS[k]] = self.rules[i].decided[REASON_COUNT * j + k]
-        delays = metrics.HistogramValue(tuple([self.delays[i] for i in range(self.delay_bucket_count + 1)]), self.delay_sum_s)
+        counts = tuple([self.delays[i] for i in range(self.delay_bucket_count + 1)])
         return {
             metrics.SPANS_RECEIVED: {(transport,): n for transport, n in self.received_spans.items()},
             metrics.SPANS_SAMPLED_OUT: sampled_out,
@@ -107,5 +120,5 @@ cdef class Ledger:
             metrics.LATE_SPANS: {("drop",): self.late_spans[0], ("keep",): self.late_spans[1]},
             metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
             metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
-            metrics.DECISION_DELAY_SECONDS: {(): delays},
+            metrics.DECISION_DELAY_SECONDS: {(): metrics.HistogramValue(counts, self.delay_sum_s)},
         }

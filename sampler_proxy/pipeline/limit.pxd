@@ -1,36 +1,42 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-cdef struct Chosen:
-    # A trace that its rule keeps, and what became of it in its window.
-    void* trace  # the caller's
+cdef struct Candidate:
+    # A trace that its rule keeps, waiting in the window; after close() the outcome, too.
+    void* trace  # the caller's; never dereferenced here
     uint64_t randomness
-    uint64_t threshold  # the rule's; after judge() that with which it leaves
-    double size  # what the limit counts of it
-    uint32_t position  # of its rule in the file
-    uint16_t rule  # its id in the ledger
-    uint8_t reason
-    uint8_t flags
+    uint64_t threshold  # the rule's; after close() the one with which the trace leaves
+    double size  # in the limit's unit
+    uint32_t position  # of the rule in the file; the first has precedence
+    uint16_t rule  # the rule's id in the ledger
+    uint8_t reason  # trigger of the decision, as the ledger numbers it
+    uint8_t flags  # of the decision: decisions.pxd
     bint admitted
+
+cdef struct RuleDemand:
+    # The candidates of one rule in the closed window.
+    uint32_t start, end  # a run of Limit.closed
+    double demand, granted  # sum of their sizes; guaranteed part of the budget
 
 cdef class Limit:
     cdef readonly double per_second, floor
     cdef readonly str unit
-    cdef Chosen* waiting  # in the window that is open
-    cdef readonly uint32_t count
+    cdef Candidate* waiting  # candidates of the open window
+    cdef readonly uint32_t count  # of these
     cdef uint32_t room
-    cdef Chosen* judged  # of the last window that was closed: from `next` on they have not been collected
-    cdef uint32_t judged_count, judged_room, next
-    cdef int64_t opened_ns, paid_ns
-    cdef double debt, extra
-    cdef double spare  # that windows which were closed early have left
-    cdef int add(self, Chosen* chosen, int64_t now_ns) except -1
+    cdef Candidate* closed  # candidates of the last closed window; from `next` on not collected yet
+    cdef uint32_t closed_count, closed_room, next
+    cdef int64_t opened_ns, paid_ns  # start of the open window; time up to which debts are paid
+    cdef double debt, extra  # owed by the next windows; granted to the next one; both in the limit's unit
+    cdef double spare  # unspent budget of windows that were closed early
+    cdef int add(self, Candidate* candidate, int64_t now_ns) except -1
     cdef void pay(self, int64_t now_ns) noexcept nogil
     cdef void charge(self, double size, int64_t now_ns) noexcept nogil
     cdef void hasten(self, int64_t now_ns) noexcept nogil
-    cdef bint withdraw(self, void* trace, Chosen* into) noexcept nogil
+    cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil
     cdef bint due(self, int64_t now_ns) noexcept nogil
     cdef int close(self, int64_t now_ns) except -1
-    cdef Chosen* collect(self) noexcept nogil
+    cdef uint32_t sum_demands(self, RuleDemand* rules) noexcept nogil
+    cdef Candidate* collect(self) noexcept nogil
     cdef void give_back(self) noexcept nogil
     cdef bint collected(self) noexcept nogil
     cdef bint empty(self) noexcept nogil

@@ -1,30 +1,35 @@
-"""The hard cap on what leaves: traces that their rules keep wait for up to a second, and compete for the budget.
+"""The hard cap on what leaves: traces that their rules keep wait for up to a second, and compete for a budget.
 
-A window opens with the first trace that waits and may be closed a second later; it spends `per_second` times its
-length. The part `floor` of that is shared equally among the rules that have traces in it, as far as they need it. The
-rest is given from the first rule of the file down, each taking what it needs and is left. Within a rule traces are
-admitted by their randomness R, largest first; the first that does not fit is the last that is looked at. With
-R_rejected its randomness, those admitted leave with the threshold max(their own, R_rejected + 1), which keeps the sum
-of adjusted counts an unbiased estimate of what there was.
+A window opens with the first candidate and may be closed a second later; its budget is `per_second` times its length.
+The part `floor` of the budget is divided equally among the rules that have candidates in it, none getting more than it
+demands (max-min fairness). The rest is given from the first rule of the file down, each taking what it needs and is
+left. Within a rule candidates are admitted by their randomness R, largest first; the first that does not fit is the
+last that is looked at. With R_rejected its randomness, those admitted leave with the threshold max(their own,
+R_rejected + 1), which keeps the sum of adjusted counts an unbiased estimate of what there was.
 
 Where not even the first of a rule fits, it is admitted by chance: with the probability (budget over size, and less
 where several might have been the first) that spends the budget on average, and a threshold that says so. So a trace
 that is larger than the budget has its chance, the cap holds, and no rule is left without an estimate, as long as its
-share is not 0.
+part of the budget is not 0.
 
-A window may be closed before its time, where memory runs out; what it leaves of its budget is then the next one's.
+A window may be closed before its time, where memory runs out; the next one then has the budget that it did not spend.
 
-What leaves without having waited (late spans) is owed, and paid by the next windows, a tenth of which is always left.
-Beyond 10 s of the limit it is forgotten. Time that nothing was waiting for pays debts and buys nothing.
+Debts, a leaky bucket: what leaves without having waited (late spans) is owed, and paid from the budgets of the next
+windows, of which a tenth is always left. Debts beyond 10 s of the limit are forgotten. Time without a window pays
+debts and earns nothing.
 
-Pure arithmetic, with time as an argument; a pipeline uses it natively, what stands here is for tests and simulations.
+Pure arithmetic, with time as an argument (monotonic nanoseconds). A pipeline uses it natively, under its lock; the
+methods here are for tests and simulations. Sizes, budgets and debts are in the limit's unit.
 """
 
 class Limit:
+    """Collects the candidates of a window, and admits as many as its budget allows."""
+
     def __init__(self, per_second: float, unit: str, floor: float) -> None:
-        """`unit`: traces, spans or bytes, what `size` counts. Raises ValueError for values that make no sense."""
+        """Set the limit. `unit`: traces, spans or bytes. Raises ValueError unless 0 < per_second, 0 <= floor <= 1."""
     def configure(self, per_second: float, unit: str, floor: float) -> None:
-        """From now on; what waits is judged by it. Another unit forgives what is owed. Raises ValueError, too."""
+        """Change the limit, for the window that is open, too. Another unit forgives all debts. Raises ValueError as
+        the constructor does, and has then changed nothing."""
     @property
     def per_second(self) -> float: ...
     @property
@@ -33,19 +38,20 @@ class Limit:
     def floor(self) -> float: ...
     @property
     def count(self) -> int:
-        """Traces that wait."""
+        """Number of candidates in the open window."""
     @property
     def owed(self) -> float:
-        """Debts, in units."""
+        """Debts, in the limit's unit."""
     def offer(self, number: int, *, position: int, randomness: int, threshold: int, size: float, now_ns: int) -> None:
-        """A trace waits. `number` names it, `position` is its rule's in the file; R >= `threshold`. May raise
-        MemoryError."""
+        """Add a candidate. `number` names it, `position` is its rule's in the file; R >= `threshold`. Raises
+        MemoryError, and has then changed nothing."""
     def owe(self, size: float, now_ns: int) -> None:
-        """So much has left without waiting."""
+        """Add to the debts what leaves without having waited."""
     def grant(self, seconds: float) -> None:
-        """The next window may spend what so long a time earns, once."""
+        """Add to the next window's budget, once, what the limit earns in this time."""
     def is_due(self, now_ns: int) -> bool:
-        """Whether its second is over."""
-    def verdicts(self, now_ns: int) -> list[tuple[int, bool, int]]:
-        """Close the window: (number, admitted, threshold) of each trace that waited, by rule, then by R from the
-        largest down. A rejected trace lies below its threshold. Raises MemoryError, and has then changed nothing."""
+        """Return whether the open window's second is over, and all outcomes of the last one have been collected."""
+    def close_for_tests(self, now_ns: int) -> list[tuple[int, bool, int]]:
+        """Close the window and return (number, admitted, threshold) of each candidate, by rule, then by R from the
+        largest down. The R of a rejected one lies below its threshold. Raises MemoryError, and has then changed
+        nothing."""

@@ -1,13 +1,14 @@
 """The hard cap on what leaves. `limit.pyi` is the manual.
 
-Why the counts stay true: within a rule traces are admitted by their randomness R, largest first, until the first that does not fit.
-Whatever R an admitted trace had had above that one's, the same traces would have been admitted; so each was kept with the probability
-that its R lies above, given all the others, and the threshold R_rejected + 1 says just that. It is why nothing smaller may slip in behind
-the one that did not fit, and why what a rule may spend depends on the sizes of what was offered, never on a trace's own R.
+Why the counts stay true: within a rule traces are admitted by their randomness R, largest first, until the first that
+does not fit (bottom-k sampling, with a budget in place of k). Whatever R an admitted trace had had above that one's,
+the same traces would have been admitted; so each was kept with the probability that its R lies above, given all the
+others, and the threshold R_rejected + 1 says just that. It is why nothing smaller may slip in behind the one that did
+not fit, and why what a rule may spend depends on the sizes of what was offered, never on a trace's own R.
 
-Where not even the first fits, to drop it would leave the rule without any trace to estimate it by, and to admit it would break the cap.
-So it is admitted by chance, with the probability that spends the budget on average: where its R lies above a threshold that is set by
-sizes alone.
+Where not even the first fits, to drop it would leave the rule without any trace to estimate it by, and to admit it
+would break the cap. So it is admitted by chance, with the probability that spends the budget on average: where its R
+lies above a threshold that is set by sizes alone.
 """
 from libc.stdlib cimport free, malloc, qsort, realloc
 
@@ -15,15 +16,15 @@ from sampler_proxy.otlp.sampling import NEVER
 
 cdef enum:
     WINDOW_NS = 1_000_000_000
-    FIRST_ROOM = 256
-    KEPT_ROOM = 1 << 14  # entries; a window that had more gives the memory back
+    FIRST_ROOM = 256  # candidates
+    MAX_KEPT_ROOM = 1 << 14  # candidates; the memory of a window that had more is given back
 
-# What leaves without having waited is paid back by at most nine tenths of a window, and forgotten beyond so many seconds.
-cdef double MOST_PAID = 0.9
+# Debts are paid by at most this part of a window's budget, and forgotten beyond so many seconds' worth of the limit.
+cdef double MAX_PAID_PART = 0.9
 cdef double MAX_DEBT_S = 10.0
 cdef uint64_t NEVER_ = <uint64_t>1 << 56
-cdef double RANGE = <double>(<uint64_t>1 << 56)
-# Budgets are sums of floats: what misses by less than this share fits.
+cdef double RANGE = <double>(<uint64_t>1 << 56)  # number of values of the randomness
+# Budgets are sums of floats: a size that exceeds its budget by less than this part fits.
 cdef double SLACK = 1e-9
 
 
@@ -31,16 +32,10 @@ cdef inline double bounded(double value, double low, double high) noexcept nogil
     return low if value < low else (high if value > high else value)
 
 
-cdef struct Run:
-    # The traces of one rule in a window, in `judged`.
-    uint32_t start, end
-    double demand, granted
-
-
 cdef int _order(const void* a, const void* b) noexcept nogil:
-    """By rule from the top, then by randomness from the largest down."""
-    cdef const Chosen* one = <const Chosen*>a
-    cdef const Chosen* other = <const Chosen*>b
+    """Compare candidates for qsort: by rule from the top of the file, then by randomness from the largest down."""
+    cdef const Candidate* one = <const Candidate*>a
+    cdef const Candidate* other = <const Candidate*>b
     if one.position != other.position:
         return -1 if one.position < other.position else 1
     if one.randomness != other.randomness:
@@ -48,44 +43,50 @@ cdef int _order(const void* a, const void* b) noexcept nogil:
     return 0
 
 
-cdef void _share(Run* runs, uint32_t count, double budget) noexcept nogil:
-    """Grant each rule an equal share of `budget`, as far as it needs it; what some leave is shared among the others."""
+cdef void _grant_max_min(RuleDemand* rules, uint32_t count, double budget) noexcept nogil:
+    """Divide `budget` among rules by max-min fairness (water-filling): an equal part each, none more than its demand,
+    and what some leave is divided among the others."""
     cdef double left = budget
-    cdef double share
+    cdef double part
     cdef uint32_t i
-    cdef uint32_t hungry = count
+    cdef uint32_t unmet = count
     cdef bint changed = True
     for i in range(count):
-        runs[i].granted = -1
-    while hungry and changed:
+        rules[i].granted = -1  # not known yet
+    # Demands below the equal part are met; each that is makes the part of the others larger, until none is below.
+    while unmet and changed:
         changed = False
-        share = left / hungry
+        part = left / unmet
         for i in range(count):
-            if runs[i].granted < 0 and runs[i].demand <= share:
-                runs[i].granted = runs[i].demand
-                left -= runs[i].demand
-                hungry -= 1
+            if rules[i].granted < 0 and rules[i].demand <= part:
+                rules[i].granted = rules[i].demand
+                left -= rules[i].demand
+                unmet -= 1
                 changed = True
-                share = left / hungry if hungry else 0
+                part = left / unmet if unmet else 0
     for i in range(count):
-        if runs[i].granted < 0:
-            runs[i].granted = left / hungry
+        if rules[i].granted < 0:
+            rules[i].granted = left / unmet
 
 
-cdef uint64_t _chance(Chosen* items, uint32_t count, double budget) noexcept nogil:
-    """The threshold that the first of these, which is too large for the budget, has to reach. Any of them may be the first, with the
-    chance that it lies above the threshold, given its rule's own; their sum is to be budget / size."""
-    cdef double originals = 0
-    cdef double share
+cdef uint64_t _chance(Candidate* items, uint32_t count, double budget) noexcept nogil:
+    """Return the threshold for the first candidate of a rule, which is larger than the rule's budget.
+
+    Any candidate of the rule might have been the first. Each reaches the threshold with the probability of lying above
+    it, given that it lies above its rule's own; these probabilities are to add up to budget / size.
+    """
+    cdef double originals = 0  # traces that the candidates stand for: the sum of their adjusted counts
+    cdef double probability
     cdef uint32_t i
     for i in range(count):
         originals += RANGE / (RANGE - <double>items[i].threshold)
-    share = max(budget, 0) / items[0].size / originals
-    return NEVER_ - <uint64_t>(min(share, 1) * RANGE)
+    probability = max(budget, 0) / items[0].size / originals
+    return NEVER_ - <uint64_t>(min(probability, 1) * RANGE)
 
 
-cdef double _admit(Chosen* items, uint32_t count, double budget) noexcept nogil:
-    """Admit from the front what fits; returns what it takes. The rest is rejected, and raises the thresholds of what is admitted."""
+cdef double _admit(Candidate* items, uint32_t count, double budget) noexcept nogil:
+    """Admit a rule's candidates from the front, as far as they fit, and return what they spend of the budget. The first
+    that is rejected raises the thresholds of those admitted."""
     cdef double spent = 0
     cdef uint32_t admitted = 0
     cdef uint32_t i
@@ -99,7 +100,7 @@ cdef double _admit(Chosen* items, uint32_t count, double budget) noexcept nogil:
         if items[0].randomness >= raised:
             admitted = 1
     if admitted < count:
-        # Equal randomness cannot be told apart by a threshold: such traces are rejected together, unless they are all there is.
+        # A threshold cannot separate equal randomness: such traces are rejected together, unless they are all there is.
         i = admitted
         while i and items[i - 1].randomness == items[admitted].randomness:
             i -= 1
@@ -117,6 +118,8 @@ cdef class Limit:
     def __cinit__(self, per_second, unit, floor):
         self.configure(per_second, unit, floor)
 
+    # Native calls, for the pipeline.
+
     def configure(self, double per_second, str unit not None, double floor):
         if not per_second > 0 or not 0 <= floor <= 1 or unit not in ("traces", "spans", "bytes"):
             raise ValueError("a limit is so many traces, spans or bytes a second, its floor a part of it")
@@ -127,53 +130,54 @@ cdef class Limit:
 
     def __dealloc__(self):
         free(self.waiting)
-        free(self.judged)
+        free(self.closed)
 
     cdef uint64_t nbytes(self) noexcept nogil:
-        return (<uint64_t>self.room + self.judged_room) * sizeof(Chosen)
+        """Return the bytes of memory reserved for candidates."""
+        return (<uint64_t>self.room + self.closed_room) * sizeof(Candidate)
 
-    cdef int add(self, Chosen* chosen, int64_t now_ns) except -1:
-        """A trace waits for the window's end. On an error nothing was taken."""
+    cdef int add(self, Candidate* candidate, int64_t now_ns) except -1:
+        """Copy a candidate into the open window; the first one opens it. On MemoryError nothing was taken."""
         cdef void* grown
         cdef uint32_t room
         if self.count == self.room:
             room = max(2 * self.room, FIRST_ROOM)
-            grown = realloc(self.waiting, room * sizeof(Chosen))
+            grown = realloc(self.waiting, room * sizeof(Candidate))
             if grown == NULL:
                 raise MemoryError
-            self.waiting = <Chosen*>grown
+            self.waiting = <Candidate*>grown
             self.room = room
         if self.count == 0:
             self.pay(now_ns)
             self.opened_ns = now_ns
-        self.waiting[self.count] = chosen[0]
+        self.waiting[self.count] = candidate[0]
         self.count += 1
         return 0
 
     cdef void pay(self, int64_t now_ns) noexcept nogil:
-        """Time without a window pays what is owed, and buys nothing else."""
+        """Let the time that passed without a window pay debts; it earns nothing else."""
         cdef double seconds = <double>(now_ns - self.paid_ns) / 1e9
         self.debt = max(self.debt - self.per_second * seconds, 0)
         self.paid_ns = now_ns
         if seconds >= 1:
-            self.spare = 0
+            self.spare = 0  # unspent budget is carried over for a second, no longer
 
     cdef void charge(self, double size, int64_t now_ns) noexcept nogil:
-        """What leaves without having waited: the next windows have so much less."""
+        """Add to the debts the size of what leaves without having waited: the next windows have so much less."""
         if self.count == 0:
             self.pay(now_ns)
         self.debt = min(self.debt + size, self.per_second * MAX_DEBT_S)
 
     cdef bint due(self, int64_t now_ns) noexcept nogil:
-        """Whether the window may be closed: its second is over, and the last one has been collected."""
+        """Return whether the window may be closed: its second is over, and the last one has been collected."""
         return self.count != 0 and self.collected() and now_ns - self.opened_ns >= WINDOW_NS
 
     cdef void hasten(self, int64_t now_ns) noexcept nogil:
-        """Have the open window's second be over, with all that a second may spend."""
+        """Make the open window due, with the budget of a whole second."""
         self.opened_ns = min(self.opened_ns, now_ns - WINDOW_NS)
 
-    cdef bint withdraw(self, void* trace, Chosen* into) noexcept nogil:
-        """Take a trace out of the open window; False where it does not wait in it."""
+    cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil:
+        """Move a trace's candidate out of the open window; False: the window does not hold it. Linear search."""
         cdef uint32_t i
         for i in range(self.count):
             if self.waiting[i].trace == trace:
@@ -184,83 +188,91 @@ cdef class Limit:
         return False
 
     cdef int close(self, int64_t now_ns) except -1:
-        """Judge what waits; collect() then gives it out. The last window has been collected. On an error it is as before."""
+        """Close the window: admit or reject each candidate, for collect() to give out. Only for a window whose
+        predecessor has been collected. On MemoryError nothing was changed."""
         cdef double seconds = <double>(now_ns - self.opened_ns) / 1e9
         cdef double earned = self.per_second * seconds + self.extra + self.spare
-        cdef double paid = min(self.debt, MOST_PAID * earned)
-        cdef uint32_t i, start
-        cdef uint32_t rules = 0
+        cdef double paid = min(self.debt, MAX_PAID_PART * earned)
+        cdef uint32_t i, count
         cdef double left
         cdef double budget = earned - paid
-        cdef Run* runs = <Run*>malloc((self.count + 1) * sizeof(Run))
-        if runs == NULL:
+        cdef RuleDemand* rules = <RuleDemand*>malloc((self.count + 1) * sizeof(RuleDemand))
+        cdef RuleDemand* rule
+        if rules == NULL:
             raise MemoryError
-        if self.judged_room > KEPT_ROOM:
-            free(self.judged)
-            self.judged = NULL
-            self.judged_room = 0
-        self.waiting, self.judged = self.judged, self.waiting
-        self.room, self.judged_room = self.judged_room, self.room
-        self.judged_count = self.count
+        # The two arrays change places: the one that was collected takes the next window's candidates.
+        if self.closed_room > MAX_KEPT_ROOM:
+            free(self.closed)
+            self.closed = NULL
+            self.closed_room = 0
+        self.waiting, self.closed = self.closed, self.waiting
+        self.room, self.closed_room = self.closed_room, self.room
+        self.closed_count = self.count
         self.next = self.count = 0
-        qsort(self.judged, self.judged_count, sizeof(Chosen), _order)
-        start = 0
-        for i in range(1, self.judged_count + 1):
-            if i == self.judged_count or self.judged[i].position != self.judged[start].position:
-                runs[rules].start = start
-                runs[rules].end = i
-                runs[rules].demand = 0
-                while start < i:
-                    runs[rules].demand += self.judged[start].size
-                    start += 1
-                rules += 1
-        _share(runs, rules, budget * self.floor)
+        qsort(self.closed, self.closed_count, sizeof(Candidate), _order)
+        count = self.sum_demands(rules)
+        # The floor's part is granted fairly; what it leaves goes to the rules from the first down.
+        _grant_max_min(rules, count, budget * self.floor)
         left = budget
-        for i in range(rules):
-            left -= runs[i].granted
-        for i in range(rules):
-            left -= _admit(self.judged + runs[i].start, runs[i].end - runs[i].start, runs[i].granted + max(left, 0)) - runs[i].granted
-        free(runs)
+        for i in range(count):
+            left -= rules[i].granted
+        for i in range(count):
+            rule = &rules[i]
+            left -= _admit(self.closed + rule.start, rule.end - rule.start, rule.granted + max(left, 0)) - rule.granted
+        free(rules)
         self.debt -= paid
         self.extra = 0
         self.spare = bounded(left, 0, self.per_second) if seconds < 1 else 0
         self.paid_ns = now_ns
         return 0
 
-    cdef Chosen* collect(self) noexcept nogil:
-        """One judged trace after the other, valid until the next call that is not nogil; NULL: there is none left."""
-        if self.next == self.judged_count:
+    cdef uint32_t sum_demands(self, RuleDemand* rules) noexcept nogil:
+        """Find each rule's run of the sorted candidates and the sum of their sizes; return the number of rules."""
+        cdef uint32_t i
+        cdef uint32_t count = 0
+        for i in range(self.closed_count):
+            if i == 0 or self.closed[i].position != self.closed[i - 1].position:
+                rules[count].start = i
+                rules[count].demand = 0
+                count += 1
+            rules[count - 1].end = i + 1
+            rules[count - 1].demand += self.closed[i].size
+        return count
+
+    cdef Candidate* collect(self) noexcept nogil:
+        """Return the next candidate of the closed window, valid until close(); NULL: none is left."""
+        if self.next == self.closed_count:
             return NULL
         self.next += 1
-        return &self.judged[self.next - 1]
+        return &self.closed[self.next - 1]
 
     cdef void give_back(self) noexcept nogil:
-        """The last that was collected is to be collected again."""
+        """Have the candidate that was collected last be collected again."""
         self.next -= 1
 
     cdef bint collected(self) noexcept nogil:
-        """Whether what was judged has been collected."""
-        return self.next == self.judged_count
+        """Return whether all candidates of the closed window have been collected."""
+        return self.next == self.closed_count
 
     cdef bint empty(self) noexcept nogil:
+        """Return whether no candidate is waiting or left to collect."""
         return self.count == 0 and self.collected()
 
-    # For who has no pointers.
+    # Python access to the same calls, for tests and simulations.
 
     def offer(self, number, *, position, randomness, threshold, size, now_ns):
-        cdef Chosen chosen
-        chosen.trace = <void*><size_t>number
-        chosen.position = position
-        chosen.randomness = randomness
-        chosen.threshold = threshold
-        chosen.size = size
-        chosen.rule = 0
-        chosen.reason = chosen.flags = 0
-        chosen.admitted = False
-        self.add(&chosen, now_ns)
+        cdef Candidate candidate
+        candidate.trace = <void*><size_t>number
+        candidate.position = position
+        candidate.randomness = randomness
+        candidate.threshold = threshold
+        candidate.size = size
+        candidate.rule = 0
+        candidate.reason = candidate.flags = 0
+        candidate.admitted = False
+        self.add(&candidate, now_ns)
 
     def grant(self, seconds):
-        """Once, for what would have left over so long a time."""
         self.extra += self.per_second * seconds
 
     def owe(self, size, now_ns):
@@ -269,15 +281,15 @@ cdef class Limit:
     def is_due(self, now_ns):
         return self.due(now_ns)
 
-    def verdicts(self, now_ns):
-        cdef Chosen* chosen
-        found = []
+    def close_for_tests(self, now_ns):
+        cdef Candidate* candidate
+        outcomes = []
         self.close(now_ns)
         while True:
-            chosen = self.collect()
-            if chosen == NULL:
-                return found
-            found.append((<size_t>chosen.trace, bool(chosen.admitted), chosen.threshold))
+            candidate = self.collect()
+            if candidate == NULL:
+                return outcomes
+            outcomes.append((<size_t>candidate.trace, bool(candidate.admitted), candidate.threshold))
 
     @property
     def owed(self):

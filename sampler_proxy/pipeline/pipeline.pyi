@@ -3,7 +3,8 @@
     received = sampled out + buffered + kept
 
 holds at every moment at which the lock is free. Times are `now_ns`, monotonic nanoseconds; one that goes back counts as
-the latest seen. Everything may be called from any thread; one lock guards it, and no call holds it for long.
+the latest seen. Every method may be called from any thread; each takes the one lock itself, unless it says otherwise,
+and holds it for a bounded slice of work. An `Intake` belongs to one thread.
 """
 
 import threading
@@ -21,17 +22,21 @@ from sampler_proxy.rules.rule_set import Keep, RuleSet
 from sampler_proxy.traceql.compiler import Compiled
 
 Rules = tuple[Sequence[str], Sequence[float | Keep], Compiled]
-"""The names of the rules, how much each keeps, and what they ask: as a RuleSet has them."""
+"""Names of the rules, how much each keeps, and the compiled expressions: the arguments of a RuleSet."""
 
 REASONS: tuple[str, ...]
 """What triggered a decision: root, wait, size, early, memory, shutdown."""
 
 class Destination(Protocol):
+    """A receiver of kept traces, such as an exporter's queue."""
+
     def offer(self, trace: KeptTrace, /) -> bool:
-        """Take it, or answer False: no room. Called with the lock held, so it must be short and must not raise. What
-        was refused is offered again, in order, at the next tick or when room is needed."""
+        """Take a trace, or answer False where there is no room. Called with the lock held, so it must be short and must
+        not raise. A refused trace is offered again, in order, at the next tick or when room is needed."""
 
 class Pipeline:
+    """Buffers, decides, limits and finishes traces, and hands them to destinations."""
+
     def __init__(
         self,
         *,
@@ -48,15 +53,21 @@ class Pipeline:
         limit: tuple[float, str, float] | None = None,
         redact: Policy | None = None,
     ) -> None:
-        """Every kept trace goes to every destination. `max_bytes`: of the buffer and of what has been kept and cannot
-        leave; while nothing can leave it may be exceeded by a sixteenth, by which finished traces are larger than they
-        were. A trace that reaches `max_trace_bytes` is decided at once. `seed`: 64 bits that senders cannot know.
-        `limit`: what a `Limit` is made of; what the rules keep then waits, in the buffer, for the end of its window.
+        """Create an empty pipeline. Every kept trace goes to every destination.
+
+        `max_bytes` bounds the buffer and the kept traces that cannot leave; while nothing can leave it may be exceeded
+        by a sixteenth, by which finished traces are larger than they were. A trace that reaches `max_trace_bytes` is
+        decided at once. `wait_ns`, `wait_after_root_ns`: as `Buffer` has them; `decision_memory_bytes`: as `Decisions`
+        has it. `stamp_decision`, `stamp_adjusted_count`: the attributes that `stamp.pyi` names. `seed`: 64 bits that
+        senders cannot know. `limit`: the arguments of a `Limit`; traces that the rules keep then wait, in the buffer,
+        for the end of its window.
 
         Raises ValueError for rules that do not fit together (`RuleSet`), MemoryError.
         """
     @property
-    def lock(self) -> threading.Lock: ...
+    def lock(self) -> threading.Lock:
+        """The lock of everything behind the scan. Not reentrant: its holder may only read properties and call
+        `snapshot`."""
     @property
     def rules(self) -> RuleSet: ...
     @property
@@ -66,49 +77,60 @@ class Pipeline:
     @property
     def decisions(self) -> Decisions: ...
     @property
-    def limit(self) -> Limit | None: ...
+    def limit(self) -> Limit | None:
+        """None: no limit is set, and no trace waits for one that was."""
     @property
     def uniformity(self) -> Uniformity:
-        """Of the ids of decided traces that came without `rv` and without `th`."""
+        """Test of the ids of decided traces that came without `rv` and without `th`."""
     @property
-    def waits(self) -> bool:
-        """Nothing is left to decide or to send, save what waits for the end of the limit's window."""
+    def only_limit_left(self) -> bool:
+        """Whether nothing is left to decide or to send, save traces that wait for the end of the limit's window."""
     @property
     def max_bytes(self) -> int: ...
     @property
     def max_trace_bytes(self) -> int: ...
     def replace_rules(self, rules: Rules) -> None:
-        """Decide by these from now on, the traces that are buffered included: fragments that were scanned for other
-        rules are read again. Counters go on under the rules' names. Raises ValueError, and has then changed nothing."""
-    def replace_limit(self, limit: tuple[float, str, float] | None) -> None:
-        """What waits for the end of a window is judged by the new limit; without one, it leaves then."""
-    def replace_redaction(self, policy: Policy | None, observer: Observer | None = None) -> None:
-        """Redact what is kept from now on by this policy; None: not at all. `observer` is told of each redaction, under
-        the lock. Raises MemoryError, and has then changed nothing."""
-    def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
-        """What is known of a trace (16 bytes): `state` is "buffered" (with spans, fragments, bytes, age_seconds,
-        root_seen, chosen: its rule keeps it, and it waits for the limit) or "decided" (with rule, keep, reason,
-        threshold, incomplete, limited: the limit dropped what the rule would have kept, ago_seconds). None: unknown, or
-        forgotten."""
-    def entrance(self, transport: str) -> Entrance:
-        """A way in for one thread. `transport` is a label of metrics: "grpc"."""
-    def ledger_id(self, name: str) -> int:
-        """The number under which the counters know a rule; the same name has the same number for ever."""
-    def count_refused(self, transport: str, reason: str) -> None:
-        """A request that was refused before it came here."""
-    def tick(self, now_ns: int, slice: int = 256) -> bool:
-        """Offer again what destinations refused, then decide what is due, at most `slice` traces. True: there may be
-        more to do right now. While what is kept cannot leave and memory is full, what is due waits."""
-    def close(self) -> None:
-        """Refuse every request from now on (Draining)."""
-    def drain(self, now_ns: int, slice: int = 256, *, hurry: bool = False) -> bool:
-        """Decide whatever is buffered, by the rules, reason shutdown; at most `slice` traces. True: something is left,
-        undecided, refused by a destination, or waiting for the limit; `hurry`: what waits has to compete now."""
-    def snapshot(self, now_ns: int) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
-        """All values at one instant; the caller holds the lock and owns the result."""
+        """Decide by other rules from now on, the traces that are buffered included: fragments that were scanned for the
+        old rules are read again. Counters go on under the rules' names. The rules are compiled outside the lock.
 
-class Entrance:
-    """Requests of one transport, on one thread: it has a scanner of its own, which works outside the lock."""
+        Raises ValueError and MemoryError, and has then changed nothing.
+        """
+    def replace_limit(self, limit: tuple[float, str, float] | None) -> None:
+        """Change, set or remove the limit. Traces that wait for the end of a window compete under the new limit then;
+        where it was removed, they all leave. Raises ValueError, and has then changed nothing."""
+    def replace_redaction(self, policy: Policy | None, observer: Observer | None = None) -> None:
+        """Redact kept traces by another policy from now on; None: do not redact. `observer` is told of each redaction,
+        under the lock. Raises MemoryError, and has then changed nothing."""
+    def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
+        """Look up a trace by its id (16 bytes; ValueError otherwise).
+
+        `state` is "buffered", with spans, fragments, bytes, age_seconds, root_seen, and chosen (its rule keeps it, and
+        it waits for the limit); or "decided", with rule, keep, reason, threshold, incomplete, limited (the limit
+        dropped it, though its rule would have kept it), and ago_seconds. None: unknown, or its decision was evicted.
+        """
+    def intake(self, transport: str) -> Intake:
+        """Create a way in for one thread. `transport` is a label of metrics: "grpc"."""
+    def ledger_id(self, name: str) -> int:
+        """Return the number under which the counters know a rule; a name keeps its number as long as the pipeline
+        lives. Raises ValueError beyond 65 536 different names, and MemoryError."""
+    def count_refused(self, transport: str, reason: str) -> None:
+        """Count a request that was refused before it was read whole."""
+    def tick(self, now_ns: int, slice: int = 256) -> bool:
+        """Offer again what destinations refused, then decide what is due, at most `slice` traces, or fewer where
+        redaction takes its time. Return whether more may be due right now. While kept traces cannot leave and memory is
+        full, due traces wait."""
+    def close(self) -> None:
+        """Refuse every request from now on (Draining). The second call changes nothing."""
+    def drain(self, now_ns: int, slice: int = 256, *, hurry: bool = False) -> bool:
+        """Decide whatever is buffered, by the rules, with the reason shutdown; at most `slice` traces. Return whether
+        something is left: undecided, refused by a destination, or waiting for the limit. `hurry`: the limit's window
+        closes at once."""
+    def snapshot(self, now_ns: int) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
+        """Return all values at one instant, by metric and label values; the caller holds the lock and owns the
+        result."""
+
+class Intake:
+    """The requests of one transport, on one thread: its scanner works outside the lock."""
 
     def __init__(self, pipeline: Pipeline, transport: str) -> None: ...
     def accept(self, request: bytes, now_ns: int) -> bytes:
@@ -117,7 +139,7 @@ class Entrance:
 
         Late spans (their trace has been decided) follow the decision at once, with the same threshold, rule and reason;
         the randomness that an incoming `th` is held against is that of the late spans themselves, since it is not
-        remembered. A forgotten trace starts anew.
+        remembered. A trace whose decision was evicted starts anew.
 
         Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooLarge where even the
         empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory, at most

@@ -1,13 +1,20 @@
-"""Decisions on whole files of traces, outside of any buffer: what `explain` and the tests ask."""
+"""Decisions and redaction on whole files of traces, outside of any buffer: what explanations, previews and tests ask.
 
-from collections.abc import Iterable, Sequence
+Each function reads ExportTraceServiceRequests, takes every trace as a whole, whatever its requests, and answers in the
+order in which the traces first appear. Spans with an invalid id are left out. All requests are held in memory at once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.redact.policy import Observer, Policy
+from sampler_proxy.redact.values import Label
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.traceql.compiler import Compiled
 
 class Decided(NamedTuple):
-    """What rules say of one trace."""
+    """The decision of a rule set on one trace."""
 
     trace_id: bytes
     rule: int  # its index
@@ -16,16 +23,30 @@ class Decided(NamedTuple):
     keep: bool | None
     spans: int  # those that arrived twice counted twice
 
+class Redacted(NamedTuple):
+    """A trace as it would leave, and what redaction did to it."""
+
+    trace: KeptTrace
+    redactions: dict[Label, int]  # number of redactions by detector and action, in the order of their first
+
 def decide(
     names: Sequence[str], keeps: Sequence[float | Keep], compiled: Compiled, requests: Iterable[bytes]
 ) -> list[Decided]:
-    """Decide the traces of some ExportTraceServiceRequests, each as a whole, in the order in which they appear. Spans
-    with an invalid id are left out.
+    """Decide traces by a rule set, without limit, without learning.
 
-    Raises MalformedRequest, and ValueError as RuleSet does.
+    Raises MalformedRequest, ValueError as RuleSet does, and MemoryError.
     """
 
 def select(compiled: Compiled, requests: Iterable[bytes]) -> dict[bytes, list[list[bytes]]]:
-    """For each trace and each filter of a `compile_selection`: the ids of the spans that the filter holds for, in
-    order of arrival. Of a span id that arrives twice the first counts. Raises MalformedRequest.
+    """Find the spans that the filters of a `compile_selection` match: by trace id, for each filter the ids of its
+    spans, in order of arrival. Of a span id that arrives twice the first counts.
+
+    Raises MalformedRequest and MemoryError.
+    """
+
+def redact(requests: Iterable[bytes], policy: Policy | None, observer: Observer | None = None) -> Iterator[Redacted]:
+    """Redact traces as a pipeline that keeps them all, and stamps nothing, would; a policy of None changes nothing.
+
+    Each trace has a redaction budget of its own, as one that is decided after its wait. `observer` is told of each
+    redaction before its trace is yielded. Raises, at the first step, MalformedRequest and MemoryError.
     """

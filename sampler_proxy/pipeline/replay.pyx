@@ -1,10 +1,13 @@
-"""Decisions on whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
+"""Decisions and redaction on whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 
-from sampler_proxy.otlp.fragments cimport Envelopes, Fragment, Scanned, absorb
+from sampler_proxy.otlp.fragments cimport Envelopes, Fragment, KeptTrace, Scanned, absorb
 from sampler_proxy.pipeline.scanner cimport Scanner
-from sampler_proxy.rules.rule_set cimport RuleSet, randomness_of
+from sampler_proxy.pipeline.stamp cimport Stamper
+from sampler_proxy.redact.walker cimport Redactor
+from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.rule_set cimport RuleSet, TraceAnswers, randomness_of
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,14 +25,19 @@ class Decided(NamedTuple):
     spans: int
 
 
+class Redacted(NamedTuple):
+    trace: KeptTrace
+    redactions: dict
+
+
 @cython.no_gc_clear  # __dealloc__ needs both
 cdef class _Traces:
-    """The traces of some requests, outside any buffer."""
+    """The traces of some requests as chains of fragments, in the order of their first spans; owns the fragments."""
     cdef Envelopes envelopes
     cdef dict chains  # trace id -> [address of the first fragment, of the last]
 
-    def __cinit__(self, RuleSet rules not None, requests):
-        cdef Scanner scanner = Scanner(rules.plan)
+    def __cinit__(self, Plan plan not None, requests):
+        cdef Scanner scanner = Scanner(plan)
         cdef Scanned scanned
         cdef Fragment* fragment
         cdef Fragment* last
@@ -66,21 +74,21 @@ cdef class _Traces:
 
 def decide(names, keeps, compiled, requests):
     cdef RuleSet rules = RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=lambda name: 0)
-    cdef _Traces traces = _Traces(rules, requests)
-    cdef Fragment* first
+    cdef _Traces traces = _Traces(rules.plan, requests)
+    cdef Fragment* trace
     cdef Fragment* fragment
     cdef uint32_t rule
     decided = []
     for trace_id, chain in traces.chains.items():
-        first = fragment = <Fragment*><size_t>chain[0]
+        trace = fragment = <Fragment*><size_t>chain[0]
         spans = 0
         while fragment != NULL:
             spans += fragment.spans
             fragment = fragment.next
-        rule = rules.first_match(first)
-        randomness = randomness_of(first)
+        rule = rules.first_match(trace)
+        randomness = randomness_of(trace)
         if isinstance(rules.controllers[rule], Fixed):
-            threshold = rules.threshold(rule, first, spans, randomness, 0)
+            threshold = rules.threshold(rule, trace, spans, randomness, 0)
             decided.append(Decided(trace_id, rule, threshold, randomness, randomness >= threshold, spans))
         else:
             decided.append(Decided(trace_id, rule, None, randomness, None, spans))
@@ -90,19 +98,33 @@ def decide(names, keeps, compiled, requests):
 def select(compiled, requests):
     compiled = replace(compiled, programs=((TRUE,),), monotone=(False,))
     cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
-    cdef _Traces traces = _Traces(rules, requests)
-    cdef Fragment* first
+    cdef _Traces traces = _Traces(rules.plan, requests)
+    cdef TraceAnswers answers
     cdef uint32_t row, filter
     selected = {}
     for trace_id, chain in traces.chains.items():
-        first = <Fragment*><size_t>chain[0]
-        rules.ask_about(first)
-        rules.read_rows(first)
+        rules.begin_trace(<Fragment*><size_t>chain[0], &answers)
+        rules.read_table(&answers)
         selected[trace_id] = [
             [
-                (<const uint8_t*>&rules.rows.rows[row].span_id)[:8]
-                for row in range(rules.rows.count) if rules.rows.matches(row, filter)
+                (<const uint8_t*>&rules.table.rows[row].span_id)[:8]
+                for row in range(rules.table.count) if rules.table.matches(row, filter)
             ]
             for filter in range(rules.plan.filters.count)
         ]
     return selected
+
+
+def redact(requests, policy, observer=None):
+    cdef _Traces traces = _Traces(Plan((), ()), requests)
+    cdef Stamper stamper = Stamper(traces.envelopes, decision=False, adjusted_count=False)
+    cdef Fragment* trace
+    cdef KeptTrace kept
+    cdef dict counts = {}
+    if policy is not None:
+        stamper.redactor = Redactor(policy, traces.envelopes, counts, observer)
+    for chain in traces.chains.values():
+        trace = <Fragment*><size_t>chain[0]
+        kept = stamper.finish(trace, 0, randomness_of(trace), b"", 0)
+        yield Redacted(kept, dict(counts))
+        counts.clear()

@@ -1,7 +1,7 @@
-"""The choice between the two gRPC engines.
+"""Chooses between the two gRPC engines.
 
 `create` prefers the completion-queue engine (grpc_completion_queue.py), which costs 40 % of the CPU per small call but
-stands on grpcio's internal module: before it is used, a few real calls prove that this grpcio behaves as it needs. If
+stands on grpcio's internal module: before it is used, a few real calls prove that this grpcio behaves as needed. If
 not: one warning, and the engine over the public `grpc.aio` (grpc_aio.py). One contract suite holds for both.
 """
 
@@ -26,7 +26,10 @@ log = structlog.get_logger()
 def create(
     methods: Mapping[str, Handler], address: str, max_request_bytes: int, on_refused: Callable[[str], None]
 ) -> GrpcEngine:
-    """The best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s)."""
+    """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
+
+    The arguments are those of GrpcEngine.
+    """
     chosen: type[GrpcEngine]
     try:
         from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
@@ -43,7 +46,8 @@ def create(
 
 
 def self_check(engine_class: type[GrpcEngine]) -> None:
-    """Raise unless an engine of this class answers as it should (plain, compressed, too large, refused) and drains."""
+    """Start an engine of this class, call it, and drain it. Raises unless every answer is as it should be: to a plain
+    message, a compressed one, one that is too large, to a refusal, and to a method that does not exist."""
     refused: list[str] = []
 
     def refuse(_: bytes) -> bytes:

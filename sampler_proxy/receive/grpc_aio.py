@@ -1,9 +1,9 @@
-"""The gRPC engine over grpcio's public asyncio server, with a loop on a thread of its own.
+"""Serves gRPC by grpcio's public asyncio server, with a loop on a thread of its own.
 
-It takes 2.5 times the CPU per small call, so it is used only where completion_queue.py does not work with the grpcio at
-hand. The same contract, save for one count: core refuses messages above twice the size limit without telling us, so
-`on_refused` hears only of those between. Methods are registered as client-streaming ones, since only such a method may
-read when it chooses, and is told of a call without a message.
+This engine takes 2.5 times the CPU per small call, so it is used only where grpc_completion_queue.py does not work with
+the grpcio at hand. The contract is the same, save for one count: core refuses messages above twice the size limit
+without telling us, so `on_refused` is called only for those between. Methods are registered as client-streaming ones,
+since only such a method may read when it chooses, and is told of a call without a message.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_FOREVER_S = 86_400.0
+_FOREVER_S = 86_400.0  # longer than any drain
 
 
 class AioEngine(GrpcEngine):
-    """See GrpcEngine."""
+    """The engine over `grpc.aio`; its contract is GrpcEngine's."""
 
     name = "grpc.aio"
 
@@ -58,7 +58,7 @@ class AioEngine(GrpcEngine):
         try:
             self._loop = asyncio.get_running_loop()
             self._stops: list[asyncio.Task[None]] = []
-            self._places = asyncio.Semaphore(grpc_server.MAX_RECEIVING)
+            self._slots = asyncio.Semaphore(grpc_server.MAX_RECEIVING)
             self._server = grpc.aio.server(options=self._core_options(2 * self._max_request_bytes))
             self._server.add_generic_rpc_handlers(
                 (_Methods({m: self._behaviour(h) for m, h in self._methods.items()}),)
@@ -92,19 +92,19 @@ class AioEngine(GrpcEngine):
         return behaviour
 
     async def _answer(self, handler: Handler, context: Any) -> bytes | Refusal:
-        if self._places.locked():
+        if self._slots.locked():
             if self._waiting >= grpc_server.MAX_WAITING:
                 self._on_refused("busy")
                 return grpc_status.TOO_MANY_CALLS
             await self._wait()
         else:
-            await self._places.acquire()
+            await self._slots.acquire()
         self._receiving[context] = time.monotonic()
         try:
             message = await context.read()
         finally:
             self._receiving.pop(context, None)
-            self._places.release()
+            self._slots.release()
         if message is grpc.aio.EOF:
             return grpc_status.NO_MESSAGE
         return self._handle(handler, message)
@@ -113,16 +113,16 @@ class AioEngine(GrpcEngine):
         self._waiting += 1
         try:
             while True:
-                await self._evict()
+                await self._refuse_stalled()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(grpc_server.RECHECK_S):
-                        await self._places.acquire()
+                        await self._slots.acquire()
                         return
         finally:
             self._waiting -= 1
 
-    async def _evict(self) -> None:
-        """End a stalled call, whose place falls to one that waits."""
+    async def _refuse_stalled(self) -> None:
+        """Refuse a stalled call, whose slot falls to one that waits."""
         stalled, since = next(iter(self._receiving.items()), (None, 0.0))
         if stalled is not None and time.monotonic() - since > grpc_server.STALLED_S:
             del self._receiving[stalled]

@@ -1,8 +1,8 @@
-"""The gRPC engine as a plain loop over grpcio's completion queue, on a thread of its own.
+"""Serves gRPC by a plain loop over grpcio's completion queue, on a thread of its own.
 
 No task, no future, no wake-up between threads per call.
 
-This is the hot path of the proxy. It stands on grpcio's internal module `cygrpc`, whose `request_call`,
+This is the hot path of the proxy. The loop stands on grpcio's internal module `cygrpc`, whose `request_call`,
 `start_server_batch` and `poll` have kept their shape for years though nobody promises it: `grpc.self_check` guards
 against the day they change, and pyproject.toml pins grpcio to the range that CI tests.
 
@@ -40,7 +40,7 @@ _ANSWERED = "answered"
 _DOWN = "down"
 
 _REQUESTED_CALLS = 64
-"""Calls asked for in advance. More than these between two polls wait in core's queue, which costs it a lock."""
+"""Calls asked for in advance. More than these between two polls wait in core's queue, which costs core a lock."""
 
 # Operations without state of their own may take part in many batches at once: these have no metadata, no details that
 # would have to be freed, and a flag that nobody reads.
@@ -54,7 +54,7 @@ _Status = cygrpc.SendStatusFromServerOperation
 
 
 class CompletionQueueEngine(GrpcEngine):
-    """See GrpcEngine."""
+    """The engine over the completion queue; its contract is GrpcEngine's."""
 
     name = "completion queue"
 
@@ -103,7 +103,7 @@ class CompletionQueueEngine(GrpcEngine):
                 elif event.completion_type == cygrpc.CompletionType.queue_shutdown:
                     return
                 else:
-                    self._evict()
+                    self._refuse_stalled()
             except Exception as error:  # one call must not end the loop; core cancels it as it is freed
                 self._log_once(error)
             event = tag = None
@@ -123,7 +123,7 @@ class CompletionQueueEngine(GrpcEngine):
             self._receive(call, handler)
         elif len(self._waiting) < grpc_server.MAX_WAITING:
             self._waiting.append((call, handler))
-            self._evict()
+            self._refuse_stalled()
         else:
             self._on_refused("busy")
             _refuse(call, grpc_status.TOO_MANY_CALLS)
@@ -132,8 +132,8 @@ class CompletionQueueEngine(GrpcEngine):
         self._receiving[call] = time.monotonic()
         call.start_server_batch((_Message(0),), (call, handler))
 
-    def _evict(self) -> None:
-        """Let the first waiting call have the place of a stalled one."""
+    def _refuse_stalled(self) -> None:
+        """Refuse a stalled call, and give its slot to the first one that waits."""
         stalled, since = next(iter(self._receiving.items()))
         if self._waiting and time.monotonic() - since > grpc_server.STALLED_S:
             del self._receiving[stalled]
@@ -144,7 +144,7 @@ class CompletionQueueEngine(GrpcEngine):
     def _received(self, tag: tuple[Any, Handler], event: Any) -> None:
         call, handler = tag
         if self._receiving.pop(call, None) is None:
-            return  # evicted, and so answered
+            return  # stalled, and so answered already
         if self._waiting:
             self._receive(*self._waiting.popleft())
         message = event.batch_operations[0].message()
@@ -162,6 +162,6 @@ class CompletionQueueEngine(GrpcEngine):
 
 
 def _refuse(call: Any, refusal: Refusal) -> None:
-    """Initial metadata and status in one batch without a message, which core sends as Trailers-Only."""
+    """Answer with initial metadata and status in one batch without a message, which core sends as Trailers-Only."""
     status = _Status(refusal.trailers, refusal.code, refusal.message.encode(), 0)
     call.start_server_batch((_NO_INITIAL_METADATA, status, _CLOSE), _ANSWERED)

@@ -1,4 +1,4 @@
-"""The gRPC server behind a small interface: what its two engines have in common.
+"""Puts the gRPC server behind a small interface: the part that its two engines have in common.
 
 Beside calling handlers both bound the messages being received at once (below), inflate under the size limit and turn
 exceptions into statuses (grpc_status.py). A handler runs on the engine's thread, one at a time. `grpc.py` chooses.
@@ -27,28 +27,28 @@ Handler = Callable[[bytes], bytes]
 MAX_RECEIVING = 64
 """Messages being received at once. Each may grow to `max_request_bytes`, so this bounds memory that the buffer does
 not count: 256 MB when all senders are Collectors with 4 MB batches. One thread needs no more of them, since a message
-that has arrived leaves at once."""
+that has arrived is handled at once."""
 
 MAX_WAITING = 1024
 """Calls that wait for their turn to be received; one more is told to come back. Flow control keeps what has arrived of
 each below WINDOW_BYTES, so this is another 256 MB at worst."""
 
 WINDOW_BYTES = 256 * 1024
-"""What a sender may send of a message before we ask for more of it. A batch of 512 spans fits: on a 2-core VM it then
+"""Bytes of a message that a sender may send before we ask for more. A batch of 512 spans fits: on a 2-core VM it then
 costs 0.27 ms of CPU instead of 0.45 with HTTP/2's 64 KiB, and a round trip less; smaller ones cost the same."""
 
 STALLED_S = 10.0
-"""A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its place, but only to
-a call that waits, so that 64 senders that never finish cannot lock out the rest."""
+"""A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its slot, but only to a
+call that waits, so that 64 senders that never finish cannot lock out the rest."""
 
 RECHECK_S = 1.0
-"""How often stalled calls are looked for while others wait and none arrives."""
+"""How often stalled calls are looked for while other calls wait and none arrives."""
 
 CANCEL_S = 1.0
 """How long cancelled calls may take to end once `drain` is out of grace; a running handler cannot be interrupted."""
 
-FAREWELL_S = 0.3
-"""How long clients may take to close their connections once all calls have ended."""
+GOAWAY_S = 0.3
+"""How long clients may take to close their connections (HTTP/2's GOAWAY asks them to) once all calls have ended."""
 
 _POLL_S = 0.01
 
@@ -101,8 +101,8 @@ class GrpcEngine(ABC):
         self._begin_shutdown()
         end = time.monotonic() + grace_s
         idle_s = 0.0
-        # Core waits for every client to say that it has seen the farewell, for up to 20 s, but some have long gone.
-        while self._thread.is_alive() and time.monotonic() < end and idle_s < FAREWELL_S:
+        # Core waits until every client has acknowledged the GOAWAY, for up to 20 s, but some have long gone.
+        while self._thread.is_alive() and time.monotonic() < end and idle_s < GOAWAY_S:
             self._thread.join(_POLL_S)
             idle_s = 0.0 if self._in_flight else idle_s + _POLL_S
         complete = not self._in_flight
@@ -112,10 +112,12 @@ class GrpcEngine(ABC):
         return complete
 
     @abstractmethod
-    def _begin_shutdown(self) -> None: ...
+    def _begin_shutdown(self) -> None:
+        """Stop accepting calls; does not block, and may be called again."""
 
     @abstractmethod
-    def _cancel_calls(self) -> None: ...
+    def _cancel_calls(self) -> None:
+        """Cancel every call in flight; does not block."""
 
     def stop(self) -> None:
         """Cancel all calls and end; blocks for CANCEL_S at most."""
@@ -136,7 +138,7 @@ class GrpcEngine(ABC):
         )
 
     def _handle(self, handler: Handler, message: bytes) -> bytes | Refusal:
-        """The response to one received message, or why there is none. Never raises."""
+        """Answer one received message: by its handler, or by a refusal. Never raises."""
         try:
             if message.startswith(SIGNATURES):
                 message = inflate(message, self._max_request_bytes)
@@ -155,7 +157,7 @@ class GrpcEngine(ABC):
             return grpc_status.INTERNAL
 
     def _log_once(self, error: Exception) -> None:
-        """By class and place only: the text of an exception may quote what it choked on."""
+        """Log the first error of a kind, by class and place only: its text may quote the bytes that caused it."""
         traceback = error.__traceback__
         while traceback is not None and traceback.tb_next is not None:
             traceback = traceback.tb_next
@@ -173,7 +175,7 @@ class GrpcEngine(ABC):
 
 
 def check_address(address: str) -> None:
-    """Raise StartError, with the system's reason, where `address` cannot be listened on.
+    """Bind `address` for an instant; StartError, with the system's reason, where that fails.
 
     gRPC core says only that it failed, and not even that where a name has several addresses and one of them is free.
     """

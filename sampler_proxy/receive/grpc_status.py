@@ -1,4 +1,4 @@
-"""What a refused call is answered with: status code, message, trailers. The same for every gRPC engine.
+"""Turns refusals into gRPC statuses: code, message, trailers. The same for every engine.
 
 A retryable refusal carries RetryInfo in two trailers, since clients differ in which they read:
 `grpc-status-details-bin` (google.rpc.Status, what the OTLP specification asks for; Go, Java) and
@@ -21,7 +21,7 @@ RETRY_AFTER_MAX_NS = 2_000_000_000
 
 
 class Refusal(NamedTuple):
-    """`code` is the number of a `grpc.StatusCode`, never OK."""
+    """The answer to a refused call. `code` is the number of a `grpc.StatusCode`, never OK."""
 
     code: int
     message: str
@@ -29,6 +29,7 @@ class Refusal(NamedTuple):
 
 
 def refusal(error: RequestError) -> Refusal:
+    """Return the answer for an error, with RetryInfo where the error may be retried."""
     return _refusal(error.grpc_status, str(error), error.retry_after_ns)
 
 

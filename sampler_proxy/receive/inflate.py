@@ -1,4 +1,4 @@
-"""Undo gzip or zlib compression of a request, up to a size and never beyond it.
+"""Inflates gzip or zlib data, up to a size and never beyond it: the guard against decompression bombs.
 
 Why not leave it to gRPC core: grpcio 1.70 to 1.76 at least inflate a message without any bound, in slices of 1 KiB
 (1 MB of gzip becomes 1 GB), and look at `grpc.max_receive_message_length` only before. Python's zlib stops there.
@@ -15,15 +15,15 @@ import zlib
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
 
 SIGNATURES = (b"\x1f\x8b", b"\x78")
-"""What a compressed message begins with; nothing that an OTLP encoder writes does."""
+"""The first bytes of compressed messages; no message of an OTLP encoder begins so."""
 
 _GZIP_OR_ZLIB = 47  # zlib's window bits: 32 for "tell by the header" + 15
 
 
 def inflate(data: bytes, max_bytes: int) -> bytes:
-    """The plain message; `data` itself where it only looks like zlib. Takes twice `max_bytes` of memory at most.
+    """Return the plain message; `data` itself where it only looks like zlib. Takes twice `max_bytes` of memory at most.
 
-    Raises RequestTooLarge, or MalformedRequest for gzip that is damaged, cut short or followed by something.
+    Raises RequestTooLarge, or MalformedRequest for gzip data that is damaged, cut short or followed by more bytes.
     """
     inflator = zlib.decompressobj(_GZIP_OR_ZLIB)
     try:

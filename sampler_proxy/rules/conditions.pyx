@@ -8,7 +8,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy.traceql import program as _names
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, hash_bytes, load64, read_length, read_tag, read_varint,
+    FIXED64, FieldCursor, LEN, M_ANY_VALUE, M_ARRAY, M_KVLIST, M_NONE, VARINT, Message, child, cursor, damaged, hash_bytes, load64, next_field, read_length, read_tag, read_varint,
     skip_value,
 )
 
@@ -34,85 +34,49 @@ cdef enum:
 
 cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil:
     """Whether [p, end) is a well-formed message of this type; `depth` more levels of nesting are allowed inside it."""
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
+    cdef FieldCursor field = cursor(p, end, depth)
     cdef Message nested
-    while p < end:
-        p = read_tag(p, end, &field, &wire)
-        if p == NULL:
-            return False
-        if wire == LEN:
-            p = read_length(p, end, &length)
-            if p == NULL:
+    while next_field(&field):
+        if field.wire == LEN:
+            nested = child(<Message>message, field.number)
+            if nested != M_NONE and (depth <= 0 or not validate(nested, field.content, field.p, depth - 1)):
                 return False
-            nested = child(<Message>message, field)
-            if nested != M_NONE and (depth <= 0 or not validate(nested, p, p + length, depth - 1)):
-                return False
-            p += length
-        else:
-            p = skip_value(p, end, field, wire, depth)
-            if p == NULL:
-                return False
-    return True
+    return not damaged(&field)
 
 
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil:
     """Validate a whole AnyValue and say what it holds: the last member of the oneof, an array merged where it came in parts."""
-    cdef cbytes start
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
-    cdef uint64_t number = 0
+    cdef FieldCursor field = cursor(p, end, depth)
     value.type = V_NIL
     value.text = p
     value.size = 0
     value.integer = 0
     value.real = 0
-    while p < end:
-        start = p
-        p = read_tag(p, end, &field, &wire)
-        if p == NULL:
-            return NULL
-        if wire == LEN:
-            p = read_length(p, end, &length)
-            if p == NULL:
-                return NULL
-            if field == 1:
+    while next_field(&field):
+        if field.wire == LEN:
+            if field.number == 1:
                 value.type = V_STRING
-                value.text = p
-                value.size = length
-            elif field == 5 or field == 6:
-                if depth <= 0 or not validate(M_ARRAY if field == 5 else M_KVLIST, p, p + length, depth - 1):
+                value.text = field.content
+                value.size = field.size
+            elif field.number == 5 or field.number == 6:
+                if depth <= 0 or not validate(M_ARRAY if field.number == 5 else M_KVLIST, field.content, field.p, depth - 1):
                     return NULL
-                if field == 6:
+                if field.number == 6:
                     value.type = V_OTHER
                 elif value.type != V_ARRAY:
                     value.type = V_ARRAY
-                    value.text = start
-            elif field == 7:
+                    value.text = field.start
+            elif field.number == 7:
                 value.type = V_OTHER
-            p += length
-        elif wire == VARINT and (field == 2 or field == 3 or field == 8):
-            p = read_varint(p, end, &number)
-            if p == NULL:
-                return NULL
-            value.type = V_BOOL if field == 2 else (V_INT if field == 3 else V_OTHER)
-            value.integer = number != 0 if field == 2 else <int64_t>number
-        elif wire == FIXED64 and field == 4:
-            if end - p < 8:
-                return NULL
+        elif field.wire == VARINT and (field.number == 2 or field.number == 3 or field.number == 8):
+            value.type = V_BOOL if field.number == 2 else (V_INT if field.number == 3 else V_OTHER)
+            value.integer = field.integer != 0 if field.number == 2 else <int64_t>field.integer
+        elif field.wire == FIXED64 and field.number == 4:
             value.type = V_DOUBLE
-            number = load64(p)
-            memcpy(&value.real, &number, 8)
-            p += 8
-        else:
-            p = skip_value(p, end, field, wire, depth)
-            if p == NULL:
-                return NULL
+            memcpy(&value.real, &field.integer, 8)
     if value.type == V_ARRAY:
         value.size = <uint32_t>(end - value.text)
-    return p
+    return field.p
 
 
 cdef bint ordered(int op, int order) noexcept nogil:

@@ -1,44 +1,47 @@
-"""The keys of a rate controller: a bounded table, and for each key what came of late. Windows are plain arithmetic, all of it inlined."""
+"""The keys of a rate controller: a bounded hash table, and for each key the traces of the last seconds in sums.
+
+Windows and replays are plain arithmetic, all of it inlined.
+"""
 from libc.math cimport exp, log
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
     #define SAMPLER_PROXY_ENOUGH 10.0
-    #define SAMPLER_PROXY_MOST_S 300.0
+    #define SAMPLER_PROXY_LONGEST_WINDOW_S 300.0
     """
-    const double ENOUGH "SAMPLER_PROXY_ENOUGH"  # traces; fewer say little
-    const double MOST_S "SAMPLER_PROXY_MOST_S"
+    const double ENOUGH "SAMPLER_PROXY_ENOUGH"  # traces in a window; with fewer its demand is mostly chance
+    const double LONGEST_WINDOW_S "SAMPLER_PROXY_LONGEST_WINDOW_S"
 
 cdef struct Window:
-    # What came of late; originals / seconds is the demand.
+    # The traces of the last seconds; originals / seconds is the demand.
     double seconds
-    double originals  # weight / p_in of each trace: what it stands for
-    double arrivals
+    double originals  # weight / p_in, summed over the traces: how much they stand for
+    double arrivals  # traces
 
 cdef struct Replay:
-    # Sums over the traces of the last interval, from which follows what another level would have kept of them.
+    # Sums over the traces of the last interval, from which follows how much of them another level would have kept.
     double weight
     double originals
-    double per_level  # times the level it is what is kept, where nothing bounds it: originals / demand
+    double per_level  # originals / demand; times the level it is the weight kept, unless a bound applies
 
-cdef struct Key:
-    uint64_t[2] id
-    int64_t last_ns
+cdef struct KeyState:
+    uint64_t[2] id  # a hash that senders cannot choose
+    int64_t last_ns  # of the last trace
     Window window
     Replay replay
-    double owed  # of its minimum, in traces
-    uint8_t* text
+    double owed  # of its minimum, in traces; from 0 to 1
+    uint8_t* text  # owned; a readable form of the key, `size` bytes
     uint32_t size
 
-cdef class Keys:
-    cdef Key* keys  # the first `count` of `room`
-    cdef uint32_t* table  # position + 1; 0: free
-    cdef uint64_t mask
-    cdef uint32_t count, room, most
-    cdef Key* find(self, const uint64_t* id) noexcept nogil
-    cdef Key* add(self, const uint64_t* id, const uint8_t* text, uint32_t size) noexcept nogil
-    cdef void forget(self, uint32_t position) noexcept nogil
+cdef class KeyTable:
+    cdef KeyState* keys  # the first `count` of `capacity`
+    cdef uint32_t* index  # position in `keys` + 1, by hash; 0: free
+    cdef uint64_t mask  # slots of the index - 1: twice the capacity, so that probing ends
+    cdef uint32_t count, capacity, max_keys
+    cdef KeyState* find(self, const uint64_t* id) noexcept nogil
+    cdef KeyState* add(self, const uint64_t* id, const uint8_t* text, uint32_t size) noexcept nogil
+    cdef void remove(self, uint32_t position) noexcept nogil
     cdef bint grow(self) noexcept nogil
 
 
@@ -48,9 +51,14 @@ cdef inline void scale(Window* window, double factor) noexcept nogil:
     window.arrivals *= factor
 
 
+cdef inline void count_arrival(Window* window, double originals) noexcept nogil:
+    window.originals += originals
+    window.arrivals += 1.0
+
+
 cdef inline void advance(Window* window, double seconds, double least_s) noexcept nogil:
-    """Let time pass. A window that is both longer than `least_s` and richer than needed is cut back; then, while it is rich, it fades
-    and does not grow; then it grows, up to MOST_S."""
+    """Let time pass. A window that is both longer than `least_s` and richer than needed is cut back; then, while it is
+    rich, its sums decay exponentially and it does not grow; then it grows, up to LONGEST_WINDOW_S."""
     cdef double part
     if window.arrivals > ENOUGH:
         if window.seconds > least_s:
@@ -61,6 +69,7 @@ cdef inline void advance(Window* window, double seconds, double least_s) noexcep
         if seconds > 0.0 and window.arrivals > ENOUGH:
             part = exp(-seconds / least_s)
             if window.arrivals * part < ENOUGH:
+                # Poor before the time is over: decay until then, and grow for the rest of it.
                 part = ENOUGH / window.arrivals
                 seconds += least_s * log(part)
             else:
@@ -68,8 +77,8 @@ cdef inline void advance(Window* window, double seconds, double least_s) noexcep
             window.originals *= part
             window.arrivals *= part
     window.seconds += seconds
-    if window.seconds > MOST_S:
-        scale(window, MOST_S / window.seconds)
+    if window.seconds > LONGEST_WINDOW_S:
+        scale(window, LONGEST_WINDOW_S / window.seconds)
 
 
 cdef inline void fade(Replay* replay, double keep) noexcept nogil:

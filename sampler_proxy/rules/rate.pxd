@@ -1,15 +1,29 @@
+"""Rate controllers in native form: what all have, and a fixed probability. `rate.pyi` is the manual."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.key_table cimport Key, Keys, Replay
+cdef enum:
+    MAX_TEXT = 256  # bytes of a key's readable form
+
+cdef extern from *:
+    """
+    #define SAMPLER_PROXY_NS 1e-9
+    #define SAMPLER_PROXY_TWO_TO_56 72057594037927936.0
+    #define SAMPLER_PROXY_LEAST_WEIGHT 1e-9
+    #define SAMPLER_PROXY_MOST_WEIGHT 1e15
+    """
+    const double NS "SAMPLER_PROXY_NS"  # in seconds
+    const double TWO_TO_56 "SAMPLER_PROXY_TWO_TO_56"
+    const double LEAST_WEIGHT "SAMPLER_PROXY_LEAST_WEIGHT"
+    const double MOST_WEIGHT "SAMPLER_PROXY_MOST_WEIGHT"
 
 cdef class Controller:
     cdef readonly bint always
     cdef readonly bint keyed
     cdef uint64_t seed
     cdef int64_t now_ns  # of the last call
-    cdef bint started
+    cdef bint started  # it has been asked
     cdef bint held
-    cdef double looked_s, demand, kept  # over the last seconds; decisions do not depend on them
+    cdef double stats_s, demand, kept  # decayed sums over the last seconds, for stats(); no decision depends on them
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept
@@ -19,33 +33,22 @@ cdef class Controller:
 
 cdef class Fixed(Controller):
     cdef readonly double probability
-    cdef uint64_t fixed
-
-cdef class Target(Controller):
-    cdef readonly double per_second, at_least, at_most, minimum_per_second
-    cdef Keys keys
-    cdef Key pool  # of all that have no place in the table, or too short a history
-    cdef double level, pool_floor, slope  # slope: by how much what is kept grows with the level's logarithm, per second
-    cdef double credit, credit_before, settle_s, interval_s
-    cdef double reserve  # for minimums
-    # The interval, with what fades of those before it:
-    cdef int64_t interval_ns
-    cdef double replayed_s, admitted, spent, spent_squared
-    cdef Replay* scratch
-    cdef uint32_t scratch_room
-    cdef dict restored  # fingerprint -> demand; None where there is nothing left
-    cdef object fingerprint
-    cdef int64_t restored_ns
-    cdef double held_probability(self, const uint64_t* id) noexcept nogil
-    cdef double demand_of(self, Key* key) noexcept nogil
-    cdef Key* key_of(self, const uint64_t* id, const uint8_t* text, uint32_t size) noexcept
-    cdef void adopt(self, Key* key) noexcept
-    cdef bint admit(self, Key* key, double weight) noexcept nogil
-    cdef double correction(self) noexcept nogil
-    cdef double pool_level(self, double level) noexcept nogil
-    cdef void next_interval(self) noexcept nogil
-    cdef void solve(self, uint32_t count, double budget) noexcept nogil
-    cdef double would_keep(self, uint32_t count, double level) noexcept nogil
-    cdef double part_kept(self, Replay* replay, double level, double* slope) noexcept nogil
+    cdef uint64_t fixed  # the threshold of it
 
 cpdef uint64_t threshold_of(double probability) noexcept nogil
+
+
+cdef inline double bounded(double value, double least, double most) noexcept nogil:
+    return most if value > most else least if value < least else value
+
+
+cdef inline double sound_weight(double weight) noexcept nogil:
+    """A weight that cannot be counts as 1."""
+    return weight if LEAST_WEIGHT <= weight <= MOST_WEIGHT else 1.0
+
+
+cdef inline double sound_probability(double incoming) noexcept nogil:
+    """A probability that cannot be counts as 1."""
+    if not 0.0 < incoming <= 1.0:
+        return 1.0
+    return max(incoming, 1.0 / TWO_TO_56)

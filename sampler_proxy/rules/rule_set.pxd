@@ -1,12 +1,13 @@
+"""A rule set in native form. `rule_set.pyi` is the manual."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.conditions cimport ConditionList, Programs, Regexes, Value
-from sampler_proxy.rules.plan cimport Plan
-from sampler_proxy.rules.trace_matcher cimport Rows
 from sampler_proxy.otlp.fragments cimport Fragment
+from sampler_proxy.rules.conditions cimport ConditionList, Programs, Regexes
+from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.span_table cimport SpanTable
 
 cdef enum:
-    EARLY_BITS = 1  # a rule that may decide early, by what stands in the fragments
+    EARLY_BITS = 1  # a rule that may decide early, by the filter bits in the fragments
     EARLY_QUERY = 2  # the same, but it has to read the spans again
 
 cdef enum:
@@ -14,38 +15,50 @@ cdef enum:
     SPANS
     BYTES
 
+cdef struct TraceAnswers:
+    # What is known of one trace, as far as rules have asked. Only for one trace at a time: the arrays are the rule
+    # set's, and the next trace to begin takes them over, as it does the table.
+    Fragment* trace
+    uint64_t* matched  # bit by filter: some span matches
+    signed char* answers  # by question (trace conditions, then queries): 1, 0, or -1 if not asked yet
+    bint table_read  # RuleSet.table has the trace's spans
+    uint8_t[32] trace_hex  # where a value that is the trace id points
+
 cdef class RuleSet:
     cdef readonly Plan plan
     cdef readonly tuple names
-    cdef readonly uint32_t count
+    cdef readonly uint32_t count  # of rules
     cdef ConditionList trace_conditions
-    cdef list queries  # of _rows.Node
-    cdef uint32_t asked  # trace conditions and queries
-    cdef Programs programs
-    cdef Regexes regexes
-    cdef Rows rows
-    cdef bint rows_read
+    cdef list queries  # of trace_matcher.Node
+    cdef uint32_t question_count  # trace conditions and queries
+    cdef Programs programs  # of the rules, then the guards of the queries
+    cdef Regexes regexes  # of the trace conditions
+    cdef SpanTable table
     cdef readonly list controllers  # rate.Controller, by rule
-    cdef list readers  # KeyReader of those that are keyed, by rule
+    cdef list readers  # by rule: the KeyReader of a keyed controller, else None
     cdef uint8_t* always  # by rule: it keeps everything
-    cdef uint8_t* units  # what a rule's rate counts, by rule
-    cdef uint16_t* ids  # of the rules in the ledger
+    cdef uint8_t* units  # by rule: what its rate counts
+    cdef uint16_t* ids  # by rule: its number in the ledger
     cdef uint64_t* early_filters  # bit by filter: a rule that may decide early asks for it and nothing else
-    cdef uint8_t* early  # EARLY_BITS or EARLY_QUERY, by rule; 0 where early_filters say it all
+    cdef uint8_t* early  # by rule: EARLY_BITS or EARLY_QUERY; 0 where early_filters say it all
     cdef uint32_t early_count  # rules behind this one never decide early
-    cdef bint early_queries
-    cdef uint64_t* matched  # filter words of the trace that is being decided
-    cdef signed char* known  # its trace conditions and queries: -1 not asked yet
-    cdef uint8_t[32] trace_hex
-    cdef int ask_about(self, Fragment* first) except -1
-    cdef uint64_t threshold(self, uint32_t rule, Fragment* first, uint32_t spans, uint64_t randomness, int64_t now_ns) noexcept
-    cdef uint32_t first_match(self, Fragment* first) except? 0xFFFFFFFF
-    cdef bint matches_early(self, Fragment* first, bint with_queries) except -1
-    cdef bint run(self, uint32_t program, Fragment* first) except -1
-    cdef bint ask(self, uint32_t number, Fragment* first) except -1
-    cdef bint query(self, uint32_t number, Fragment* first) except -1
-    cdef int read_rows(self, Fragment* first) except -1
-    cdef void read_trace(self, int field, Fragment* first, Value* value) noexcept
+    cdef bint early_queries  # some rule has EARLY_QUERY
+    cdef uint64_t* matched  # room for TraceAnswers.matched
+    cdef signed char* answers  # room for TraceAnswers.answers
+    cdef int allocate(self) except -1
+    cdef int set_keeps(self, list keeps, uint64_t seed) except -1
+    cdef int find_early_rules(self, list programs, monotone) except -1
+    cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF
+    cdef bint matches_early(self, Fragment* trace, bint with_queries) except -1
+    cdef uint64_t threshold(
+        self, uint32_t rule, Fragment* trace, uint32_t spans, uint64_t randomness, int64_t now_ns
+    ) noexcept
+    cdef int begin_trace(self, Fragment* trace, TraceAnswers* answers) except -1
+    cdef void clear_answers(self, Fragment* trace, TraceAnswers* answers) noexcept
+    cdef bint run(self, uint32_t program, TraceAnswers* answers) except -1
+    cdef bint answer(self, uint32_t question, TraceAnswers* answers) except -1
+    cdef bint query(self, uint32_t number, TraceAnswers* answers) except -1
+    cdef int read_table(self, TraceAnswers* answers) except -1
 
-cdef uint64_t randomness_of(Fragment* first) noexcept nogil
-cdef double size_of(uint8_t unit, Fragment* first, uint32_t spans) noexcept nogil
+cdef uint64_t randomness_of(Fragment* trace) noexcept nogil
+cdef double size_of(uint8_t unit, Fragment* trace, uint32_t spans) noexcept nogil

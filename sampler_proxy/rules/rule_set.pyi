@@ -1,4 +1,4 @@
-"""A rule set: the first rule that matches a trace decides it. Asked by a pipeline, under its lock."""
+"""A rule set: the first rule that matches a trace decides it. Used by a pipeline, under its lock."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,14 +9,17 @@ from sampler_proxy.traceql.compiler import Compiled
 from sampler_proxy.traceql.program import Slot
 
 UNITS: tuple[str, ...]
-"""What a rate counts: traces, spans, bytes."""
+"""What a rate may count: traces, spans, bytes."""
 
 class Keep(NamedTuple):
     """How much a rule keeps."""
 
     controller: Controller
-    slots: tuple[Slot, ...] = ()  # what tells traces apart for a controller that is keyed
-    unit: str = "traces"  # what it counts
+    """Gives the threshold of each trace that the rule decides; its state belongs to the pipeline's lock."""
+    slots: tuple[Slot, ...] = ()
+    """For a keyed controller: the fields that tell traces apart, read from the root span. Empty for others."""
+    unit: str = "traces"
+    """What the controller counts of a trace as its weight: one of UNITS."""
 
 class RuleSet:
     def __init__(

@@ -15,7 +15,7 @@ from sampler_proxy.rules.plan cimport (
     DEFERRED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, Key, Noted, Run,
 )
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, cbytes, child, load64, read_length, read_tag,
+    FIXED64, FieldCursor, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, cbytes, child, cursor, damaged, load64, next_field, read_length, read_tag,
     read_varint, scramble, skip_value,
 )
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
@@ -233,38 +233,26 @@ cdef class Judge:
 
     cdef bint attribute(self, cbytes p, cbytes end, int depth, int place, Level* level) noexcept nogil:
         """Validate a KeyValue; `depth` more levels are allowed inside it. Notes its value where the key is wanted here."""
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
+        cdef FieldCursor field = cursor(p, end, depth)
         cdef Text key
         cdef uint32_t parts = 0
         cdef uint32_t i
         cdef Key* known
         cdef Run run
         cdef Value value
-        cdef cbytes begin = p
         key.p = p
         key.size = 0
-        while p < end:
-            p = read_tag(p, end, &field, &wire)
-            if p == NULL:
-                return False
-            if wire == LEN:
-                p = read_length(p, end, &length)
-                if p == NULL:
-                    return False
-                if field == 1:
-                    key.p = p
-                    key.size = length
-                elif field == 2:
+        while next_field(&field):
+            if field.wire == LEN:
+                if field.number == 1:
+                    key.p = field.content
+                    key.size = field.size
+                elif field.number == 2:
                     parts += 1
-                    if depth <= 0 or read_any_value(p, p + length, depth - 1, &value) == NULL:
+                    if depth <= 0 or read_any_value(field.content, field.p, depth - 1, &value) == NULL:
                         return False
-                p += length
-            else:
-                p = skip_value(p, end, field, wire, depth)
-                if p == NULL:
-                    return False
+        if damaged(&field):
+            return False
         known = self.plan.find(key.p, key.size)
         if known == NULL:
             return True
@@ -272,7 +260,7 @@ cdef class Judge:
         if parts == 0:
             value.type = V_NIL
         if parts > 1:
-            return self.merged_attribute(begin, end, run.start, run.end, level)
+            return self.merged_attribute(p, end, run.start, run.end, level)
         if value.type == V_STRING and value.size <= sizeof(self.texts.text) and 1 < run.end - run.start <= 64:
             self.note_text(level, run, &value)
             return True
@@ -362,76 +350,54 @@ cdef class Judge:
 
     cdef bint read_span(self, cbytes body, uint32_t size, Facts* facts) noexcept nogil:
         """Read and validate one span, under the scope that was begun; False where it is damaged."""
-        cdef cbytes p = body
-        cdef cbytes end = body + size
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef uint64_t number = 0
+        cdef FieldCursor field = cursor(body, body + size, MAX_DEPTH - 3)
         cdef Text text
         memset(facts, 0, sizeof(Facts))
         facts.name.p = facts.message.p = body  # never NULL, for what compares and copies nothing of it
         self.drop(OF_ONE_SPAN)
         self.copy(&self.of_span, &self.of_scope)
         self.event_count = self.link_count = 0
-        while p < end:
-            p = read_tag(p, end, &field, &wire)
-            if p == NULL:
-                return False
-            if wire == LEN:
-                p = read_length(p, end, &length)
-                if p == NULL:
-                    return False
-                if field == 9:
-                    if not self.attribute(p, p + length, MAX_DEPTH - 4, OF_SPAN, &self.of_span):
+        while next_field(&field):
+            if field.wire == LEN:
+                if field.number == 9:
+                    if not self.attribute(field.content, field.p, MAX_DEPTH - 4, OF_SPAN, &self.of_span):
                         return False
-                elif field <= 5:
-                    text.p = p
-                    text.size = length
-                    if field == 1:
+                elif field.number <= 5:
+                    text.p = field.content
+                    text.size = field.size
+                    if field.number == 1:
                         facts.trace_id = text
-                    elif field == 2:
+                    elif field.number == 2:
                         facts.span_id = text
-                    elif field == 3:
+                    elif field.number == 3:
                         facts.tracestate = text
-                    elif field == 4:
+                    elif field.number == 4:
                         facts.parent_id = text
                     else:
                         facts.name = text
-                elif field == 15:
-                    if not self.status(p, p + length, facts):
+                elif field.number == 15:
+                    if not self.status(field.content, field.p, facts):
                         return False
-                elif field == 11:
-                    if not validate(M_EVENT, p, p + length, MAX_DEPTH - 4):
+                elif field.number == 11:
+                    if not validate(M_EVENT, field.content, field.p, MAX_DEPTH - 4):
                         return False
                     if self.plan.depends & ON_EVENT:
-                        if not self.remember(&self.events, &self.event_count, &self.event_room, p, length):
+                        if not self.remember(&self.events, &self.event_count, &self.event_room, field.content, field.size):
                             return False
-                elif field == 13:
-                    if not validate(M_LINK, p, p + length, MAX_DEPTH - 4):
+                elif field.number == 13:
+                    if not validate(M_LINK, field.content, field.p, MAX_DEPTH - 4):
                         return False
                     if self.plan.depends & ON_LINK:
-                        if not self.remember(&self.links, &self.link_count, &self.link_room, p, length):
+                        if not self.remember(&self.links, &self.link_count, &self.link_room, field.content, field.size):
                             return False
-                p += length
-            elif wire == FIXED64 and (field == 7 or field == 8):
-                if end - p < 8:
-                    return False
-                if field == 7:
-                    facts.start = load64(p)
-                else:
-                    facts.end = load64(p)
-                p += 8
-            elif field == 6 and wire == VARINT:
-                p = read_varint(p, end, &number)
-                if p == NULL:
-                    return False
-                facts.kind = <int32_t>number
-            else:
-                p = skip_value(p, end, field, wire, MAX_DEPTH - 3)
-                if p == NULL:
-                    return False
-        return True
+            elif field.wire == FIXED64:
+                if field.number == 7:
+                    facts.start = field.integer
+                elif field.number == 8:
+                    facts.end = field.integer
+            elif field.number == 6 and field.wire == VARINT:
+                facts.kind = <int32_t>field.integer
+        return not damaged(&field)
 
     cdef bint status(self, cbytes p, cbytes end, Facts* facts) noexcept nogil:
         cdef uint32_t field = 0

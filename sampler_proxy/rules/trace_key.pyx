@@ -13,9 +13,9 @@ from libc.string cimport memcpy
 from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_OTHER, V_STRING, Value
 from sampler_proxy.rules.span_matcher cimport Facts
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, LEN, MAX_DEPTH, cbytes, fold, hash_bytes, load64, read_length, read_tag, scramble, skip_value,
+    FIXED64, FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, hash_bytes, load64, next_field, scramble,
 )
-from sampler_proxy.otlp.fragments cimport Group, groups_of, payload_of, root_of
+from sampler_proxy.otlp.fragments cimport Group, SpanWalk, groups_of, next_span, payload_of, root_of, spans_of
 
 KEY_SEPARATOR = b"\x1f"
 MISSING = b"\x00"
@@ -24,23 +24,15 @@ cdef extern from *:
     uint64_t __builtin_bswap64(uint64_t) nogil
 
 
-cdef void _age(cbytes p, cbytes end, uint64_t* start, uint64_t* span_id) noexcept nogil:
+cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) noexcept nogil:
     """Start (0: not known, which sorts last) and id of a valid span."""
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    cdef uint32_t length = 0
+    cdef FieldCursor field = cursor(body, body + size, MAX_DEPTH)
     start[0] = span_id[0] = 0
-    while p < end:
-        p = read_tag(p, end, &field, &wire)
-        if wire == FIXED64 and field == 7:
-            start[0] = load64(p)
-        if wire == LEN:
-            p = read_length(p, end, &length)
-            if field == 2 and length == 8:
-                span_id[0] = __builtin_bswap64(load64(p))
-            p += length
-        else:
-            p = skip_value(p, end, field, wire, MAX_DEPTH)
+    while next_field(&field):
+        if field.wire == FIXED64 and field.number == 7:
+            start[0] = field.integer
+        elif field.wire == LEN and field.number == 2 and field.size == 8:
+            span_id[0] = __builtin_bswap64(load64(field.content))
     start[0] -= 1  # of 0 it makes the latest of all
 
 
@@ -55,42 +47,31 @@ cdef class KeyReader:
     cdef void read(self, Fragment* first) noexcept nogil:
         """Of a trace in the buffer; sets key, text and text_size."""
         cdef Fragment* fragment = root_of(first)
-        cdef Group* group
+        cdef SpanWalk walk = spans_of(first)
+        cdef Group* group = NULL
         cdef cbytes body = NULL
-        cdef cbytes p
-        cdef cbytes end
         cdef uint32_t size = 0
-        cdef uint32_t chosen = 0
-        cdef uint32_t i
         cdef uint64_t start, span_id
         cdef uint64_t best_start = 0
         cdef uint64_t best_id = 0
         cdef Facts facts
         if fragment != NULL:
             body = payload_of(fragment) + fragment.root_offset
-            chosen = fragment.root_size
+            size = fragment.root_size
             group = &groups_of(fragment)[fragment.root_group]
         else:
-            group = groups_of(first)
-            while first != NULL:
-                p = payload_of(first)
-                for i in range(first.groups):
-                    end = p + groups_of(first)[i].size
-                    while p < end:
-                        p = read_length(p + 1, end, &size)
-                        _age(p, p + size, &start, &span_id)
-                        if body == NULL or start < best_start or (start == best_start and span_id < best_id):
-                            best_start = start
-                            best_id = span_id
-                            body = p
-                            chosen = size
-                            group = &groups_of(first)[i]
-                        p += size
-                first = first.next
+            while next_span(&walk):
+                _age(walk.body, walk.size, &start, &span_id)
+                if body == NULL or start < best_start or (start == best_start and span_id < best_id):
+                    best_start = start
+                    best_id = span_id
+                    body = walk.body
+                    size = walk.size
+                    group = walk.group
         self.judge.begin()
         self.judge.load(group.scope.envelope.parent, False)
         self.judge.load(group.scope.envelope, True)
-        self.judge.read_span(body, chosen, &facts)
+        self.judge.read_span(body, size, &facts)
         self.judge.intrinsics(&facts)
         self.summarize()
 

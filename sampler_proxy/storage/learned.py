@@ -1,12 +1,12 @@
-"""What has been learned, in a folder: read once at start, written whole and at once, never half.
+"""Stores learned rates in a folder: read once at start, written whole and atomically, never half.
 
     rates.json   by rule: level of the rate and demand of each key, under a keyed hash of the key (JSON, one format)
     rates.key    the secret of those hashes, for the owner only: without it a hash says nothing about a value
     lock         held while a process uses the folder
 
-The file is a help, no more: one that is damaged, of another format, or older than `MAX_AGE_S` is left alone, with the
-reason, and the next save replaces it. `StartError` is raised where the folder cannot be used; a save that fails raises
-OSError. All calls block.
+The file only speeds up a start: one that is damaged, of another format, or older than `MAX_AGE_S` is left alone, with
+the reason, and the next save replaces it. `StartError` is raised where the folder cannot be used; a save that fails
+raises OSError. All calls block.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from sampler_proxy.errors import StartError
 
 FORMAT = 1
 MAX_AGE_S = 3600.0
-"""What traffic was longer ago than this says little about what it will be."""
+"""Older rates are not used: traffic of more than an hour ago says little about traffic to come."""
 MAX_FILE_BYTES = 64 << 20
 SECRET_BYTES = 32
 HASH_BYTES = 16
 
 
 class Learned(NamedTuple):
-    """Of one rule."""
+    """The learned rates of one rule."""
 
     level: float
     demands: Mapping[bytes, float]  # per second, by the hash of a key
 
 
 class UnusableError(Exception):
-    """The state cannot be used; the message says why, for a log."""
+    """Stored rates that cannot be used; the message says why, for a log."""
 
 
 class Storage:
-    """The folder, while it is ours."""
+    """The folder, locked for this process until `close`."""
 
     def __init__(self, path: str) -> None:
-        """Makes the folder, locks it, and reads or makes the secret. Raises StartError."""
+        """Create the folder if missing, lock it, and read or create the secret. Raises StartError."""
         self._path = path
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
@@ -63,15 +63,16 @@ class Storage:
             raise StartError(f"storage: {path} cannot be used: {error.strerror}") from error
 
     def close(self) -> None:
+        """Unlock the folder."""
         self._lock.close()
 
     def fingerprint(self, text: bytes) -> bytes:
-        """BLAKE2b with the folder's secret as its key (RFC 7693): 16 bytes."""
+        """Hash a text with BLAKE2b (RFC 7693), keyed by the folder's secret: 16 bytes."""
         return blake2b(text, digest_size=HASH_BYTES, key=self._secret).digest()
 
     def load(self, now_s: float) -> dict[str, Learned]:
-        """By the identity of the rules; empty where nothing was saved. `now_s` since the epoch. Raises
-        UnusableError."""
+        """Read the learned rates, by the identity of the rules; empty where nothing was saved. `now_s`: since the
+        epoch. Raises UnusableError."""
         try:
             with open(self._name, "rb") as file:
                 content = file.read(MAX_FILE_BYTES + 1)
@@ -93,7 +94,7 @@ class Storage:
             raise UnusableError("it is damaged") from error
 
     def save(self, learned: Mapping[str, Learned], now_s: float) -> None:
-        """Raises OSError; the former file is then still there."""
+        """Write the learned rates, by the identity of the rules. Raises OSError, and has then left the former file."""
         self._write(self._name, _document(learned, now_s))
 
     @property
@@ -106,7 +107,7 @@ class Storage:
             secret = file.read(SECRET_BYTES + 1)
             if len(secret) == SECRET_BYTES:
                 return secret
-        # None, or a damaged one: what was hashed with another cannot be recognized, and does no harm.
+        # None, or a damaged one: hashes made with another secret cannot be recognized, and do no harm.
         secret = os.urandom(SECRET_BYTES)
         self._write(name, [secret])
         return secret
@@ -127,7 +128,7 @@ class Storage:
 
 
 def _document(learned: Mapping[str, Learned], now_s: float) -> Iterator[bytes]:
-    """JSON in small pieces: one call for all of it would hold up every other thread for as long as it takes."""
+    """Encode as JSON in small pieces: a single call for the whole would hold the GIL for as long as it takes."""
     yield f'{{"format": {FORMAT}, "saved_at": {now_s!r}, "rules": {{'.encode()
     for number, (rule, one) in enumerate(learned.items()):
         yield f'{", " if number else ""}{json.dumps(rule)}: {{"level": {one.level!r}, "demands": {{'.encode()
@@ -138,6 +139,7 @@ def _document(learned: Mapping[str, Learned], now_s: float) -> Iterator[bytes]:
 
 
 def _learned(value: Mapping[str, object]) -> Learned:
+    """Decode the learned rates of one rule. Raises ValueError, TypeError, KeyError."""
     demands = value["demands"]
     if not isinstance(demands, dict):
         raise TypeError

@@ -22,7 +22,8 @@ from sampler_proxy.traceql.program import Op
 
 
 class Type(Enum):
-    """What a field or constant is; the value is how messages name it. An attribute has its type on a span only: ANY."""
+    """The type of a field or constant; the value is its name in messages. That of an attribute is known on a span only:
+    ANY."""
 
     ANY = "an attribute"
     NIL = "nil"
@@ -40,7 +41,7 @@ NUMERIC = frozenset({Type.INT, Type.FLOAT, Type.DURATION})
 
 
 class Scope(Enum):
-    """Where an attribute is looked up; the value is how it is written."""
+    """Where an attribute is looked up; the value is its spelling."""
 
     SPAN = "span."
     RESOURCE = "resource."
@@ -87,7 +88,7 @@ _INTRINSIC_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Regex:
-    """A compiled pattern, anchored at both ends; the dot matches line breaks. Equal where the patterns are.
+    """A compiled pattern, anchored at both ends; the dot matches line breaks. Two are equal if their patterns are.
 
     RE2 runs in time linear in the value. Where a value is not UTF-8, no pattern matches the bytes that are not.
     """
@@ -97,7 +98,7 @@ class Regex:
 
     @classmethod
     def compile(cls, pattern: bytes) -> Regex:
-        """May raise `re2.error`."""
+        """Compile a pattern. Raises `re2.error`."""
         return cls(pattern, re2.compile(pattern, _RE2_OPTIONS).fullmatch)
 
     def __call__(self, value: bytes) -> bool:
@@ -106,8 +107,8 @@ class Regex:
 
 _RE2_OPTIONS = re2.Options()
 _RE2_OPTIONS.dot_nl = True
-_RE2_OPTIONS.never_capture = True  # nobody asks for groups, and without them RE2 stays on its fast path
-_RE2_OPTIONS.log_errors = False  # a bad pattern is reported by us, not on stderr
+_RE2_OPTIONS.never_capture = True  # groups are never read, and without them RE2 stays on its fast path
+_RE2_OPTIONS.log_errors = False  # a bad pattern is reported as a TraceQLError, not on stderr
 
 
 # Fields: what stands between braces.
@@ -196,7 +197,7 @@ class Logical:
 Field = Literal | Attribute | Intrinsic | Arithmetic | Negative | Comparison | Not | Logical
 
 
-# Spansets: what selects spans of a trace. A trace is selected when the outermost one is not empty.
+# Spansets: what selects spans of a trace. A trace is selected when the outermost spanset is not empty.
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class SpansetLogical:
-    """`&&`: all of them selected something; `||`: one of them did. Either way the spans that any of them selected."""
+    """The spans that any operand selects; `&&`: none of them unless every operand selects some."""
 
     start: int
     op: str
@@ -219,8 +220,8 @@ class SpansetLogical:
 
 @dataclass(frozen=True, slots=True)
 class Structural:
-    """Those spans of the right side that are a child (`>`), descendant (`>>`), parent (`<`), ancestor (`<<`) or sibling
-    (`~`) of a span of the left side; with `!` before it, those that are not."""
+    """The spans of the right side that are a child (`>`), descendant (`>>`), parent (`<`), ancestor (`<<`) or sibling
+    (`~`) of a span of the left side; with `!` before the operator, the spans that are not."""
 
     start: int
     op: str
@@ -230,8 +231,7 @@ class Structural:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """`function(argument) op value`: all spans that the stage before it selected (if it is the first: all spans), or
-    none.
+    """`function(argument) op value`: all spans that the stage before selected (of the first stage: all spans), or none.
 
     `function` is `count` (without argument), `min`, `max`, `avg` or `sum`; `value` is numeric.
     """
@@ -245,7 +245,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Two or more stages, each over the spans that the one before it selected."""
+    """Two or more stages, each over the spans that the stage before selected."""
 
     start: int
     stages: tuple[Spanset, ...]
@@ -257,18 +257,21 @@ Node = Field | Spanset
 
 @dataclass(frozen=True, slots=True)
 class Expression:
+    """A parsed `match` or `unless`."""
+
     text: str
     root: Spanset
 
 
 class Remark(NamedTuple):
-    """Something in an expression that is allowed but may not mean what its writer thinks."""
+    """A warning about an expression: something that is allowed but may not mean what its writer thinks."""
 
     offset: int
     message: str
 
 
 def children(node: Node) -> tuple[Node, ...]:
+    """Return the direct parts of a node, in the order of the text."""
     match node:
         case Logical() | SpansetLogical():
             return node.operands
@@ -289,7 +292,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(root: Node) -> Iterator[tuple[Node, int]]:
-    """Every node with its depth (of the root: 1), in the order of the text, without recursion."""
+    """Yield every node with its depth (of the root: 1) in the order of the text. Iterative: a stack, no recursion."""
     pending = [(root, 1)]
     while pending:
         node, depth = pending.pop()

@@ -1,4 +1,4 @@
-"""What the parser calls for each rule of `grammar.lark`: builds the tree from below, checks types, folds constants.
+"""Builds the syntax tree from below, a method for each rule of `grammar.lark`; checks types, folds constants.
 
 Types are those of TraceQL: numbers, durations and decimals compare with each other; nothing else crosses types; the
 type of an attribute is known only on a span. What could never hold is refused, with what to write instead.
@@ -83,7 +83,7 @@ _UNSCOPED = {
 _SCOPED = {name.value: name for name in Name}
 _ROOT = 'a root is { span:parentID = "" }'
 _RELATED = "relate spans by operators such as { ... } >> { ... }"
-_UNSUPPORTED = {  # and what to write instead
+_UNSUPPORTED = {  # word -> what to write instead
     "parent": _ROOT,
     "nestedSetParent": _ROOT,
     "nestedSetLeft": _RELATED,
@@ -109,18 +109,20 @@ _SPACES = re.compile(r"[ \t\r\n]+")
 
 
 def at(token: lark.Token) -> int:
+    """Return a token's offset in the text, in characters."""
     assert token.start_pos is not None
     return token.start_pos
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name."""
+    """Suggest the known word that is most like an unknown one, as the end of a message; "" where none is like it."""
     match = difflib.get_close_matches(word, known, 1, 0.7) if len(word) <= 64 else []
     return f": did you mean {match[0]}?" if match else ""
 
 
 class Builder(lark.Transformer[lark.Token, Spanset]):
-    """One method for each rule of the grammar, called with its parts (in a chain: operand, token, operand, ...)."""
+    """Makes nodes: a method for each rule of the grammar, called with the rule's parts (in a chain: operand, token,
+    operand, ...)."""
 
     def attribute(self, parts: list[lark.Token]) -> Attribute:
         token = parts[0]
@@ -255,9 +257,9 @@ def _require_condition(field: Field, why: str) -> None:
 
 
 def _chain(parts: list[Any], node: Any) -> Any:
-    """`a && b && c || d` -> or(and(a, b, c), d): from left to right, equal operators in one node."""
+    """Group a chain from left to right, equal operators in one node: `a && b && c || d` -> or(and(a, b, c), d)."""
     start, op, operands = parts[0].start, str(parts[1]), [parts[0]]
-    switch = mixed = None  # the first change of operator in this chain, and whether this node is where it happens
+    switch = mixed = None  # offsets: of the first change of operator in this chain; the same, for the node it is in
     for token, operand in zip(parts[1::2], parts[2::2], strict=True):
         if token != op:
             operands, op = [node(start, op, tuple(operands), mixed)], str(token)
@@ -320,7 +322,7 @@ def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
     if op not in _EQUALITY:
         raise TraceQLError("nil is compared by = and != only", at(token))
     field = right if left.type is Type.NIL else left
-    if field.type is Type.NIL:  # as in Tempo: nil equals nothing and differs from nothing
+    if field.type is Type.NIL:  # as in Tempo: nil equals no value and differs from none
         return Literal(left.start, Type.BOOL, False)
     if isinstance(field, Intrinsic) and op is Op.EQ:
         name = field.name.value

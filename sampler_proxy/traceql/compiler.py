@@ -1,15 +1,16 @@
-"""Syntax trees -> what the scan must find out about each span, and how a rule is decided from that.
+"""Compiles syntax trees into what the scan must find out about each span, and how a rule is decided from that.
 
-A rule holds or does not hold of a whole trace. What it asks of spans becomes *filters*, programs over span conditions;
-the scan leaves one bit for each, "some span of this fragment matches", and fragments are joined by or. What it asks of
-the trace becomes *trace conditions*. What relates spans to each other, counts them, or compares them with their trace
-becomes *queries*, evaluated at decision time over the rows of those traces that pass a guard made of bits and trace
-conditions; so does a pair of braces that mixes too much of span and trace to be taken apart into filters. The programs
-of the rules are made of all three.
+A rule holds or does not hold of a whole trace. Its questions about spans become *filters*, programs over span
+conditions; the scan leaves one bit for each, "some span of this fragment matches", and fragments are joined by or. Its
+questions about the trace become *trace conditions*. Whatever relates spans to each other, counts them, or compares them
+with their trace becomes *queries*, evaluated at decision time over the spans of those traces that pass a guard made of
+bits and trace conditions; so does a pair of braces that mixes too much of span and trace to be taken apart into
+filters. The programs of the rules are made of all three.
 
-What expressions mean is written down in `fields` (between braces) and `queries` (outside).
+The meaning of expressions is written down in `fields` (between braces) and `queries` (outside). The result is run by
+the room `rules`: `plan.Plan` and `span_matcher` answer filters, `trace_matcher` evaluates queries, `rule_set` decides.
 
-Pure functions; the only exception is `errors.TraceQLError`, for what would become too large.
+Pure functions; the only exception is `errors.TraceQLError`, for expressions that would become too large.
 """
 
 from __future__ import annotations
@@ -58,12 +59,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a rule set asks. Equal conditions, comparisons, filters and queries are there once. Programs are postfix, as
-    `conditions` says; evaluating one never needs more than `MAX_STACK` values at a time.
+    """The questions of a rule set. Equal conditions, comparisons, filters and queries are there once. Programs are
+    postfix, as `program` says; evaluating one never needs more than `MAX_STACK` values at a time.
 
     In `filters` operands number `conditions`, then `comparisons`, then `trace_conditions`; NOT follows operands only.
-    The trace is read by the filters in `deferred` alone: no bit of a fragment answers those, and only queries (and
-    selections) use them.
+    Only the filters in `deferred` read the trace: no bit of a fragment answers those, and only queries (and selections)
+    use them.
 
     In `programs`, one for each rule, and in guards operand 2i is "some span of the trace matches `filters[i]`" and
     operand 2j + 1 is the j-th of `trace_conditions`, then (in programs only) `queries`.
@@ -82,36 +83,53 @@ class Compiled:
 
 
 def compile_rules(rules: Sequence[tuple[Expression | None, Expression | None]]) -> Compiled:
-    """`match` and `unless` of each rule; a rule without `match` matches every trace.
+    """Compile `match` and `unless` of each rule; a rule without `match` matches every trace.
 
-    To know which rule an error belongs to, compile that rule alone.
+    Raises `TraceQLError`, which does not say which rule it belongs to: compile each rule alone to know.
     """
     compiler = Compiler()
     return compiler.finish([compiler.rule(match, unless) for match, unless in rules])
 
 
 def compile_selection(conditions: Sequence[Field]) -> Compiled:
-    """Conditions between braces: the i-th becomes `filters[i]`, equal ones too, deferred or not; no programs."""
+    """Compile conditions between braces: the i-th becomes `filters[i]`, deferred and equal ones too; no programs."""
     compiler = Compiler()
-    selected = [compiler.queries.filter(compiler.fields.formula(condition)) for condition in conditions]
+    selected = [compiler.select(condition) for condition in conditions]
     return compiler.finish([], selected)
 
 
 class Compiler:
-    """The tables that rules share. In them operands are those of `formulas`; `finish` gives them their numbers."""
+    """Compiles rules over shared tables. In the tables operands are those of `formulas`; `finish` numbers them anew."""
 
     def __init__(self) -> None:
         self.fields = Fields()
         self.queries = Queries(self.fields)
+        self._formulas: dict[int, tuple[Expression, Formula]] = {}  # by the expression's id(); kept alive by the pair
 
     def rule(self, match: Expression | None, unless: Expression | None) -> Formula:
-        """Over a trace."""
-        matches = TRUE if match is None else self.queries.formula(match.root)
-        excluded = FALSE if unless is None else self.queries.formula(unless.root)
+        """Return the rule's formula over a trace: `match` and not `unless`."""
+        matches = TRUE if match is None else self.formula(match)
+        excluded = FALSE if unless is None else self.formula(unless)
         return join(AND, [matches, inverse(excluded)])
 
+    def formula(self, expression: Expression) -> Formula:
+        """Compile an expression, over a trace; the same object a second time costs nothing. Raises `TraceQLError`."""
+        known = self._formulas.get(id(expression))
+        if known is None:
+            known = self._formulas[id(expression)] = (expression, self.queries.formula(expression.root))
+        return known[1]
+
+    def select(self, condition: Field) -> int:
+        """Compile a condition between braces: the number of its filter, for `finish`. Raises `TraceQLError`."""
+        return self.queries.filter(self.fields.formula(condition))
+
+    def reads_trace(self, filter: int) -> bool:
+        """Tell whether a filter has to be asked with the whole trace at hand."""
+        return _reads_trace(list(self.queries.filters)[filter])
+
     def finish(self, rules: Sequence[Formula], selected: Sequence[int] | None = None) -> Compiled:
-        """Leaves out what simplification made superfluous, so that the scan looks for nothing in vain."""
+        """Number and write out all that the rules use; conditions that simplification made superfluous are left out, so
+        that the scan looks for nothing in vain."""
         growth = Growth(self.fields, self.queries)
         programs = [emit(formula) for formula in rules]
         of_rules = _Used(programs)
@@ -154,7 +172,7 @@ class Compiler:
 
 
 class _Used:
-    """The operands of programs, by sort: their indices in order."""
+    """The operands of programs: by sort, their indices in order."""
 
     def __init__(self, programs: Iterable[Program]) -> None:
         self._indices: dict[int, list[int]] = {}
@@ -179,7 +197,7 @@ def _reads_trace(program: Program) -> bool:
 
 
 def _selects(node: Node) -> Iterator[int]:
-    """The filters of a query."""
+    """Yield the filters of a query."""
     pending = [node]
     while pending:
         match pending.pop():

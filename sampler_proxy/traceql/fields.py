@@ -1,4 +1,4 @@
-"""What stands between braces -> formulas over a span, and the tables of what they ask.
+"""Compiles the conditions between braces into formulas over a span, and numbers what those ask.
 
 Meaning, where Tempo's documentation leaves it open (decided after its code, and where that is odd the plain thing):
 
@@ -108,7 +108,8 @@ _ARITHMETIC = {"+": Arith.ADD, "-": Arith.SUB, "*": Arith.MUL, "/": Arith.DIV, "
 
 
 class Fields:
-    """Turns conditions into formulas, NOT before operands only, and keeps what their operands are, each once.
+    """Compiles conditions into formulas in negation normal form (NOT before operands only), and numbers the conditions
+    and comparisons that are their operands, equal ones once.
 
     May raise `TraceQLError`.
     """
@@ -119,6 +120,7 @@ class Fields:
         self.comparisons: dict[Compared, int] = {}
 
     def formula(self, node: Field, inverted: bool = False) -> Formula:
+        """Return the formula of a condition over a span, or of its negation."""
         match node:
             case Literal():
                 return TRUE if node.value != inverted else FALSE
@@ -146,7 +148,7 @@ class Fields:
         return self.formula(innermost, inverted == value)
 
     def _truth(self, node: Attribute, op: Op, value: bool, inverted: bool) -> Formula:
-        field, key = place(node)
+        field, key = source_of(node)
         return self._condition(Condition(field, key, op, Kind.BOOL, value), inverted)
 
     def _comparison(self, node: Comparison, inverted: bool) -> Formula:
@@ -165,13 +167,13 @@ class Fields:
         return formulas.inverse(number) if inverted else number
 
     def _nil(self, node: Attribute | Intrinsic, op: Op, inverted: bool) -> Formula:
-        field, key = place(node)
+        field, key = source_of(node)
         if op is Op.NOT_NIL and isinstance(node, Intrinsic) and field not in _MAY_BE_MISSING:
             return FALSE if inverted else TRUE
         return self._condition(Condition(field, key, op, Kind.NONE, None), inverted)
 
     def _constant(self, node: Attribute | Intrinsic, op: Op, literal: Literal, inverted: bool) -> Formula:
-        field, key = place(node)
+        field, key = source_of(node)
         value = literal.value
         if isinstance(value, bytes) and field in _IDS and op in (Op.EQ, Op.NE):
             value = value.lower()  # ids are read as lower-case hex
@@ -180,14 +182,15 @@ class Fields:
         return self._condition(Condition(field, key, op, _KINDS[literal.type], value), inverted)
 
     def _equivalence(self, node: Comparison, left: Field, right: Field, inverted: bool) -> Formula:
-        """At least one side is a condition; the other may be a bare attribute. `=` is left && right || !left && !right.
+        """Compare conditions: `=` is left && right || !left && !right. At least one side is a condition; the other may
+        be a bare attribute.
 
-        Both sides are there twice in that, so that nesting doubles: hence the bound.
+        Each side occurs twice in the result, so that nesting doubles it: hence the bound.
         """
         if isinstance(left, Attribute):
             left, right = right, left
         holds = self.formula(left)
-        if isinstance(right, Attribute):  # by `!=` itself, which says more of arrays than `=` and the other value
+        if isinstance(right, Attribute):  # by `!=` itself: on arrays `!= true` is not the same as `= false`
             yes, no = (self._truth(right, node.op, value, False) for value in (True, False))
         else:
             yes = self.formula(right)
@@ -207,24 +210,26 @@ class Fields:
         return formulas.inverse(number) if inverted else number
 
 
-def place(node: Attribute | Intrinsic) -> tuple[Read, bytes]:
+def source_of(node: Attribute | Intrinsic) -> tuple[Read, bytes]:
+    """Return the field, and the key in it, that an attribute or intrinsic is read from."""
     if isinstance(node, Attribute):
         return _ATTRIBUTES[node.scope], node.key
     return _INTRINSICS[node.name], b""
 
 
 def reads_trace(term: Term) -> bool:
+    """Tell whether a term reads a value of the trace."""
     return any(isinstance(part, Slot) and part.field >= FIRST_TRACE_FIELD for part in term)
 
 
 def constant(literal: Literal) -> Constant:
-    """Of a number or duration."""
+    """Return the constant of a number or duration."""
     assert isinstance(literal.value, int | float)
     return Constant(_KINDS[literal.type], literal.value)
 
 
 def term(node: Field) -> Term:
-    """Of something that has a value: not of a condition."""
+    """Compile a value (not a condition) into a postfix term."""
     if isinstance(node, Literal):
         return (constant(node),)
     parts: list[Slot | Constant | Arith] = []
@@ -235,7 +240,7 @@ def term(node: Field) -> Term:
 def _append_term(parts: list[Slot | Constant | Arith], node: Field) -> None:
     match node:
         case Attribute() | Intrinsic():
-            parts.append(Slot(*place(node)))
+            parts.append(Slot(*source_of(node)))
         case Literal():  # in arithmetic
             value = constant(node)
             parts.append(Constant(Kind.FLOAT, float(value.value)) if node.type is Type.DURATION else value)

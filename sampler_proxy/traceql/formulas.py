@@ -1,9 +1,9 @@
-"""Formulas over operands: joined, simplified, split and written out as programs. Knows nothing of TraceQL.
+"""Joins, simplifies and splits formulas over operands, and writes them out as programs. Knows nothing of TraceQL.
 
-A formula is TRUE, FALSE, an operand (>= 0), or an operator with its parts. What an operand asks stands in its last two
-bits (`SORT`); the others are an index. A formula over a span asks conditions, comparisons and, of the trace that the
-span is in, trace conditions and deferred comparisons. A formula over a trace asks whether some span matches a filter,
-trace conditions, and queries.
+A formula is TRUE, FALSE, an operand (>= 0), or an operator with its parts. The last two bits of an operand are its
+sort, the others an index among operands of that sort. The operands of a formula over a span are conditions, comparisons
+and, of the trace that the span is in, trace conditions and deferred comparisons. Those of a formula over a trace are
+filters ("some span matches"), trace conditions, and queries.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE
 Formula = int | tuple[int, tuple["Formula", ...]]
 Program = tuple[int, ...]
 
-# Over a span; the odd ones change with the trace.
+# Sorts over a span; the odd ones change with the trace.
 CONDITION, TRACE_CONDITION, COMPARISON, DEFERRED = 0, 1, 2, 3
-# Over a trace, beside TRACE_CONDITION.
+# Sorts over a trace, beside TRACE_CONDITION.
 FILTER, QUERY = 0, 3
 
-MAX_STACK = 32  # operands are ordered so that the need grows with the logarithm of the length
-MAX_SPLITS = 32  # in one pair of braces: each may become a filter, that is a bit of every fragment
+MAX_STACK = 32  # values; `emit` orders operands so that the need grows with the logarithm of the length
+MAX_SPLITS = 32  # in one pair of braces: each may become a filter, which is a bit of every fragment
 MAX_PRODUCT = 8192  # operators and operands, where conditions are compared with each other
 
 _SPAN, _TRACE = 1, 2
@@ -40,7 +40,7 @@ def sort_of(number: int) -> int:
 
 
 def join(operator: int, parts: Sequence[Formula]) -> Formula:
-    """`parts` under AND or OR, flat, without constants and repetitions."""
+    """Join `parts` by AND or OR: flattened, without neutral constants and repetitions."""
     neutral, final = (TRUE, FALSE) if operator == AND else (FALSE, TRUE)
     flat: dict[Formula, None] = {}
     for part in parts:
@@ -56,13 +56,14 @@ def join(operator: int, parts: Sequence[Formula]) -> Formula:
 
 
 def inverse(formula: Formula) -> Formula:
+    """Negate a formula by a NOT before it."""
     if formula in (TRUE, FALSE):
         return FALSE if formula == TRUE else TRUE
     return (NOT, (formula,))
 
 
 def pushed_inverse(formula: Formula) -> Formula:
-    """The inverse of a formula in which NOT stands before operands only, such as the result is."""
+    """Negate a formula in negation normal form (NOT before operands only) by De Morgan's laws; the result is in it."""
     if isinstance(formula, int):
         return inverse(formula)
     if formula[0] == NOT:
@@ -74,6 +75,7 @@ def pushed_inverse(formula: Formula) -> Formula:
 
 
 def size(formula: Formula) -> int:
+    """Count the operators and operands of a formula."""
     if isinstance(formula, int):
         return 1
     total = len(formula[1])
@@ -83,12 +85,12 @@ def size(formula: Formula) -> int:
 
 
 def sorts(formula: Formula) -> set[int]:
-    """Of all operands."""
+    """Return the sorts of a formula's operands."""
     return {sort_of(token) for token in emit(formula) if token >= 0}
 
 
 def without(formula: Formula, unwanted: frozenset[int]) -> Formula:
-    """What follows from a formula over a span, without operands of these sorts: those are taken as they please it."""
+    """Weaken a formula over a span: what follows from the formula whatever operands of these sorts are."""
     if isinstance(formula, int):
         return TRUE if formula >= 0 and sort_of(formula) in unwanted else formula
     if formula[0] == NOT:
@@ -100,15 +102,16 @@ def without(formula: Formula, unwanted: frozenset[int]) -> Formula:
 
 
 class TooManySplits(Exception):
-    """Never leaves the plan compiler: there is another way to ask."""
+    """Braces need more than MAX_SPLITS splits. Never leaves the compiler: the braces become a query instead."""
 
 
 class Braces:
-    """One pair of braces: from a formula over a span to that over a trace which says that there is such a span.
+    """Turns the formula of one pair of braces, over a span, into the formula over a trace that such a span exists.
 
-    The formula has no deferred comparisons. What it says of the trace is pulled out: "there is" distributes over `||`,
-    a trace condition can be drawn out of `&&`, and what still mixes is multiplied out or split by cases on one trace
-    condition (Shannon). `filter` takes what is left, formulas over a span alone.
+    The formula has no deferred comparisons. Trace conditions are pulled out of it: "there is" distributes over `||`, a
+    trace condition can be drawn out of `&&`, and whatever still mixes span and trace is multiplied out (by the
+    distributive law) or split by cases on one trace condition (Shannon's expansion). `filter` takes the rest, formulas
+    over a span alone.
     """
 
     def __init__(self, filter: Callable[[Formula], Formula]) -> None:
@@ -116,7 +119,7 @@ class Braces:
         self._splits = 0
 
     def exists(self, formula: Formula) -> Formula:
-        """May raise TooManySplits."""
+        """Return the formula over a trace. May raise TooManySplits."""
         reads = _reads(formula)
         if reads == _SPAN:
             return self._filter(formula)
@@ -142,7 +145,7 @@ class Braces:
         return self._split(formula, _first_of_trace(mixed[0]))
 
     def _multiply(self, factor: Formula, alternatives: Formula) -> Formula:
-        """x && (y || z) is x && y || x && z."""
+        """Multiply out: x && (y || z) is x && y || x && z."""
         assert isinstance(alternatives, tuple)
         of_span: list[Formula] = []
         others: list[Formula] = []
@@ -150,26 +153,26 @@ class Braces:
             (of_span if _reads(part) == _SPAN else others).append(part)
         products = []
         for part in (join(OR, of_span), *others):
-            self._count()
+            self._count_split()
             products.append(self.exists(join(AND, [factor, part])))
         return join(OR, products)
 
     def _split(self, formula: Formula, by: int) -> Formula:
-        """By cases: the trace condition holds, or it does not."""
-        self._count()
+        """Split by cases, the trace condition holds or not (Shannon's expansion)."""
+        self._count_split()
         cases = []
         for value, holds in ((TRUE, by), (FALSE, (NOT, (by,)))):
             cases.append(join(AND, [holds, self.exists(_substitute(formula, by, value))]))
         return join(OR, cases)
 
-    def _count(self) -> None:
+    def _count_split(self) -> None:
         self._splits += 1
         if self._splits > MAX_SPLITS:
             raise TooManySplits
 
 
 def _reads(formula: Formula) -> int:
-    """What a formula over a span reads: _SPAN, _TRACE, both, or 0."""
+    """Tell what a formula over a span reads: _SPAN, _TRACE, both, or 0."""
     if isinstance(formula, int):
         return 0 if formula < 0 else _TRACE if formula & 1 else _SPAN
     found = 0
@@ -201,14 +204,16 @@ def _substitute(formula: Formula, number: int, value: int) -> Formula:
 
 
 def emit(formula: Formula) -> Program:
+    """Write a formula out as a postfix program."""
     return _emit_part(formula)[1]
 
 
 def _emit_part(formula: Formula) -> tuple[int, Program]:
-    """How many values evaluation holds at a time, negative so that it sorts, and the program.
+    """Return the values that evaluation holds at a time, negative so that the largest sorts first, and the program.
 
-    What needs most comes first, so that a stack of logarithmic depth is enough. Otherwise the order says nothing about
-    the text, so that equal filters come out equal however they were written.
+    The order of operands is Sethi and Ullman's: the part that needs most comes first, so that a stack of logarithmic
+    depth is enough. Otherwise the order says nothing about the text, so that equal filters come out equal however they
+    were written.
     """
     if isinstance(formula, int):
         return -1, (formula,)
@@ -227,9 +232,10 @@ def _emit_part(formula: Formula) -> tuple[int, Program]:
 
 
 def operands_of(programs: Iterable[Program]) -> list[int]:
-    """All of them once, in order."""
+    """Return all operands of some programs, sorted, each once."""
     return sorted({token for program in programs for token in program if token >= 0})
 
 
 def renumbered(program: Program, numbers: dict[int, int]) -> Program:
+    """Replace operands by their new numbers; operands without one stay."""
     return tuple([numbers.get(token, token) for token in program])

@@ -1,8 +1,8 @@
-"""A field that tells traces apart, as `keep: {per: [...]}` names it -> where its value is read.
+"""Parses the fields of `keep: {per: [...]}`, which tell traces apart, into the slots that they are read from.
 
-It is TraceQL for something that stands beside an operator: an attribute, or an intrinsic. It is asked of one span, the
-root of a trace, so that `rootName` is that span's name; what belongs to events, links and the trace as a whole, and
-what is different in every trace, tells nothing apart.
+Such a field is TraceQL for something that stands beside an operator: an attribute, or an intrinsic. It is read from one
+span, the root of a trace, so that `rootName` is that span's name. Fields of events, links and the trace as a whole, and
+fields that differ in every trace, are refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BEFORE = "{ "
 
 
 def parse_key(text: str) -> Slot:
-    """Raises `TraceQLError`."""
+    """Parse one field. Raises `TraceQLError`, with an offset in `text`."""
     try:
         root = parse(f"{_BEFORE}{text} = {text} }}").root
     except TraceQLError as error:

@@ -1,7 +1,7 @@
-"""What a rule set may say without anyone meaning it: remarks for `check`, none of which stops a configuration.
+"""Finds what a rule set says but probably does not mean: remarks for `check`, none of which stops a configuration.
 
-    - a rule that is never reached, because one before it matches every trace that it matches. Only what can be seen in
-      the text is seen: the same conditions, or more of them joined by `&&`, or fewer by `||`;
+    - a rule that is never reached, because an earlier one matches every trace that the rule matches. Only the text is
+      compared: the same conditions, or more of them joined by `&&`, or fewer by `||`;
     - a rule that no trace can match;
     - `&&` and `||` mixed without parentheses;
     - durations compared with a number without a unit, which counts nanoseconds;
@@ -39,16 +39,23 @@ Part = OneOf["match", "unless"]
 
 
 class Hint(NamedTuple):
-    rule: int
+    """A remark on one rule."""
+
+    rule: int  # its index
     part: Part
-    offset: int  # in its text; 0 where it has none
+    offset: int  # in the text of the part; 0 where the rule has no such part
     message: str
 
 
-def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> list[Hint]:
-    """Rules by name, `match` and `unless`, in the order of the file. The answer is in the order of the text."""
+def lint(
+    rules: Sequence[tuple[str, Expression | None, Expression | None]], compiler: Compiler | None = None
+) -> list[Hint]:
+    """Return remarks, in the order of the text, on rules, each (name, `match`, `unless`), in the order of the file.
+
+    `compiler`: one that has compiled the expressions already, so that nothing is compiled twice.
+    """
     found = []
-    reach = _Reach()
+    reach = _Reach(compiler or Compiler())  # one that has compiled the expressions already need not do so again
     advice = _Advice()
     for number, (name, match, unless) in enumerate(rules):
         unreached = reach.next(name, match, unless)
@@ -63,17 +70,18 @@ def lint(rules: Sequence[tuple[str, Expression | None, Expression | None]]) -> l
 
 
 class _Reach:
-    """Goes down the rules and remembers which traces no longer get there."""
+    """Finds rules that are never reached: goes down the rules and records which traces each of them takes."""
 
-    def __init__(self) -> None:
-        self._compiler = Compiler()
+    def __init__(self, compiler: Compiler) -> None:
+        self._compiler = compiler
         self._all: str | None = None  # the rule that matches every trace
-        self._traces: dict[
-            Program, str
-        ] = {}  # formulas over a trace, written out, and the rule that takes those traces
-        self._spans: dict[Program, str] = {}  # formulas over a span, and the rule that takes traces with such a span
+        # Formulas over a trace, written out -> the rule that takes those traces.
+        self._traces: dict[Program, str] = {}
+        # Formulas over a span, written out -> the rule that takes traces with such a span.
+        self._spans: dict[Program, str] = {}
 
     def next(self, name: str, match: Expression | None, unless: Expression | None) -> tuple[Part, str] | None:
+        """Add the next rule; return what is wrong with it, and in which part, if no trace gets to it."""
         if self._all is not None:
             return "match", f"this rule is never reached: {self._all} before it matches every trace"
         formula = self._compiler.rule(match, unless)
@@ -88,10 +96,10 @@ class _Reach:
         return None
 
     def _taken_by(self, formula: Formula) -> str | None:
-        """A rule that takes every trace of which the formula holds."""
+        """Return an earlier rule that takes every trace of which the formula holds."""
         earlier = self._traces.get(emit(formula))
         if earlier is None and isinstance(formula, int) and formula >= 0 and sort_of(formula) == FILTER:
-            return self._span_taken_by(self._compiler.queries.asked[index_of(formula)])
+            return self._span_taken_by(self._compiler.queries.filter_formulas[index_of(formula)])
         return earlier or _by_parts(formula, self._taken_by)
 
     def _span_taken_by(self, formula: Formula) -> str | None:
@@ -103,12 +111,12 @@ class _Reach:
         for part in _alternatives(formula):
             self._traces.setdefault(emit(part), name)
             if isinstance(part, int) and part >= 0 and sort_of(part) == FILTER:
-                for span in _alternatives(self._compiler.queries.asked[index_of(part)]):
+                for span in _alternatives(self._compiler.queries.filter_formulas[index_of(part)]):
                     self._spans.setdefault(emit(span), name)
 
 
 def _by_parts(formula: Formula, taken_by: Callable[[Formula], str | None]) -> str | None:
-    """With `&&` one part must be taken, with `||` each."""
+    """Look at the parts of a formula: with `&&` one part must be taken, with `||` each."""
     if isinstance(formula, int) or formula[0] == NOT:
         return None
     found = None
@@ -126,7 +134,8 @@ def _alternatives(formula: Formula) -> tuple[Formula, ...]:
 
 
 class _Advice:
-    """About attributes; rules name the same ones again and again."""
+    """Remarks about attributes and numbers without a unit. What `advise` says is cached by attribute: rules name the
+    same ones again and again."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Scope, bytes], str | None] = {}
@@ -147,7 +156,7 @@ class _Advice:
 
 
 def _without_unit(node: Comparison | Aggregate) -> bool:
-    """Is it a duration that is compared with a plain number other than 0?"""
+    """Tell whether a duration is compared with a plain number other than 0."""
     if isinstance(node, Aggregate):
         duration: Field | None = node.argument  # none of count()
         constant: Field | None = node.value

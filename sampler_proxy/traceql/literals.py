@@ -1,7 +1,7 @@
-"""Constants: from their text to their value, and arithmetic between them, as Go (and so Tempo) does both.
+"""Reads constants from their text, and folds arithmetic between them, both as Go (and so Tempo) does.
 
-Where Tempo is odd we do the plain thing: `2 ^ 3` is 8 (Tempo folds integers as 3 ^ 2), and what overflows 64 bits or
-divides by zero is refused.
+Where Tempo is odd the plain thing is done: `2 ^ 3` is 8 (Tempo folds integers as 3 ^ 2), and an overflow of 64 bits or
+a division by zero is refused.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SIMPLE_ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "
 
 
 def number(text: str, start: int) -> Literal:
-    """An integer, a decimal number or a duration."""
+    """Read an integer, a decimal number or a duration (ns). Raises `TraceQLError`."""
     if len(text) <= _LONGEST_NUMBER:
         if _INTEGER.fullmatch(text):
             return _in_range(
@@ -66,7 +66,7 @@ def number(text: str, start: int) -> Literal:
 
 
 def quoted(text: str, start: int) -> bytes:
-    """The value of a string with its quotes on."""
+    """Decode a string that still has its quotes. Raises `TraceQLError`."""
     if text[0] == "`":
         return text[1:-1].replace("\r", "").encode()
     parts = []
@@ -98,6 +98,7 @@ def _escape(match: re.Match[str], offset: int) -> bytes:
 
 
 def negate(literal: Literal, start: int) -> Literal:
+    """Fold a unary minus at `start`. Raises `TraceQLError` where the result does not fit."""
     assert literal.type in NUMERIC
     assert isinstance(literal.value, int | float)
     if isinstance(literal.value, int):
@@ -106,8 +107,8 @@ def negate(literal: Literal, start: int) -> Literal:
 
 
 def arithmetic(op: str, left: Literal, right: Literal) -> Literal:
-    """Integers stay integers (division goes towards zero, the remainder has the sign of the left side); anything else
-    is done in doubles, durations as nanoseconds."""
+    """Fold one of `+ - * / % ^`. Integers stay integers (division goes towards zero, the remainder has the sign of the
+    left side); anything else is done in doubles, durations as nanoseconds. Raises `TraceQLError`."""
     a, b, start = left.value, right.value, left.start
     assert isinstance(a, int | float)
     assert isinstance(b, int | float)
@@ -136,7 +137,7 @@ def _integers(op: str, a: int, b: int) -> int:
             return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
         case "%":
             return abs(a) % abs(b) * (-1 if a < 0 else 1)
-    estimate = math.pow(a, b)  # first in doubles, so that nobody computes 10 ^ 1000000000; overflow raises
+    estimate = math.pow(a, b)  # first in doubles, so that 10 ^ 1000000000 is never computed; overflow raises
     if b < 0 or abs(estimate) > 2.0**64:
         return int(estimate)
     return int(a**b)
@@ -164,5 +165,5 @@ def _in_range(value: int, kind: Type, start: int, hint: str = "") -> Literal:
 
 
 def shorten(text: str) -> str:
-    """For messages."""
+    """Cut a text to 40 characters, for messages."""
     return str(text) if len(text) <= 40 else text[:37] + "..."

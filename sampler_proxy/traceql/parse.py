@@ -1,17 +1,18 @@
-"""Text -> syntax tree: `parse` accepts the TraceQL that can select a trace, checked for types, and refuses all else.
+"""Parses text into a syntax tree: accepts the TraceQL that can select a trace, checked for types, refuses all else.
 
 The only exception is `errors.TraceQLError`, whose offset is a character of the text (its length where something is
 missing at the end). Time and memory are linear in the text, which may have 64 KiB; there is no recursion here, and the
 tree is at most `MAX_DEPTH` deep. Nothing that Tempo would understand is ignored: what cannot select a trace, or is not
 supported, is refused by name.
 
-The parser is built once and keeps no state between calls: any thread may call.
+The parser (LALR, by lark) is built once and keeps no state between calls: any thread may call.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,7 @@ from sampler_proxy.traceql.build import Builder, at, nearest
 from sampler_proxy.traceql.literals import shorten
 
 MAX_BYTES = 64 * 1024
-MAX_NESTING = 100  # parentheses and prefix operators round one spot
+MAX_NESTING = 100  # parentheses and prefix operators round one place
 MAX_DEPTH = 200  # of the tree: in each parenthesis there may be a logical operator and a comparison
 
 _AGGREGATES = ("count", "min", "max", "avg", "sum")
@@ -41,7 +42,7 @@ _ENGLISH = {"and": "&&", "or": "||", "not": "!"}
 
 
 def parse(text: str) -> Expression:
-    """Raises `TraceQLError` and nothing else."""
+    """Parse an expression. Raises `TraceQLError` and nothing else."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -58,10 +59,15 @@ def parse(text: str) -> Expression:
 
 
 def warnings(expression: Expression) -> list[Remark]:
-    """What is allowed but may surprise, in the order of the text."""
+    """Find `&&` and `||` mixed without parentheses, which is allowed but may surprise, in the order of the text."""
     message = "&& and || have the same precedence, left to right: use parentheses to say which goes first"
     nodes = (node for node, _ in walk(expression.root) if isinstance(node, Logical | SpansetLogical))
     return sorted(Remark(node.mixed, message) for node in nodes if node.mixed is not None)
+
+
+def tokens_of(text: str) -> Iterator[lark.Token]:
+    """Yield the tokens of an expression that `parse` accepts."""
+    return _parser().lex(text)
 
 
 @functools.cache
@@ -72,31 +78,31 @@ def _parser() -> lark.Lark:
 
 
 def _run(text: str) -> Spanset:
-    """Feeds the parser token by token, to bound the nesting and to know where we are when something is wrong."""
+    """Feed the parser token by token, to bound the nesting and to say where the text is wrong."""
     state = _parser().parse_interactive(text)
-    place = _Place(text)
+    position = _Position(text)
     try:
         for token in state.lexer_thread.lex(state.parser_state):  # type: ignore[no-untyped-call]
-            place.enter(token)
+            position.enter(token)
             state.feed_token(token)
-            place.leave(token)
+            position.leave(token)
         result: Spanset = state.feed_eof()  # type: ignore[no-untyped-call]
     except lark.UnexpectedCharacters as error:
-        place.refuse_character(error.pos_in_stream or 0)
+        position.refuse_character(error.pos_in_stream or 0)
     except lark.UnexpectedToken as error:
-        place.refuse_token(error.token)
+        position.refuse_token(error.token)
     return result
 
 
-class _Place:
-    """Where in the text the parser is, as far as nesting and good messages need to know."""
+class _Position:
+    """The parser's position in the text, as far as nesting and good messages need to know it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._previous: lark.Token | None = None  # the last token that the parser took
-        # Of each open parenthesis or brace: what will close it, and the base and function round it.
+        # Of each open parenthesis or brace: the token that will close it, and the base and function round it.
         self._open: list[tuple[str, int, str | None]] = []
-        self._level = self._base = 0  # nesting here; without the prefix operators right before
+        self._level = self._base = 0  # nesting here; the same without the prefix operators right before
         self._function: str | None = None  # of the aggregate that this stage is
 
     @property
@@ -104,7 +110,7 @@ class _Place:
         return any(closer == "RBRACE" for closer, _, _ in self._open)
 
     def enter(self, token: lark.Token) -> None:
-        """Before the parser takes the token."""
+        """Check brackets and nesting, before the parser takes the token."""
         if token.type == "LPAR":
             self._level += 1
             if self._previous is not None and self._previous.type == "WORD":
@@ -122,7 +128,7 @@ class _Place:
             raise TraceQLError(f"this is nested more than {MAX_NESTING} deep: split it into several rules", at(token))
 
     def leave(self, token: lark.Token) -> None:
-        """The parser has taken it."""
+        """Move on behind a token that the parser has taken."""
         if token.type in _CLOSERS:
             call = self._previous is not None and self._previous.type == "WORD"
             self._open.append((_CLOSERS[token.type], self._base, self._function))
@@ -160,6 +166,7 @@ class _Place:
         raise TraceQLError(message, at(word))
 
     def refuse_character(self, offset: int) -> NoReturn:
+        """Say why no token starts here."""
         character = self._text[offset]
         if character == '"':
             message = "this string is not closed on its line"
@@ -183,6 +190,7 @@ class _Place:
         raise TraceQLError(message, offset)
 
     def refuse_token(self, token: lark.Token) -> NoReturn:
+        """Say why this token cannot stand here."""
         previous = self._previous
         if token.type == "$END":
             raise TraceQLError(self._what_is_missing(), len(self._text))
@@ -206,7 +214,7 @@ class _Place:
         raise TraceQLError(message, at(token))
 
     def _refuse_pair(self, previous: lark.Token, token: lark.Token) -> None:
-        """Where the token before it is to blame."""
+        """Refuse a token where the one before is to blame."""
         both = previous + token if previous.end_pos == at(token) else ""
         if both in ("==", "<>"):
             raise TraceQLError(f"there is no operator {both}: write {'=' if token == '=' else '!='}", at(previous))

@@ -1,8 +1,9 @@
-"""The vocabulary between the rule language and the native scan: which field, which comparison, which constant.
+"""Defines the vocabulary between the rule language and the machine: which field, which comparison, which constant.
 
-`traceql.plan` writes these, `_wire` and `rules` read them. A `Condition` is true or false of one span (or of one trace,
-for the trace fields); what is missing, or has a type that the constant cannot be compared with, makes it false whatever
-the operator, `IS_NIL` apart.
+`compiler` writes these; the room `rules` reads them: `plan.Plan` lays them out for the scan, `span_matcher.SpanMatcher`
+answers conditions and filters span by span, `trace_matcher` evaluates queries, `rule_set.RuleSet` runs the programs of
+rules. A `Condition` is true or false of one span (or of one trace, for the trace fields); a value that is missing, or
+has a type that the constant cannot be compared with, makes it false whatever the operator, `IS_NIL` apart.
 
 Programs over conditions are postfix lists of integers: n >= 0 pushes operand n, the negative numbers are the constants
 below.
@@ -18,7 +19,7 @@ AND, OR, NOT, TRUE, FALSE = -1, -2, -3, -4, -5
 
 
 class Field(IntEnum):
-    """Where a value is read. What ends in ATTRIBUTE has a key."""
+    """Where a value is read. The names that end in ATTRIBUTE have a key."""
 
     SPAN_ATTRIBUTE = 0
     RESOURCE_ATTRIBUTE = 1
@@ -56,7 +57,7 @@ class Op(IntEnum):
     LE = 3
     GT = 4
     GE = 5
-    MATCH = 6  # the constant is a callable bytes -> bool, anchored at both ends by whoever made it
+    MATCH = 6  # the constant is a callable bytes -> bool, which matches the whole value (`ast.Regex`)
     NOT_MATCH = 7
     IS_NIL = 8  # no constant
     NOT_NIL = 9  # no constant
@@ -74,6 +75,8 @@ class Kind(IntEnum):
 
 
 class Condition(NamedTuple):
+    """A comparison of one field with a constant."""
+
     field: Field
     key: bytes  # of the attribute; empty otherwise
     op: Op
@@ -82,6 +85,8 @@ class Condition(NamedTuple):
 
 
 class Arith(IntEnum):
+    """The operators of a term."""
+
     ADD = 0
     SUB = 1
     MUL = 2
@@ -128,21 +133,25 @@ class Spansets(NamedTuple):
 
 
 class Structural(NamedTuple):
+    """The spans of the right side that have (with `!`: have not) a related span on the left side."""
+
     op: str  # > >> < << ~ !> !>> !< !<< !~
     left: Node
     right: Node
 
 
 class Aggregate(NamedTuple):
-    """All spans or none."""
+    """All spans of the input, or none."""
 
     function: str  # count min max avg sum
-    argument: Term | None  # None: of count
+    argument: Term | None  # None for count
     op: Op  # EQ NE LT LE GT GE
     constant: Constant
 
 
 class Pipeline(NamedTuple):
+    """Stages, each over the spans that the stage before selected."""
+
     stages: tuple[Node, ...]
 
 
@@ -150,7 +159,7 @@ Node = Select | Spansets | Structural | Aggregate | Pipeline
 
 
 class Query(NamedTuple):
-    """What needs the spans of the trace again: it holds if `root` selects any of them."""
+    """A question that needs the spans of the trace again: it holds if `root` selects any of them."""
 
-    guard: tuple[int, ...]  # a program over a trace, without queries; where it is false, so is the query
+    guard: tuple[int, ...]  # a program over a trace, without queries; where the guard is false, so is the query
     root: Node

@@ -1,15 +1,15 @@
-"""What needs the spans of a trace side by side -> queries: their nodes, their guards, and whether they grow.
+"""Compiles what needs the spans of a trace side by side into queries: their nodes, their guards, their monotony.
 
-`evaluate(node, input)` gives a set of spans, and a query holds of a trace if its root selects any of all its spans.
-Spans are distinct by span id; the first to arrive stands for it. They stand in order of arrival. Meaning, decided after
-Tempo's code:
+A node selects some of the spans it is given, and a query holds of a trace if its root selects any of all its spans
+(`rules.trace_matcher` evaluates them). Spans are distinct by span id; the first to arrive stands for all of that id.
+They stand in order of arrival. Meaning, decided after Tempo's code:
 
 Select      Those of the input for which the filter holds. Each one binds events and links anew.
 Spansets    The spans that any of the parts select; with AND none, if one of the parts selects none.
 Pipeline    Each stage gets what the stage before selected, the first the whole input; none: none.
 Structural  Both sides get the input. Of the right side those spans that have a related span on the left; with `!`,
             those that have none, so all of them if the left side is empty. Relations are those of the whole trace as
-            far as it has arrived, also by way of spans that are not in the input. Nobody is related to itself.
+            far as it has arrived, also by way of spans that are not in the input. No span is related to itself.
               >   left is the parent of right: its span id is right's parent id      <   left is a child of right
               >>  left is met on the way up from right, which ends where a parent has not arrived or where a span
                   comes up again                                                     <<  right is met so from left
@@ -70,7 +70,8 @@ class _Guarded(NamedTuple):
 
 
 class Queries:
-    """Filters and queries over the conditions of `fields`, each once; in them operands are those of `formulas`.
+    """Compiles spansets into filters and queries over the conditions of `fields`, equal ones once; their operands are
+    those of `formulas`.
 
     May raise `TraceQLError`.
     """
@@ -78,11 +79,11 @@ class Queries:
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self.filters: dict[Program, int] = {}
-        self.asked: list[Formula] = []  # what each filter was written from
+        self.filter_formulas: list[Formula] = []  # from which each filter was written
         self.queries: dict[Query, int] = {}
 
     def formula(self, node: ast.Spanset) -> Formula:
-        """Over a trace: whether this selects any span of it. What the scan can answer needs no query."""
+        """Return the formula over a trace that this selects any span of it. What the scan can answer needs no query."""
         if isinstance(node, ast.SpansetLogical):
             parts = []
             for operand in node.operands:
@@ -100,17 +101,18 @@ class Queries:
         return formulas.operand(self.queries.setdefault(query, len(self.queries)), QUERY)
 
     def filter(self, formula: Formula) -> int:
+        """Return the number of the filter for a formula over a span."""
         program = formulas.emit(formula)
         if program not in self.filters:
             self.filters[program] = len(self.filters)
-            self.asked.append(formula)
+            self.filter_formulas.append(formula)
         return self.filters[program]
 
     def _exists(self, formula: Formula) -> Formula:
         return formulas.operand(self.filter(formula), FILTER)
 
     def _node(self, node: ast.Spanset) -> _Guarded | None:
-        """None where nothing can be selected."""
+        """Compile a node; None where it can select no span."""
         match node:
             case ast.Filter():
                 condition = self._fields.formula(node.condition)
@@ -168,10 +170,10 @@ class Queries:
 
 
 class Growth:
-    """Whether a formula over a trace stays true of it, once true, whatever more arrives.
+    """Finds formulas over a trace that are monotone: once true, they stay true whatever more of the trace arrives.
 
     Spans do not change, so that filters, and selections by them, only grow; so do `traceDuration >`, `count() >`,
-    `max() >`, `min() <` and the relations without `!`. The root may be another tomorrow.
+    `max() >`, `min() <` and the relations without `!`. The root, however, may be another span tomorrow.
     """
 
     def __init__(self, fields: Fields, queries: Queries) -> None:
@@ -180,6 +182,7 @@ class Growth:
         self._queries = list(queries.queries)
 
     def monotone(self, formula: Formula, positive: bool = True) -> bool:
+        """Tell whether the formula, or (not `positive`) its negation, is monotone."""
         if isinstance(formula, tuple):
             if formula[0] == NOT:
                 positive = not positive
@@ -221,7 +224,7 @@ class Growth:
 
 
 def _never(node: ast.Aggregate) -> bool:
-    """A number of spans is at least 1."""
+    """Tell whether this compares count() so that it never holds: a number of spans is at least 1."""
     value = node.value.value
     assert isinstance(value, int | float)
     if node.function != "count":

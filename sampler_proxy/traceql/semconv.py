@@ -1,8 +1,8 @@
-"""The attribute names of OpenTelemetry's semantic conventions that rules use most, and what looks like one but is not.
+"""Finds attribute names that look like one of OpenTelemetry's semantic conventions and are not, or stand elsewhere.
 
-`advise` knows a good deal less than the conventions do: it says nothing about names that are unlike all it knows, and
-whoever names an attribute in their own way is right. Hence warnings, no errors. Names are those of version 1.41 of the
-conventions; what has been renamed is in `RENAMED`, with what to write now.
+Only the names that rules use most are listed: `advise` says nothing about names that are unlike all of these, and an
+attribute may be named in any other way. Hence warnings, no errors. Names are those of version 1.41 of the conventions;
+`RENAMED` has older names, with what to write now.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ RENAMED = {
     "rpc.system": "rpc.system.name",
     "telemetry.auto.version": "telemetry.distro.version",
 }
-# What has these before it is named by its user; a few more characters of it are no misspelling of anything.
+# Names with these prefixes are chosen by users; a few more characters behind a prefix are no misspelling of anything.
 _FREE = (
     *("http.request.header.", "http.response.header.", "rpc.request.metadata.", "rpc.response.metadata."),
     *("db.query.parameter.", "db.operation.parameter.", "k8s.pod.label.", "k8s.pod.annotation.", "container.label."),
@@ -176,7 +176,7 @@ _HOMES = ((SPAN, Scope.SPAN, "spans"), (RESOURCE, Scope.RESOURCE, "resources"), 
 
 
 def advise(scope: Scope, name: str) -> str | None:
-    """What is probably wrong with an attribute in a rule."""
+    """Say what is probably wrong with an attribute in a rule; None where nothing seems to be."""
     if name in RENAMED:
         return f"{name} has been renamed: newer instrumentation sends {RENAMED[name]}"
     if name in _KNOWN:
@@ -199,11 +199,12 @@ def _misplaced(scope: Scope, name: str) -> str | None:
 
 
 class _Shape(NamedTuple):
-    """Names that differ by few edits differ in few letters: cheap to see before they are compared for good."""
+    """A name made ready for comparison. Names that differ by few edits differ in few letters, so that most pairs are
+    told apart by a set of bits, before their distance is computed."""
 
     name: str
     plain: str  # without case and kind of separator
-    letters: int  # a set, as bits
+    letters: int  # the set of characters of `plain`, modulo 64, as bits
 
 
 def _shape(name: str) -> _Shape:
@@ -237,7 +238,8 @@ def _nearest(name: str) -> str | None:
 
 
 def _distance(one: str, other: str) -> int:
-    """Edits from one to the other: a character more, less or another, or two neighbours swapped."""
+    """Count the edits from one to the other: a character more, less or another, or two neighbours swapped (optimal
+    string alignment)."""
     before: list[int] = []
     last = list(range(len(other) + 1))
     for row, character in enumerate(one, 1):

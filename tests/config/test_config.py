@@ -1,4 +1,4 @@
-"""The configuration: units, references to the environment, positions of faults of every kind, the shipped file."""
+"""The configuration: references to the environment, positions of faults of every kind, the shipped file, the schema."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sampler_proxy import units
-from sampler_proxy.config import file as config_file
 from sampler_proxy.config import model as config
+from sampler_proxy.config.file import contents, read
 from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
 from sampler_proxy.config.yaml_positions import parse
 from sampler_proxy.errors import ConfigError
@@ -29,10 +28,18 @@ ENVIRON = {
 }
 
 
+def load_file(path: str, environ: dict[str, str]) -> Config:
+    """The file as configuration, TraceQL unseen; ConfigError with every fault."""
+    parsed = read(path, contents(path), environ)
+    if parsed.config is None:
+        raise ConfigError(parsed.faults)
+    return parsed.config
+
+
 def load(tmp_path: Path, text: str | bytes) -> Config:
     file = tmp_path / "c.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return config_file.load(str(file), ENVIRON)
+    return load_file(str(file), ENVIRON)
 
 
 def faults(tmp_path: Path, text: str | bytes) -> list[tuple[int, int, str]]:
@@ -286,7 +293,7 @@ export:
 
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"^.*/none\.yaml: cannot be read: No such file or directory$"):
-        config_file.load(str(tmp_path / "none.yaml"), {})
+        load_file(str(tmp_path / "none.yaml"), {})
 
 
 @pytest.mark.parametrize(
@@ -407,103 +414,6 @@ def test_excerpt_shows_what_is_written_and_not_what_a_variable_holds():
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "ns"),
-    [
-        ("0s", 0),
-        ("1ns", 1),
-        ("2us", 2_000),
-        ("2µs", 2_000),
-        ("500ms", 500_000_000),
-        ("30s", 30_000_000_000),
-        ("1.5s", 1_500_000_000),
-        ("1h30m", 5_400_000_000_000),
-        ("1.3s", 1_300_000_000),
-        ("0.1ns", 0),
-        ("9223372036854775807ns", (1 << 63) - 1),
-    ],
-)
-def test_durations(text, ns):
-    assert units.parse_duration_ns(text) == ns
-    assert units.parse_duration_ns(units.format_duration(ns)) == ns
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0",
-        "30",
-        "-1s",
-        "+1s",
-        "1 s",
-        "1S",
-        "1d",
-        "s",
-        "1e3s",
-        "1s ",
-        "١s",
-        ".5s",
-        "9223372036854775808ns",
-        "9" * 99,
-    ],
-)
-def test_not_durations(text):
-    with pytest.raises(ValueError, match=r"write for example 30s|at most 292 years"):
-        units.parse_duration_ns(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("0", 0),
-        ("17", 17),
-        ("17B", 17),
-        ("1kB", 1000),
-        ("1KB", 1000),
-        ("512MB", 512_000_000),
-        ("1KiB", 1024),
-        ("1.5MiB", 3 << 19),
-        ("1 GiB", 1 << 30),
-        ("2TiB", 2 << 40),
-        ("9223372036854775807", (1 << 63) - 1),
-    ],
-)
-def test_sizes(text, size):
-    assert units.parse_size(text) == size
-    assert units.parse_size(units.format_size(size)) == size
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1Gi", "1G", "1gib", "1.5", "GiB", "0x10", "1_000", "8388608TiB", "9" * 99])
-def test_not_sizes(text):
-    with pytest.raises(ValueError, match=r"write for example 1GiB|below 8388608TiB"):
-        units.parse_size(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "probability"),
-    [
-        ("all", 1.0),
-        ("none", 0.0),
-        ("100%", 1.0),
-        ("0%", 0.0),
-        ("1%", 0.01),
-        ("0.01%", 0.0001),
-        ("33.3 %", 0.333),
-        ("0.0000000000000013877787807814457%", 2.0**-56),
-    ],
-)
-def test_probabilities(text, probability):
-    assert units.parse_probability(text) == probability
-    assert units.parse_probability(units.format_probability(probability)) == probability
-
-
-@pytest.mark.parametrize("text", ["", "1", "0.5", "-1%", "100.1%", "0.0000000000000013%", "1e-3%", "All", "%", "nan%"])
-def test_not_probabilities(text):
-    with pytest.raises(ValueError, match="write"):
-        units.parse_probability(text)
-
-
 def with_examples(text: str) -> str:
     """The shipped file with its commented-out entries: `#- `, `#  ` and `#key:`, where prose is `# `."""
     return re.sub(r"(?m)^( +)#(- |  |(?=\w+:))", r"\1\2", text)
@@ -514,7 +424,7 @@ def with_one_limit(text: str) -> str:
 
 
 def test_the_shipped_file_is_the_default():
-    assert config_file.load(str(DEPLOYED), {}) == Config()
+    assert load_file(str(DEPLOYED), {}) == Config()
 
 
 def test_the_shipped_file_shows_every_key(tmp_path):

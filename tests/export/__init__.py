@@ -1,0 +1,1 @@
+"""Exporters: what leaves, how often it is tried, and how it is counted."""

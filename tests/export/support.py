@@ -6,8 +6,8 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from sampler_proxy.export.otlp_grpc import EXPORT
+from sampler_proxy.export.exporter import Exporter
+from tests.support import nezha
+from tests.support.sink import serve
 
 
 class Trace:
@@ -51,8 +53,8 @@ def assemble(traces: Sequence[Trace]) -> bytes:
 
 def numbers(request: ExportTraceServiceRequest) -> list[int]:
     """Which traces a request holds."""
-    ids = [s.trace_id for r in request.resource_spans for ss in r.scope_spans for s in ss.spans]
-    return [int.from_bytes(i, "big") for i in dict.fromkeys(ids)]
+    ids = dict.fromkeys(span.trace_id for span in nezha.spans([request]))
+    return [int.from_bytes(trace_id, "big") for trace_id in ids]
 
 
 @dataclass
@@ -82,47 +84,28 @@ class Backend:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
-        self.server = grpc.server(
-            ThreadPoolExecutor(16),
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", self.max_receive_bytes)],
+        self.server, self.port = serve(
+            self._export,
+            self.port,
+            host="localhost",
+            threads=16,
+            max_receive_bytes=self.max_receive_bytes,
+            credentials=self.credentials,
         )
-        self.server.add_generic_rpc_handlers((self._handler(),))
-        address = f"localhost:{self.port}"
-        if self.credentials is None:
-            self.port = self.server.add_insecure_port(address)
-        else:
-            self.port = self.server.add_secure_port(address, self.credentials)
-        self.server.start()
 
     def stop(self) -> None:
         """At once: calls under way are cut off."""
         self.server.stop(None).wait(10)
 
-    def _handler(self) -> grpc.GenericRpcHandler:
-        service, method = EXPORT.lstrip("/").split("/")
-        return grpc.method_handlers_generic_handler(
-            service,
-            {
-                method: grpc.unary_unary_rpc_method_handler(
-                    self._export, lambda data: data, ExportTraceServiceResponse.SerializeToString
-                )
-            },
-        )
-
-    def _export(self, data: bytes, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+    def _export(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         request = ExportTraceServiceRequest.FromString(data)
         metadata = {pair.key: pair.value for pair in context.invocation_metadata()}
         with self.lock:
             self.seen.append(Received(numbers(request), time.monotonic(), len(data), metadata))
         response = self.answer(request, context) or ExportTraceServiceResponse()
         with self.lock:
-            self.stored.update(
-                int.from_bytes(s.trace_id, "big")
-                for r in request.resource_spans
-                for ss in r.scope_spans
-                for s in ss.spans
-            )
-        return response
+            self.stored.update(int.from_bytes(span.trace_id, "big") for span in nezha.spans([request]))
+        return response.SerializeToString()
 
 
 def retry_info(seconds: float) -> RetryInfo:
@@ -138,6 +121,34 @@ def status_details(*details: Any) -> bytes:
         packed.Pack(detail)
         status.details.append(packed)
     return status.SerializeToString()
+
+
+@asynccontextmanager
+async def running(exporter: Exporter) -> AsyncIterator[Exporter]:
+    """Started, and stopped in the end; then the ledger must balance."""
+    exporter.start()
+    try:
+        yield exporter
+    finally:
+        await exporter.stop()
+        c = exporter.queue.counters()
+        assert c.queued_spans == c.queued_bytes == 0
+        assert c.routed_spans == c.exported_spans + c.rejected_spans + sum(c.lost_spans.values())
+
+
+def in_seconds(seconds: float) -> int:
+    return time.monotonic_ns() + int(seconds * 1e9)
+
+
+def offer(exporter: Exporter, numbers: Iterable[int], **kwargs: int) -> None:
+    for number in numbers:
+        assert exporter.queue.offer(Trace(number, **kwargs))
+
+
+def counts(exporter: Exporter) -> tuple[int, int, Mapping[str, int]]:
+    """Spans exported, rejected, and lost by reason."""
+    c = exporter.queue.counters()
+    return c.exported_spans, c.rejected_spans, c.lost_spans
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
 import json
 import os
@@ -14,15 +13,14 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.internal.encoder import _VarintBytes
-from google.protobuf.json_format import ParseDict
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from sampler_proxy.config.model import Batch, FileExport, Queue
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.file import FileExporter, LineFile, json_line
-from tests.export.support import Trace, assemble, until
+from sampler_proxy.export.exporter import Dependencies
+from sampler_proxy.export.file import FileExporter, LineFile
+from sampler_proxy.otlp.json import json_line
+from tests.export.support import Trace, assemble, counts, in_seconds, offer, running, until
 
 MS = 10**6
 
@@ -39,33 +37,15 @@ async def exporting(path, *, max_bytes=1 << 20, batch_bytes=1 << 20, wait_ms=5, 
     )
     exporter = FileExporter(
         settings,
-        assemble,
-        clock=time.monotonic_ns,
-        random=lambda: random.random() / 50,  # as the backoff of the file is in seconds
-        observe_latency=lambda _seconds: None,
+        Dependencies(
+            assemble,
+            clock=time.monotonic_ns,
+            random=lambda: random.random() / 50,  # as the backoff of the file is in seconds
+            observe_latency=lambda _seconds: None,
+        ),
     )
-    exporter.start()
-    try:
+    async with running(exporter):
         yield exporter
-    finally:
-        await exporter.stop()
-        c = exporter.queue.counters()
-        assert c.queued_spans == c.queued_bytes == 0
-        assert c.routed_spans == c.exported_spans + c.rejected_spans + sum(c.lost_spans.values())
-
-
-def in_seconds(seconds):
-    return time.monotonic_ns() + int(seconds * 1e9)
-
-
-def offer(exporter, numbers, **kwargs):
-    for number in numbers:
-        assert exporter.queue.offer(Trace(number, **kwargs))
-
-
-def counts(exporter):
-    c = exporter.queue.counters()
-    return c.exported_spans, c.rejected_spans, c.lost_spans
 
 
 def traces_in(*paths):
@@ -91,74 +71,6 @@ def test_what_is_written(run, tmp_path):
     assert path.read_bytes().count(b"\n") == 1
     assert traces_in(path) == [1, 1, 2, 2, 3, 3]
     assert path.stat().st_mode & 0o007 == 0  # traces are nobody else's business
-
-
-def any_request():
-    request = ExportTraceServiceRequest()
-    resource_spans = request.resource_spans.add(schema_url="https://example/1")
-    resource_spans.resource.attributes.add(key="service.name").value.string_value = "Zürich\n\u2028"
-    scope_spans = resource_spans.scope_spans.add()
-    scope_spans.scope.name = "lib"
-    span = scope_spans.spans.add(
-        trace_id=bytes(range(16)),
-        span_id=bytes(range(0xF8, 0x100)),
-        parent_span_id=b"\x01" * 8,
-        start_time_unix_nano=1_700_000_000_123_456_789,
-        kind=Span.SPAN_KIND_SERVER,
-        flags=0x101,
-        status=Status(code=Status.STATUS_CODE_ERROR),
-    )
-    span.attributes.add(key="n").value.int_value = -(1 << 62)
-    span.attributes.add(key="blob").value.bytes_value = b"\x00\xff"
-    span.attributes.add(key="nan").value.double_value = float("inf")
-    span.attributes.add(key="traceId").value.string_value = "AAAA"
-    span.links.add(trace_id=b"\xab" * 16, span_id=b"\xcd" * 8)
-    scope_spans.spans.add(trace_id=bytes(15) + b"\x01", span_id=bytes(7) + b"\x01")
-    return request
-
-
-def test_the_encoding_is_that_of_otlp_json():
-    line = json_line(any_request().SerializeToString())
-    assert line.endswith(b"\n")
-    assert line.count(b"\n") == 1
-    tree = json.loads(line)
-    (resource_spans,) = tree["resourceSpans"]
-    assert resource_spans["schemaUrl"] == "https://example/1"
-    span, other = resource_spans["scopeSpans"][0]["spans"]
-    assert span["traceId"] == "000102030405060708090a0b0c0d0e0f"
-    assert span["spanId"] == "f8f9fafbfcfdfeff"
-    assert span["parentSpanId"] == "01" * 8
-    assert span["links"] == [{"traceId": "ab" * 16, "spanId": "cd" * 8}]
-    assert span["startTimeUnixNano"] == "1700000000123456789"
-    assert span["kind"] == 2
-    assert span["status"] == {"code": 2}
-    assert span["flags"] == 0x101
-    values = {a["key"]: a["value"] for a in span["attributes"]}
-    assert values == {
-        "n": {"intValue": str(-(1 << 62))},
-        "blob": {"bytesValue": "AP8="},
-        "nan": {"doubleValue": "Infinity"},
-        "traceId": {"stringValue": "AAAA"},
-    }
-    assert "parentSpanId" not in other
-
-
-def test_the_encoding_loses_nothing():
-    def base64_ids(tree):
-        if isinstance(tree, list):
-            return [base64_ids(item) for item in tree]
-        if not isinstance(tree, dict):
-            return tree
-        return {
-            key: base64.b64encode(bytes.fromhex(value)).decode()
-            if key in ("traceId", "spanId", "parentSpanId")
-            else base64_ids(value)
-            for key, value in tree.items()
-        }
-
-    request = any_request()
-    tree = json.loads(json_line(request.SerializeToString()))
-    assert ParseDict(base64_ids(tree), ExportTraceServiceRequest()) == request
 
 
 def test_an_existing_file_is_appended_to(run, tmp_path):

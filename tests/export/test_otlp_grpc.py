@@ -20,10 +20,21 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import HOPELESS
+from sampler_proxy.export.exporter import HOPELESS, Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcExporter, _target
 from sampler_proxy.export.retry import Backoff
-from tests.export.support import Trace, assemble, numbers, retry_info, status_details, until
+from tests.export.support import (
+    Trace,
+    assemble,
+    counts,
+    in_seconds,
+    numbers,
+    offer,
+    retry_info,
+    running,
+    status_details,
+    until,
+)
 
 MS = 10**6
 CODES = grpc.StatusCode
@@ -43,35 +54,10 @@ def config(port, *, batch_bytes=1 << 20, wait_ms=5, queue_bytes=64 << 20, initia
 
 @asynccontextmanager
 async def exporting(settings, *, assemble=assemble, observe=lambda _seconds: None):
-    exporter = GrpcExporter(
-        settings,
-        assemble,
-        clock=time.monotonic_ns,
-        random=random.Random(1).random,
-        observe_latency=observe,
-    )
-    exporter.start()
-    try:
+    dependencies = Dependencies(assemble, time.monotonic_ns, random.Random(1).random, observe)
+    exporter = GrpcExporter(settings, dependencies)
+    async with running(exporter):
         yield exporter
-    finally:
-        await exporter.stop()
-        c = exporter.queue.counters()
-        assert c.queued_spans == c.queued_bytes == 0
-        assert c.routed_spans == c.exported_spans + c.rejected_spans + sum(c.lost_spans.values())
-
-
-def in_seconds(seconds):
-    return time.monotonic_ns() + int(seconds * 1e9)
-
-
-def offer(exporter, numbers, **kwargs):
-    for number in numbers:
-        assert exporter.queue.offer(Trace(number, **kwargs))
-
-
-def counts(exporter):
-    c = exporter.queue.counters()
-    return c.exported_spans, c.rejected_spans, c.lost_spans
 
 
 def test_success(run, backend):

@@ -1,3 +1,5 @@
+"""The queue: batches, bounds, the ledger, and its two sides on two threads."""
+
 from __future__ import annotations
 
 import gc
@@ -186,7 +188,7 @@ def test_flush_makes_all_ready(queue):
     assert queue.wait_ns(0) == 0
 
 
-def test_counters(queue):
+def test_counters_balance(queue):
     for spans in (1, 2, 4, 8, 16, 32):
         queue.offer(Kept(200, spans))
     assert queue.counters().routed_spans == 31  # the last was refused
@@ -206,7 +208,7 @@ def test_partial_success_cannot_claim_more_than_was_sent(queue, claimed, rejecte
     assert queue.counters()[:4] == (7, 7 - rejected, 0, rejected)
 
 
-def test_abandon(queue):
+def test_abandon_loses_what_is_not_settled(queue):
     told = calls_of(queue, "on_room")
     queue.offer(Kept(900, 3))
     in_flight = queue.take()
@@ -345,7 +347,7 @@ TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-def test_two_threads():
+def test_two_threads_miss_no_note():
     """One side offers under a lock, as the pipeline does; the other waits, takes, settles and looks. Nothing is missed:
     the queue is not asked again before it has woken the loop's side, or the time that it named is over."""
     queue = Queue(max_bytes=20_000, batch_bytes=2_000, max_wait_ns=2_000_000, clock=time.monotonic_ns)

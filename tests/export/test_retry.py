@@ -1,46 +1,48 @@
+"""Retryability of statuses, RetryInfo in trailers, and backoff."""
+
 from __future__ import annotations
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
-from sampler_proxy.export.retry import MAX_RETRY_AFTER_NS, Backoff, Verdict, retry_after_ns, verdict
+from sampler_proxy.export.retry import MAX_RETRY_AFTER_NS, Backoff, Retryability, classify, retry_after_ns
 from tests.export.support import retry_info, status_details
 
 MS = 10**6
 
 # The table of the OTLP specification ("Failures"), and for what is not retryable whether it is about the bytes.
-VERDICTS = {
-    "CANCELLED": Verdict.RETRY,
-    "UNKNOWN": Verdict.DROP,
-    "INVALID_ARGUMENT": Verdict.SPLIT,
-    "DEADLINE_EXCEEDED": Verdict.RETRY,
-    "NOT_FOUND": Verdict.DROP,
-    "ALREADY_EXISTS": Verdict.DROP,
-    "PERMISSION_DENIED": Verdict.DROP,
-    "UNAUTHENTICATED": Verdict.DROP,
-    "RESOURCE_EXHAUSTED": Verdict.SPLIT,
-    "FAILED_PRECONDITION": Verdict.DROP,
-    "ABORTED": Verdict.RETRY,
-    "OUT_OF_RANGE": Verdict.RETRY,
-    "UNIMPLEMENTED": Verdict.DROP,
-    "INTERNAL": Verdict.SPLIT,
-    "UNAVAILABLE": Verdict.RETRY,
-    "DATA_LOSS": Verdict.RETRY,
+TABLE = {
+    "CANCELLED": Retryability.RETRY,
+    "UNKNOWN": Retryability.DROP,
+    "INVALID_ARGUMENT": Retryability.SPLIT,
+    "DEADLINE_EXCEEDED": Retryability.RETRY,
+    "NOT_FOUND": Retryability.DROP,
+    "ALREADY_EXISTS": Retryability.DROP,
+    "PERMISSION_DENIED": Retryability.DROP,
+    "UNAUTHENTICATED": Retryability.DROP,
+    "RESOURCE_EXHAUSTED": Retryability.SPLIT,
+    "FAILED_PRECONDITION": Retryability.DROP,
+    "ABORTED": Retryability.RETRY,
+    "OUT_OF_RANGE": Retryability.RETRY,
+    "UNIMPLEMENTED": Retryability.DROP,
+    "INTERNAL": Retryability.SPLIT,
+    "UNAVAILABLE": Retryability.RETRY,
+    "DATA_LOSS": Retryability.RETRY,
 }
 
 
 def test_the_table_is_complete():
-    assert {code.name for code in grpc.StatusCode} - {"OK"} == set(VERDICTS)
+    assert {code.name for code in grpc.StatusCode} - {"OK"} == set(TABLE)
 
 
-@pytest.mark.parametrize(("name", "expected"), VERDICTS.items())
-def test_verdict(name, expected):
+@pytest.mark.parametrize(("name", "expected"), TABLE.items())
+def test_classification_of_statuses(name, expected):
     code = grpc.StatusCode[name]
-    assert verdict(code, None) is expected
-    with_hint = Verdict.RETRY if name == "RESOURCE_EXHAUSTED" else expected
-    assert verdict(code, 0) is with_hint  # a RetryInfo without a delay is one, too
-    assert verdict(code, 5 * MS) is with_hint
+    assert classify(code, None) is expected
+    with_hint = Retryability.RETRY if name == "RESOURCE_EXHAUSTED" else expected
+    assert classify(code, 0) is with_hint  # a RetryInfo without a delay is one, too
+    assert classify(code, 5 * MS) is with_hint
 
 
 DETAILS, BARE = "grpc-status-details-bin", "google.rpc.retryinfo-bin"

@@ -1,21 +1,19 @@
-"""What adapting rules have learned, from one rule set to the next and over a restart. Rates with units."""
+"""What rules with a target have learned, from one rule set to the next and over a restart."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sampler_proxy import metrics
 from sampler_proxy.config.check import Loaded, check, load_config
 from sampler_proxy.config.model import Adaptive, Config, Rule
 from sampler_proxy.operate.learned_rates import Rates, identity
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.storage.learned import Learned
-from sampler_proxy.units import Rate, format_frequency, parse_frequency, parse_rate
+from sampler_proxy.units import Rate
 
 SECOND = 1_000_000_000
 TARGET = Rate(100.0, "traces")
@@ -154,59 +152,6 @@ def test_identity_is_of_all_that_a_rule_says() -> None:
     ]
     assert len({identity(rule) for rule in (KEYED, *changed)}) == 6
     assert identity(KEYED) == identity(KEYED.model_copy())
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"),
-    [
-        ("100 traces/s", Rate(100, "traces")),
-        ("1trace/s", Rate(1, "traces")),
-        ("6000 spans/min", Rate(100, "spans")),
-        ("1.5 span/h", Rate(1.5 / 3600, "spans")),
-        ("5MB/s", Rate(5e6, "bytes")),
-        ("1 MiB/min", Rate((1 << 20) / 60, "bytes")),
-        ("100 bytes/s", Rate(100, "bytes")),
-    ],
-)
-def test_rates_with_units(text: str, rate: Rate) -> None:
-    assert parse_rate(text) == rate
-    assert parse_rate(str(rate)) == rate
-
-
-@pytest.mark.parametrize(
-    "text", ["", "100", "100/s", "traces/s", "100 traces", "100 traces/d", "100 foos/s", "-1 traces/s"]
-)
-def test_what_is_no_rate(text: str) -> None:
-    with pytest.raises(ValueError, match="not a rate: write for example 100 traces/s"):
-        parse_rate(text)
-
-
-def test_frequencies() -> None:
-    assert parse_frequency("5000/s") == 5000
-    assert parse_frequency("3/min") == 0.05
-    assert parse_frequency("36/h") == 0.01
-    assert parse_frequency("5MB/s", sizes=True) == 5e6
-    assert parse_frequency("5/s", sizes=True) == 5
-    for text in ("5MB/s", "5", "/s", "5/d", "5 traces/s"):
-        with pytest.raises(ValueError, match="no number per second"):
-            parse_frequency(text)
-    for text, what in (("0/s", "less than once"), ("0.003/h", "less than once"), ("9999999999999999/s", "too large")):
-        with pytest.raises(ValueError, match=what):
-            parse_frequency(text)
-        with pytest.raises(ValueError, match=what):
-            parse_rate(text.replace("/", " traces/"))
-
-
-@given(st.floats(1e-6, 1e15))
-def test_a_frequency_is_written_as_it_is_read(per_second: float) -> None:
-    assert parse_frequency(format_frequency(per_second)) == pytest.approx(per_second, rel=1e-12)
-
-
-def test_frequencies_are_written_in_short() -> None:
-    for text in ("5000/s", "1/min", "7/h", "0.5/s", "2.5/min"):
-        assert format_frequency(parse_frequency(text)) == text
-    assert str(parse_rate("6 spans/min")) == "0.1 spans/s"
-    assert str(parse_rate("1 span/h")) == "1 spans/h"
 
 
 def test_the_smallest_rate_that_check_takes_is_one_that_runs(tmp_path: Path) -> None:

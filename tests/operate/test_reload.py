@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ import uvloop
 from sampler_proxy.config.check import Loaded, check, load_config
 from sampler_proxy.config.model import Config
 from sampler_proxy.operate import reload
+from sampler_proxy.operate.messages import MAX_LOGGED
 from sampler_proxy.operate.reload import Reloader, changed_keys, links, version_of
-from sampler_proxy.units import format_probability
 
 Logs = list[dict[str, Any]]
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -59,6 +59,7 @@ class Bench:
 
     def __init__(self, file: Path) -> None:
         self.applied: list[Loaded] = []
+        self.changed: list[Collection[str]] = []
         self.loads = 0
         self.failure: Exception | None = None
         self.file = file
@@ -68,10 +69,11 @@ class Bench:
         self.loads += 1
         return check(str(self.file), os.environ)
 
-    def _apply(self, loaded: Loaded) -> None:
+    def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
         if self.failure:
             raise self.failure
         self.applied.append(loaded)
+        self.changed.append(changed)
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(15):
@@ -89,7 +91,7 @@ class Bench:
 async def running(file: Path, watching: bool = True) -> AsyncIterator[Bench]:
     """Without `watching`, only what is asked for happens."""
     bench = Bench(file)
-    coroutine = bench.reloader.run() if watching else bench.reloader._obey()
+    coroutine = bench.reloader.run() if watching else bench.reloader._loop()
     task = asyncio.create_task(coroutine)
     try:
         yield bench
@@ -257,8 +259,8 @@ def test_a_great_many_faults_are_not_all_logged(file: Path, logs: Logs) -> None:
             file.write_text("rules:\n" + "  - {name: a, keep: 2}\n" * 500)
             await bench.ask()
             detail: Any = bench.reloader.detail()
-            assert len(detail["reload"]["failed"]) == reload.MAX_LOGGED
-            assert len(events(logs, "error")) == reload.MAX_LOGGED + 2
+            assert len(detail["reload"]["failed"]) == MAX_LOGGED
+            assert len(events(logs, "error")) == MAX_LOGGED + 2
             assert events(logs, "error")[-2].startswith("and 949 more")
 
     asyncio.run(main())
@@ -311,6 +313,21 @@ def test_a_changed_file_with_the_same_rules_keeps_them(file: Path, logs: Logs) -
             assert bench.reloader.active is active
             assert bench.applied == []
             assert events(logs, "info") == ["configuration reloaded: the rules have not changed"]
+
+    asyncio.run(main())
+
+
+def test_what_has_changed_is_told(file: Path) -> None:
+    async def main() -> None:
+        async with running(file, watching=False) as bench:
+            for text in (
+                A + "limit: {spans: 1/s}\nstamp: {decision: false}\n",
+                B + "redact: {preset: common}\n",
+                B + "redact: {preset: strict}\n",
+            ):
+                file.write_text(text)
+                await bench.ask()
+            assert [list(changed) for changed in bench.changed] == [["limit"], ["rules", "limit", "redact"], ["redact"]]
 
     asyncio.run(main())
 
@@ -392,7 +409,7 @@ def test_warnings_are_logged_with_the_rules_that_they_are_about(file: Path, logs
 def test_without_a_file_there_is_nothing_to_reload(logs: Logs) -> None:
     async def main() -> None:
         loaded = load_config(Config())
-        reloader = Reloader(loaded, lambda: loaded, lambda _: None, lambda: 0.0)
+        reloader = Reloader(loaded, lambda: loaded, lambda *_: None, lambda: 0.0)
         task = asyncio.create_task(reloader.run())
         reloader.ask()
         async with asyncio.timeout(5):
@@ -413,15 +430,7 @@ def test_what_references_stand_for_is_not_shown(tmp_path: Path) -> None:
     for value in "s3cret", "other":
         loaded = check(str(file), {"KEY": value})
         assert loaded.config.rules[0].match == f'{{ .k = "{value}" }}'
-        active = Reloader(loaded, lambda loaded=loaded: loaded, lambda _: None, lambda: 0.0).active
+        active = Reloader(loaded, lambda loaded=loaded: loaded, lambda *_: None, lambda: 0.0).active
         assert active.rules[0].match == '{ .k = "${env:KEY}" }'
         versions.add(active.version)
     assert len(versions) == 2
-
-
-@pytest.mark.parametrize(
-    ("probability", "text"),
-    [(1.0, "all"), (0.0, "none"), (0.01, "1%"), (0.07, "7%"), (0.5, "50%"), (1e-7, "0.00001%"), (0.125, "12.5%")],
-)
-def test_keep_as_a_file_has_it(probability: float, text: str) -> None:
-    assert format_probability(probability) == text

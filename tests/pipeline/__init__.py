@@ -1,1 +1,1 @@
-"""The whole flow in process: what is decided, when, and what leaves."""
+"""Tests of the whole flow, in process: what is decided, when, and what leaves."""

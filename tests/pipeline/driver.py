@@ -1,4 +1,4 @@
-"""A pipeline to be driven by hand: rules in, requests at given times in, kept traces out, nothing else."""
+"""Drives a pipeline by hand: rules in, requests at given times in, kept traces out, nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ERRORS: list[tuple[str, str | None, float]] = [("errors", "{ status = error }", 
 
 
 class Destination:
-    """Takes traces until `room` of them are there; None: no end."""
+    """Takes traces until it holds `room` of them; None: without end."""
 
     def __init__(self, room: int | None = None) -> None:
         self.room = room
@@ -41,8 +41,8 @@ class Destination:
 
 
 def rules_of(rules: Iterable[tuple[str, str | None, float]], early: bool = False) -> tuple[Any, ...]:
-    """(name, TraceQL or None, probability) of each rule -> what a Pipeline takes. Unless `early`, no rule decides
-    before its time, so that the other triggers can be seen with rules that keep everything."""
+    """Compile (name, TraceQL or None, probability) of each rule to the `rules` of a Pipeline. Unless `early`, no rule
+    decides before its time, so that the other triggers can be seen with rules that keep everything."""
     rules = list(rules)
     compiled = compile_rules([(None if match is None else parse(match), None) for _, match, _ in rules])
     if not early:
@@ -60,7 +60,7 @@ class Driver:
         destinations: Iterable[Destination] | None = None,
         **settings: Any,
     ) -> None:
-        """Rules as text, or already compiled (`native`); `settings` as a Pipeline has them."""
+        """Build a pipeline of rules as text, or already compiled (`native`); `settings` as a Pipeline has them."""
         self.destinations = [Destination()] if destinations is None else list(destinations)
         self.pipeline = Pipeline(
             rules=native if native is not None else rules_of(KEEP_ALL if rules is None else rules),
@@ -77,18 +77,18 @@ class Driver:
                 **settings,
             },
         )
-        self.entrance = self.pipeline.entrance("grpc")
+        self.intake = self.pipeline.intake("grpc")
 
     def send(self, request: ExportTraceServiceRequest | bytes, at_ns: int = 0) -> bytes:
         raw = request if isinstance(request, bytes) else request.SerializeToString()
-        return self.entrance.accept(raw, at_ns)
+        return self.intake.accept(raw, at_ns)
 
     def tick(self, at_ns: int) -> None:
         while self.pipeline.tick(at_ns):
             pass
 
     def kept(self) -> ExportTraceServiceRequest:
-        """Everything that has left by the first destination, as one request, read by the official parser."""
+        """Join all traces that the first destination has taken to one request, read by the official parser."""
         return ExportTraceServiceRequest.FromString(assemble(self.destinations[0].traces))
 
     def values(self, now_ns: int = 0) -> Mapping[metrics.Metric, Mapping[tuple[str, ...], Any]]:
@@ -99,7 +99,7 @@ class Driver:
         return int(sum(self.values()[metric].values()))
 
     def check_ledger(self) -> None:
-        """received = sampled out + buffered + kept; and what is held is not more than the bound."""
+        """Assert that received = sampled out + buffered + kept."""
         values = self.values()
         received, sampled_out, buffered, kept = (
             sum(values[metric].values())
@@ -121,8 +121,8 @@ def request(
     service: str = "shop",
     trace_state: str = "",
 ) -> ExportTraceServiceRequest:
-    """One request with a span for each (trace number, span number); `root`: they have no parent; `size`: bytes of
-    padding."""
+    """Build a request with a span for each (trace number, span number). `root`: spans have no parent; `size`: bytes of
+    padding in each."""
     message = ExportTraceServiceRequest()
     resource_spans = message.resource_spans.add()
     resource_spans.resource.attributes.add(key="service.name").value.string_value = service
@@ -146,5 +146,5 @@ def request(
 
 
 def trace_id(number: int) -> bytes:
-    """Trace ids whose randomness (the low 7 bytes) is 2^55, so that a 50 % rule keeps them and a 49 % rule does not."""
+    """Return a trace id whose randomness (the low 7 bytes) is 2^55: a 50 % rule keeps it, and a 49 % rule does not."""
     return number.to_bytes(9) + b"\x80" + bytes(6)

@@ -1,4 +1,4 @@
-"""Fill a buffer twice and compare what it says it holds with what the process has grown by. Prints one line of JSON.
+"""Fill a buffer twice and compare the bytes it reports with the growth of the process. Prints one line of JSON.
 
 usage: python -m tests.pipeline.measure_memory SPANS_PER_TRACE SPAN_BYTES SPANS_PER_REQUEST TOTAL_SPANS
 
@@ -25,7 +25,7 @@ def resident_bytes() -> int:
 
 
 def span(size: int) -> list[bytes]:
-    """What stands before the trace id, between it and the span id, and behind that."""
+    """Encode a span, cut into the bytes before the trace id, between both ids, and behind the span id."""
     ids = field(1, LEN, b"T" * 16) + field(2, LEN, b"S" * 8)
     times = tag(7, FIXED64) + bytes(7) + b"\x01" + tag(8, FIXED64) + bytes(7) + b"\x02"
     for overhead in range(20):

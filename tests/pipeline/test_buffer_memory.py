@@ -1,5 +1,4 @@
-"""What the buffer says it holds against what the process grows by, in a process of its own
-(measure_memory.py).
+"""Compares the bytes that the buffer reports with the growth of a process of its own (measure_memory.py).
 
 Measured on glibc: within 4 %, save where several spans of a trace come in small requests. There the allocator cannot
 always fill the gap that the bytes of a request leave between the fragments, and the process grows by up to 20 % more
@@ -30,7 +29,7 @@ TOP = Path(__file__).parents[2]
         (1, 1024, 512, 30_000, 0.10),
     ],
 )
-def test_what_is_held_is_what_is_reported(
+def test_reported_bytes_are_the_growth_of_the_process(
     spans_per_trace: int, span_bytes: int, spans_per_request: int, spans: int, unaccounted: float
 ) -> None:
     arguments = map(str, (spans_per_trace, span_bytes, spans_per_request, spans))

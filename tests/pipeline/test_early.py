@@ -34,7 +34,7 @@ def driver_of(listed: Sequence[tuple[str, str | None, float]], **settings: Any) 
 
 
 def native(listed: Sequence[Rule], *, early: bool) -> tuple[Any, ...]:
-    """Rules with `unless`, and behind them one that takes the rest."""
+    """Compile rules with `unless`, and behind them one that takes the rest."""
     compiled = compile_rules(
         [(parse(match) if match else None, parse(unless) if unless else None) for match, unless, _ in listed]
         + [(None, None)]
@@ -45,7 +45,7 @@ def native(listed: Sequence[Rule], *, early: bool) -> tuple[Any, ...]:
 
 
 def decided(driver: Driver) -> dict[tuple[str, ...], int]:
-    """Traces by (rule, decision, reason)."""
+    """Count decided traces by (rule, decision, reason)."""
     return dict(driver.values()[metrics.TRACES_DECIDED])
 
 
@@ -54,7 +54,7 @@ def kept_spans(driver: Driver) -> Counter[tuple[bytes, bytes]]:
 
 
 def stamps(driver: Driver) -> set[tuple[str, ...]]:
-    """Of each kept span its tracestate, and what we say of the decision."""
+    """Collect the tracestate of each kept span and the attributes that say how it was decided."""
     return {
         (
             one.span.trace_state,
@@ -218,7 +218,7 @@ def test_not_decided_early(match: str | None, unless: str | None) -> None:
     driver.check_ledger()
 
 
-def test_not_behind_a_rule_that_keeps_less() -> None:
+def test_a_rule_behind_one_that_keeps_less_does_not_decide_early() -> None:
     listed = [("slow", "{ traceDuration > 1m }", 1.0), ("half", "{ name = `rare` }", 0.5), *ERRORS]
     driver = driver_of(listed)
     driver.send(request((1, 1), error=True), 0)
@@ -229,7 +229,7 @@ def test_not_behind_a_rule_that_keeps_less() -> None:
 
 
 def test_a_rule_before_it_that_cannot_decide_early_does_not_matter_if_it_keeps_everything() -> None:
-    """Which of both it would have been is open; that the trace is kept is not."""
+    """Which of both rules would have decided is open; that the trace is kept is not."""
     driver = driver_of([("root", "{ rootName = `GET /` }", 1.0), *ERRORS])
     driver.send(request((1, 1), error=True), 0)
     assert decided(driver) == {("errors", "keep", "early"): 1}
@@ -254,8 +254,9 @@ def test_more_than_64_rules() -> None:
     assert decided(driver) == {("n150", "keep", "early"): 1}
 
 
-def test_large_traces_are_asked_again_as_they_grow() -> None:
-    """What has to read the spans again is asked whenever a trace has grown by an eighth; it may come so much later."""
+def test_large_traces_are_checked_again_as_they_grow() -> None:
+    """A rule that reads the spans again is evaluated whenever a trace has grown by an eighth, and may decide so much
+    later."""
     driver = driver_of([("large", "{} | count() > 500", 1.0), ("rest", None, 0.0)])
     for n in range(1, 501):
         driver.send(request((1, n)), n)
@@ -296,7 +297,7 @@ def some_rules(texts: Sequence[str], random: Random) -> list[Rule]:
 
 
 def dealt(traces: Sequence[Sequence[Seen]], random: Random) -> list[ExportTraceServiceRequest]:
-    """The traces cut into requests, in any order, of one trace or of several. Each gets an id of its own."""
+    """Cut traces into requests, in any order, of one trace or of several. Each trace gets an id of its own."""
     pieces = []
     for number, spans in enumerate(traces):
         for one in spans:
@@ -318,7 +319,7 @@ def dealt(traces: Sequence[Sequence[Seen]], random: Random) -> list[ExportTraceS
     random=strategies.seeds,
 )
 @settings(max_examples=2 * settings().max_examples)
-def test_the_outcome_is_what_it_would_have_been(texts: list[str], traces: list[list[Seen]], random: Random) -> None:
+def test_early_decisions_do_not_change_the_outcome(texts: list[str], traces: list[list[Seen]], random: Random) -> None:
     listed = some_rules(texts, random)
     requests = dealt(traces, random)
     hasty, patient = (Driver(native=native(listed, early=early)) for early in (True, False))
@@ -329,9 +330,9 @@ def test_the_outcome_is_what_it_would_have_been(texts: list[str], traces: list[l
         driver.tick(WAIT + len(requests))
         driver.check_ledger()
         assert driver.total(metrics.BUFFER_SPANS) == driver.total(metrics.LATE_SPANS) == 0
-    judged = replay.decide(*native(listed, early=True), [message.SerializeToString() for message in requests])
-    assert len(judged) == len(traces)
-    for one in judged:
+    replayed = replay.decide(*native(listed, early=True), [message.SerializeToString() for message in requests])
+    assert len(replayed) == len(traces)
+    for one in replayed:
         outcomes = []
         for driver in (hasty, patient):
             found = driver.pipeline.find(one.trace_id, 0)
@@ -344,7 +345,7 @@ def test_the_outcome_is_what_it_would_have_been(texts: list[str], traces: list[l
 
 
 def test_traces_of_one_id_in_one_request() -> None:
-    """Its spans are one fragment, whatever lies between them."""
+    """The spans of a trace are one fragment, whatever lies between them."""
     driver = driver_of(ERRORS)
     message = request((1, 1), (2, 1))
     message.MergeFrom(request((1, 2), error=True))

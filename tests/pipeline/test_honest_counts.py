@@ -1,4 +1,4 @@
-"""Whether adjusted counts add up to the traffic there was: errors, slow traces, a target and the limit all at once,
+"""Adjusted counts add up to the traffic there was: with errors, slow traces, a target and the limit all at once,
 behind head samplers of several rates, over many seeded runs of the whole pipeline in simulated time."""
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
 from sampler_proxy import metrics
 from sampler_proxy.otlp.sampling import NEVER, adjusted_count, encode_threshold, threshold_of
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.parse import parse
@@ -32,7 +32,7 @@ ID, SPAN_ID = b"\xa1" * 16, b"\xa2" * 8
 
 
 def _template(service: str, spans: int, state: str, error: bool, slow: bool) -> bytes:
-    """A ResourceSpans with ID and SPAN_ID to be replaced."""
+    """Encode a ResourceSpans with ID and SPAN_ID to be replaced."""
     message = ResourceSpans()
     message.resource.attributes.add(key="service.name").value.string_value = service
     scope = message.scope_spans.add()

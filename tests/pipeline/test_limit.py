@@ -1,4 +1,4 @@
-"""The hard cap alone: who is admitted, at what threshold, what is owed, whether counts stay true."""
+"""The hard cap alone: which candidates are admitted, at what threshold, debts, and that counts stay true."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def offered(limit: Limit, offers: list[Offer], now_ns: int = 0) -> None:
         )
 
 
-def judged(limit: Limit, offers: list[Offer], now_ns: int = SECOND) -> dict[int, tuple[bool, int]]:
+def outcomes_by_number(limit: Limit, offers: list[Offer], now_ns: int = SECOND) -> dict[int, tuple[bool, int]]:
     offered(limit, offers)
-    return {number: (admitted, threshold) for number, admitted, threshold in limit.verdicts(now_ns)}
+    return {number: (admitted, threshold) for number, admitted, threshold in limit.close_for_tests(now_ns)}
 
 
-def judge(limit: Limit, offers: list[Offer], now_ns: int) -> list[tuple[int, bool, int]]:
-    """A window of its own."""
+def outcomes(limit: Limit, offers: list[Offer], now_ns: int) -> list[tuple[int, bool, int]]:
+    """Offer candidates to a window of their own, and close it."""
     offered(limit, offers, now_ns)
-    return limit.verdicts(now_ns + SECOND)
+    return limit.close_for_tests(now_ns + SECOND)
 
 
 def fair_shares(demands: list[float], budget: float) -> list[float]:
-    """Max-min fair: the smallest demand first, each at most an equal share of what is left."""
+    """Divide a budget by max-min fairness: the smallest demand first, each at most an equal share of what is left."""
     shares = [0.0] * len(demands)
     for done, index in enumerate(sorted(range(len(demands)), key=lambda index: demands[index])):
         shares[index] = min(demands[index], budget / (len(demands) - done))
@@ -57,7 +57,7 @@ def fair_shares(demands: list[float], budget: float) -> list[float]:
 
 
 def model(offers: list[Offer], budget: float, floor: float) -> dict[int, tuple[bool, int]]:
-    """As limit.pyi says; randomness all different."""
+    """Admit candidates as limit.pyi says, slowly; all randomness must differ."""
     rules = [
         sorted(group, key=lambda number: -offers[number].randomness)
         for _, group in groupby(
@@ -102,27 +102,25 @@ def windows(draw: st.DrawFn) -> list[Offer]:
 
 
 @given(windows(), st.sampled_from([1.0, 5.0, 20.0, 1000.0]), st.sampled_from([0.0, 0.2, 1.0]))
-def test_who_is_admitted_and_how(offers: list[Offer], per_second: float, floor: float) -> None:
-    verdicts = judged(Limit(per_second, "spans", floor), offers)
+def test_admission_equals_the_model(offers: list[Offer], per_second: float, floor: float) -> None:
+    found = outcomes_by_number(Limit(per_second, "spans", floor), offers)
     expected = model(offers, per_second, floor)
-    assert {number: admitted for number, (admitted, _) in verdicts.items()} == {
-        n: one[0] for n, one in expected.items()
-    }
-    for number, (_, threshold) in verdicts.items():
+    assert {number: admitted for number, (admitted, _) in found.items()} == {n: one[0] for n, one in expected.items()}
+    for number, (_, threshold) in found.items():
         assert abs(threshold - expected[number][1]) < 4096  # chance is reckoned in doubles
-    for number, (admitted, threshold) in verdicts.items():
+    for number, (admitted, threshold) in found.items():
         assert admitted == (offers[number].randomness >= threshold)
         assert offers[number].threshold <= threshold <= NEVER
 
 
 def test_the_first_rules_come_first_and_the_floor_is_shared() -> None:
     offers = [Offer(position, 1000 - number, 0, 1.0) for position in range(3) for number in range(100)]
-    admitted = judged(Limit(100.0, "traces", 0.3), offers)
+    admitted = outcomes_by_number(Limit(100.0, "traces", 0.3), offers)
     by_rule = [sum(admitted[100 * rule + number][0] for number in range(100)) for rule in range(3)]
     assert by_rule == [80, 10, 10]
     # The first needs less than there is, and leaves the rest to the next.
     few = [one for number, one in enumerate(offers) if not 30 <= number < 100]
-    admitted = judged(Limit(100.0, "traces", 0.3), few)
+    admitted = outcomes_by_number(Limit(100.0, "traces", 0.3), few)
     assert [sum(admitted[number][0] for number in rule) for rule in (range(30), range(30, 130), range(130, 230))] == [
         30,
         60,
@@ -132,16 +130,16 @@ def test_the_first_rules_come_first_and_the_floor_is_shared() -> None:
 
 def test_nothing_slips_in_behind_the_first_that_does_not_fit() -> None:
     offers = [Offer(0, 30, 0, 4.0), Offer(0, 20, 5, 9.0), Offer(0, 10, 0, 1.0)]
-    assert judged(Limit(10.0, "spans", 0.2), offers) == {0: (True, 21), 1: (False, 21), 2: (False, 21)}
+    assert outcomes_by_number(Limit(10.0, "spans", 0.2), offers) == {0: (True, 21), 1: (False, 21), 2: (False, 21)}
 
 
-def test_what_does_not_fit_at_all_is_admitted_by_chance_and_spends_the_budget_on_average() -> None:
+def test_a_trace_larger_than_the_budget_is_admitted_by_chance_and_spends_it_on_average() -> None:
     random = Random(1)
     limit = Limit(10.0, "spans", 1.0)
     spent = estimate = 0.0
     for window in range(20_000):
         offers = [Offer(0, random.getrandbits(56), 0, 40.0) for _ in range(3)]
-        for number, admitted, threshold in judge(limit, offers, window * SECOND):
+        for number, admitted, threshold in outcomes(limit, offers, window * SECOND):
             if admitted:
                 spent += offers[number].size
                 estimate += offers[number].size * adjusted_count(threshold)
@@ -155,14 +153,14 @@ def test_a_limit_of_one_in_a_minute_holds() -> None:
     kept = estimate = 0.0
     for window in range(3600 * 2):
         offers = [Offer(rule, random.getrandbits(56), 0, 1.0) for rule in range(10) for _ in range(5)]
-        for _, admitted, threshold in judge(limit, offers, window * SECOND):
+        for _, admitted, threshold in outcomes(limit, offers, window * SECOND):
             kept += admitted
             estimate += adjusted_count(threshold) if admitted else 0
     assert 80 <= kept <= 140  # 120 are allowed
     assert estimate == pytest.approx(3600 * 2 * 50, rel=0.9)  # of so few
 
 
-def test_what_leaves_without_waiting_is_owed_and_time_pays() -> None:
+def test_debts_are_paid_by_time_and_by_windows() -> None:
     limit = Limit(10.0, "spans", 0.2)
     limit.owe(15, SECOND)
     offered(limit, [Offer(0, 9, 0, 1.0)], 2 * SECOND)  # a second has paid 10
@@ -175,17 +173,17 @@ def test_what_leaves_without_waiting_is_owed_and_time_pays() -> None:
     assert not limit.is_due(3 * SECOND - 1)
     # A tenth of a window is left to it.
     offered(limit, [Offer(0, 100 - number, 0, 0.25) for number in range(30)], 2 * SECOND)
-    assert sum(admitted for _, admitted, _ in limit.verdicts(3 * SECOND)) == 4
+    assert sum(admitted for _, admitted, _ in limit.close_for_tests(3 * SECOND)) == 4
     assert limit.owed == 91
     # What was idle before something was owed does not pay for it, and is not saved up.
     limit = Limit(10.0, "spans", 0.2)
     limit.owe(5, 1000 * SECOND)
     offered(limit, [Offer(0, 100 - number, 0, 1.0) for number in range(50)], 1000 * SECOND)
     assert limit.owed == 5
-    assert sum(admitted for _, admitted, _ in limit.verdicts(1001 * SECOND)) == 5
+    assert sum(admitted for _, admitted, _ in limit.close_for_tests(1001 * SECOND)) == 5
 
 
-def test_what_is_owed_shrinks_with_the_limit() -> None:
+def test_debts_shrink_with_the_limit() -> None:
     limit = Limit(5000.0, "spans", 0.2)
     limit.owe(20_000, 0)
     limit.configure(50.0, "spans", 0.2)
@@ -200,33 +198,38 @@ def test_a_grant_is_spent_once() -> None:
     kept = []
     for window in range(2):
         offers = [Offer(0, 100 - number, 0, 1.0) for number in range(80)]
-        kept.append(sum(admitted for _, admitted, _ in judge(limit, offers, window * SECOND)))
+        kept.append(sum(admitted for _, admitted, _ in outcomes(limit, offers, window * SECOND)))
     assert kept == [50, 10]
 
 
 def test_equal_randomness_is_rejected_together_unless_it_is_all_there_is() -> None:
     offers = [Offer(0, 9, 0, 1.0), Offer(0, 5, 0, 1.0), Offer(0, 5, 0, 1.0), Offer(0, 5, 0, 1.0)]
-    assert [one[0] for one in judged(Limit(3.0, "traces", 0.2), offers).values()] == [True, False, False, False]
+    assert [one[0] for one in outcomes_by_number(Limit(3.0, "traces", 0.2), offers).values()] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     same = [Offer(0, 5, 0, 1.0)] * 4
-    verdicts = judged(Limit(3.0, "traces", 0.2), same)
-    assert sum(admitted for admitted, _ in verdicts.values()) == 3
-    assert all(threshold <= 5 for admitted, threshold in verdicts.values() if admitted)
+    found = outcomes_by_number(Limit(3.0, "traces", 0.2), same)
+    assert sum(admitted for admitted, _ in found.values()) == 3
+    assert all(threshold <= 5 for admitted, threshold in found.values() if admitted)
 
 
 def test_the_order_of_arrival_does_not_matter() -> None:
     random = Random(1)
     offers = [Offer(random.randrange(3), random.getrandbits(56), 0, float(random.randrange(1, 9))) for _ in range(300)]
-    one = judged(Limit(400.0, "spans", 0.2), offers)
+    one = outcomes_by_number(Limit(400.0, "spans", 0.2), offers)
     order = list(range(len(offers)))
     random.shuffle(order)
-    other = judged(Limit(400.0, "spans", 0.2), [offers[number] for number in order])
+    other = outcomes_by_number(Limit(400.0, "spans", 0.2), [offers[number] for number in order])
     assert {number: other[place] for place, number in enumerate(order)} == one
 
 
 @pytest.mark.parametrize(
     "setting", [(0.0, "spans", 0.2), (1.0, "meters", 0.2), (1.0, "spans", 1.5), (math.nan, "spans", 0)]
 )
-def test_nonsense_is_refused(setting: tuple[float, str, float]) -> None:
+def test_nonsensical_limits_are_refused(setting: tuple[float, str, float]) -> None:
     with pytest.raises(ValueError, match="a limit is"):
         Limit(*setting)
 
@@ -253,7 +256,7 @@ def test_adjusted_counts_add_up_to_what_was_offered(seed: int) -> None:
         random.shuffle(kept)
         offered(limit, kept, now_ns)
         now_ns += SECOND
-        for number, admitted, threshold in limit.verdicts(now_ns):
+        for number, admitted, threshold in limit.close_for_tests(now_ns):
             if admitted:
                 estimate[kept[number].position] += kept[number].size * adjusted_count(threshold)
         for rule in range(3):

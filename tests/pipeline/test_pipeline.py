@@ -1,5 +1,5 @@
-"""What the pipeline does and when: waits, limits, late spans, overload, several destinations, the end. The span
-ledger after each."""
+"""The pipeline's behaviour over time: waits, limits, late spans, overload, several destinations, the end. Each test
+checks the span ledger."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ INCOMPLETE = ("sampler_proxy.incomplete", "True")
 
 
 def decided(driver: Driver) -> dict[tuple[str, ...], int]:
-    """Traces by (rule, decision, reason)."""
+    """Count decided traces by (rule, decision, reason)."""
     return dict(driver.values()[metrics.TRACES_DECIDED])
 
 
 def spans_in(request: ExportTraceServiceRequest) -> list[tuple[int, int]]:
-    """(trace number, span number) of each span, sorted."""
+    """List (trace number, span number) of each span, sorted."""
     return sorted(
         (int.from_bytes(one.span.trace_id[:9]), int.from_bytes(one.span.span_id)) for one in reference.seen(request)
     )
@@ -197,7 +197,7 @@ def test_when_memory_runs_out_the_oldest_traces_are_decided_by_the_same_rules() 
 
 
 def fill(driver: Driver, begin: int = 1, size: int = 4 * KIB) -> tuple[int, Overloaded]:
-    """Send traces until one is refused: its number, and the refusal."""
+    """Send traces until one is refused; return its number, and the refusal."""
     for number in range(begin, begin + 10_000):
         try:
             driver.send(request((number, 1), size=size, service=f"service {number}"), number)
@@ -389,7 +389,7 @@ def test_a_forgotten_trace_starts_anew() -> None:
         number += 1
         driver.send(request((number, 1)))
     assert number == remembered + 1
-    # The last decision has pushed the first out: its spans are judged by themselves now.
+    # The last decision has pushed the first out: its spans are decided by themselves now.
     driver.send(request((1, 2)))
     assert spans_in(driver.kept()) == [(1, 1)]
     assert driver.values()[metrics.LATE_SPANS] == {("drop",): 0, ("keep",): 0}
@@ -542,9 +542,9 @@ def test_spans_without_valid_ids_are_rejected_alone(bad: int) -> None:
     driver.check_ledger()
 
 
-def test_each_entrance_counts_for_its_transport() -> None:
+def test_each_intake_counts_for_its_transport() -> None:
     driver = Driver(KEEP_NONE)
-    other = driver.pipeline.entrance("http")
+    other = driver.pipeline.intake("http")
     driver.send(request((1, 1), (1, 2)))
     other.accept(request((1, 3)).SerializeToString(), 0)
     driver.pipeline.count_refused("http", "too_large")
@@ -608,7 +608,7 @@ LONG = Condition(Field.TRACE_DURATION, b"", Op.GT, Kind.INT, 1)
         {"programs": [(3,), (TRUE,)], "trace_conditions": (LONG,)},
     ],
 )
-def test_rule_sets_that_make_no_sense(changes: dict[str, object]) -> None:
+def test_nonsensical_rule_sets_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         rule_set(**changes)
 

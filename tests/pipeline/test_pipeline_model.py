@@ -1,5 +1,5 @@
-"""The pipeline against small models of itself, step by step: nothing is lost, nothing is doubled, whatever happens
-in between."""
+"""Compares the pipeline with small models of itself, step by step: nothing is lost, nothing is doubled, whatever
+happens in between."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ TestLedger.settings = settings(max_examples=60, stateful_step_count=60)
 
 @pytest.mark.parametrize("max_bytes", [1, 1536 * 43, 70_000])
 def test_the_memory_of_decisions_is_exact(max_bytes: int) -> None:
-    """Against a dictionary and a queue, over many more traces than it holds. Each trace is decided as it comes (by
-    its size)."""
+    """Compare with a dictionary and a queue, over many more traces than the memory holds. Each trace is decided as it
+    comes (by its size)."""
     driver, random = Driver(KEEP_NONE, decision_memory_bytes=max_bytes, max_trace_bytes=1), Random(1)
     room = max(1024, max_bytes // 43)
     remembered: set[int] = set()
@@ -175,8 +175,8 @@ def test_the_memory_of_decisions_is_exact(max_bytes: int) -> None:
 
 
 def test_the_buffer_finds_its_traces_whatever_was_removed() -> None:
-    """Against a dictionary: traces come, grow, and go in any order (those with a root sooner), the table grows on
-    the way."""
+    """Compare with a dictionary: traces come, grow, and go in any order (those with a root sooner), and the table
+    grows on the way."""
     driver, random = Driver(KEEP_ALL, wait_ns=400, wait_after_root_ns=30, decision_memory_bytes=1 << 24), Random(2)
     expected: dict[int, list[int]] = {}
     due: dict[int, int] = {}
@@ -208,7 +208,7 @@ def test_the_buffer_finds_its_traces_whatever_was_removed() -> None:
 
 
 def test_two_receiving_threads_and_a_clock() -> None:
-    """Two entrances, a ticking thread, and a consumer that lets traces go, all at once; then every span is found."""
+    """Two intakes, a ticking thread, and a consumer that lets traces go, all at once; then every span is found."""
     destination = Destination(room=2_000)
     driver = Driver(
         [
@@ -233,7 +233,7 @@ def test_two_receiving_threads_and_a_clock() -> None:
             failures.append(failure)
 
     def sender(which: int) -> None:
-        entrance, random, span = driver.pipeline.entrance(f"t{which}"), Random(which), which
+        intake, random, span = driver.pipeline.intake(f"t{which}"), Random(which), which
         while time.monotonic() < stop:
             spans = []
             for _ in range(random.choice([1, 8, 100])):
@@ -243,7 +243,7 @@ def test_two_receiving_threads_and_a_clock() -> None:
             for one in message.resource_spans[0].scope_spans[0].spans:
                 one.attributes.add(key="n").value.string_value = str(random.randrange(1000))
             try:
-                entrance.accept(message.SerializeToString(), time.monotonic_ns())
+                intake.accept(message.SerializeToString(), time.monotonic_ns())
             except Overloaded:
                 time.sleep(0.001)
             else:

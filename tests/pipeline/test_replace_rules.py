@@ -38,7 +38,7 @@ from tests.support.reference import Seen
 
 
 def decided(driver: Driver) -> dict[tuple[str, ...], int]:
-    """Traces by (rule, decision, reason)."""
+    """Count decided traces by (rule, decision, reason)."""
     return dict(driver.values()[metrics.TRACES_DECIDED])
 
 
@@ -112,7 +112,9 @@ def test_early_decisions_begin_with_the_new_rules() -> None:
     early=st.booleans(),
 )
 @settings(max_examples=2 * settings().max_examples)
-def test_as_if_the_new_rules_had_always_been(texts: list[str], spans: list[Seen], random: Random, early: bool) -> None:
+def test_replaced_rules_decide_as_if_they_had_always_been(
+    texts: list[str], spans: list[Seen], random: Random, early: bool
+) -> None:
     sets = []
     for some in (texts[:2], texts[2:5], texts[5:]):
         listed: list[tuple[str, str | None, float]] = [
@@ -138,8 +140,8 @@ def test_as_if_the_new_rules_had_always_been(texts: list[str], spans: list[Seen]
         assert driver.total(metrics.BUFFER_SPANS) == driver.total(metrics.LATE_SPANS) == 0
         driver.check_ledger()
     assert outcomes[0] == outcomes[1]
-    (judged,) = replay.decide(*rules_of(sets[-1]), [piece.SerializeToString() for piece in pieces])
-    assert outcomes[0][1:] == (judged.keep, judged.threshold)
+    (replayed,) = replay.decide(*rules_of(sets[-1]), [piece.SerializeToString() for piece in pieces])
+    assert outcomes[0][1:] == (replayed.keep, replayed.threshold)
 
 
 # What stays
@@ -282,14 +284,14 @@ def test_requests_and_changes_at_the_same_time() -> None:
     done = threading.Event()
 
     def send(first: int) -> None:
-        entrance = driver.pipeline.entrance("grpc")
+        intake = driver.pipeline.intake("grpc")
         try:
             for start in range(first, first + traces, 8):
                 for part in range(1, rounds + 1):
                     plain = request(*((n, part) for n in range(start, start + 8, 2)))
                     failing = request(*((n, part) for n in range(start + 1, start + 8, 2)), error=True)
                     plain.MergeFrom(failing)
-                    entrance.accept(plain.SerializeToString(), 0)
+                    intake.accept(plain.SerializeToString(), 0)
         except BaseException as fault:
             faults.append(fault)
 
@@ -375,7 +377,7 @@ def test_find_tells_what_was_decided() -> None:
     }
 
 
-def test_find_knows_nothing_of_others() -> None:
+def test_find_does_not_know_other_traces() -> None:
     driver = Driver(KEEP_ALL)
     driver.send(request((1, 1)), 0)
     assert driver.pipeline.find(trace_id(2), 0) is None

@@ -1,4 +1,4 @@
-"""Scan, decide, stamp, assemble: what leaves equals what the reference says, span for span, envelopes and unknown
+"""Scan, decide, stamp, assemble: the spans that leave equal the reference's, span for span, envelopes and unknown
 fields included."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.reference import Filter, Rule, Selection
 
 
 class Rules(NamedTuple):
-    """One rule set, said to the reference and to the native code."""
+    """One rule set, for the reference and for the native code."""
 
     reference: list[Rule]
     native: tuple[Any, ...]
@@ -147,7 +147,7 @@ requests = st.lists(strategies.wire_requests(), min_size=1, max_size=3)
 
 @given(rule_sets(), requests, st.booleans(), st.booleans())
 @settings(max_examples=150)
-def test_what_leaves(
+def test_kept_spans_equal_the_reference(
     rules: Rules, pairs: list[tuple[ExportTraceServiceRequest, bytes]], decision: bool, adjusted_count: bool
 ) -> None:
     check(rules, pairs, decision=decision, adjusted_count=adjusted_count)
@@ -164,7 +164,7 @@ def one_request_of_one_trace(parts: list[reference.Seen]) -> ExportTraceServiceR
 
 @given(strategies.span_conditions | strategies.trace_conditions, st.data())
 @settings(max_examples=150)
-def test_single_conditions(condition: Condition, data: st.DataObject) -> None:
+def test_rules_of_a_single_condition_equal_the_reference(condition: Condition, data: st.DataObject) -> None:
     """One condition decides alone, on traces with attributes of all kinds in all places."""
     source = strategies.seen_traces().map(one_request_of_one_trace)
     pairs = data.draw(st.lists(strategies.wire_requests(source), min_size=1, max_size=2))
@@ -235,7 +235,9 @@ TRACEQL: list[tuple[str, Selection]] = [
 
 @given(st.permutations(TRACEQL), requests)
 @settings(max_examples=60)
-def test_traceql(rules: list[tuple[str, Selection]], pairs: list[tuple[ExportTraceServiceRequest, bytes]]) -> None:
+def test_traceql_rules_equal_the_reference(
+    rules: list[tuple[str, Selection]], pairs: list[tuple[ExportTraceServiceRequest, bytes]]
+) -> None:
     keeps = [1.0, 0.0, 0.5, 0.25]
     last = ("rest", None, 0.125)
     native = rules_of([*((text, text, keep) for (text, _), keep in zip(rules, keeps, strict=True)), last])
@@ -413,7 +415,7 @@ ASKED = [
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
 @pytest.mark.parametrize("field", strategies.ATTRIBUTE_FIELDS)
 def test_values_in_strange_encodings(field: Field, value: bytes) -> None:
-    """Each question on its own, all of them of the attribute with this value wherever it can stand."""
+    """Evaluate each condition on its own, on the attribute with this value wherever it can stand."""
     attribute = wire.field(1, wire.LEN, b"k") + value
     one = wire.field(1, wire.LEN, trace_id(1)) + wire.field(2, wire.LEN, b"\x01" * 8)
     span = wire.field(2, wire.LEN, one + (wire.field(9, wire.LEN, attribute) if field == Field.SPAN_ATTRIBUTE else b""))
@@ -488,7 +490,8 @@ def test_durations_beyond_63_bits(field: Field, constant: int, kind: Kind, op: O
 
 
 def test_regex_answers_beyond_the_cache() -> None:
-    """Far more distinct values than it holds: every answer is right, and what it still knows is not asked again."""
+    """Send far more distinct values than the cache holds: every answer is right, and cached ones are not looked for
+    again."""
     asked: list[bytes] = []
 
     def odd(value: bytes) -> bool:
@@ -538,7 +541,7 @@ def test_long_values_are_not_cached_but_answered() -> None:
 
 
 @pytest.mark.parametrize("recording", [nezha.TRAIN_TICKET])
-def test_a_recording(recording: str) -> None:
+def test_a_recording_leaves_as_the_reference_says(recording: str) -> None:
     messages = nezha.load(recording)
     errors = nezha.add_errors(messages, every=7)
     rules = rules_of([("errors", "{ status = error }", 1.0), ("rest", None, 0.25)])

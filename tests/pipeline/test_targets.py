@@ -1,5 +1,5 @@
-"""Rules with a target and the limit, in the pipeline: what tells traces apart, what kept spans carry, what waits, what
-is late, what survives a reload. The ledger after each."""
+"""Rules with a target and the limit, in the pipeline: keys of traces, thresholds of kept spans, traces that wait, late
+spans, reloads. Each test checks the span ledger."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sampler_proxy import metrics
 from sampler_proxy.errors import Overloaded, TraceQLError
 from sampler_proxy.otlp.sampling import NEVER, encode_threshold
-from sampler_proxy.rules.rate import Target
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
 from sampler_proxy.rules.trace_key import values_of
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.keys import parse_key
@@ -45,7 +45,7 @@ def random_id(random: Random) -> bytes:
 
 
 def trace(random: Random, size: int = 1, **settings: object) -> ExportTraceServiceRequest:
-    """A trace whose id is random."""
+    """Build a trace whose id is random."""
     message = request(*((1, number + 1) for number in range(size)), **settings)  # type: ignore[arg-type]
     name = random_id(random)
     for one in message.resource_spans[0].scope_spans[0].spans:
@@ -140,7 +140,7 @@ def test_what_is_no_key_is_refused(text: str, offset: int, message: str) -> None
 
 
 def steady(driver: Driver, random: Random, per_second: int, seconds: int, start_s: int = 0, **settings: object) -> None:
-    """Traces of a single root span, evenly in time; each is decided when its wait is over."""
+    """Send traces of a single root span, evenly in time; each is decided when its wait is over."""
     for number in range(per_second * seconds):
         now_ns = start_s * SECOND + number * SECOND // per_second
         driver.send(trace(random, root=True, **settings), now_ns)
@@ -239,7 +239,8 @@ def test_rules_that_have_not_changed_go_on_with_what_they_have_learned() -> None
     driver = Driver(native=native(("rest", None, keep)), wait_after_root_ns=0)
     steady(driver, Random(6), 300, 5)
     before = len(spans(driver))
-    driver.pipeline.replace_rules(native(("new", "{ name = `x` }", 0.0), ("rest", None, keep)))  # type: ignore[arg-type]
+    rules = native(("new", "{ name = `x` }", 0.0), ("rest", None, keep))  # type: ignore[arg-type]
+    driver.pipeline.replace_rules(rules)
     steady(driver, Random(7), 300, 5, start_s=5)
     assert 30 < len(spans(driver)) - before < 75
     driver.check_ledger()
@@ -396,7 +397,7 @@ def test_when_memory_runs_out_the_window_ends_early_and_errors_survive() -> None
     assert sum(left) <= 1000 * 4
 
 
-def test_a_stop_judges_what_waits_when_its_second_is_over_or_at_once() -> None:
+def test_a_stop_closes_the_window_when_its_second_is_over_or_at_once() -> None:
     driver = limited(4)
     random = Random(5)
     for _ in range(10):
@@ -404,9 +405,9 @@ def test_a_stop_judges_what_waits_when_its_second_is_over_or_at_once() -> None:
     for _ in range(10):
         driver.send(trace(random, size=2), SECOND)
     driver.pipeline.close()
-    while driver.pipeline.drain(SECOND + 1) and not driver.pipeline.waits:
+    while driver.pipeline.drain(SECOND + 1) and not driver.pipeline.only_limit_left:
         pass
-    assert driver.pipeline.waits
+    assert driver.pipeline.only_limit_left
     assert driver.pipeline.drain(SECOND + 2)
     assert not driver.pipeline.drain(SECOND + 2, hurry=True)
     assert not driver.pipeline.drain(SECOND + 3, hurry=True)
@@ -423,7 +424,7 @@ def test_a_stop_gives_what_is_buffered_the_budget_of_the_time_it_came_in() -> No
     for number in range(1500):  # 50 spans a second for 30 s: half of the limit
         driver.send(trace(random, error=True), number * SECOND // 50)
     driver.pipeline.close()
-    while driver.pipeline.drain(WAIT) and not driver.pipeline.waits:
+    while driver.pipeline.drain(WAIT) and not driver.pipeline.only_limit_left:
         pass
     driver.pipeline.drain(WAIT + SECOND)
     while driver.pipeline.drain(WAIT + SECOND):
@@ -446,7 +447,7 @@ def test_a_stop_does_not_make_a_target_think_that_traffic_has_grown() -> None:
     driver.check_ledger()
 
 
-def test_what_joins_a_waiting_trace_counts() -> None:
+def test_spans_that_join_a_waiting_trace_count() -> None:
     """Traces of one error, kept at once, whose other spans come while they wait: 21 spans each, 100 traces a second."""
     driver = limited(100)
     random = Random(8)
@@ -495,7 +496,7 @@ def test_a_waiting_trace_that_grows_too_large_waits_no_longer_and_is_owed() -> N
     driver.check_ledger()
 
 
-def test_what_is_chosen_waits_where_a_destination_has_no_room() -> None:
+def test_admitted_traces_wait_where_a_destination_has_no_room() -> None:
     driver = limited(1000, destinations=[Destination(2)], max_bytes=MIB, max_trace_bytes=MIB // 2)
     random = Random(6)
     for number in range(200):

@@ -1,0 +1,1 @@
+"""Receivers: what senders may do, and how they are answered."""

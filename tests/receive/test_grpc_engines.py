@@ -267,7 +267,7 @@ def test_the_limit_on_plain_messages(server: Server) -> None:
     server.check_alive()
 
 
-def test_core_counts_too(server: Server) -> None:
+def test_messages_that_core_refuses_are_counted_too(server: Server) -> None:
     if isinstance(server.engine, AioEngine):
         pytest.skip("grpc.aio does not tell a message that core refused from a cancelled call")
     server.refusal(b"x" * (10 * LIMIT))
@@ -453,7 +453,7 @@ def test_a_burst_during_a_slow_call_is_not_refused(server: Server, monkeypatch: 
     assert len(server.requests) == 2000
 
 
-def test_waiting_for_a_place(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_wait_for_a_slot(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 2)
     monkeypatch.setattr(grpc_server, "MAX_WAITING", 3)
     server = launch()

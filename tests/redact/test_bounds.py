@@ -217,7 +217,7 @@ def test_a_slice_of_decisions_ends_where_redaction_was_dear() -> None:
     redacting = Redacting({"preset": "common"})
     waiting = Config(rules=(Rule(name="all", unless='{ name = "never" }', keep=1.0), Rule(name="rest", keep=0.0)))
     redacting.pipeline.replace_rules((["all", "rest"], [1.0, 0.0], load_config(waiting).compiled))
-    accept = redacting.pipeline.entrance("grpc").accept
+    accept = redacting.pipeline.intake("grpc").accept
     for number in range(8):
         accept(trace(number, {f"{number}.{i}": f"{i} " + "&pw=a" * 12_000 for i in range(4)}).SerializeToString(), 1)
     assert redacting.kept == []

@@ -1,1 +1,1 @@
-"""Rules: what TraceQL selects, and how rates adapt."""
+"""The room rules: what TraceQL selects, and how rates adapt."""

@@ -15,7 +15,8 @@ from benchmarks.traffic import SECOND_NS, zipf
 from sampler_proxy.otlp import sampling
 from sampler_proxy.otlp.sampling import ALWAYS, NEVER, probability_of, threshold_of
 from sampler_proxy.rules import rate
-from sampler_proxy.rules.rate import Controller, Fixed, Target
+from sampler_proxy.rules.rate import Controller, Fixed
+from sampler_proxy.rules.target import Target
 
 MAX_KEYS = 50
 CONTROLLERS: dict[str, Callable[[], Controller]] = {
@@ -76,12 +77,12 @@ def thresholds(controller: Controller, traces: list[Trace]) -> list[int]:
 
 @given(st.floats(0, 1) | st.floats(0, 1).map(lambda p: p**8) | st.floats(0, 1).map(lambda p: 1 - p**8))
 @settings(max_examples=500)
-def test_the_native_threshold(probability: float) -> None:
+def test_native_threshold_equals_the_python_one(probability: float) -> None:
     assert rate.threshold_of(probability) == sampling.threshold_of(probability)
 
 
 @pytest.mark.parametrize("probability", [0.0, 5e-324, 2**-57, 2**-56, 1 / 3, 0.5, 1 - 2**-53, 1.0, -1.0, 2.0])
-def test_the_native_threshold_at_the_edges(probability: float) -> None:
+def test_native_threshold_equals_the_python_one_at_the_edges(probability: float) -> None:
     for near in (probability, math.nextafter(probability, -9), math.nextafter(probability, 9)):
         assert rate.threshold_of(near) == sampling.threshold_of(near)
 
@@ -95,7 +96,7 @@ def test_thresholds_are_rounded_and_in_range(make: Callable[[], Controller]) -> 
 
 @controllers
 def test_the_same_traces_get_the_same_thresholds(make: Callable[[], Controller]) -> None:
-    """Whether or not somebody looks."""
+    """Whether or not stats are read in between."""
     traces = traffic(2, incoming=(1, 0.25))
     watched = make()
     found = []
@@ -141,7 +142,7 @@ def test_adjusted_counts_are_unbiased(make: Callable[[], Controller], incoming: 
 
 
 @controllers
-def test_bounded(make: Callable[[], Controller]) -> None:
+def test_keys_and_their_texts_are_bounded(make: Callable[[], Controller]) -> None:
     controller = make()
     for number in range(20_000):
         controller.decide(b"%d" % number, now_ns=number * 1_000_000)
@@ -151,7 +152,7 @@ def test_bounded(make: Callable[[], Controller]) -> None:
     assert all(len(text) <= 256 for text, _ in controller.learned().demands)
 
 
-def test_places_become_free() -> None:
+def test_quiet_keys_leave_the_table() -> None:
     """Keys that are gone leave their places: soon where room is short, later where it is not."""
     controller = Target(per_second=20, keyed=True, max_keys=MAX_KEYS, seed=1)
     for number in range(MAX_KEYS):
@@ -173,8 +174,8 @@ def test_places_become_free() -> None:
 
 
 @keyed
-def test_the_table_survives_what_comes_and_goes(make: Callable[[], Controller]) -> None:
-    """Against a dictionary: whoever has come within the shortest silence is there, and nobody twice."""
+def test_key_table_agrees_with_a_dictionary(make: Callable[[], Controller]) -> None:
+    """A key that has come within the shortest silence is there, and none is there twice."""
     controller = make()
     random = Random(6)
     last: dict[bytes, int] = {}
@@ -203,7 +204,7 @@ asked = st.tuples(st.binary(max_size=3) | st.just(b"\xff" * 999), hostile, hosti
 @controllers
 @given(st.lists(asked, max_size=30), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_nothing_that_comes_is_too_much(
+def test_impossible_input_gets_thresholds_in_range(
     make: Callable[[], Controller], requests: list[tuple[bytes, float, float, int]], repeat: int
 ) -> None:
     """No answer out of range, whatever comes, and minutes later usual traffic gets usual answers."""
@@ -236,7 +237,7 @@ def test_time_that_goes_back_stands_still(make: Callable[[], Controller]) -> Non
 
 
 @learning
-def test_what_is_learned_is_restored(make: Callable[[], Controller]) -> None:
+def test_learned_rates_are_restored(make: Callable[[], Controller]) -> None:
     """In a new process, under a hash: the probabilities that it leads to, from the first trace on. An unkeyed target
     has one key."""
     traces = traffic(5, seconds=30)
@@ -257,7 +258,7 @@ def test_what_is_learned_is_restored(make: Callable[[], Controller]) -> None:
     assert [demand for _, demand in fresh.demands] == pytest.approx([demand for _, demand in largest], rel=0.2)
 
 
-def test_what_is_restored_is_forgotten_after_a_minute() -> None:
+def test_restored_demands_expire_after_a_minute() -> None:
     asked: list[bytes] = []
 
     def fingerprint(text: bytes) -> bytes:
@@ -274,7 +275,7 @@ def test_what_is_restored_is_forgotten_after_a_minute() -> None:
     assert demands[b"c"] < 10
 
 
-def test_fingerprints_are_asked_for_as_long_as_something_is_left() -> None:
+def test_fingerprints_are_computed_only_while_demands_are_left() -> None:
     asked: list[bytes] = []
 
     def fingerprint(text: bytes) -> bytes:
@@ -300,7 +301,7 @@ def test_a_fingerprint_that_raises_ends_restoring() -> None:
 
 
 @given(hostile, st.dictionaries(st.binary(max_size=1), hostile))
-def test_nonsense_is_not_restored(level: float, demands: dict[bytes, float]) -> None:
+def test_impossible_numbers_are_not_restored(level: float, demands: dict[bytes, float]) -> None:
     controller = Target(per_second=10, keyed=True, seed=1)
     controller.restore(level, demands, bytes)
     for number, key in enumerate(demands):
@@ -309,7 +310,7 @@ def test_nonsense_is_not_restored(level: float, demands: dict[bytes, float]) -> 
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1, math.nan, math.inf])
-def test_a_fixed_probability_that_cannot_be(probability: float) -> None:
+def test_impossible_probabilities_are_refused(probability: float) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         Fixed(probability)
 
@@ -325,13 +326,13 @@ IMPOSSIBLE: list[dict[str, float]] = [
 
 
 @pytest.mark.parametrize("wrong", IMPOSSIBLE, ids=str)
-def test_a_target_that_cannot_be(wrong: dict[str, float]) -> None:
+def test_impossible_targets_are_refused(wrong: dict[str, float]) -> None:
     settings: dict[str, float] = {"per_second": 10.0, **wrong}
     with pytest.raises(ValueError, match=r"to|<="):
         Target(keyed=True, seed=1, **settings)  # type: ignore[arg-type]
 
 
-def test_stats_and_top_tell_what_is_there() -> None:
+def test_stats_and_top_report_the_rates() -> None:
     controller = Target(per_second=20, keyed=True, seed=1)
     rates = {b"large": 100, b"small": 2}
     for tick in range(3000):
@@ -355,7 +356,7 @@ def test_stats_and_top_tell_what_is_there() -> None:
     assert controller.stats(90 * SECOND_NS).demand_per_s < 0.01
 
 
-def test_the_keys_text_is_what_came() -> None:
+def test_key_texts_are_copied_up_to_256_bytes() -> None:
     controller = Target(per_second=20, keyed=True, seed=1)
     texts = [b"", b"\xff\x00\n", b"x" * 256, b"y" * 300]
     for text in texts:

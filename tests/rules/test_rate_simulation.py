@@ -17,7 +17,7 @@ from benchmarks import traffic
 from benchmarks.rivals import water_level
 from benchmarks.traffic import SECOND_NS, TARGET, Curve, Outcome, Phase, Scenario, zipf
 from sampler_proxy.otlp.sampling import ALWAYS, probability_of, threshold_of
-from sampler_proxy.rules.rate import Target
+from sampler_proxy.rules.target import Target
 
 KEYS = (1, 100, 10_000)
 SEEDS = range(4)
@@ -39,7 +39,7 @@ def run(
 
 @pytest.mark.parametrize("number", range(6), ids=[scenario.name for scenario in traffic.scenarios(1)])
 @pytest.mark.parametrize("keys", KEYS)
-def test_a_target_in_traces(keys: int, number: int) -> None:
+def test_target_in_traces_is_held(keys: int, number: int) -> None:
     scenario = traffic.scenarios(keys)[number]
     for seed in SEEDS:
         curve = run(scenario, seed)
@@ -50,7 +50,7 @@ def test_a_target_in_traces(keys: int, number: int) -> None:
 
 @pytest.mark.parametrize("tick_ms", [50, 100])
 @pytest.mark.parametrize("keys", KEYS)
-def test_traces_that_are_decided_in_batches(keys: int, tick_ms: int) -> None:
+def test_target_is_held_when_traces_are_decided_in_batches(keys: int, tick_ms: int) -> None:
     """As the service does: what has come since the last tick is decided at once, in slices a moment apart."""
     for scenario in traffic.scenarios(keys)[:5]:
         random = Random(1)
@@ -70,7 +70,7 @@ def test_traces_that_are_decided_in_batches(keys: int, tick_ms: int) -> None:
         assert traffic.peak(curve) <= 1.5
 
 
-def test_without_keys() -> None:
+def test_target_without_keys_is_held() -> None:
     for scenario in traffic.scenarios(100):
         curve = run(scenario, 1, keyed=False)
         low, high = traffic.settled(scenario, curve)
@@ -92,7 +92,7 @@ MORE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)
 @pytest.mark.parametrize("keys", KEYS)
-def test_a_target_with_more(keys: int, more: dict[str, Any]) -> None:
+def test_target_with_bounds_or_minimums_is_held(keys: int, more: dict[str, Any]) -> None:
     for seed in SEEDS:
         scenario = Scenario("step", [Phase(20, zipf(keys, 500)), Phase(20, zipf(keys, 2000))])
         curve = run(scenario, seed, **more)
@@ -107,7 +107,7 @@ def spans(random: Random) -> float:
 
 
 @pytest.mark.parametrize("keys", KEYS)
-def test_a_target_in_spans(keys: int) -> None:
+def test_target_in_spans_is_held(keys: int) -> None:
     """Less exact: a large trace that is kept whole is a fifth of a second's target, and left alone 5 s would often be
     off by more than a tenth."""
     scenario = Scenario("step", [Phase(20, zipf(keys, 500)), Phase(20, zipf(keys, 5000)), Phase(20, zipf(keys, 500))])
@@ -119,7 +119,7 @@ def test_a_target_in_spans(keys: int) -> None:
 
 
 @pytest.mark.parametrize("keys", KEYS)
-def test_a_slow_target(keys: int) -> None:
+def test_slow_target_is_held_over_minutes(keys: int) -> None:
     """One trace a second, of ten: over minutes."""
     scenario = steady(zipf(keys, 10), 660)
     for seed in SEEDS:
@@ -128,7 +128,7 @@ def test_a_slow_target(keys: int) -> None:
 
 
 @pytest.mark.parametrize("keys", KEYS)
-def test_what_was_sampled_before(keys: int) -> None:
+def test_target_is_held_for_traces_sampled_before(keys: int) -> None:
     """Traces with incoming probabilities, mixed in each key: kept of them is what arrives and passes both."""
     scenario = Scenario("step", [Phase(20, zipf(keys, 1000)), Phase(20, zipf(keys, 5000))])
     for seed in SEEDS:
@@ -151,7 +151,7 @@ def test_what_was_sampled_before(keys: int) -> None:
 
 
 @pytest.mark.parametrize("others", [0, 100])
-def test_a_rare_key_beside_a_huge_one(others: int) -> None:
+def test_rare_key_beside_a_huge_one_is_kept_whole(others: int) -> None:
     """All its traces are kept once it is known for 3 s; before, it has at least a new key's share of the pool."""
     before = {b"huge": 5000.0, **(zipf(others, 300) if others else {})}
     for seed in SEEDS:
@@ -225,7 +225,7 @@ def test_counts_vary_little_more_than_they_must(keys: int, number: int) -> None:
         assert variance <= 2 * must
 
 
-def test_bounds_are_kept() -> None:
+def test_probabilities_stay_within_their_bounds() -> None:
     """Also where the target is not: a large `at_least` makes more of it, and once there is room again it is held."""
     controller = Target(per_second=TARGET, keyed=True, at_least=0.1, at_most=0.5, seed=1)
     scenario = Scenario("step", [Phase(30, zipf(10, 3000)), Phase(20, zipf(10, 500)), Phase(20, zipf(10, 50))])
@@ -243,7 +243,7 @@ def test_bounds_are_kept() -> None:
     assert kept[600] == pytest.approx(25, rel=0.2)
 
 
-def test_a_minimum() -> None:
+def test_small_keys_get_their_minimum() -> None:
     """Small keys have it, by admissions; a large one that keeps enough anyway needs none; the target is met."""
     rates = {b"huge": 1000.0, **{b"small %d" % number: 5.0 for number in range(50)}}
     controller = Target(per_second=20.0, keyed=True, minimum_per_second=0.1, seed=1)
@@ -263,7 +263,7 @@ def test_a_minimum() -> None:
     assert all(count >= 0.1 * 200 for count in kept.values())
 
 
-def test_a_minimum_that_the_draw_does_not_meet() -> None:
+def test_minimum_is_admitted_where_the_draw_falls_short() -> None:
     """Each of fifty keys would have 1 in 50 s from the draw. The minimum of 1 in 10 s is half of the target."""
     rates = {b"%d" % number: 10.0 for number in range(50)}
     controller = Target(per_second=10.0, keyed=True, minimum_per_second=0.1, seed=1)
@@ -293,7 +293,7 @@ def test_a_surge_costs_less_than_a_second(keys: int, before: float) -> None:
         assert sum(curve.kept[200:]) == pytest.approx(10 * TARGET, rel=0.1)
 
 
-def test_after_a_long_silence() -> None:
+def test_target_is_held_after_a_long_silence() -> None:
     """Nothing came for an hour: what is unspent is not a credit, and everything learned has faded."""
     rates = zipf(100, 1000)
     scenario = Scenario("silence", [Phase(20, rates), Phase(3600, {}), Phase(20, rates)])

@@ -28,7 +28,7 @@ TRAIN_TICKET = "2023-01-29-08_43"
 
 
 def load(recording: str, spans_per_request: int = 100) -> list[ExportTraceServiceRequest]:
-    """The requests as the exporters of the pods would have sent them: one pod each, spans as they ended, at most
+    """Build the requests as the exporters of the pods would have sent them: one pod each, spans as they ended, at most
     `spans_per_request`, ordered by the end of the last span in them."""
     with gzip.open(FOLDER / f"{recording}_trace.csv.gz", "rt", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -73,7 +73,7 @@ def spans(requests: Sequence[ExportTraceServiceRequest]) -> Iterator[Span]:
 
 
 def add_errors(requests: Sequence[ExportTraceServiceRequest], every: int = 50) -> set[bytes]:
-    """Give the first span to arrive of every `every`-th trace (by trace id) status ERROR, in place; answers the ids."""
+    """Give the first span to arrive of every `every`-th trace (by trace id) status ERROR, in place; return the ids."""
     chosen = set(sorted({span.trace_id for span in spans(requests)})[::every])
     todo = set(chosen)
     for span in spans(requests):

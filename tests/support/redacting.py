@@ -13,6 +13,7 @@ from sampler_proxy import metrics
 from sampler_proxy.config.check import load_config
 from sampler_proxy.config.model import Config
 from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.pipeline import replay
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.redact.policy import Policy
@@ -50,7 +51,7 @@ class Redacting:
     def run(self, requests: Iterable[bytes | ExportTraceServiceRequest]) -> bytes:
         """Each call is a time of its own: late spans do not come to it."""
         self.kept.clear()
-        accept = self.pipeline.entrance("grpc").accept
+        accept = self.pipeline.intake("grpc").accept
         for request in requests:
             accept(request if isinstance(request, bytes) else request.SerializeToString(), 1)
         while self.pipeline.drain(2):
@@ -62,7 +63,8 @@ class Redacting:
 
 
 def redacted(settings: Mapping[str, Any], *requests: bytes | ExportTraceServiceRequest) -> ExportTraceServiceRequest:
-    return ExportTraceServiceRequest.FromString(Redacting(settings).run(requests))
+    raw = (request if isinstance(request, bytes) else request.SerializeToString() for request in requests)
+    return ExportTraceServiceRequest.FromString(assemble([trace for trace, _ in replay.redact(raw, policy(settings))]))
 
 
 def request_of(span: Span, resource: Mapping[str, Any] | None = None) -> ExportTraceServiceRequest:

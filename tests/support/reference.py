@@ -1,4 +1,4 @@
-"""What the proxy must do, said again over the official protobuf classes: slow, obvious, and sharing no code with it.
+"""A reference of what the proxy must do, over the official protobuf classes: slow, obvious, sharing no code with it.
 
 A trace is a list of `Seen` in order of arrival. Decisions about the meaning of data, where the specifications leave
 room:
@@ -60,7 +60,7 @@ Trace = Sequence[Seen]
 
 
 def invalid(span: Span) -> str | None:
-    """Why a span is rejected alone; None if it is not."""
+    """Return the id for which a span is rejected alone; None: it is valid."""
     if len(span.trace_id) != 16 or not any(span.trace_id):
         return "trace_id"
     if len(span.span_id) != 8 or not any(span.span_id):
@@ -69,7 +69,7 @@ def invalid(span: Span) -> str | None:
 
 
 def seen(request: ExportTraceServiceRequest) -> list[Seen]:
-    """Every span of a request, the invalid ones too, in order."""
+    """List every span of a request, the invalid ones too, in order."""
     found = []
     for resource_spans in request.resource_spans:
         outer = ResourceSpans()
@@ -85,7 +85,7 @@ def seen(request: ExportTraceServiceRequest) -> list[Seen]:
 
 
 def traces(requests: Iterable[ExportTraceServiceRequest]) -> dict[bytes, list[Seen]]:
-    """The valid spans of the requests by trace id, both in order of arrival."""
+    """Group the valid spans of requests by trace id, both in order of arrival."""
     found: dict[bytes, list[Seen]] = {}
     for request in requests:
         for one in seen(request):
@@ -131,7 +131,7 @@ def randomness(trace: Trace) -> int:
 
 
 def incoming_thresholds(trace: Trace) -> set[int]:
-    """The thresholds of the spans, 0 where absent. More than one: the trace's counts are not unbiased."""
+    """Collect the thresholds of the spans, 0 where absent. More than one: the trace's counts are biased."""
     return {tracestate.parse(one.span.trace_state.encode()).threshold or 0 for one in trace}
 
 
@@ -148,7 +148,7 @@ ORDERS: dict[Op, Callable[[Any, Any], bool]] = {
 
 
 def last_value(attributes: Iterable[KeyValue], key: bytes) -> AnyValue | None:
-    """The value of the last attribute with that key; None if there is no such attribute."""
+    """Return the value of the last attribute with a key; None: there is no such attribute."""
     found = None
     for attribute in attributes:
         if attribute.key.encode() == key:
@@ -157,7 +157,7 @@ def last_value(attributes: Iterable[KeyValue], key: bytes) -> AnyValue | None:
 
 
 def plain(value: AnyValue | None) -> Any:
-    """None for nil; bytes for a string; int, float, bool; a list of these; an object for what compares with nothing."""
+    """Convert a value: nil to None, a string to bytes; int, float, bool, lists; all else to an incomparable object."""
     which = value.WhichOneof("value") if value is not None else None
     if value is None or which is None:
         return None
@@ -213,7 +213,7 @@ def comparable(value: Any, kind: Kind) -> bool:
 
 
 def compares(value: Any, condition: Condition) -> bool:
-    """One comparable value."""
+    """Compare one comparable value with the condition's constant."""
     op, constant = condition.op, condition.value
     if condition.kind == Kind.REGEX:
         assert callable(constant)
@@ -226,7 +226,7 @@ def compares(value: Any, condition: Condition) -> bool:
 
 
 def holds(condition: Condition, one: Seen, trace: Trace) -> bool:
-    """Whether a condition is true of a span. `trace` is read for the fields of the trace only."""
+    """Return whether a condition is true of a span. `trace` is read for the fields of the trace only."""
     value = left_side(condition, one, trace)
     if condition.op == Op.IS_NIL:
         return value is None
@@ -240,7 +240,7 @@ def holds(condition: Condition, one: Seen, trace: Trace) -> bool:
 
 
 def run(program: Sequence[int], operands: Callable[[int], bool]) -> bool:
-    """A postfix program; `operands(n)` is the truth of operand n."""
+    """Evaluate a postfix program; `operands(n)` is the truth of operand n."""
     stack: list[bool] = []
     for step in program:
         if step >= 0:
@@ -304,9 +304,9 @@ class Decision(NamedTuple):
 
 
 def threshold_of(probability: float) -> int:
-    """(1 - p) * 2^56, rounded half up to 4 hex digits, one more for every leading f or leading 0, at most 14.
+    """Return (1 - p) * 2^56, rounded half up to 4 hex digits, one more for every leading f or leading 0, at most 14.
 
-    `NEVER` for 0. What lies between 0 and 2^-56, the smallest that can be said, counts as 2^-56.
+    `NEVER` for 0. A probability between 0 and 2^-56, the smallest that `th` can express, counts as 2^-56.
     """
     if probability <= 0:
         return NEVER
@@ -324,7 +324,7 @@ def threshold_of(probability: float) -> int:
 
 
 def decide(rules: Sequence[Rule], trace: Trace) -> Decision:
-    """The first rule that applies; the last must."""
+    """Decide by the first rule that applies; the last must."""
     index, rule = next((index, rule) for index, rule in enumerate(rules) if rule.applies(trace))
     threshold, random = threshold_of(rule.probability), randomness(trace)
     return Decision(index, threshold, random >= threshold, random)
@@ -334,7 +334,7 @@ def decide(rules: Sequence[Rule], trace: Trace) -> Decision:
 
 
 class Stamp(NamedTuple):
-    """What is written on the spans of a kept trace. `randomness` is the trace's."""
+    """The decision that is written on the spans of a kept trace. `randomness` is the trace's."""
 
     rule: str
     reason: str
@@ -359,7 +359,7 @@ def adjusted_count(threshold: int) -> float:
 
 
 def stamped(span: Span, stamp: Stamp) -> Span:
-    """A copy as it leaves. The attributes are appended, also where the span has such keys already (the last one wins).
+    """Copy a span as it leaves. Attributes are appended, also where the span has such keys already (the last one wins).
 
     A span whose own threshold was erased has no known count: it gets no sampler_proxy.adjusted_count.
     """
@@ -379,14 +379,14 @@ def stamped(span: Span, stamp: Stamp) -> Span:
 
 
 def spans_of(request: ExportTraceServiceRequest) -> Counter[SpanKey]:
-    """The spans of a request irrespective of grouping and order. Add up the counters of several requests."""
+    """Count the spans of a request irrespective of grouping and order; add up the counters of several requests."""
     return Counter(SpanKey(*one.envelope, deterministic(one.span)) for one in seen(request))
 
 
 def expected_kept(
     requests: Iterable[ExportTraceServiceRequest], stamp_of: Callable[[Trace], Stamp | None]
 ) -> Counter[SpanKey]:
-    """The spans that must leave, stamped; `stamp_of` is asked once for every trace and answers None to drop it."""
+    """Count the spans that must leave, stamped. `stamp_of` is called once for every trace; None: drop it."""
     kept: Counter[SpanKey] = Counter()
     for trace in traces(requests).values():
         stamp = stamp_of(trace)

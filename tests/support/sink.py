@@ -31,19 +31,33 @@ SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
+def serve(
+    export: Callable[[bytes, grpc.ServicerContext], bytes],
+    port: int = 0,
+    *,
+    host: str = "127.0.0.1",
+    threads: int = 8,
+    max_receive_bytes: int = -1,
+    credentials: grpc.ServerCredentials | None = None,
+) -> tuple[grpc.Server, int]:
+    """A started server whose method Export is `export`, bytes in, bytes out, and its port."""
+    options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_receive_bytes)]
+    server = grpc.server(ThreadPoolExecutor(threads), options=options)
+    method = grpc.unary_unary_rpc_method_handler(export)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Export": method}),))
+    address = f"{host}:{port}"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    return server, port
+
+
 class Sink:
     """Listens from its construction on. `take` gets the bytes of each request before it is answered."""
 
     def __init__(self, port: int = 0, take: Callable[[bytes], object] | None = None) -> None:
         self._received: list[bytes] = []
         self._take = take or self._received.append
-        self._server = grpc.server(
-            ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
-        )
-        method = grpc.unary_unary_rpc_method_handler(self._export)  # bytes in, bytes out
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Export": method}),))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        self._server.start()
+        self._server, self.port = serve(self._export, port)
 
     def _export(self, request: bytes, _: grpc.ServicerContext) -> bytes:
         self._take(request)

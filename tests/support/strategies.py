@@ -129,7 +129,7 @@ statuses = st.builds(Status, message=strings, code=st.sampled_from(CODES))
 
 
 def spans(*, damaged_ids: bool = True) -> st.SearchStrategy[Span]:
-    """Some of them without a valid id, unless told otherwise."""
+    """Draw spans, some without a valid id unless told otherwise."""
     bad = damaged_ids
     return st.builds(
         Span,
@@ -185,7 +185,7 @@ def requests(*, damaged_ids: bool = True) -> st.SearchStrategy[ExportTraceServic
 
 
 def seen_traces() -> st.SearchStrategy[list[reference.Seen]]:
-    """At least one span, all of one trace."""
+    """Draw at least one span, all of one trace."""
 
     def build(trace_id: bytes, parts: list[tuple[Resource, InstrumentationScope, Span]]) -> list[reference.Seen]:
         for _, _, span in parts:
@@ -213,7 +213,7 @@ seeds = st.integers(0, 2**32 - 1).map(Random)
 def wire_requests(
     source: st.SearchStrategy[ExportTraceServiceRequest] | None = None,
 ) -> st.SearchStrategy[tuple[ExportTraceServiceRequest, bytes]]:
-    """A request, and an encoding of it (unknown fields may have been added)."""
+    """Draw a request and an encoding of it (unknown fields may have been added)."""
     return st.builds(
         lambda request, random, noise: (request, wire.encode(request, random, noise)),
         source if source is not None else requests(),
@@ -265,7 +265,7 @@ ORDERS = [Op.EQ, Op.NE, Op.LT, Op.LE, Op.GT, Op.GE]
 
 
 def anchored(pattern: str) -> Callable[[bytes], bool]:
-    """What a REGEX condition carries: anchored at both ends, the dot matches line breaks."""
+    """Compile the value of a REGEX condition: anchored at both ends, the dot matches line breaks."""
     compiled = re.compile(pattern.encode(), re.DOTALL)
     return lambda value: compiled.fullmatch(value) is not None
 
@@ -316,7 +316,7 @@ trace_conditions: st.SearchStrategy[Condition] = st.one_of(
 
 
 def programs(operands: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """Postfix programs over `operands` operands; TRUE and FALSE occur."""
+    """Draw postfix programs over `operands` operands; TRUE and FALSE occur."""
     leaves = st.sampled_from([*range(operands)] * 3 + [TRUE, FALSE]).map(lambda step: (step,))
     return st.recursive(
         leaves,
@@ -345,7 +345,7 @@ probabilities = st.sampled_from([0.0, 1.0, 0.5, 0.01, 0.0001, 1 / 3]) | st.float
 
 
 def rule_lists() -> st.SearchStrategy[list[reference.Rule]]:
-    """One to four rules; the last one has neither `match` nor `unless`."""
+    """Draw one to four rules; the last one has neither `match` nor `unless`."""
     some = st.lists(st.tuples(probabilities, st.none() | selections(), st.none() | selections()), max_size=3)
     return st.builds(
         lambda first, last: [

@@ -1,4 +1,4 @@
-"""The reference itself, against values worked out by hand: what it says is what everything else is held to."""
+"""Compares the reference, which everything else is held to, with values worked out by hand."""
 
 from __future__ import annotations
 

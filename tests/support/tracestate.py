@@ -80,12 +80,12 @@ def parse(tracestate: bytes) -> Parsed:
 
 
 def hex_threshold(threshold: int) -> str:
-    """As `th` writes it."""
+    """Write a threshold as the value of `th`."""
     return f"{threshold:014x}".rstrip("0") or "0"
 
 
 def leaving_threshold(tracestate: bytes, randomness: int, threshold: int) -> int | None:
-    """What a reader of the rewritten tracestate takes for the threshold (0: no `th`); None if it had to be erased."""
+    """Return the threshold that the rewritten tracestate says (0: no `th`); None: it had to be erased."""
     own = parse(tracestate).threshold
     if own is not None and randomness < own:
         return None

@@ -51,7 +51,7 @@ ALL = Noise(order=True, repeat=True, split=True, unknown=True, overlong=True, wi
 
 
 def varint(value: int, width: int = 0) -> bytes:
-    """`value` modulo 2^64, in at least `width` bytes."""
+    """Encode `value` modulo 2^64 in at least `width` bytes."""
     value &= (1 << 64) - 1
     out = bytearray()
     while value > 0x7F or len(out) < width - 1:
@@ -66,7 +66,7 @@ def tag(number: int, wire_type: int, width: int = 0) -> bytes:
 
 
 def field(number: int, wire_type: int, payload: bytes) -> bytes:
-    """One field, minimally encoded; `payload` without its length."""
+    """Encode one field in as few bytes as possible; `payload` without its length."""
     return tag(number, wire_type) + (varint(len(payload)) + payload if wire_type == LEN else payload)
 
 
@@ -91,7 +91,7 @@ class Writer:
         return b"".join(self.chunks(message))
 
     def chunks(self, message: Message) -> list[bytes]:
-        """The fields of a message; cut anywhere, the two halves merge to the message."""
+        """Encode the fields of a message, each for itself; cut anywhere, the two halves merge to the message."""
         lanes: list[list[bytes]] = []
         oneofs: dict[str, list[FieldDescriptor]] = {}
         for descriptor in message.DESCRIPTOR.fields:
@@ -157,7 +157,7 @@ class Writer:
             other = self.random.choice(members)
             out.append(self.oneof_decoy(other))
         if out and other is last and last.message_type is not None:
-            # Two parts of the same sub-message would merge: a scalar between them sets the first aside.
+            # Two parts of the same sub-message would merge: a scalar between them discards the first.
             out.append(self.oneof_decoy(next(member for member in members if member.message_type is None)))
         value = getattr(message, chosen)
         if last.message_type is not None:

@@ -1,1 +1,1 @@
-"""TraceQL: parser, compiler, lint."""
+"""The room traceql: parser, compiler, lint."""

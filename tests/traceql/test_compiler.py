@@ -321,7 +321,7 @@ def _balanced(depth: int, of_or: bool = False, leaf: itertools.count[int] | None
     ],
     ids=["balanced", "to the right", "wide", "spansets", "inverted"],
 )
-def test_stack(text: str) -> None:
+def test_programs_fit_the_stack(text: str) -> None:
     compiled = rules(text)
     for program in (*compiled.filters, *compiled.programs):
         assert run(program, lambda _: True)[1] <= MAX_STACK
@@ -433,14 +433,14 @@ def test_selection_keeps_order_and_repetitions() -> None:
     assert compile_selection([]) == only(monotone=())
 
 
-def test_ten_thousand_rules() -> None:
+def test_ten_thousand_rules_share_their_filters() -> None:
     expressions = [parse(f"{{ .service = {number % 100} && duration > {number}ms }}") for number in range(2000)]
     compiled = compile_rules([(expressions[number % 2000], None) for number in range(10_000)])
     assert len(compiled.programs) == 10_000
     assert (len(compiled.filters), len(compiled.conditions)) == (2000, 2100)
 
 
-def test_fields_are_on_the_right_side() -> None:
+def test_trace_fields_are_in_trace_conditions_only() -> None:
     compiled = rules("{ name = `x` && rootName = `x` && span.a && traceDuration > 1 && .b = nil }")
     assert all(item.field < FIRST_TRACE_FIELD for item in compiled.conditions)
     assert all(item.field >= FIRST_TRACE_FIELD for item in compiled.trace_conditions)

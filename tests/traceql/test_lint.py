@@ -23,7 +23,7 @@ def hints(*rules: str | tuple[str | None, str | None]) -> list[Hint]:
     )
 
 
-def test_nothing_to_say() -> None:
+def test_good_rules_get_no_remarks() -> None:
     assert hints("{ status = error }", "{ span.http.route = `/` && duration > 1s }", (None, None)) == []
     assert hints() == []
 
@@ -42,7 +42,7 @@ def test_nothing_to_say() -> None:
         ("{ .a } | sum(.bytes) > 5", None),
     ],
 )
-def test_durations_without_a_unit(expression: str, offset: int | None) -> None:
+def test_durations_without_a_unit_get_a_remark(expression: str, offset: int | None) -> None:
     found = [hint for hint in hints(expression) if "nanoseconds" in hint.message]
     assert [hint.offset for hint in found] == ([] if offset is None else [offset])
 
@@ -71,7 +71,7 @@ NEVER = "this rule is never reached: a before it matches every trace"
         (("{ .a }", "{ .b }"), ("{ .a }", "{ .b }")),
     ],
 )
-def test_taken_by_an_earlier_rule(earlier: str, later: str) -> None:
+def test_rules_taken_by_an_earlier_one_get_a_remark(earlier: str, later: str) -> None:
     assert hints(earlier, later) == [(1, "match", 0, NEVER + " that this one matches")]
 
 
@@ -88,11 +88,11 @@ def test_taken_by_an_earlier_rule(earlier: str, later: str) -> None:
         ("{ .a = 1 }", "{ .a = 1.0 }"),
     ],
 )
-def test_still_reached(earlier: str, later: str) -> None:
+def test_reached_rules_get_no_remark(earlier: str, later: str) -> None:
     assert hints(earlier, later) == []
 
 
-def test_behind_what_matches_everything() -> None:
+def test_rules_behind_one_that_matches_everything_get_a_remark() -> None:
     assert hints("{ .x }", "{}", "{ .y }", (None, None)) == [
         (2, "match", 0, NEVER.replace(" a ", " b ")),
         (3, "match", 0, NEVER.replace(" a ", " b ")),
@@ -101,13 +101,13 @@ def test_behind_what_matches_everything() -> None:
 
 
 @pytest.mark.parametrize("text", ["{ false }", "{ .a && 1 = 2 }", "{ .a } && { false }", "{ .a } | count() = 0"])
-def test_matches_nothing(text: str) -> None:
+def test_rules_that_match_nothing_get_a_remark(text: str) -> None:
     (hint,) = hints(text, "{ .a }")
     assert hint[:3] == (0, "match", 0)
     assert hint.message.startswith("no trace can match this: ")
 
 
-def test_unless_leaves_nothing() -> None:
+def test_unless_that_leaves_nothing_gets_a_remark() -> None:
     assert hints(("{ .a }", "{}"), "{ .a }") == [
         (0, "unless", 0, "no trace can match this rule: unless holds wherever match does")
     ]
@@ -173,7 +173,7 @@ def test_names_in_rules(text: str, offset: int, message: str) -> None:
         ("é" * 10_000, None),
     ],
 )
-def test_names(name: str, meant: str | None) -> None:
+def test_names_like_conventions_get_advice(name: str, meant: str | None) -> None:
     message = advise(Scope.ANY, name)
     assert message is None if meant is None else message is not None and meant in message
 
@@ -195,11 +195,11 @@ def test_names(name: str, meant: str | None) -> None:
         (Scope.RESOURCE, "session.id", True),
     ],
 )
-def test_scopes(scope: Scope, name: str, right: bool) -> None:
+def test_misplaced_names_get_advice(scope: Scope, name: str, right: bool) -> None:
     assert (advise(scope, name) is None) == right
 
 
-def test_tables() -> None:
+def test_tables_of_names_are_disjoint_and_without_advice() -> None:
     tables = [SPAN, RESOURCE, EVENT, ELSEWHERE, frozenset(RENAMED)]
     assert sum(map(len, tables)) == len(frozenset().union(*tables)) > 250
     for name in frozenset().union(*tables):
@@ -208,7 +208,7 @@ def test_tables() -> None:
         assert advise(Scope.ANY, name) is None
 
 
-def test_ten_thousand_rules() -> None:
+def test_linting_ten_thousand_rules_takes_seconds() -> None:
     rules: list[tuple[str, Expression | None, Expression | None]] = []
     for number in range(10_000):
         text = f"{{ .customer.number{number} = {number} && span.http.request.methods != `x` }}"

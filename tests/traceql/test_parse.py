@@ -589,7 +589,7 @@ def _nested(opening: str, middle: str, closing: str, depth: int) -> str:
         ("(.x = 1 || (.a = 1 && ", ".b", "))", 50),
     ],
 )
-def test_nesting(opening: str, middle: str, closing: str, most: int) -> None:
+def test_nesting_is_bounded(opening: str, middle: str, closing: str, most: int) -> None:
     if most:
         parse(_nested(opening, middle, closing, most))
     for depth in (101, 1000, 10_000):
@@ -605,7 +605,7 @@ def test_prefix_operators_and_parentheses_count_where_they_are_open() -> None:
     parse(" || ".join(["(({ .a }))"] * 1000))
 
 
-def test_spansets_nest_too() -> None:
+def test_nesting_of_spansets_is_bounded() -> None:
     parse("(" * 100 + "{ .a }" + ")" * 100)
     with pytest.raises(TraceQLError, match="nested more than 100 deep") as caught:
         parse("(" * 101 + "{ .a }" + ")" * 101)
@@ -630,7 +630,7 @@ def test_spansets_nest_too() -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_long_and_flat_is_fine(text: str) -> None:
+def test_long_flat_expressions_are_parsed(text: str) -> None:
     start = time.monotonic()
     parse(text)
     assert time.monotonic() - start < 10
@@ -664,7 +664,7 @@ def test_long_and_flat_is_fine(text: str) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_what_is_hard_is_refused_in_time(text: str) -> None:
+def test_hard_input_is_refused_in_time(text: str) -> None:
     start = time.monotonic()
     with pytest.raises(TraceQLError) as caught:
         parse(text)
@@ -688,7 +688,7 @@ def test_the_size_limit_is_in_bytes() -> None:
     assert caught.value.offset == 0
 
 
-def test_surrogates() -> None:
+def test_surrogates_are_refused() -> None:
     with pytest.raises(TraceQLError, match="surrogate") as caught:
         parse('{ .a = "\ud800" }')
     assert caught.value.offset == 8
@@ -789,7 +789,7 @@ _TOKENS = [
         st.lists(st.sampled_from(_TOKENS), max_size=30).map("".join),
     )
 )
-def test_random_text(text: str) -> None:
+def test_random_text_is_parsed_or_refused(text: str) -> None:
     result = attempt(text)
     if isinstance(result, TraceQLError):
         assert 0 <= result.offset <= len(text)
@@ -807,7 +807,7 @@ def test_random_text(text: str) -> None:
     st.integers(0, 100),
     st.sampled_from(["", *_TOKENS]),
 )
-def test_random_edits(text: str, start: int, length: int, insertion: str) -> None:
+def test_random_edits_are_parsed_or_refused(text: str, start: int, length: int, insertion: str) -> None:
     edited = text[:start] + insertion + text[start + length :]
     result = attempt(edited)
     if isinstance(result, TraceQLError):
@@ -816,7 +816,7 @@ def test_random_edits(text: str, start: int, length: int, insertion: str) -> Non
         assert dump(result.root)
 
 
-def test_threads() -> None:
+def test_parser_is_thread_safe() -> None:
     def work(number: int) -> bool:
         return dump(parse(f"{{ .a = {number} && .b = 2 }}").root) == f"{{((.a = int:{number}) && (.b = int:2))}}"
 

@@ -23,7 +23,7 @@ def test_product_agrees_with_reference(texts: list[str], spans: list[Seen], rand
 
 @given(texts=expressions(6), spans=traces(), random=strategies.seeds)
 def test_first_rule_that_matches_decides(texts: list[str], spans: list[Seen], random: Random) -> None:
-    """Rules share conditions, filters and the rows of the trace; what one asks must not answer another."""
+    """Rules share conditions, filters and the span table; an answer for one rule must not leak into another."""
     pieces = cut(spans, random)
     pairs = [(texts[0], texts[1]), (texts[2], texts[3]), (texts[4], None), (texts[5], texts[0])]
     applies = [

@@ -1,4 +1,4 @@
-"""A short way to write traces, and the two that judge them: the reference and the product.
+"""A short way to write traces, and the two that decide them: the reference and the product.
 
     trace(
         span("a", "GET /", ms=(0, 100), kind=SERVER, res={"service.name": "shop"}),
@@ -130,7 +130,7 @@ def cut(spans: Sequence[Seen], random: Random) -> list[ExportTraceServiceRequest
     return requests
 
 
-parse = functools.lru_cache(maxsize=256)(traceql_parse.parse)  # every text is judged more than once
+parse = functools.lru_cache(maxsize=256)(traceql_parse.parse)  # every text is used more than once
 
 
 def reference_selects(expression: str, requests: Sequence[ExportTraceServiceRequest]) -> bool:
@@ -147,6 +147,6 @@ def product_rule(pairs: Sequence[tuple[str, str | None]], requests: Sequence[byt
     parsed = [(parse(match), parse(unless) if unless is not None else None) for match, unless in pairs]
     names = [str(number) for number in range(len(pairs) + 1)]
     keeps = [1.0] * len(pairs) + [0.0]
-    (judged,) = replay.decide(names, keeps, compile_rules([*parsed, (None, None)]), requests)
-    assert judged.keep == (judged.rule < len(pairs))
-    return int(judged.rule)
+    (decided,) = replay.decide(names, keeps, compile_rules([*parsed, (None, None)]), requests)
+    assert decided.keep == (decided.rule < len(pairs))
+    return int(decided.rule)

@@ -1,0 +1,142 @@
+"""Answers what operators and scrapers ask of a running service: its metrics, its rates, what is known of a trace.
+
+Nothing here changes anything. Everything is asked on the loop's thread, on which the exporters count; the pipeline's
+lock is held while its numbers are read, so that one answer shows one instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from sampler_proxy import __version__, metrics
+from sampler_proxy.config.model import Adaptive, Config, FileExport
+from sampler_proxy.export.exporter import Exporter
+from sampler_proxy.export.queue import Counters
+from sampler_proxy.operate.learned_rates import Rates
+from sampler_proxy.operate.messages import iso_time
+from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.otlp.sampling import probability_of, shown_threshold
+from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.units import format_probability
+
+_Values = dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]
+
+log = structlog.get_logger()
+
+
+class Status:
+    """The parts of a service, as far as questions are answered from them.
+
+    `latencies` has the histogram of each destination by name. `clock` tells monotonic nanoseconds, `time` seconds since
+    the epoch.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        rates: Rates,
+        reloader: Reloader,
+        exporters: Sequence[Exporter],
+        latencies: Mapping[str, metrics.HistogramData],
+        grpc_engine: str,
+        *,
+        clock: Callable[[], int],
+        time: Callable[[], float],
+    ) -> None:
+        self._pipeline = pipeline
+        self._rates = rates
+        self._reloader = reloader
+        self._exporters = exporters
+        self._latencies = latencies
+        self._grpc_engine = grpc_engine
+        self._clock = clock
+        self._time = time
+
+    def snapshot(self) -> metrics.Snapshot:
+        """Read all metrics at one instant."""
+        values: _Values
+        with self._pipeline.lock:
+            values = self._pipeline.snapshot(self._clock())
+            values.update(self._rates.values(self._clock()))
+            counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
+        values.update(self._destinations(counters))
+        values.update(self._configuration())
+        return values
+
+    def _destinations(self, counters: Mapping[str, Counters]) -> _Values:
+        return {
+            metrics.SPANS_ROUTED: {(name,): c.routed_spans for name, c in counters.items()},
+            metrics.SPANS_EXPORTED: {(name,): c.exported_spans for name, c in counters.items()},
+            metrics.QUEUE_SPANS: {(name,): c.queued_spans for name, c in counters.items()},
+            metrics.SPANS_REJECTED: {(name,): c.rejected_spans for name, c in counters.items()},
+            metrics.SPANS_LOST: {
+                (name, reason): spans for name, c in counters.items() for reason, spans in c.lost_spans.items()
+            },
+            metrics.QUEUE_BYTES: {(name,): c.queued_bytes for name, c in counters.items()},
+            metrics.QUEUE_MAX_BYTES: {(exporter.name,): exporter.queue.max_bytes for exporter in self._exporters},
+            metrics.EXPORT_LATENCY_SECONDS: {(name,): data.value() for name, data in self._latencies.items()},
+        }
+
+    def _configuration(self) -> _Values:
+        active = self._reloader.active
+        return {
+            metrics.RULES_INFO: {(active.version,): 1},
+            metrics.RULES_LOADED_TIMESTAMP_SECONDS: {(): active.loaded_s},
+            metrics.CONFIG_RELOADS: {(outcome,): count for outcome, count in self._reloader.reloads.items()},
+            metrics.CONFIG_LAST_RELOAD_SUCCESSFUL: {(): 0 if self._reloader.faults else 1},
+            metrics.BUILD_INFO: {(__version__, self._grpc_engine): 1},
+        }
+
+    def log_summary(self) -> None:
+        """Log the ledger's totals in one line, for somebody who looks at a terminal."""
+        values = self.snapshot()
+
+        def total(metric: metrics.Metric) -> int:
+            return int(sum(value for value in values[metric].values() if isinstance(value, int | float)))
+
+        log.info(
+            f"{total(metrics.SPANS_RECEIVED)} spans received, {total(metrics.SPANS_KEPT)} kept, "
+            f"{total(metrics.SPANS_SAMPLED_OUT)} sampled out, {total(metrics.BUFFER_SPANS)} waiting; "
+            f"{total(metrics.TRACES_DECIDED)} traces decided"
+        )
+
+    def rates(self) -> dict[str, object]:
+        """Describe, as JSON values, the rules with a target and what the limit removed from each rule."""
+        with self._pipeline.lock:
+            rules = self._rates.describe(self._clock(), self._reloader.redact)
+            values = self._pipeline.snapshot(self._clock())
+        limit = self._reloader.applied.limit
+        removed = {
+            rule: {"traces": traces, "spans": values[metrics.LIMITED_SPANS][rule,]}
+            for (rule,), traces in values[metrics.LIMITED_TRACES].items()
+        }
+        return {
+            "rules": rules,
+            "limit": limit.model_dump(mode="json", exclude_none=True) if limit.rate else None,
+            "removed_by_limit": removed,
+            "trace_ids_random": bool(values[metrics.TRACE_IDS_RANDOM][()]),
+        }
+
+    def find(self, trace_id: bytes) -> dict[str, object] | None:
+        """Say, as JSON values, what is known of a trace, buffered or decided; None: nothing, or no longer."""
+        found: dict[str, object] | None = self._pipeline.find(trace_id, self._clock())
+        if found is not None and found["state"] == "decided":
+            threshold, ago_s = found["threshold"], found.pop("ago_seconds")
+            assert isinstance(threshold, int)
+            assert isinstance(ago_s, int | float)
+            found["threshold"] = shown_threshold(threshold)
+            found["probability"] = probability_of(threshold)
+            found["decided_at"] = iso_time(self._time() - ago_s)
+        return found
+
+
+def log_introduction(config: Config) -> None:
+    """Log what a start without a configuration file keeps, and where."""
+    rules = ", ".join(
+        f"{rule.name} {rule.keep.target if isinstance(rule.keep, Adaptive) else format_probability(rule.keep)}"
+        for rule in config.rules
+    )
+    files = ", ".join(export.path for export in config.export if isinstance(export, FileExport))
+    log.info(f"no configuration file: by default these traces are kept, in {files}: {rules}")

@@ -1,0 +1,11 @@
+from libc.stdint cimport uint64_t
+
+from sampler_proxy.otlp.fragments cimport KeptTrace
+from sampler_proxy.pipeline.ledger cimport Ledger
+
+cdef class Outlets:
+    cdef list outlets
+    cdef Ledger ledger
+    cdef uint64_t backlog_bytes, backlog_spans  # of kept traces that some destination has not taken yet
+    cdef int deliver(self, KeptTrace kept) except -1
+    cdef int flush(self) except -1

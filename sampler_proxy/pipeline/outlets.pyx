@@ -1,0 +1,52 @@
+"""The ways out of the pipeline: every kept trace is offered to every destination, and waits in a backlog where refused.
+
+A trace is kept, in the ledger's sense, when the last destination has taken it; until then it counts as buffered, and
+its bytes as memory in use. Backlogs have no bound of their own: the pipeline decides no more traces while they fill its
+memory. Used under the pipeline's lock.
+"""
+from collections import deque
+
+
+cdef class Outlet:
+    """A destination, and its backlog: the kept traces that it has not taken yet, first in, first out."""
+    cdef object offer  # Destination.offer: pipeline.pyi
+    cdef object backlog
+
+    def __init__(self, destination):
+        self.offer = destination.offer
+        self.backlog = deque()
+
+
+cdef class Outlets:
+    def __init__(self, destinations, Ledger ledger not None):
+        self.outlets = [Outlet(destination) for destination in destinations]
+        self.ledger = ledger
+
+    cdef int deliver(self, KeptTrace kept) except -1:
+        """Offer a finished trace to every destination, behind its backlog where there is one."""
+        cdef Outlet outlet
+        kept.waiting = 0
+        for outlet in self.outlets:
+            if outlet.backlog or not outlet.offer(kept):
+                outlet.backlog.append(kept)
+                kept.waiting += 1
+        if kept.waiting:
+            self.backlog_bytes += kept.nbytes
+            self.backlog_spans += kept.spans
+        else:
+            self.ledger.rules[kept.rule].kept += kept.spans
+        return 0
+
+    cdef int flush(self) except -1:
+        """Offer the backlogs again, in order, each until its destination refuses one."""
+        cdef Outlet outlet
+        cdef KeptTrace kept
+        for outlet in self.outlets:
+            while outlet.backlog and outlet.offer(outlet.backlog[0]):
+                kept = outlet.backlog.popleft()
+                kept.waiting -= 1
+                if not kept.waiting:
+                    self.backlog_bytes -= kept.nbytes
+                    self.backlog_spans -= kept.spans
+                    self.ledger.rules[kept.rule].kept += kept.spans
+        return 0

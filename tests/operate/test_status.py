@@ -1,0 +1,143 @@
+"""What a service answers about itself: metrics, rates and traces, from real parts that are not running."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from sampler_proxy import metrics
+from sampler_proxy.config.check import load_config
+from sampler_proxy.config.model import Adaptive, Config, FileExport, Limit, Rule
+from sampler_proxy.export.exporter import Dependencies
+from sampler_proxy.export.file import FileExporter
+from sampler_proxy.operate.learned_rates import Rates
+from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.status import Status, log_introduction
+from sampler_proxy.otlp.sampling import probability_of
+from sampler_proxy.pipeline.pipeline import Pipeline
+from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.units import Rate
+from tests.operate.traces import HIGH, LOW, request, span
+
+SECOND = 1_000_000_000
+RULES = (
+    Rule(name="busy", match='{ name = "step 1" }', keep=Adaptive(target=Rate(100.0, "spans"))),
+    Rule(name="half", keep=0.5),
+)
+
+
+class Bench:
+    """A status, and the pipeline that it is about, at `now_ns`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ns = 0
+        export = FileExport(name="local", protocol="file", path=str(folder / "out"))
+        loaded = load_config(Config(rules=RULES, limit=Limit(spans=50.0), export=(export,)))
+        rates = Rates(1)
+        prepared = rates.prepare(loaded)
+        rates.adopt(prepared)
+        self.latency = metrics.HistogramData(metrics.EXPORT_LATENCY_SECONDS)
+        dependencies = Dependencies(assemble, lambda: self.now_ns, random.random, self.latency.observe)
+        self.exporter = FileExporter(export, dependencies)
+        self.pipeline = Pipeline(
+            rules=([rule.name for rule in RULES], prepared.keeps, loaded.compiled),
+            destinations=[self.exporter.queue],
+            max_bytes=1 << 30,
+            max_trace_bytes=1 << 20,
+            wait_ns=SECOND,
+            wait_after_root_ns=SECOND,
+            decision_memory_bytes=1 << 20,
+            stamp_decision=False,
+            stamp_adjusted_count=False,
+            seed=1,
+        )
+        self.status = Status(
+            self.pipeline,
+            rates,
+            Reloader(loaded, lambda: loaded, lambda *_: None, lambda: 7.0),
+            [self.exporter],
+            {"local": self.latency},
+            "an engine",
+            clock=lambda: self.now_ns,
+            time=lambda: 1_700_000_000.0,
+        )
+
+    def accept(self, *spans: Any) -> None:
+        intake: Any = getattr(self.pipeline, "intake", None) or self.pipeline.entrance
+        intake("grpc").accept(request(*spans).SerializeToString(), self.now_ns)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Any:
+    async def made() -> Bench:
+        return Bench(tmp_path)
+
+    return asyncio.run(made())
+
+
+def test_a_snapshot_has_every_metric(bench: Bench) -> None:
+    bench.accept(span(HIGH, 1), span(LOW, 2))
+    bench.latency.observe(0.5)
+    values = bench.status.snapshot()
+    assert set(values) == set(metrics.METRICS)
+    assert values[metrics.SPANS_RECEIVED] == {("grpc",): 2}
+    assert values[metrics.QUEUE_MAX_BYTES] == {("local",): 64 << 20}
+    assert values[metrics.EXPORT_LATENCY_SECONDS]["local",] == bench.latency.value()
+    assert values[metrics.RULES_LOADED_TIMESTAMP_SECONDS] == {(): 7.0}
+    assert values[metrics.CONFIG_RELOADS] == {("applied",): 0, ("unchanged",): 0, ("failed",): 0}
+    ((_, engine),) = values[metrics.BUILD_INFO]
+    assert engine == "an engine"
+
+
+def test_the_queue_of_a_destination_is_seen(bench: Bench) -> None:
+    bench.accept(span(HIGH, 2))
+    bench.now_ns = 2 * SECOND
+    bench.pipeline.tick(bench.now_ns)
+    values = bench.status.snapshot()
+    assert values[metrics.SPANS_ROUTED] == values[metrics.QUEUE_SPANS] == {("local",): 1}
+    assert values[metrics.QUEUE_BYTES]["local",] == bench.exporter.queue.counters().queued_bytes > 0
+
+
+def test_a_trace_is_buffered_then_decided_then_unknown(bench: Bench) -> None:
+    assert bench.status.find(LOW) is None
+    bench.accept(span(LOW, 2))
+    found = bench.status.find(LOW)
+    assert found is not None
+    assert (found["state"], found["spans"]) == ("buffered", 1)
+    bench.now_ns = 2 * SECOND
+    bench.pipeline.tick(bench.now_ns)
+    bench.now_ns = 5 * SECOND
+    found = bench.status.find(LOW)
+    assert found is not None
+    assert (found["state"], found["rule"], found["keep"]) == ("decided", "half", False)
+    assert (found["threshold"], found["probability"]) == ("8", probability_of(1 << 55))
+    assert found["decided_at"] == "2023-11-14T22:13:17.000Z"  # 3 s ago
+    assert "ago_seconds" not in found
+
+
+def test_rates_describe_targets_and_the_limit(bench: Bench) -> None:
+    described: Any = bench.status.rates()
+    assert [rule["rule"] for rule in described["rules"]] == ["busy"]
+    assert described["limit"] == {"spans": "50/s", "floor": "20%"}
+    assert described["removed_by_limit"] == {}
+    assert described["trace_ids_random"] is True
+
+
+def test_the_log_sums_up_for_a_terminal(bench: Bench) -> None:
+    bench.accept(span(HIGH, 2), span(LOW, 2), span(LOW, 3))
+    bench.now_ns = 2 * SECOND
+    bench.pipeline.tick(bench.now_ns)
+    bench.accept(span(b"\x01" * 16, 1))
+    with structlog.testing.capture_logs() as logs:
+        bench.status.log_summary()
+        log_introduction(Config(rules=RULES))
+    assert [line["event"] for line in logs] == [
+        "4 spans received, 1 kept, 2 sampled out, 1 waiting; 2 traces decided",
+        "no configuration file: by default these traces are kept, in sampler-proxy-traces.jsonl: "
+        "busy 100 spans/s, half 50%",
+    ]

@@ -18,10 +18,13 @@ times, kind, flags, status code and counts, and a mask for a name; such a resour
 attributes. Of a resource whose entity references name more than 1024 keys no attribute is deleted: they are masked.
 """
 
+from typing import final
+
 from sampler_proxy.otlp.fragments import Envelopes
 from sampler_proxy.redact.lanes import Label
 from sampler_proxy.redact.policy import Observer, Policy
 
+@final
 class Redactor:
     """Redacts traces by one policy. Caches what becomes of values: 32768 of them, and 8 MiB, at most (CLOCK eviction).
 

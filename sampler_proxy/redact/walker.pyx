@@ -24,8 +24,8 @@ from sampler_proxy.redact.value_cache cimport (
     NAME, REQUEST_BUDGET, SAME, TEXT, TRACE_BUDGET,
 )
 
+from sampler_proxy.redact import lanes
 from sampler_proxy.redact.edits import TooManyItems
-from sampler_proxy.redact.lanes import UNKNOWN_FIELD as UNKNOWN_FIELD_LABEL
 
 cdef enum:
     # Spans, and bytes of new values, that are asked about in one go.
@@ -35,6 +35,7 @@ cdef enum:
     # In a set of id fields, beside a bit for each field: some field stands several times.
     REPEATED = 1 << 8
 
+cdef tuple UNKNOWN_FIELD_LABEL = lanes.UNKNOWN_FIELD
 cdef PyObject* UNKNOWN_FIELD = <PyObject*>UNKNOWN_FIELD_LABEL
 
 

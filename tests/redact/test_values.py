@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy.redact import values as redact_values
+from sampler_proxy.redact import values as values_module
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import Detector, Range
 from sampler_proxy.redact.key_rules import KeyRules
@@ -277,9 +277,9 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
         raise RecursionError("zebra")
 
     if module == "embedded":
-        monkeypatch.setattr(redact_values.embedded, "members", fails)
+        monkeypatch.setattr(values_module.embedded, "members", fails)
     else:
-        monkeypatch.setattr(redact_values, module, fails)
+        monkeypatch.setattr(values_module, module, fails)
     settings = {"preset": "strict"}
     text = {
         "obfuscate": "SELECT zebra FROM b",
@@ -355,7 +355,7 @@ def test_deep_json_in_json_is_masked(depth: int) -> None:
         text = json.dumps({"a": text})
     found = text_after({"preset": "common", "values": [{"detect": "url_secrets", "action": "keep"}]}, text)
     assert "zebra" not in found
-    assert ("password" in found) == (depth <= redact_values.MAX_NESTED)
+    assert ("password" in found) == (depth <= values_module.MAX_NESTED)
 
 
 @pytest.mark.parametrize("where", ["_sieve", "_searches"])

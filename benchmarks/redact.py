@@ -5,10 +5,10 @@ usage: python -m benchmarks.redact [--rounds N] [--spans N]
 common               the preset, on the other benchmarks' corpus (corpus.py): 440-byte spans with 11 attributes, of
                      which the user id, the URL path (or another key) and the pod differ
 every value differs  the same, on spans each of whose attribute values is there once
-single-span traces   `common` where every trace is one span, so that less is gone about in one go
+single-span traces   `common` where every trace is one span, so that less is asked about in one go
 strict               the preset with ipv4, ipv6, more keys, and URLs stripped, on the usual spans
 
-Statements are left alone in these (`sql: keep`); what one costs that has not been met before is measured by itself, and
+Statements are left alone in these (`sql: keep`); what one costs that is not in the cache is measured by itself, and
 stands at the end. What is measured is the decisions of `keep: all` (see in_process.py), once without and once with
 redaction in each round, beside a calibration; the result is the best of either, scaled as in_process.py says, the one
 subtracted from the other.
@@ -50,7 +50,7 @@ STATEMENTS = 2000
 
 
 def all_different(of: Corpus) -> Corpus:
-    """The same spans with attribute values of the same length and type, no two alike."""
+    """Give the same spans attribute values of the same length and type, no two alike."""
     rng = random.Random(1)
     requests = []
     for message, spans in of.requests:
@@ -70,7 +70,7 @@ def all_different(of: Corpus) -> Corpus:
 
 
 def deciding(of: Corpus, redact: Redact) -> float:
-    """Seconds for deciding all traces, with every span kept, redacted and stamped."""
+    """Measure the seconds for deciding all traces, with every span kept, redacted and stamped."""
     everything = Rule(name="everything", unless='{ name = "no span has this name" }', keep=1.0)
     config = Config(rules=(everything, Rule(name="rest", keep=0.0)), redact=redact)
     destination = Destination()
@@ -108,7 +108,7 @@ def unexpected(snapshot: metrics.Snapshot) -> bool:
 
 
 def statement_s() -> float:
-    """Seconds for one statement that has not been met before."""
+    """Measure the seconds for one statement that is not in the cache."""
     statements = [STATEMENT.format(number).encode() for number in range(STATEMENTS)]
     start = time.perf_counter()
     for statement in statements:
@@ -117,7 +117,7 @@ def statement_s() -> float:
 
 
 def measure(rounds: int, spans: int) -> tuple[dict[str, list[float]], list[float]]:
-    """Nanoseconds per span, and per statement, of each round on a core of STATED_GHZ; and the speeds found."""
+    """Measure nanoseconds per span, and per statement, of each round on a core of STATED_GHZ; and the speeds found."""
     usual, single = generate(spans, SPANS_PER_TRACE), generate(spans // 2, 1)
     different = all_different(usual)
     none, common = Redact(), Redact(preset="common", sql="keep")

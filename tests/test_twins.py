@@ -17,7 +17,7 @@ from google.protobuf.internal import wire_format
 from sampler_proxy.operate import redaction_preview
 from sampler_proxy.otlp import sampling
 from sampler_proxy.pipeline import ledger
-from sampler_proxy.redact import policy, values
+from sampler_proxy.redact import lanes
 from sampler_proxy.rules import rule_set
 from sampler_proxy.traceql import fields, program
 
@@ -54,7 +54,7 @@ def numbered(*names: str) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-PLACES = {f"OF_{name}": getattr(policy, name) for name in ("SPAN", "RESOURCE", "SCOPE", "EVENT", "LINK")}
+PLACES = ("SPAN", "RESOURCE", "SCOPE", "EVENT", "LINK")
 MESSAGES = native("otlp/protobuf.pxd")
 
 # A native file, the beginning of the names that are all of them there (None: only those named), and what they must be.
@@ -72,21 +72,19 @@ TWINS: dict[str, tuple[str, str | None, Mapping[str, Any]]] = {
     "units": ("rules/rule_set.pxd", None, numbered(*(unit.upper() for unit in rule_set.UNITS))),
     "range of thresholds": ("rules/rate.pyx", None, {"TWO_TO_56": sampling.NEVER}),
     "no threshold": ("pipeline/limit.pyx", None, {"NEVER_": sampling.NEVER, "RANGE": sampling.NEVER}),
-    "places of conditions": ("rules/plan.pxd", None, PLACES),
-    "places of values": ("redact/value_cache.pxd", "OF_", PLACES),
-    "place of what is nested": ("redact/value_cache.pxd", None, {"NESTED": policy.NESTED}),
+    "places of conditions": ("rules/plan.pxd", None, {f"OF_{name}": lanes.Place[name] for name in PLACES}),
+    "places of attributes": ("redact/value_cache.pxd", "IN_", prefixed("IN_", lanes.Place.__members__)),
     "lanes": (
         "redact/value_cache.pxd",
         None,
-        {name: getattr(policy, name) for name in ("EXEMPT", "TEXT", "KEY", "BYTES", "NAME")},
+        {name: getattr(lanes, name) for name in ("EXEMPT", "TEXT", "KEY", "BYTES", "NAME")},
     ),
-    "treatments": (
+    "kinds of lanes": ("redact/value_cache.pxd", None, prefixed("", lanes.LaneKind.__members__)),
+    "longest key and value": (
         "redact/value_cache.pxd",
-        None,
-        {name: getattr(values, name) for name in ("AS_IT_IS", "JOINED", "ALONE", "LEAVES", "DELETED", "WHOLE")},
+        "MAX_",
+        {name: getattr(lanes, name) for name in ("MAX_KEY_BYTES", "MAX_VALUE_BYTES")},
     ),
-    "longest key": ("redact/value_cache.pxd", None, {"MAX_KEY": values.MAX_KEY}),
-    "longest value": ("redact/value_cache.pyx", None, {"MAX_VALUE": policy.MAX_VALUE_BYTES}),
     "reasons": (
         "pipeline/ledger.pxd",
         None,
@@ -116,7 +114,7 @@ def test_twins_are_equal(twins: str) -> None:
 
 
 def test_lanes_of_a_policy_begin_behind_those_that_all_have() -> None:
-    assert max(TWINS["lanes"][2].values()) + 1 == policy.OWN
+    assert max(TWINS["lanes"][2].values()) + 1 == lanes.OWN
 
 
 def test_places_of_a_preview_are_messages() -> None:
@@ -145,6 +143,6 @@ def test_places_of_a_preview_are_messages() -> None:
 def test_reading_of_native_constants() -> None:
     """What the other tests stand on."""
     assert native("rules/conditions.pxd")["V_BEYOND"] == 5
-    assert native("redact/value_cache.pxd")["MAX_SHARED_EFFORT"] == 1 << 19
+    assert native("redact/value_cache.pxd")["REQUEST_BUDGET"] == 1 << 19
     assert MESSAGES["M_ENTITY_REF"] == 13
     assert len([name for name in MESSAGES if name.startswith("M_")]) == 14

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from sampler_proxy import metrics
 from sampler_proxy.config.check import Loaded
 from sampler_proxy.config.model import Adaptive, Rule
-from sampler_proxy.redact.policy import RESOURCE, SCOPE, SPAN, Policy
-from sampler_proxy.redact.values import MASKED
+from sampler_proxy.redact.lanes import MASK_TEXT, Place
+from sampler_proxy.redact.policy import Policy
 from sampler_proxy.rules import rate
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.rules.target import Target
@@ -28,10 +28,10 @@ TOP_KEYS = 20
 """Keys of a rule that `describe` shows: those of the largest demand."""
 
 _PLACES = {
-    Field.SPAN_ATTRIBUTE: (SPAN,),
-    Field.RESOURCE_ATTRIBUTE: (RESOURCE,),
-    Field.SCOPE_ATTRIBUTE: (SCOPE,),
-    Field.ANY_ATTRIBUTE: (SPAN, RESOURCE),
+    Field.SPAN_ATTRIBUTE: (Place.SPAN,),
+    Field.RESOURCE_ATTRIBUTE: (Place.RESOURCE,),
+    Field.SCOPE_ATTRIBUTE: (Place.SCOPE,),
+    Field.ANY_ATTRIBUTE: (Place.SPAN, Place.RESOURCE),
 }
 
 
@@ -199,7 +199,7 @@ def _shown(value: str | None, slot: Slot, fields: int, policy: Policy | None) ->
         return value
     text = value.encode()
     if len(text) >= room_of(fields):
-        return MASKED.decode()  # it has been cut, and half a secret would not be known for one
+        return MASK_TEXT.decode()  # it has been cut, and half a secret would not be known for one
     places = _PLACES.get(slot.field)
     if places is None:
         return policy.text(text).decode()

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from sampler_proxy.pipeline import replay
 from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.redact.lanes import Label
 from sampler_proxy.redact.policy import Policy
-from sampler_proxy.redact.values import Label
 
 # Messages of which only fields without text are left, because they had too many items, by number.
 _WHOLE = {1: "resource", 2: "scope", 5: "span"}

@@ -39,7 +39,6 @@ cdef enum:
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
     PREFETCH_FRAGMENTS = 32  # fragments of a request whose table slots are prefetched together
-    EFFORT_OF_TRACE = 512  # redaction that counts in a slice as a trace does
 
 cdef double BEYOND_ALL = 1e300  # a limit that admits everything
 # A refused sender comes back after this long: RetryInfo and Retry-After.
@@ -150,7 +149,6 @@ cdef class Pipeline:
         cdef uint64_t need
         cdef uint32_t i
         cdef Fragment* fragment
-        cdef Redactor redactor
         self.ledger.received(transport, size)
         if scanned is None:
             self.ledger.refused("malformed")
@@ -169,19 +167,13 @@ cdef class Pipeline:
                 raise Overloaded("the buffer is full", RETRY_AFTER_NS)
         self.envelopes.adopt(scanned)
         self.ledger.taken(transport, scanned.spans, scanned.invalid_trace_ids, scanned.invalid_span_ids)
-        redactor = self.stamper.redactor  # what is decided at once is decided under one lock
-        if redactor is not None:
-            redactor.share(True)
-        try:
-            for i in range(scanned.count):
-                if i % PREFETCH_FRAGMENTS == 0:
-                    self.prefetch_slots(scanned, i)
-                fragment = scanned.fragments[i]
-                scanned.fragments[i] = NULL
-                self.place(fragment)
-        finally:
-            if redactor is not None:
-                redactor.share(False)
+        self.stamper.begin_request()  # what is decided at once is decided under one lock
+        for i in range(scanned.count):
+            if i % PREFETCH_FRAGMENTS == 0:
+                self.prefetch_slots(scanned, i)
+            fragment = scanned.fragments[i]
+            scanned.fragments[i] = NULL
+            self.place(fragment)
         return 0
 
     cdef void prefetch_slots(self, Scanned scanned, uint32_t begin) noexcept nogil:
@@ -284,7 +276,7 @@ cdef class Pipeline:
                     continue
             if self.buffer.oldest == NULL:
                 break
-            self.decide(self.buffer.oldest, MEMORY)
+            self.decide_one(self.buffer.oldest, MEMORY)
             left -= 1
         return self.bytes_in_use() + need <= self.max_bytes
 
@@ -379,14 +371,13 @@ cdef class Pipeline:
             size = size_of(self.limit_unit, trace.fragments, spans)
             if not candidate.admitted:
                 candidate.flags |= LIMITED
-            if self.stamper.redactor is not None:
-                self.stamper.redactor.share(False)
+            self.stamper.begin_trace()
             try:
                 self.carry_out(candidate)
             except BaseException:
                 self.limit.give_back()
                 raise
-            done += self.redacted()
+            done += self.stamper.redaction_in_traces()
             if candidate.flags & LIMITED:
                 self.ledger.rules[candidate.rule].limited_traces += 1
                 self.ledger.rules[candidate.rule].limited_spans += spans
@@ -436,16 +427,10 @@ cdef class Pipeline:
             return True
 
     cdef int decide_one(self, Trace* trace, uint8_t reason) except -1:
-        """Decide; returns how many others the redaction was worth."""
-        if self.stamper.redactor is not None:
-            self.stamper.redactor.share(False)
+        """Decide a trace; returns how many decisions its redaction was worth."""
+        self.stamper.begin_trace()
         self.decide(trace, reason)
-        return self.redacted()
-
-    cdef int redacted(self) noexcept:
-        """How many traces more would have cost what the last one did."""
-        cdef Redactor redactor = self.stamper.redactor
-        return 0 if redactor is None else <int>(redactor.effort() // EFFORT_OF_TRACE)
+        return self.stamper.redaction_in_traces()
 
     def close(self):
         cdef Controller controller

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.otlp.fragments import KeptTrace
+from sampler_proxy.redact.lanes import Label
 from sampler_proxy.redact.policy import Observer, Policy
-from sampler_proxy.redact.values import Label
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.traceql.compiler import Compiled
 

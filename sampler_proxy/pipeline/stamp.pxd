@@ -1,19 +1,45 @@
+"""Kept spans made ready to leave. `stamp.pyi` is the manual."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from sampler_proxy.otlp.fragments cimport Envelope, Envelopes, Fragment, KeptTrace
 from sampler_proxy.otlp.protobuf cimport cbytes
-from sampler_proxy.redact.walker cimport Redactor
-from sampler_proxy.otlp.fragments cimport Envelopes, Fragment, KeptTrace
+from sampler_proxy.redact.walker cimport Redacted, Redactor
+
+cdef struct Stamp:
+    # What a decision writes into each span of a trace.
+    uint64_t threshold, randomness
+
+cdef struct SpanState:
+    # What becomes of a span's tracestate.
+    uint64_t threshold  # with which the span leaves
+    bint consistent  # its own threshold with the trace's randomness
+    uint32_t removed  # bytes of the fields that go
+
 
 cdef class Stamper:
-    cdef bint decision, adjusted_count
+    cdef bint decision, adjusted_count  # the attributes that are switched on
     cdef Envelopes envelopes
     cdef Redactor redactor  # None: nothing is redacted
-    cdef uint8_t* out
+    cdef uint8_t* out  # finished spans of the trace
     cdef uint64_t used, room
-    cdef readonly uint64_t strings_mended  # spans in which some string was
+    cdef readonly uint64_t strings_mended  # spans in which some string was repaired
     cdef readonly uint64_t inconsistent  # spans whose own threshold was erased
-    cdef KeptTrace finish(self, Fragment* first, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule)
-    cdef int span(self, cbytes body, uint32_t size, bint look, uint64_t threshold, uint64_t randomness, bytes attributes,
-                  bytes plain_state) except -1
+    cdef void begin_request(self) noexcept
+    cdef void begin_trace(self) noexcept
+    cdef int redaction_in_traces(self) noexcept
+    cdef KeptTrace finish(
+        self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule
+    )
+    cdef int stamp_trace(
+        self, KeptTrace kept, Fragment* trace, Redacted* redacted, Stamp* stamp, bytes attributes
+    ) except -1
+    cdef int add_group(self, KeptTrace kept, Envelope* scope, uint64_t begin, uint32_t spans) except -1
+    cdef int span(
+        self, cbytes body, uint32_t size, bint look, Stamp* stamp, bytes attributes, bytes plain_state
+    ) except -1
+    cdef bytes leaving_state(self, cbytes body, cbytes end, Stamp* stamp, bytes plain_state, SpanState* found)
+    cdef int append_span(
+        self, cbytes body, cbytes end, uint32_t removed, bytes state, bytes attributes, bytes count
+    ) except -1
     cdef int reserve(self, uint64_t more) except -1
     cdef bytes decision_attributes(self, str rule, str reason, bint incomplete)

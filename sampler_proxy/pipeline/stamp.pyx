@@ -1,33 +1,38 @@
 """Kept spans made ready to leave, and batches of them made into requests. `stamp.pyi` is the manual.
 
-finish() reads a trace's fragments (valid spans, not changed) and returns memory of its own: every span redacted, with its strings
-mended, its tracestate carrying the threshold, and the decision's attributes behind its own. assemble() joins finished traces under their shared
-resources and scopes; it copies bytes and reads none of them.
+finish() reads a trace's fragments (valid spans, not changed) and returns memory of its own: every span redacted, its
+strings repaired, its tracestate with the threshold, and the decision's attributes behind its own. assemble() joins
+finished traces under their shared resources and scopes; it copies bytes and reads none of them.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
-from sampler_proxy.otlp.utf8 cimport repaired, strings_are_valid
+from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, Group, HAS_TRACESTATE, SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_SPAN, MAX_DEPTH, read_length, read_tag, skip_value, varint_size, write_varint,
+    FieldCursor, LEN, M_SPAN, MAX_DEPTH, cursor, next_field, varint_size, write_varint,
 )
 from sampler_proxy.otlp.tracestate cimport HAS_TH, read_tracestate
-from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, HAS_TRACESTATE, Envelope, Group, groups_of, payload_of
+from sampler_proxy.otlp.utf8 cimport repaired, strings_are_valid
+from sampler_proxy.redact.walker cimport next_redacted_scope, next_redacted_span
 
 import struct
 
 from sampler_proxy.otlp.sampling import adjusted_count, encode_threshold, rewrite_tracestate
 
+cdef enum:
+    MAX_KEPT_ROOM = 1 << 22  # bytes of the buffer that are kept for the next trace
+    UNITS_OF_TRACE = 512  # of the redactor's budget, that count like a decision
+
 
 cdef bytes _field(int number, bytes content):
-    """A length-delimited field with a number below 16."""
+    """Encode a length-delimited field with a number below 16."""
     cdef uint8_t[10] prefix
     return bytes([number << 3 | LEN]) + (<const uint8_t*>prefix)[:write_varint(prefix, len(content)) - prefix] + content
 
 
 cdef bytes _attribute(bytes key, bytes value):
-    """The field Span.attributes with this encoded AnyValue."""
+    """Encode an element of Span.attributes, of an encoded AnyValue."""
     return _field(9, _field(1, key) + _field(2, value))
 
 
@@ -45,7 +50,7 @@ cdef class Stamper:
         free(self.out)
 
     cdef bytes decision_attributes(self, str rule, str reason, bint incomplete):
-        """What finish() wants as `attributes`."""
+        """Encode the attributes that say which rule decided, and why; b"" where they are switched off."""
         if not self.decision:
             return b""
         return (_attribute(b"sampler_proxy.rule", _field(1, rule.encode()))
@@ -62,88 +67,107 @@ cdef class Stamper:
             self.room = 2 * self.used + more + 4096
         return 0
 
-    cdef KeptTrace finish(self, Fragment* first, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule):
+    # What redaction may cost.
+
+    cdef void begin_request(self) noexcept:
+        """Have the traces that follow share the redactor's budget: they are all decided while one request is taken."""
+        if self.redactor is not None:
+            self.redactor.begin_request()
+
+    cdef void begin_trace(self) noexcept:
+        """Have the next trace redacted with a budget of its own."""
+        if self.redactor is not None:
+            self.redactor.begin_trace()
+
+    cdef int redaction_in_traces(self) noexcept:
+        """Return how many decisions the redaction since begin_trace() was worth."""
+        return 0 if self.redactor is None else <int>(self.redactor.spent() // UNITS_OF_TRACE)
+
+    # Finishing.
+
+    cdef KeptTrace finish(
+        self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule
+    ):
+        """Return a trace as it leaves, in memory of its own. `attributes`: decision_attributes()."""
         cdef KeptTrace kept = KeptTrace()
-        cdef Fragment* fragment = first
-        cdef Group* group
-        cdef Group* target
-        cdef cbytes p
-        cdef cbytes end
-        cdef cbytes body
-        cdef uint32_t i
-        cdef uint32_t size = 0
+        cdef Fragment* fragment = trace
+        cdef Stamp stamp
+        cdef Redacted redacted
         cdef uint32_t groups = 0
-        cdef uint32_t index = 0
-        cdef uint64_t begin
-        cdef bytes plain_state = b"" if threshold == 0 else b"ot=th:" + encode_threshold(threshold).encode()
+        stamp.threshold = threshold
+        stamp.randomness = randomness
         while fragment != NULL:
             groups += fragment.groups
             fragment = fragment.next
-        kept.trace_id = (<const uint8_t*>first.trace_id)[:16]
+        kept.trace_id = (<const uint8_t*>trace.trace_id)[:16]
         kept.rule = rule
         kept.group_list = <Group*>malloc(groups * sizeof(Group))
         if kept.group_list == NULL:
             raise MemoryError
         kept.envelopes = self.envelopes
         self.used = 0
-        if self.redactor is not None:
-            self.redactor.redact(first)
-        fragment = first
-        while fragment != NULL:
-            group = groups_of(fragment)
-            p = payload_of(fragment)
-            for i in range(fragment.groups):
-                begin = self.used
-                end = p + group[i].size
-                while p < end:
-                    p = read_length(p + 1, end, &size)
-                    body = p
-                    p += size
-                    if self.redactor is not None:
-                        body = self.redactor.span(index, &size)
-                        index += 1
-                    self.span(body, size, fragment.flags & HAS_TRACESTATE, threshold, randomness, attributes, plain_state)
-                target = &kept.group_list[kept.group_count]
-                target.scope.envelope = group[i].scope.envelope
-                if self.redactor is not None:
-                    target.scope.envelope = self.redactor.envelope(kept.group_count)
-                target.scope.envelope.refs += 1
-                target.size = <uint32_t>(self.used - begin)
-                target.spans = group[i].spans
-                kept.group_count += 1
-                kept.spans += group[i].spans
-            fragment = fragment.next
-        if self.redactor is not None:
-            self.redactor.finished()
+        if self.redactor is None:
+            self.stamp_trace(kept, trace, NULL, &stamp, attributes)
+        else:
+            redacted = self.redactor.redact(trace)
+            try:
+                self.stamp_trace(kept, trace, &redacted, &stamp, attributes)
+            finally:
+                self.redactor.release()
         kept.data = <uint8_t*>malloc(self.used)
         if kept.data == NULL:
             raise MemoryError
         memcpy(kept.data, self.out, self.used)
         # The object, its id and its two blocks.
         kept.nbytes = self.used + groups * sizeof(Group) + 2 * BLOCK_OVERHEAD + 192
-        if self.room > 1 << 22:
+        if self.room > MAX_KEPT_ROOM:
             free(self.out)
             self.out = NULL
             self.room = 0
         return kept
 
-    cdef int span(self, cbytes body, uint32_t size, bint look, uint64_t threshold, uint64_t randomness, bytes attributes,
-                  bytes plain_state) except -1:
-        """Append one span; `look`: it may have a tracestate."""
-        cdef cbytes p
-        cdef cbytes end
-        cdef cbytes start
-        cdef uint8_t* out
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef uint32_t state_size = 0
-        cdef uint32_t removed = 0
-        cdef cbytes state_at = NULL
-        cdef uint64_t own = 0
-        cdef uint64_t ignored = 0
-        cdef uint64_t leaving = threshold
-        cdef bint known = True
+    cdef int stamp_trace(
+        self, KeptTrace kept, Fragment* trace, Redacted* redacted, Stamp* stamp, bytes attributes
+    ) except -1:
+        """Append all spans of a trace, and add their groups. `redacted`: what they have become; NULL: what they
+        were."""
+        cdef SpanWalk walk = spans_of(trace)
+        cdef Envelope* scope
+        cdef cbytes body
+        cdef uint32_t size
+        cdef uint64_t begin = 0
+        cdef bytes plain_state = b""
+        if stamp.threshold:
+            plain_state = b"ot=th:" + encode_threshold(stamp.threshold).encode()
+        while next_span(&walk):
+            body = walk.body
+            size = walk.size
+            if redacted != NULL:
+                body = next_redacted_span(redacted, &size)
+            self.span(body, size, walk.fragment.flags & HAS_TRACESTATE, stamp, attributes, plain_state)
+            if walk.ends_group:
+                scope = walk.group.scope.envelope if redacted == NULL else next_redacted_scope(redacted)
+                self.add_group(kept, scope, begin, walk.group.spans)
+                begin = self.used
+        return 0
+
+    cdef int add_group(self, KeptTrace kept, Envelope* scope, uint64_t begin, uint32_t spans) except -1:
+        """Add the spans from `begin` on as a group under a scope."""
+        cdef Group* group = &kept.group_list[kept.group_count]
+        group.scope.envelope = scope
+        scope.refs += 1
+        group.size = <uint32_t>(self.used - begin)
+        group.spans = spans
+        kept.group_count += 1
+        kept.spans += spans
+        return 0
+
+    cdef int span(
+        self, cbytes body, uint32_t size, bint look, Stamp* stamp, bytes attributes, bytes plain_state
+    ) except -1:
+        """Append one span. `look`: it may have a tracestate. `plain_state`: the tracestate of a span without one; b""
+        for none."""
+        cdef SpanState found
         cdef bytes whole
         cdef bytes state = plain_state
         cdef bytes count = b""
@@ -152,36 +176,49 @@ cdef class Stamper:
             self.strings_mended += 1
             body = <cbytes><const char*>whole
             size = <uint32_t>len(whole)
-        p = body
-        end = body + size
+        found.threshold = stamp.threshold
+        found.consistent = True
+        found.removed = 0
         if look:
-            while p < end:
-                start = p
-                p = read_tag(p, end, &field, &wire)
-                if wire == LEN:
-                    p = read_length(p, end, &length)
-                    p += length
-                    if field == 3:
-                        state_at = p - length
-                        state_size = length
-                        removed += <uint32_t>(p - start)
-                else:
-                    p = skip_value(p, end, field, wire, MAX_DEPTH)
-            if state_size:
-                if read_tracestate(state_at, state_size, &own, &ignored) & HAS_TH and own > randomness:
-                    known = False
-                    self.inconsistent += 1
-                elif own >= threshold:
-                    leaving = own
-                    state = None
-                if state is not None:
-                    state = rewrite_tracestate(state_at[:state_size], randomness, threshold)
-        if not state:
-            if state is None or not plain_state and not state_size:
-                removed = 0  # as it came
-        if self.adjusted_count and known:
-            count = _count_attribute(leaving)
-        size = size - removed + <uint32_t>(len(attributes) + len(count))
+            state = self.leaving_state(body, body + size, stamp, plain_state, &found)
+        if self.adjusted_count and found.consistent:
+            count = _count_attribute(found.threshold)
+        return self.append_span(body, body + size, found.removed, state, attributes, count)
+
+    cdef bytes leaving_state(self, cbytes body, cbytes end, Stamp* stamp, bytes plain_state, SpanState* found):
+        """Return the tracestate that a span gets in place of its own; b"" for none. What stays as it came is not
+        removed."""
+        cdef FieldCursor field = cursor(body, end, MAX_DEPTH)
+        cdef cbytes state_at = NULL
+        cdef uint32_t state_size = 0
+        cdef uint32_t removed = 0
+        cdef uint64_t own = 0
+        cdef uint64_t ignored = 0
+        while next_field(&field):
+            if field.number == 3 and field.wire == LEN:  # of several the last counts
+                state_at = field.content
+                state_size = field.size
+                removed += <uint32_t>(field.p - field.start)
+        if not state_size:
+            if plain_state:
+                found.removed = removed
+            return plain_state
+        if read_tracestate(state_at, state_size, &own, &ignored) & HAS_TH and own > stamp.randomness:
+            found.consistent = False
+            self.inconsistent += 1
+        elif own >= stamp.threshold:
+            found.threshold = own
+            return b""
+        found.removed = removed
+        return rewrite_tracestate(state_at[:state_size], stamp.randomness, stamp.threshold)
+
+    cdef int append_span(
+        self, cbytes body, cbytes end, uint32_t removed, bytes state, bytes attributes, bytes count
+    ) except -1:
+        """Append a span without its tracestate if that is removed, and with another one and more attributes behind."""
+        cdef FieldCursor field
+        cdef uint8_t* out
+        cdef uint32_t size = <uint32_t>((end - body) - removed + len(attributes) + len(count))
         if state:
             size += <uint32_t>(1 + varint_size(len(state)) + len(state))
         self.reserve(6 + <uint64_t>size)
@@ -189,14 +226,11 @@ cdef class Stamper:
         out[0] = 0x12
         out = write_varint(out + 1, size)
         if removed:
-            p = body
-            while p < end:
-                start = p
-                p = read_tag(p, end, &field, &wire)
-                p = skip_value(p, end, field, wire, MAX_DEPTH)
-                if field != 3 or wire != LEN:
-                    memcpy(out, start, p - start)
-                    out += p - start
+            field = cursor(body, end, MAX_DEPTH)
+            while next_field(&field):
+                if field.number != 3 or field.wire != LEN:
+                    memcpy(out, field.start, field.p - field.start)
+                    out += field.p - field.start
         else:
             memcpy(out, body, end - body)
             out += end - body
@@ -214,10 +248,10 @@ cdef class Stamper:
 
 
 cdef class _Part:
-    """A resource or scope on its way out, and what lies in it."""
+    """A resource or scope of a request, and what lies in it."""
     cdef Envelope* envelope
     cdef uint64_t size  # of its content: header and fields inside
-    cdef list inside
+    cdef list inside  # of a resource: its scopes; of a scope: (address, size) of spans
 
 
 def assemble(traces):

@@ -1,4 +1,5 @@
-"""What the presets of `redact` hold, beside the detectors (see there), and which keys name statements and URLs."""
+"""The key patterns of the presets, and which keys name statements and URLs. The detectors are in
+`detectors/catalogue.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ URL_KEYS = frozenset(
     }
 )
 
-# `redact_values` has the names that announce a secret within a value (`detectors.named`); a test holds both together.
+# The names that announce a secret within a value are in `detectors/named.py`; a test holds both together.
 # The elements of `process.command_args` cannot be judged one by one: a password stands alone there.
 COMMON_KEYS = (
     *(

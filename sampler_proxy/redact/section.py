@@ -1,28 +1,31 @@
-"""The section `redact`: what must not leave, and what becomes of it. `redact` gives it its meaning."""
+"""The section `redact` of the configuration: what must not leave, and what becomes of it. `policy.py` gives it its
+meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import re2
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sampler_proxy.redact.detectors import catalogue
+from sampler_proxy.redact.key_patterns import KeyPattern, check_pattern
 from sampler_proxy.settings import Choice, Expression, Flag, Name, Schema, Section, Text
 
-MIN_HASH_KEY = 16  # bytes
-MAX_FILTERS = 16  # different `only`: what spans need is worked out for each combination that occurs
-MAX_KEPT = 64  # characters
-MAX_PATTERN = 4096
+MIN_HASH_KEY = 16
+"""Bytes."""
+MAX_FILTERS = 16
+"""Different `only` expressions: each combination of them that occurs has a view of its own."""
+MAX_KEPT = 64
+"""Characters that keep_last leaves."""
 
 WORDS = ("delete", "mask", "hash", "keep")
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`word` is one of WORDS or keep_last; `last` counts characters, of keep_last alone."""
+    """What becomes of a secret: `word` is one of WORDS or keep_last; `last` counts the characters that keep_last leaves
+    (otherwise 0)."""
 
     word: str
     last: int = 0
@@ -36,7 +39,7 @@ MASK = Action("mask")
 
 @dataclass(frozen=True, slots=True)
 class ActionType(Text):
-    """A word, or {keep_last: N}."""
+    """The configuration's type for an action: one of `words`, or {keep_last: N}."""
 
     words: tuple[str, ...]
 
@@ -62,12 +65,14 @@ class ActionType(Text):
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
+    """The file that holds the key of `hash`."""
+
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class HashKey(Text):
-    """Text, or {file: PATH}: a `KeyFile`."""
+    """The configuration's type for the key of `hash`: text, or {file: PATH}, which becomes a `KeyFile`."""
 
     def parse(self, value: object) -> Any:
         if isinstance(value, KeyFile):
@@ -90,71 +95,8 @@ class HashKey(Text):
         return {"anyOf": [{"type": "string", "minLength": 1}, {**file, "additionalProperties": False}]}
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPattern(Text):
-    """A glob (`*` any characters, `?` one), or RE2 between slashes. Either is held against the whole key; a glob knows
-    no upper and lower case."""
-
-    def parse(self, value: object) -> str:
-        text = Text.parse(self, value)
-        if len(text) > 2 and text.startswith("/") and not _between_slashes(text):
-            raise ValueError(
-                "begins with a slash, but does not end with one: write /RE2/, with flags inside: /(?i)RE2/"
-            )
-        compile_keys([text])
-        return text
-
-    what = "a glob such as *password*, or /RE2/"
-
-
-def _options() -> re2.Options:
-    options = re2.Options()
-    options.log_errors = False  # it would quote the pattern, on stderr
-    options.dot_nl = True
-    return options
-
-
-def _between_slashes(pattern: str) -> bool:
-    return len(pattern) > 2 and pattern.startswith("/") and pattern.endswith("/")
-
-
-def expression(pattern: str) -> str:
-    """The RE2 of a key pattern."""
-    if _between_slashes(pattern):
-        return pattern[1:-1]
-    translated = "".join({"*": ".*", "?": "."}.get(character) or re2.escape(character) for character in pattern)
-    return f"(?i:{translated})"
-
-
-def _check(pattern: str) -> None:
-    """Raises ValueError, which does not quote the pattern: the environment may have given it."""
-    if len(pattern) > MAX_PATTERN:
-        raise ValueError(f"longer than {MAX_PATTERN} characters: write several")
-    try:
-        re2.compile(pattern, _options())
-    except re2.error as error:
-        reason = error.args[0]
-        said = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"not a regular expression (RE2): {said.partition(':')[0]}") from None
-    except UnicodeEncodeError:
-        raise ValueError("half a character (a lone surrogate): write the whole one") from None
-
-
-def compile_keys(patterns: Iterable[str]) -> re2.Set:
-    """The set of the patterns, each held against the whole key. Raises ValueError."""
-    found = re2.Set.FullMatchSet(_options())
-    for pattern in patterns:
-        _check(expression(pattern))
-        found.Add(expression(pattern))
-    try:
-        found.Compile()
-    except re2.error:
-        raise ValueError("too large together: write fewer or simpler patterns") from None
-    return found
-
-
 def _not_nothing(value: object) -> object:
-    """Where nothing would quietly mean something else than what was about to be written."""
+    """Refuse an empty value where its default would quietly mean something else than what was about to be written."""
     if value is None:
         raise ValueError("no value: write one, or remove the key")
     return value
@@ -195,7 +137,7 @@ class ValueRule(Section):
     @classmethod
     def _compiles(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
-            _check(value)
+            check_pattern(value)
             catalogue.custom(info.data.get("name") or "", value)
         return value
 
@@ -214,7 +156,7 @@ class ValueRule(Section):
 
 
 RESERVED = frozenset({"key", "allow_only", "sql", "urls", "unknown_field", "oversize", "failure"})
-"""What else than detectors the metric redactions_total names."""
+"""Values of the metric's label `detector` (redactions_total) that are no detectors."""
 
 Keys = tuple[Annotated[str, KeyPattern()], ...]
 
@@ -300,7 +242,7 @@ class Redact(Section):
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the section asks for any redaction."""
         return bool(
             self.preset
             or self.keys
@@ -312,6 +254,7 @@ class Redact(Section):
 
 
 def check_hash_key(key: bytes) -> None:
+    """Raise ValueError where a key is shorter than MIN_HASH_KEY."""
     if len(key) < MIN_HASH_KEY:
         raise ValueError(
             f"too short to be a secret: write {MIN_HASH_KEY} bytes or more, such as `openssl rand -hex 32` gives"

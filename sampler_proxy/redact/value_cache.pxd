@@ -1,30 +1,33 @@
+"""A cache of what becomes of values and keys. Who owns what stands beside each field; the numbers of `lanes.py` are
+here again."""
+cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport cbytes
 
 cdef enum:
-    # What one trace may cost, and all that are decided while one request is taken, in units of about a microsecond. What is new in
-    # it after that is masked.
-    MAX_EFFORT = 1 << 17
-    MAX_SHARED_EFFORT = 1 << 19
-    MAX_KEY = 4096  # of a longer one the value is masked, too
+    MAX_VALUE_BYTES = 64 * 1024
+    MAX_KEY_BYTES = 4096
+    # What one trace may cost, and all that are decided while one request is taken, in units of about a microsecond.
+    # What is new after that is masked.
+    TRACE_BUDGET = 1 << 17
+    REQUEST_BUDGET = 1 << 19
 
 cdef enum State:
     PENDING
     SAME  # leaves as it came
     CHANGED
 
-cdef enum Kind:
-    # How values in a lane are gone about: as redact_values.py numbers it.
+cdef enum LaneKind:
     AS_IT_IS = 0
-    JOINED = 1
-    ALONE = 2
-    LEAVES = 3
+    BATCHED = 1
+    SINGLE = 2
+    ANY_TYPE = 3
     DELETED = 4
-    WHOLE = 5
+    MASKED = 5
 
-cdef enum Lane:
+cdef enum:  # the lanes that every view has
     EXEMPT = 0
     TEXT = 1
     KEY = 2
@@ -32,76 +35,82 @@ cdef enum Lane:
     NAME = 4
 
 cdef enum Place:
-    OF_SPAN = 0
-    OF_RESOURCE = 1
-    OF_SCOPE = 2
-    OF_EVENT = 3
-    OF_LINK = 4
-    NESTED = 5
-    KEYS = 1 << 16  # a place of keys is no lane
+    IN_SPAN = 0
+    IN_RESOURCE = 1
+    IN_SCOPE = 2
+    IN_EVENT = 3
+    IN_LINK = 4
+    IN_VALUE = 5
 
 cdef struct Entry:
-    # A value, or an attribute's key, that was met, and what became of it. In the cache or on the list of the retired.
+    # A value, or an attribute's key, and what becomes of it. In the cache, or on the list of those to be freed.
     uint64_t hash
-    uint64_t place  # the view and the lane it was met in; part of what is compared
-    Entry* next  # of the retired
-    cbytes text  # in `data`, or where it was met
-    uint8_t* out  # what replaces it; owned
-    PyObject* counts  # what that counts as; owned
-    PyObject* label  # of a key: what its rule counts as; the view's
+    uint64_t context  # view and lane, or view and place of a key; part of what is compared
+    Entry* next  # on the list of those to be freed
+    cbytes text  # in `data`; of a value too large to be cached, where it stands in the trace
+    uint8_t* out  # replacement; owned
+    PyObject* counts  # labels of the replacement, each with its number; owned
+    PyObject* label  # of a key: its rule's label; the view's
     uint32_t size, out_size
     uint16_t lane  # of a key: the lane of its value
-    uint8_t kind  # and how values in that lane are gone about
+    uint8_t kind  # LaneKind of that lane
     uint8_t state
-    bint met  # again since the last sweep
+    bint hit  # since the clock's last sweep
     uint8_t data[1]
 
-cdef struct Slot:
+cdef struct CacheSlot:
     uint64_t hash
-    Entry* entry
+    Entry* entry  # owned; NULL: free
 
 cdef struct Pending:
     Entry* entry
-    PyObject* view
-    uint64_t offset  # among the joined
+    PyObject* view  # CachedView; in ValueCache.pending_views
+    uint64_t offset  # among the joined values
     uint16_t lane
-    bint alone  # looked at closely
+    bint single  # looked at alone, not joined with others
 
 
-cdef class View:
-    cdef object view
-    cdef object key, sift, apply, plain
-    cdef uint64_t serial
-    cdef int name_kind
-    cdef bint asked  # something of it is pending
+@cython.final
+cdef class CachedView:
+    cdef object lane_of, sift, apply, plain  # bound methods of the view and of its key rules
+    cdef list lanes  # of the key rules
+    cdef uint64_t serial  # in contexts; 0: the policy's strict view
+    cdef int name_kind  # LaneKind of the lane NAME
+    cdef bint pending  # some value of the view is
 
 
-cdef class Verdicts:
+@cython.final
+cdef class ValueCache:
     cdef object policy
-    cdef dict views  # but for `strict`
-    cdef list asked  # views of which something is pending
-    cdef View strict
-    cdef View view  # that holds for what is asked about
+    cdef dict views  # some << 32 | every -> CachedView; without those that are `strict`
+    cdef list pending_views
+    cdef CachedView strict
+    cdef CachedView view  # selected
+    cdef object strict_view  # the policy's
     cdef uint64_t seed
-    cdef Slot* slots
+    cdef CacheSlot* slots  # BUCKETS * WAYS
     cdef uint64_t cached_bytes
-    cdef uint32_t hand
-    cdef Entry* retired
-    cdef Entry oversize
-    cdef bytes masked
+    cdef uint32_t hand  # of the clock
+    cdef Entry* to_free
+    cdef Entry oversize  # stands for whatever is beyond a bound
+    cdef bytes mask_text
     cdef Pending* pending
     cdef uint32_t pending_count, pending_room
     cdef uint64_t pending_bytes
-    cdef uint64_t effort, most  # that has been spent, and may be
-    cdef int use(self, uint64_t some, uint64_t every) except -1
-    cdef Entry* find(self, uint64_t place, cbytes p, uint32_t size, bint* fresh) except NULL
+    cdef uint64_t spent, budget  # in units of about a microsecond
+    cdef int select_view(self, uint64_t some, uint64_t every) except -1
+    cdef Entry* find(self, uint64_t context, cbytes p, uint32_t size, bint* fresh) except NULL
+    cdef int insert(self, CacheSlot* bucket, Entry* entry) except -1
+    cdef void evict(self, CacheSlot* slot) noexcept
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL
-    cdef int pend(self, Entry* entry, int lane, bint alone) except -1
-    cdef int afford(self, View view, Entry* entry, bytes text) except -1
-    cdef void retire(self, Entry* entry) noexcept
-    cdef void free_retired(self) noexcept
-    cdef void forget(self) noexcept
+    cdef int enqueue(self, Entry* entry, int lane, bint single) except -1
+    cdef bint spend(self, CachedView view, Entry* entry, bytes text) except -1
+    cdef void free_later(self, Entry* entry) noexcept
+    cdef void free_unused(self) noexcept
+    cdef void clear(self) noexcept
     cdef int resolve(self) except -1
-    cdef int resolve_view(self, View view) except -1
-    cdef int settle(self, Entry* entry, object result) except -1
+    cdef int resolve_view(self, CachedView view) except -1
+    cdef bytes join(self, CachedView view)
+    cdef int mark_suspects(self, CachedView view, list regions) except -1
+    cdef int store(self, Entry* entry, object result) except -1

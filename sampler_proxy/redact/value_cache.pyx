@@ -1,8 +1,11 @@
-"""What becomes of values and keys, asked of a policy once and remembered. `_redact` walks over spans and asks here.
+"""A cache of what becomes of values and keys: a policy is asked about each once. The walker asks here.
 
-A value that was met before costs a hash and a comparison. A new one is PENDING until resolve(), which asks about all of them in
-one go: joined, they are put to one set of patterns, and only where something may be found is a value looked at alone. The memory is
-bounded; what leaves it may still be pointed to, and is freed when the caller says that nothing does.
+A hit costs a hash and a comparison. A miss is PENDING until resolve(), which asks about all of them in one go: joined,
+they are put to one set of patterns, and only where something may be found is a value looked at alone, as long as the
+budget lasts.
+
+The cache is set-associative (BUCKETS of WAYS entries, by a keyed hash) and bounded by MAX_CACHED_BYTES; within a bucket
+it evicts by CLOCK. Evicted entries may still be pointed to: they are freed when the caller says that none is.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -10,31 +13,40 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from sampler_proxy.otlp.utf8 cimport valid_utf8
 from sampler_proxy.otlp.protobuf cimport hash_bytes
+from sampler_proxy.otlp.utf8 cimport valid_utf8
 
-from sampler_proxy.redact import policy as policies
-from sampler_proxy.redact import values
+from sampler_proxy.redact import lanes
+from sampler_proxy.redact.detectors import catalogue
+from sampler_proxy.redact.lanes import LaneKind as PythonLaneKind, Place as PythonPlace
+from sampler_proxy.redact.section import MAX_FILTERS
+from sampler_proxy.redact.sieve import CANARY as PYTHON_CANARY
 
 cdef enum:
     WAYS = 4
     BUCKETS = 1 << 13
     MAX_CACHED_BYTES = 1 << 23
-    MAX_CACHED_VALUE = 2048
-    MAX_VALUE = 64 * 1024  # as redact.py has it
-    EFFORT_OF_KEY = 4
-    EFFORT_OF_VALUE = 8
-    NOWHERE = 0xFFFFFFFFFFFFFFFF  # no place: what has it is not found again
+    MAX_CACHED_VALUE = 2048  # bytes of one value
+    # What looking at something new costs at least, in units of the budget.
+    COST_OF_KEY = 4
+    COST_OF_VALUE = 8
+    # Contexts of keys; those of values have a lane there.
+    OF_KEYS = 1 << 16
+    OF_NAMED_KEYS = 1 << 8
+    SERIAL_SHIFT = 20
+    UNCACHED = 0xFFFFFFFFFFFFFFFF  # no context: the entry is not found again
 
-cdef bytes SEPARATOR = values.SEPARATOR
-cdef bytes CANARY = values.CANARY
-cdef object OVERSIZE = ((values.OVERSIZE, 1),)
-cdef object MASKED_OVERSIZE = values.OVERSIZE
-assert policies.MAX_VALUE_BYTES == MAX_VALUE
-assert (policies.EXEMPT, policies.TEXT, policies.KEY, policies.BYTES, policies.NAME) == (EXEMPT, TEXT, KEY, BYTES, NAME)
-assert (values.AS_IT_IS, values.JOINED, values.ALONE, values.LEAVES, values.DELETED, values.WHOLE) == (
-    AS_IT_IS, JOINED, ALONE, LEAVES, DELETED, WHOLE
-)
+cdef bytes SEPARATOR = catalogue.SEPARATOR
+cdef bytes CANARY = PYTHON_CANARY
+cdef object OVERSIZE_COUNTS = ((lanes.OVERSIZE, 1),)
+cdef object OVERSIZE_LABEL = lanes.OVERSIZE
+
+# Numbers that Python has too.
+assert (lanes.MAX_VALUE_BYTES, lanes.MAX_KEY_BYTES) == (MAX_VALUE_BYTES, MAX_KEY_BYTES)
+assert (lanes.EXEMPT, lanes.TEXT, lanes.KEY, lanes.BYTES, lanes.NAME) == (EXEMPT, TEXT, KEY, BYTES, NAME)
+assert list(PythonLaneKind) == [AS_IT_IS, BATCHED, SINGLE, ANY_TYPE, DELETED, MASKED]
+assert MAX_FILTERS <= 32  # two sets of them are the key of a view
+assert list(PythonPlace) == [IN_SPAN, IN_RESOURCE, IN_SCOPE, IN_EVENT, IN_LINK, IN_VALUE]
 
 
 cdef inline bint like_json(cbytes p, uint32_t size) noexcept nogil:
@@ -45,7 +57,7 @@ cdef inline bint like_json(cbytes p, uint32_t size) noexcept nogil:
 
 
 cdef inline uint64_t tokens(cbytes p, uint32_t size) noexcept nogil:
-    """How many there may be in a text, or rather what ends them: candidates of detectors, words of SQL, members of JSON."""
+    """Count what ends tokens in a text: candidates of detectors, words of SQL, members of JSON."""
     cdef uint64_t count = 0
     cdef uint32_t i
     cdef uint8_t c
@@ -55,143 +67,197 @@ cdef inline uint64_t tokens(cbytes p, uint32_t size) noexcept nogil:
     return count
 
 
-cdef class View:
-    """A policy's view, with what is asked of it often at hand."""
+cdef class CachedView:
+    """A view of the policy, with what is asked of it often at hand."""
 
     def __cinit__(self, view, uint64_t serial):
-        self.view = view
-        self.key = view.key
+        self.lane_of = view.key_rules.lane_of
+        self.lanes = view.key_rules.lanes
         self.sift = view.sift
         self.apply = view.apply
         self.plain = view.plain
         self.serial = serial
-        self.name_kind = view.lanes[NAME].kind
+        self.name_kind = self.lanes[NAME].kind
 
 
-cdef class Verdicts:
+cdef class ValueCache:
     def __cinit__(self, policy not None, uint64_t seed):
         self.policy = policy
         self.seed = seed
         self.views = {}
-        self.asked = []
-        self.most = MAX_EFFORT
-        self.masked = values.MASKED
-        self.slots = <Slot*>calloc(BUCKETS * WAYS, sizeof(Slot))
+        self.pending_views = []
+        self.mask_text = lanes.MASK_TEXT
+        self.slots = <CacheSlot*>calloc(BUCKETS * WAYS, sizeof(CacheSlot))
         if self.slots == NULL:
             raise MemoryError
         self.oversize.state = CHANGED
-        self.oversize.out = <uint8_t*><char*>self.masked
-        self.oversize.out_size = <uint32_t>len(self.masked)
-        self.oversize.counts = <PyObject*>OVERSIZE
-        self.oversize.kind = WHOLE
-        self.oversize.label = <PyObject*>MASKED_OVERSIZE
-        self.view = self.strict = View(policy.strict, 0)
+        self.oversize.out = <uint8_t*><char*>self.mask_text
+        self.oversize.out_size = <uint32_t>len(self.mask_text)
+        self.oversize.counts = <PyObject*>OVERSIZE_COUNTS
+        self.oversize.kind = MASKED
+        self.oversize.label = <PyObject*>OVERSIZE_LABEL
+        self.strict_view = policy.strict
+        self.view = self.strict = CachedView(policy.strict, 0)
 
     def __dealloc__(self):
         if self.slots != NULL:
-            self.forget()
+            self.clear()
         free(self.slots)
         free(self.pending)
 
-    cdef int use(self, uint64_t some, uint64_t every) except -1:
-        """Go on with what applies where these filters hold: for some, and for every one, of those who share it."""
-        cdef object combination = some << 32 | every  # MAX_FILTERS is below
+    cdef int select_view(self, uint64_t some, uint64_t every) except -1:
+        """Go on with the view for spans of which these filters hold for some, and for every one."""
+        cdef object combination = some << 32 | every
         cdef object view = self.views.get(combination)
         if view is None:
             found = self.policy.view(some, every)
-            if found is self.strict.view:  # senders choose combinations: what has no view of its own is not remembered
+            if found is self.strict_view:  # senders choose combinations: what has no view of its own is not cached
                 view = self.strict
             else:
-                view = self.views[combination] = View(found, len(self.views) + 1)
+                view = self.views[combination] = CachedView(found, len(self.views) + 1)
         self.view = view
         return 0
 
-    cdef Entry* find(self, uint64_t place, cbytes p, uint32_t size, bint* fresh) except NULL:
-        cdef uint64_t key = hash_bytes(p, size, place, self.seed)
-        cdef Slot* bucket = &self.slots[(key & (BUCKETS - 1)) * WAYS]
+    # Looking up.
+
+    cdef Entry* find(self, uint64_t context, cbytes p, uint32_t size, bint* fresh) except NULL:
+        """Return the entry of a text, made anew (`fresh`) if there is none; `oversize` where the budget is spent."""
+        cdef uint64_t key = hash_bytes(p, size, context, self.seed)
+        cdef CacheSlot* bucket = &self.slots[(key & (BUCKETS - 1)) * WAYS]
         cdef Entry* entry
         cdef int i
         for i in range(WAYS):
             entry = bucket[i].entry
-            if bucket[i].hash == key and entry != NULL and entry.place == place and entry.size == size and (
+            if bucket[i].hash == key and entry != NULL and entry.context == context and entry.size == size and (
                 memcmp(entry.text, p, size) == 0
             ):
-                entry.met = True
+                entry.hit = True
                 fresh[0] = False
                 return entry
-        if self.effort >= self.most:
+        if self.spent >= self.budget:
             fresh[0] = False
             return &self.oversize
         fresh[0] = True
-        entry = <Entry*>malloc(sizeof(Entry) + (size if size <= MAX_CACHED_VALUE or place & KEYS else 0))
+        entry = <Entry*>malloc(sizeof(Entry) + (size if size <= MAX_CACHED_VALUE or context & OF_KEYS else 0))
         if entry == NULL:
             raise MemoryError
         memset(entry, 0, sizeof(Entry))
         entry.hash = key
-        entry.place = place
+        entry.context = context
         entry.size = size
-        if size > MAX_CACHED_VALUE and not place & KEYS:
+        if size > MAX_CACHED_VALUE and not context & OF_KEYS:
             entry.text = p
-            self.retire(entry)
+            self.free_later(entry)
             return entry
         memcpy(entry.data, p, size)
         entry.text = entry.data
-        while self.cached_bytes + size + sizeof(Entry) > MAX_CACHED_BYTES:
+        self.insert(bucket, entry)
+        return entry
+
+    cdef int insert(self, CacheSlot* bucket, Entry* entry) except -1:
+        """Put an entry into its bucket, and evict what must make room."""
+        cdef int i
+        # Too many bytes: the hand goes round, and evicts whatever it comes to.
+        while self.cached_bytes + entry.size + sizeof(Entry) > MAX_CACHED_BYTES:
             self.hand = (self.hand + 1) & (BUCKETS * WAYS - 1)
             if self.slots[self.hand].entry != NULL:
-                self.cached_bytes -= self.slots[self.hand].entry.size + sizeof(Entry)
-                self.retire(self.slots[self.hand].entry)
-                self.slots[self.hand].entry = NULL
+                self.evict(&self.slots[self.hand])
         for i in range(WAYS):
             if bucket[i].entry == NULL:
                 break
         else:
-            # What has not been met again goes; if all have been, some one, and the others have to prove themselves anew.
+            # CLOCK: evict an entry not hit since the last sweep; if all were, evict round robin and clear their marks.
             for i in range(WAYS):
-                if not bucket[i].entry.met:
+                if not bucket[i].entry.hit:
                     break
             else:
                 i = <int>(self.hand & (WAYS - 1))
                 self.hand = (self.hand + 1) & (BUCKETS * WAYS - 1)
-                bucket[0].entry.met = bucket[1].entry.met = bucket[2].entry.met = bucket[3].entry.met = False
-            self.cached_bytes -= bucket[i].entry.size + sizeof(Entry)
-            self.retire(bucket[i].entry)
-        bucket[i].hash = key
+                bucket[0].entry.hit = bucket[1].entry.hit = bucket[2].entry.hit = bucket[3].entry.hit = False
+            self.evict(&bucket[i])
+        bucket[i].hash = entry.hash
         bucket[i].entry = entry
-        self.cached_bytes += size + sizeof(Entry)
-        return entry
+        self.cached_bytes += entry.size + sizeof(Entry)
+        return 0
+
+    cdef void evict(self, CacheSlot* slot) noexcept:
+        self.cached_bytes -= slot.entry.size + sizeof(Entry)
+        self.free_later(slot.entry)
+        slot.entry = NULL
 
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL:
-        """What a key says of its value, and what becomes of itself. `named`: by an entity reference."""
+        """Return the entry of an attribute's key: the lane of its value, and what becomes of the key itself. `named`:
+        an entity reference names it."""
         cdef bint fresh = False
         cdef Entry* entry
         cdef object lane
-        if size > MAX_KEY:
+        cdef uint64_t context = self.view.serial << SERIAL_SHIFT | OF_KEYS | <uint64_t>place
+        if size > MAX_KEY_BYTES:
             return &self.oversize
-        entry = self.find(self.view.serial << 20 | KEYS | <uint64_t>named << 8 | <uint64_t>place, p, size, &fresh)
+        if named:
+            context |= OF_NAMED_KEYS
+        entry = self.find(context, p, size, &fresh)
         if fresh:
-            self.effort += EFFORT_OF_KEY + size // 8
-            entry.lane = self.view.key(place, p[:size], named)
-            lane = self.view.view.lanes[entry.lane]
+            self.spent += COST_OF_KEY + size // 8
+            entry.lane = self.view.lane_of(place, p[:size], named)
+            lane = self.view.lanes[entry.lane]
             entry.kind = lane.kind
             entry.label = <PyObject*>lane.label
             if entry.kind == AS_IT_IS:
                 entry.state = SAME
             else:
-                self.pend(entry, KEY, like_json(p, size) or not valid_utf8(p, p + size))
+                self.enqueue(entry, KEY, like_json(p, size) or not valid_utf8(p, p + size))
         return entry
 
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL:
+        """Return the entry of a value: what becomes of it in this lane, which is of this LaneKind."""
         cdef bint fresh = False
         cdef Entry* entry
-        if size > MAX_VALUE:
+        if size > MAX_VALUE_BYTES:
             return &self.oversize
-        entry = self.find(self.view.serial << 20 | <uint64_t>lane, p, size, &fresh)
+        entry = self.find(self.view.serial << SERIAL_SHIFT | <uint64_t>lane, p, size, &fresh)
         if fresh:
-            self.pend(entry, lane, kind != JOINED or like_json(p, size) or not valid_utf8(p, p + size))
+            self.enqueue(entry, lane, kind != BATCHED or like_json(p, size) or not valid_utf8(p, p + size))
         return entry
 
-    cdef int pend(self, Entry* entry, int lane, bint alone) except -1:
+    # Freeing.
+
+    cdef void free_later(self, Entry* entry) noexcept:
+        """Put an entry on the list of those to be freed: items of the trace may still point to it."""
+        entry.next = self.to_free
+        self.to_free = entry
+
+    cdef void free_unused(self) noexcept:
+        """Free the listed entries: nothing points to them any more."""
+        cdef Entry* entry
+        while self.to_free != NULL:
+            entry = self.to_free
+            self.to_free = entry.next
+            free(entry.out)
+            Py_XDECREF(entry.counts)
+            free(entry)
+
+    cdef void clear(self) noexcept:
+        """Empty the cache and the queue."""
+        cdef uint32_t i
+        cdef CachedView view
+        for i in range(BUCKETS * WAYS):
+            if self.slots[i].entry != NULL:
+                self.free_later(self.slots[i].entry)
+                self.slots[i].entry = NULL
+        self.cached_bytes = 0
+        self.free_unused()
+        if self.pending_views is not None:  # as it may be at the end
+            for view in self.pending_views:
+                view.pending = False
+            self.pending_views.clear()
+        self.pending_count = 0
+        self.pending_bytes = 0
+
+    # Asking the policy.
+
+    cdef int enqueue(self, Entry* entry, int lane, bint single) except -1:
+        """Have the next resolve() find out what becomes of an entry's text in this lane."""
         cdef void* grown
         cdef Pending* pending
         entry.state = PENDING
@@ -205,116 +271,105 @@ cdef class Verdicts:
         pending.entry = entry
         pending.view = <PyObject*>self.view
         pending.lane = <uint16_t>lane
-        pending.alone = alone
+        pending.single = single
         self.pending_count += 1
         self.pending_bytes += entry.size
-        if not self.view.asked:
-            self.view.asked = True
-            self.asked.append(self.view)
+        if not self.view.pending:
+            self.view.pending = True
+            self.pending_views.append(self.view)
         return 0
-
-    cdef void retire(self, Entry* entry) noexcept:
-        """Free it later: what was asked about may still point to it."""
-        entry.next = self.retired
-        self.retired = entry
-
-    cdef void free_retired(self) noexcept:
-        cdef Entry* entry
-        while self.retired != NULL:
-            entry = self.retired
-            self.retired = entry.next
-            free(entry.out)
-            Py_XDECREF(entry.counts)
-            free(entry)
-
-    cdef void forget(self) noexcept:
-        """Everything, also what is pending."""
-        cdef uint32_t i
-        cdef View view
-        for i in range(BUCKETS * WAYS):
-            if self.slots[i].entry != NULL:
-                self.retire(self.slots[i].entry)
-                self.slots[i].entry = NULL
-        self.cached_bytes = 0
-        self.free_retired()
-        if self.asked is not None:  # as it may be at the end
-            for view in self.asked:
-                view.asked = False
-            self.asked.clear()
-        self.pending_count = 0
-        self.pending_bytes = 0
 
     cdef int resolve(self) except -1:
-        cdef View view
-        for view in self.asked:
+        """Find out what becomes of all that is pending."""
+        cdef CachedView view
+        for view in self.pending_views:
             self.resolve_view(view)
-            view.asked = False
-        self.asked.clear()
+            view.pending = False
+        self.pending_views.clear()
         self.pending_count = 0
         self.pending_bytes = 0
         return 0
 
-    cdef int afford(self, View view, Entry* entry, bytes text) except -1:
-        """Whether there is enough left for a close look, which is paid for. What that costs grows with the tokens, above all."""
-        cdef uint64_t more
-        if self.effort >= self.most:
-            return False
-        more = 2 * tokens(entry.text, entry.size) + entry.size // 8
-        if like_json(entry.text, entry.size) and view.plain(text):  # but for its keys nothing is looked at
-            more //= 16
-        self.effort += EFFORT_OF_VALUE + more
-        return True
+    cdef int resolve_view(self, CachedView view) except -1:
+        cdef Pending* pending
+        cdef uint32_t i
+        cdef bytes text
+        cdef bytes joined = self.join(view)
+        cdef object regions = None if joined is None else view.sift(joined)
+        if regions is not None:
+            self.mark_suspects(view, regions)
+        for i in range(self.pending_count):
+            pending = &self.pending[i]
+            if pending.view != <PyObject*>view:
+                continue
+            if not pending.single:
+                pending.entry.state = SAME
+                continue
+            text = pending.entry.text[:pending.entry.size]
+            if self.spend(view, pending.entry, text):
+                self.store(pending.entry, view.apply(pending.lane, text))
+            else:
+                self.store(pending.entry, (self.mask_text, OVERSIZE_COUNTS))
+                pending.entry.context = UNCACHED  # another trace may have more
+        return 0
 
-    cdef int resolve_view(self, View view) except -1:
+    cdef bytes join(self, CachedView view):
+        """Join the view's pending values, and note where each of them begins; None for none."""
         cdef Pending* pending
         cdef uint64_t total = 0
-        cdef uint64_t low, high
         cdef uint32_t i
         cdef bytes joined
         cdef uint8_t* out
         cdef uint32_t gap = <uint32_t>len(SEPARATOR)
         for i in range(self.pending_count):
             pending = &self.pending[i]
-            if not pending.alone and pending.view == <PyObject*>view:
+            if not pending.single and pending.view == <PyObject*>view:
                 pending.offset = total
                 total += pending.entry.size + gap
-        if total:
-            joined = PyBytes_FromStringAndSize(NULL, total + len(CANARY))
-            out = <uint8_t*>PyBytes_AS_STRING(joined)
-            for i in range(self.pending_count):
-                pending = &self.pending[i]
-                if not pending.alone and pending.view == <PyObject*>view:
-                    memcpy(out, pending.entry.text, pending.entry.size)
-                    out += pending.entry.size
-                    memcpy(out, PyBytes_AS_STRING(SEPARATOR), gap)
-                    out += gap
-            memcpy(out, PyBytes_AS_STRING(CANARY), len(CANARY))
-            regions = view.sift(joined)
-            if regions is not None:
-                regions.append((total, total))
-                following = iter(regions)
-                low, high = next(following)
-                for i in range(self.pending_count):
-                    pending = &self.pending[i]
-                    if not pending.alone and pending.view == <PyObject*>view:
-                        while high < pending.offset:
-                            low, high = next(following)
-                        pending.alone = low <= pending.offset + pending.entry.size
+        if not total:
+            return None
+        joined = PyBytes_FromStringAndSize(NULL, total + len(CANARY))
+        out = <uint8_t*>PyBytes_AS_STRING(joined)
         for i in range(self.pending_count):
             pending = &self.pending[i]
-            if pending.view == <PyObject*>view:
-                if pending.alone:
-                    text = pending.entry.text[:pending.entry.size]
-                    if self.afford(view, pending.entry, text):
-                        self.settle(pending.entry, view.apply(pending.lane, text))
-                    else:
-                        self.settle(pending.entry, (self.masked, OVERSIZE))
-                        pending.entry.place = NOWHERE  # another trace may have more
-                else:
-                    pending.entry.state = SAME
+            if not pending.single and pending.view == <PyObject*>view:
+                memcpy(out, pending.entry.text, pending.entry.size)
+                out += pending.entry.size
+                memcpy(out, PyBytes_AS_STRING(SEPARATOR), gap)
+                out += gap
+        memcpy(out, PyBytes_AS_STRING(CANARY), len(CANARY))
+        return joined
+
+    cdef int mark_suspects(self, CachedView view, list regions) except -1:
+        """Have those of the joined values looked at alone that touch a region; these are in order."""
+        cdef Pending* pending
+        cdef uint64_t low, high
+        cdef uint32_t i
+        regions.append((0xFFFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF))  # behind all values
+        following = iter(regions)
+        low, high = next(following)
+        for i in range(self.pending_count):
+            pending = &self.pending[i]
+            if not pending.single and pending.view == <PyObject*>view:
+                while high < pending.offset:
+                    low, high = next(following)
+                pending.single = low <= pending.offset + pending.entry.size
         return 0
 
-    cdef int settle(self, Entry* entry, object result) except -1:
+    cdef bint spend(self, CachedView view, Entry* entry, bytes text) except -1:
+        """Whether the budget has something left for a close look, which is paid for: mostly by the tokens, with which
+        its cost grows."""
+        cdef uint64_t more
+        if self.spent >= self.budget:
+            return False
+        more = 2 * tokens(entry.text, entry.size) + entry.size // 8
+        if like_json(entry.text, entry.size) and view.plain(text):  # but for its keys nothing is looked at
+            more //= 16
+        self.spent += COST_OF_VALUE + more
+        return True
+
+    cdef int store(self, Entry* entry, object result) except -1:
+        """Keep the policy's answer: None, or a replacement and its counts."""
         cdef bytes replacement
         if result is None:
             entry.state = SAME

@@ -1,55 +1,76 @@
-from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+"""The walk over kept spans. `walker.pyi` is the manual."""
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.span_matcher cimport SpanMatcher
-from sampler_proxy.otlp.protobuf cimport Message, cbytes
-from sampler_proxy.redact.edits cimport Doc, Edits, Frame
-from sampler_proxy.redact.value_cache cimport Entry, Verdicts
 from sampler_proxy.otlp.fragments cimport Envelope, Envelopes, Fragment
+from sampler_proxy.otlp.protobuf cimport FieldCursor, Message, cbytes
+from sampler_proxy.redact.edits cimport Doc, Edits, Frame
+from sampler_proxy.redact.headers cimport HeaderDoc, Headers
+from sampler_proxy.redact.span_filters cimport SpanFilters
+from sampler_proxy.redact.value_cache cimport Entry, ValueCache
 
-cdef struct HeaderDoc:
-    Doc doc
-    Envelope* envelope
-    Envelope* leaving  # one reference, until the trace is finished
-    bint is_scope
-    uint32_t parent  # of a scope: the resource's
+cdef struct Redacted:
+    # A trace as it leaves, read from the front: its spans in the order in which it came, and the header of each group.
+    # The redactor's memory, valid until Redactor.release().
+    const Doc* span  # the next one
+    const uint32_t* group  # number of the next group's header
+    const HeaderDoc* headers
+    const uint8_t* out  # the changed documents
 
+
+cdef inline cbytes next_redacted_span(Redacted* trace, uint32_t* size) noexcept nogil:
+    """Return the next span. There are as many as in the trace."""
+    cdef const Doc* doc = trace.span
+    trace.span += 1
+    if doc.changed:
+        size[0] = doc.out_size
+        return trace.out + doc.offset
+    size[0] = doc.size
+    return doc.data
+
+
+cdef inline Envelope* next_redacted_scope(Redacted* trace) noexcept nogil:
+    """Return the scope of the next group of spans; the reference is the redactor's."""
+    cdef Envelope* scope = trace.headers[trace.group[0]].leaving
+    trace.group += 1
+    return scope
+
+
+@cython.final
 cdef class Redactor:
     cdef readonly object policy
-    cdef Envelopes envelopes
-    cdef SpanMatcher matcher  # of the filters; None: there are none
-    cdef uint64_t* span_masks  # of the trace's spans, in order: the filters that hold
-    cdef Verdicts verdicts
-    cdef dict masks  # of the trace's headers: the filters that hold for some, and for every one, of the spans under them
-    cdef set entity_keys  # that a resource's entity references name
-    cdef bint all_named  # there are more than these
+    cdef ValueCache cache
     cdef Edits edits
-    cdef bint sharing
+    cdef Headers headers
+    cdef SpanFilters filters  # None: there are none
+    cdef bint shares_budget  # all traces since begin_request()
     cdef Doc* spans  # of the trace, in order
-    cdef uint32_t span_count, span_room, spans_done
-    cdef HeaderDoc* headers
-    cdef uint32_t header_count, header_room, headers_done
-    cdef uint32_t* groups  # for each, its scope's header
+    cdef uint32_t span_count, span_room
+    cdef uint32_t* groups  # of the trace, in order: the number of the scope's header
     cdef uint32_t group_count, group_room
-    cdef int redact(self, Fragment* first) except -1
-    cdef void share(self, bint on) noexcept
-    cdef uint64_t effort(self) noexcept
-    cdef int finished(self) except -1
-    cdef cbytes span(self, uint32_t index, uint32_t* size) noexcept
-    cdef Envelope* envelope(self, uint32_t group) noexcept
-    cdef int walk_trace(self, Fragment* first) except -1
-    cdef int walk_doc(self, Doc* doc, Message message) except -1
-    cdef int select(self, Fragment* first) except -1
+    cdef uint32_t spans_done, headers_done  # of which nothing is pending
+    cdef void begin_request(self) noexcept
+    cdef void begin_trace(self) noexcept
+    cdef uint64_t spent(self) noexcept
+    cdef Redacted redact(self, Fragment* trace) except *
+    cdef void release(self) noexcept
+    cdef int walk_trace(self, Fragment* trace) except -1
+    cdef int add_group(self, Envelope* scope) except -1
+    cdef int walk_span(self, cbytes body, uint32_t size) except -1
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF
-    cdef int walk_header(self, uint32_t index) except -1
-    cdef int note_entities(self, cbytes p, cbytes end) except -1
+    cdef int walk_doc(self, Doc* doc, Message message) except -1
     cdef int walk(self, Frame* frame) except -1
+    cdef int text(
+        self, Frame* frame, cbytes start, cbytes length_at, cbytes content, uint32_t size, uint32_t number
+    ) except -1
     cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL
-    cdef int attribute(self, Frame* frame, int place, int lane, int kind, Entry* owner) except -1
+    cdef int attribute(self, Frame* frame, int place) except -1
+    cdef int attribute_value(self, Frame* frame, Frame* inner, Entry* entry) except -1
     cdef Entry* strictest(self, Frame* frame, int place, Entry* entry) except NULL
-    cdef int value(self, Frame* frame, int lane, int kind, Entry* key) except -1
-    cdef int number(self, Frame* frame, cbytes start, cbytes end, int64_t number, int lane, int kind, Entry* key) except -1
-    cdef int text(self, Frame* frame, cbytes start, cbytes length_at, cbytes end, cbytes p, uint32_t size, int lane, int kind,
-                  Entry* key, int how, uint32_t field) except -1
-    cdef int finish_headers(self) except -1
-    cdef int flush(self) except -1
+    cdef int value(self, Frame* frame) except -1
+    cdef int scalar(self, Frame* frame, cbytes start, cbytes end, uint32_t number, uint64_t bits) except -1
+    cdef int integer(self, Frame* frame, cbytes start, cbytes end, int64_t number) except -1
+    cdef int content(
+        self, Frame* frame, int lane, cbytes start, cbytes end, cbytes p, uint32_t size, uint32_t number
+    ) except -1
+    cdef int resolve(self) except -1

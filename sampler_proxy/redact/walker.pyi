@@ -10,20 +10,27 @@ What does not change is copied as it stands, in its order; a span in which nothi
 `dropped_attributes_count` grows by the attributes that were deleted, and moves to the end of its message. Of ids that
 stand several times in a span or link the last one is exempt; of several keys in one KeyValue the strictest counts.
 
-What a trace may cost is bounded. New values, but for those that pass a first look with many others, are paid for by
-their tokens: 2^17 units of about a microsecond for a trace, four times that for all traces that are decided while one
-request is taken. What is new after that is masked, counted as `oversize`, and not remembered. A span in which more than
-65536 things may change leaves with its ids, trace state, times, kind, flags, status code and counts, and a mask for a
-name; such a resource or scope with its count of dropped attributes. Of a resource whose entity references name more
-than 1024 keys no attribute is deleted: they are masked.
+What a trace may cost is bounded by a budget. New values, but for those that pass a first look with many others, are
+paid for by their tokens: 2^17 units of about a microsecond for a trace, four times that for all traces that are decided
+while one request is taken (`value_cache.pxd`: TRACE_BUDGET, REQUEST_BUDGET). What is new after that is masked, counted
+as `oversize`, and not cached. A span in which more than 65536 things may change leaves with its ids, trace state,
+times, kind, flags, status code and counts, and a mask for a name; such a resource or scope with its count of dropped
+attributes. Of a resource whose entity references name more than 1024 keys no attribute is deleted: they are masked.
 """
 
-from sampler_proxy.otlp.fragments import Envelopes
-from sampler_proxy.redact.policy import Observer, Policy
-from sampler_proxy.redact.values import Label
+from typing import final
 
+from sampler_proxy.otlp.fragments import Envelopes
+from sampler_proxy.redact.lanes import Label
+from sampler_proxy.redact.policy import Observer, Policy
+
+@final
 class Redactor:
-    """Remembers what became of values: 32768 of them, and 8 MiB, at most."""
+    """Redacts traces by one policy. Caches what becomes of values: 32768 of them, and 8 MiB, at most (CLOCK eviction).
+
+    Natively: begin_request() or begin_trace() say what may be spent; redact(trace) returns a `Redacted`, whose spans
+    and scopes are read in order; release() gives it back.
+    """
 
     def __init__(
         self,
@@ -34,7 +41,7 @@ class Redactor:
         *,
         seed: int = 0,
     ) -> None:
-        """Counts what it does in `counts`. `seed`: 64 bits that senders cannot know, so that they cannot choose values
-        that collide. Raises MemoryError."""
+        """Redactions are added to `counts`. `seed`: 64 bits that senders cannot know, so that they cannot choose values
+        that collide in the cache. Raises MemoryError."""
     @property
     def policy(self) -> Policy: ...

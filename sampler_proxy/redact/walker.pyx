@@ -1,9 +1,10 @@
-"""The walk over kept spans that finds what must not leave, and what is written in its place. `_redact.pyi` is the manual.
+"""The walk over kept spans that finds what must not leave, and has something else written in its place. `walker.pyi` is
+the manual.
 
-A span is walked once. Each text in it is looked up among those met before; what is known to be harmless costs a hash and a
-comparison. What is new waits until a number of spans has been walked, and is then asked about in one go. Only what may
-change is written down (`Item`), with the messages around it; a span without such items leaves as it came, and of another one the items
-say what is copied and what is replaced. Nothing here decides: that is the policy's (`redact.py`).
+A span is walked once. Each text in it is looked up in the value cache; a text known to be harmless costs a hash and a
+comparison. New texts wait until a number of spans has been walked, and are then asked about in one go. Only what may
+change is recorded (`Item`), with the messages around it; a span without items leaves as it came, and of another one the
+items say what is copied and what is replaced. Nothing here decides: that is the policy's part.
 
 Preconditions: spans and headers are valid messages (the scan has seen to that). Used under the pipeline's lock.
 """
@@ -12,46 +13,52 @@ from libc.math cimport fabs, floor
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from sampler_proxy.redact.edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Doc, Frame, Item, Edits, count_field
-from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
-from sampler_proxy.otlp.utf8 cimport repaired
-from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.otlp.fragments cimport SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_LINK, M_NONE, M_RESOURCE, M_RESOURCE_SPANS,
-    M_SCOPE, M_SCOPE_SPANS, M_SPAN, MAX_DEPTH, Message, cbytes, child, read_length, read_tag, read_varint, skip_value,
-    wire_type,
+    LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_LINK, M_NONE, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE,
+    M_SCOPE_SPANS, M_SPAN, MAX_DEPTH, child, cursor, damaged, next_field, wire_type,
 )
+from sampler_proxy.redact.edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Item, count_field, enter
 from sampler_proxy.redact.value_cache cimport (
-    AS_IT_IS, BYTES, Entry, DELETED, JOINED, LEAVES, MAX_EFFORT, MAX_KEY, MAX_SHARED_EFFORT, NAME, NESTED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, SAME, TEXT,
-    Verdicts, WHOLE,
+    ANY_TYPE, AS_IT_IS, BATCHED, BYTES, DELETED, IN_EVENT, IN_LINK, IN_RESOURCE, IN_SCOPE, IN_SPAN, IN_VALUE, MASKED,
+    NAME, REQUEST_BUDGET, SAME, TEXT, TRACE_BUDGET,
 )
-from sampler_proxy.otlp.fragments cimport Group, groups_of, payload_of
 
+from sampler_proxy.redact import lanes
 from sampler_proxy.redact.edits import TooManyItems
-from sampler_proxy.redact.values import UNKNOWN
 
 cdef enum:
-    # Spans and bytes that are gone about in one go.
+    # Spans, and bytes of new values, that are asked about in one go.
     MAX_DOCS = 512
     MAX_PENDING_BYTES = 1 << 14
-    MAX_KEPT_ROOM = 1 << 22
-    MAX_ENTITY_KEYS = 1024
+    MAX_KEPT_ROOM = 1 << 22  # bytes of a buffer that are kept for the next trace
+    # In a set of id fields, beside a bit for each field: some field stands several times.
+    REPEATED = 1 << 8
+
+cdef tuple UNKNOWN_FIELD_LABEL = lanes.UNKNOWN_FIELD
+cdef PyObject* UNKNOWN_FIELD = <PyObject*>UNKNOWN_FIELD_LABEL
 
 
 cdef inline int place_of(Message message) noexcept nogil:
+    """Return the Place of the attributes in a message."""
     if message == M_SPAN:
-        return OF_SPAN
+        return IN_SPAN
     if message == M_RESOURCE:
-        return OF_RESOURCE
+        return IN_RESOURCE
     if message == M_SCOPE:
-        return OF_SCOPE
+        return IN_SCOPE
     if message == M_EVENT:
-        return OF_EVENT
-    return OF_LINK if message == M_LINK else NESTED
+        return IN_EVENT
+    return IN_LINK if message == M_LINK else IN_VALUE
+
+
+cdef inline uint32_t id_fields(Message message) noexcept nogil:
+    """Return the set of fields that hold ids, a bit each."""
+    return 0x16 if message == M_SPAN else (0x06 if message == M_LINK else 0)
 
 
 cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept nogil:
-    """Trace state, and ids that have the size of one."""
+    """Whether a field is exempt: trace state, and an id that has the size of one."""
     if message == M_SPAN:
         return field == 3 or (size == 16 if field == 1 else (field == 2 or field == 4) and (size == 8 or size == 0))
     if message == M_LINK:
@@ -59,145 +66,147 @@ cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept 
     return False
 
 
-cdef int last_ids(Message message, cbytes p, cbytes end, cbytes* last) except -1:
-    """Behind which byte the last of each id field ends, by its number."""
-    cdef uint32_t field = 0
-    cdef uint32_t wire = 0
-    while p < end:
-        p = read_tag(p, end, &field, &wire)
-        p = skip_value(p, end, field, wire, MAX_DEPTH)
-        if wire == LEN and field < 5:
-            last[field] = p
-    return 0
+cdef void find_last_ids(Frame* frame, cbytes* last) noexcept nogil:
+    """Find where the last of each id field ends, by its number."""
+    cdef FieldCursor field = cursor(frame.body, frame.end, MAX_DEPTH)
+    while next_field(&field):
+        if field.wire == LEN and field.number < 5:
+            last[field.number] = field.p
 
 
 cdef inline int strictness(int kind) noexcept nogil:
-    return WHOLE + 1 if kind == DELETED else kind
+    return MASKED + 1 if kind == DELETED else kind
 
 
 cdef class Redactor:
-    def __cinit__(self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0):
+    def __cinit__(
+        self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0
+    ):
         self.policy = policy
-        self.envelopes = envelopes
-        self.verdicts = Verdicts(policy, seed)
+        self.cache = ValueCache(policy, seed)
         self.edits = Edits(counts, observer, policy.marker)
-        self.masks = {}
-        self.entity_keys = set()
-        if policy.filters is not None:
-            filters = policy.filters
-            self.matcher = SpanMatcher(Plan(filters.conditions, filters.filters, comparisons=filters.comparisons), seed)
+        self.headers = Headers(envelopes)
+        self.filters = None if policy.filters is None else SpanFilters(policy.filters, seed)
+        self.begin_trace()
 
     def __dealloc__(self):
         free(self.spans)
-        free(self.headers)
         free(self.groups)
-        free(self.span_masks)
+
+    # The budget.
+
+    cdef void begin_request(self) noexcept:
+        """Have the traces that follow share REQUEST_BUDGET, of which each may spend TRACE_BUDGET."""
+        self.shares_budget = True
+        self.cache.spent = 0
+
+    cdef void begin_trace(self) noexcept:
+        """Have the next trace spend TRACE_BUDGET of its own."""
+        self.shares_budget = False
+        self.cache.spent = 0
+
+    cdef uint64_t spent(self) noexcept:
+        """Return what was spent since the last begin_request() or begin_trace(), in units of about a microsecond."""
+        return self.cache.spent
 
     # A trace.
 
-    cdef int redact(self, Fragment* first) except -1:
-        self.finished()
+    cdef Redacted redact(self, Fragment* trace) except *:
+        """Redact a trace, which stays as it is. The caller reads the result, and calls release()."""
+        cdef Redacted redacted
+        self.release()
+        if self.shares_budget:
+            self.cache.budget = min(self.cache.spent + TRACE_BUDGET, REQUEST_BUDGET)
+        else:
+            self.cache.spent = 0
+            self.cache.budget = TRACE_BUDGET
+        try:
+            self.walk_trace(trace)
+            self.resolve()
+            self.headers.intern_all(self.edits)
+        except BaseException:
+            self.release()
+            self.cache.clear()
+            raise
+        redacted.span = self.spans
+        redacted.group = self.groups
+        redacted.headers = self.headers.docs
+        redacted.out = self.edits.out
+        return redacted
+
+    cdef void release(self) noexcept:
+        """Give back what redact() has returned; large buffers are freed."""
+        self.headers.release()
+        self.edits.begin()
         self.span_count = self.group_count = 0
         self.spans_done = self.headers_done = 0
-        if self.sharing:
-            self.verdicts.most = min(self.verdicts.effort + MAX_EFFORT, MAX_SHARED_EFFORT)
-        else:
-            self.verdicts.effort = 0
-            self.verdicts.most = MAX_EFFORT
-        try:
-            self.walk_trace(first)
-            self.flush()
-            self.finish_headers()
-        except BaseException:
-            self.finished()
-            self.verdicts.forget()
-            raise
-        return 0
-
-    cdef void share(self, bint on) noexcept:
-        """Have the traces that follow share what they may cost, until it is switched off."""
-        self.sharing = on
-        self.verdicts.effort = 0
-
-    cdef uint64_t effort(self) noexcept:
-        """What the last trace has cost, in units of about a microsecond."""
-        return self.verdicts.effort
-
-    cdef int finished(self) except -1:
-        """Give back what redact() left for the caller."""
-        cdef uint32_t i
-        for i in range(self.header_count):
-            if self.headers[i].leaving != NULL:
-                self.envelopes.release(self.headers[i].leaving)
-                self.headers[i].leaving = NULL
-        self.header_count = 0
-        self.edits.begin()
         if self.span_room * sizeof(Doc) > MAX_KEPT_ROOM:
             free(self.spans)
             self.spans = NULL
             self.span_room = 0
+
+    cdef int walk_trace(self, Fragment* trace) except -1:
+        cdef SpanWalk walk = spans_of(trace)
+        cdef uint64_t mask
+        if self.filters is not None:
+            self.filters.match_trace(trace)
+        while next_span(&walk):
+            if walk.begins_group:
+                self.add_group(walk.group.scope.envelope)
+            if self.filters is not None:
+                mask = self.filters.masks[self.span_count]
+                self.cache.select_view(mask, mask)
+            self.walk_span(walk.body, walk.size)
+            if (self.cache.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
+                    or self.edits.item_count >= MAX_ITEMS):
+                self.resolve()
         return 0
 
-    cdef cbytes span(self, uint32_t index, uint32_t* size) noexcept:
-        """A span of the trace as it leaves; until the next trace."""
-        cdef Doc* doc = &self.spans[index]
-        if doc.changed:
-            size[0] = doc.out_size
-            return self.edits.out + doc.offset
-        size[0] = doc.size
-        return doc.data
+    cdef int add_group(self, Envelope* scope) except -1:
+        """Note the header of the next group of spans."""
+        cdef void* grown
+        if self.group_count == self.group_room:
+            grown = realloc(self.groups, (2 * self.group_room + 64) * sizeof(uint32_t))
+            if grown == NULL:
+                raise MemoryError
+            self.groups = <uint32_t*>grown
+            self.group_room = 2 * self.group_room + 64
+        self.groups[self.group_count] = self.header(scope, True)
+        self.group_count += 1
+        return 0
 
-    cdef Envelope* envelope(self, uint32_t group) noexcept:
-        """The header of a group as it leaves; the reference is ours."""
-        return self.headers[self.groups[group]].leaving
-
-    cdef int walk_trace(self, Fragment* first) except -1:
-        cdef Fragment* fragment = first
-        cdef Group* group
-        cdef cbytes p
-        cdef cbytes end
-        cdef uint32_t size = 0
-        cdef uint32_t i
+    cdef int walk_span(self, cbytes body, uint32_t size) except -1:
         cdef void* grown
         cdef Doc* doc
-        if self.matcher is not None:
-            self.select(first)
-        while fragment != NULL:
-            group = groups_of(fragment)
-            p = payload_of(fragment)
-            for i in range(fragment.groups):
-                if self.group_count == self.group_room:
-                    grown = realloc(self.groups, (2 * self.group_room + 64) * sizeof(uint32_t))
-                    if grown == NULL:
-                        raise MemoryError
-                    self.groups = <uint32_t*>grown
-                    self.group_room = 2 * self.group_room + 64
-                self.groups[self.group_count] = self.header(group[i].scope.envelope, True)
-                self.group_count += 1
-                end = p + group[i].size
-                while p < end:
-                    p = read_length(p + 1, end, &size)
-                    if self.span_count == self.span_room:
-                        grown = realloc(self.spans, (2 * self.span_room + 64) * sizeof(Doc))
-                        if grown == NULL:
-                            raise MemoryError
-                        self.spans = <Doc*>grown
-                        self.span_room = 2 * self.span_room + 64
-                    doc = &self.spans[self.span_count]
-                    doc.data = p
-                    doc.size = size
-                    doc.changed = False
-                    doc.first = self.edits.item_count
-                    self.span_count += 1
-                    if self.matcher is not None:
-                        self.verdicts.use(self.span_masks[self.span_count - 1], self.span_masks[self.span_count - 1])
-                    self.walk_doc(doc, M_SPAN)
-                    if (self.verdicts.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
-                            or self.edits.item_count >= MAX_ITEMS):
-                        self.flush()
-                    p += size
-            fragment = fragment.next
-        return 0
+        if self.span_count == self.span_room:
+            grown = realloc(self.spans, (2 * self.span_room + 64) * sizeof(Doc))
+            if grown == NULL:
+                raise MemoryError
+            self.spans = <Doc*>grown
+            self.span_room = 2 * self.span_room + 64
+        doc = &self.spans[self.span_count]
+        doc.data = body
+        doc.size = size
+        doc.changed = False
+        self.span_count += 1
+        return self.walk_doc(doc, M_SPAN)
+
+    cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
+        """Return the number of a header, walked if it is new."""
+        cdef uint32_t parent = 0
+        cdef HeaderDoc* header
+        # The number is another redactor's, or another trace's, where the header there is another one.
+        if envelope.redacted < self.headers.count and self.headers.docs[envelope.redacted].envelope == envelope:
+            return envelope.redacted
+        if is_scope:
+            parent = self.header(envelope.parent, False)
+        header = self.headers.add(envelope, is_scope, parent)
+        if self.filters is not None:
+            self.filters.select_header(envelope, self.cache)
+        if not is_scope:
+            self.headers.read_entities(envelope.data, envelope.data + envelope.size)
+        self.walk_doc(&header.doc, M_SCOPE_SPANS if is_scope else M_RESOURCE_SPANS)
+        return envelope.redacted
 
     cdef int walk_doc(self, Doc* doc, Message message) except -1:
         cdef Frame frame
@@ -206,6 +215,9 @@ cdef class Redactor:
         frame.end = doc.data + doc.size
         frame.item = -1
         frame.message = message
+        frame.lane = TEXT
+        frame.kind = BATCHED
+        doc.first = self.edits.item_count
         self.edits.limit = doc.first + MAX_ITEMS
         try:
             self.walk(&frame)
@@ -214,427 +226,203 @@ cdef class Redactor:
         doc.last = self.edits.item_count
         return 0
 
-    # Which filters hold.
-
-    cdef int select(self, Fragment* first) except -1:
-        """Find out for each span which filters hold, and for each header for which there are spans under it."""
-        cdef Fragment* fragment = first
-        cdef Group* group
-        cdef cbytes p
-        cdef cbytes end
-        cdef uint32_t size = 0
-        cdef uint32_t i
-        cdef uint32_t count = 0
-        cdef uint64_t some, every
-        cdef void* grown
-        cdef Envelope* resource
-        cdef Facts facts
-        while fragment != NULL:
-            count += fragment.spans
-            fragment = fragment.next
-        grown = realloc(self.span_masks, (count + 1) * sizeof(uint64_t))
-        if grown == NULL:
-            raise MemoryError
-        self.span_masks = <uint64_t*>grown
-        memset(self.span_masks, 0, count * sizeof(uint64_t))
-        self.masks = {}
-        self.matcher.begin()
-        count = 0
-        fragment = first
-        while fragment != NULL:
-            group = groups_of(fragment)
-            p = payload_of(fragment)
-            resource = NULL
-            for i in range(fragment.groups):
-                if group[i].scope.envelope.parent != resource:
-                    resource = group[i].scope.envelope.parent
-                    self.matcher.load_header(resource, False)
-                self.matcher.load_header(group[i].scope.envelope, True)
-                end = p + group[i].size
-                some = 0
-                every = ~<uint64_t>0
-                while p < end:
-                    p = read_length(p + 1, end, &size)
-                    self.matcher.read_span(p, size, &facts)
-                    self.matcher.match(&self.span_masks[count], &facts, True)
-                    some |= self.span_masks[count]
-                    every &= self.span_masks[count]
-                    count += 1
-                    p += size
-                for envelope in (<size_t>group[i].scope.envelope, <size_t>resource):
-                    others = self.masks.get(envelope, (0, ~<uint64_t>0))
-                    self.masks[envelope] = (others[0] | some, others[1] & every)
-            fragment = fragment.next
-        return 0
-
-    # Headers.
-
-    cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
-        """The number of a header, walked through if it is new."""
-        cdef uint32_t parent = 0
-        cdef void* grown
-        cdef HeaderDoc* header
-        if envelope.redacted < self.header_count and self.headers[envelope.redacted].envelope == envelope:
-            return envelope.redacted
-        if is_scope:
-            parent = self.header(envelope.parent, False)
-        if self.header_count == self.header_room:
-            grown = realloc(self.headers, (2 * self.header_room + 16) * sizeof(HeaderDoc))
-            if grown == NULL:
-                raise MemoryError
-            self.headers = <HeaderDoc*>grown
-            self.header_room = 2 * self.header_room + 16
-        header = &self.headers[self.header_count]
-        memset(header, 0, sizeof(HeaderDoc))
-        header.envelope = envelope
-        envelope.redacted = self.header_count
-        header.is_scope = is_scope
-        header.parent = parent
-        header.doc.data = envelope.data
-        header.doc.size = envelope.size
-        self.header_count += 1
-        self.walk_header(self.header_count - 1)
-        return self.header_count - 1
-
-    cdef int walk_header(self, uint32_t index) except -1:
-        cdef HeaderDoc* header = &self.headers[index]
-        if self.matcher is not None:
-            some, every = self.masks[<size_t>header.envelope]
-            self.verdicts.use(some, every)
-        header.doc.first = self.edits.item_count
-        if not header.is_scope:
-            self.note_entities(header.doc.data, header.doc.data + header.doc.size)
-        return self.walk_doc(&header.doc, M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS)
-
-    cdef int note_entities(self, cbytes p, cbytes end) except -1:
-        """Note the keys that entity references of a resource name."""
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef cbytes q
-        cdef cbytes r
-        if self.entity_keys:
-            self.entity_keys.clear()
-        self.all_named = False
-        while p < end:
-            p = read_tag(p, end, &field, &wire)
-            if wire != LEN:
-                p = skip_value(p, end, field, wire, MAX_DEPTH)
-                continue
-            p = read_length(p, end, &length)
-            q = p
-            p += length
-            if field != 1:
-                continue
-            while q < p:
-                q = read_tag(q, p, &field, &wire)
-                if wire != LEN:
-                    q = skip_value(q, p, field, wire, MAX_DEPTH)
-                    continue
-                q = read_length(q, p, &length)
-                r = q
-                q += length
-                if field != 3:
-                    continue
-                while r < q:
-                    r = read_tag(r, q, &field, &wire)
-                    if wire != LEN:
-                        r = skip_value(r, q, field, wire, MAX_DEPTH)
-                        continue
-                    r = read_length(r, q, &length)
-                    if (field == 3 or field == 4) and length <= MAX_KEY:  # a longer one is masked in any case
-                        if len(self.entity_keys) == MAX_ENTITY_KEYS:
-                            self.all_named = True
-                            return 0
-                        self.entity_keys.add(<bytes>r[:length])
-                    r += length
-        return 0
-
-    cdef int finish_headers(self) except -1:
-        """Intern what has become of them."""
-        cdef uint32_t i
-        cdef HeaderDoc* header
-        cdef Envelope* parent
-        cdef cbytes data
-        cdef uint32_t size
-        cdef bytes whole
-        for i in range(self.header_count):  # a resource comes before its scopes
-            header = &self.headers[i]
-            parent = self.headers[header.parent].leaving if header.is_scope else NULL
-            data = header.doc.data
-            size = header.doc.size
-            if header.doc.changed:
-                data = self.edits.out + header.doc.offset
-                size = header.doc.out_size
-                # Envelopes were repaired when they came; what has been cut may not fall between characters.
-                whole = repaired(M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS, data, size)
-                if whole is not None:
-                    data = <cbytes><const char*>whole
-                    size = <uint32_t>len(whole)
-            header.leaving = self.envelopes.intern(parent, data, size)
-        return 0
-
-    # Walking.
+    # Messages.
 
     cdef int walk(self, Frame* frame) except -1:
-        """Any message but attributes and their values."""
-        cdef cbytes p = frame.body
-        cdef cbytes start
-        cdef cbytes length_at
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef uint64_t number = 0
+        """Walk any message but attributes and their values."""
+        cdef FieldCursor field = cursor(frame.body, frame.end, MAX_DEPTH)
         cdef uint32_t counted = count_field(frame.message)
         cdef uint32_t before = self.edits.item_count
         cdef int place = place_of(frame.message)
-        cdef int lane
+        cdef uint32_t ids = id_fields(frame.message)
+        cdef uint32_t seen = 0  # of the ids
+        cdef cbytes[5] last
         cdef Message nested
         cdef Frame inner
-        cdef Entry* entry
         cdef Item* item
-        cdef uint32_t ids = 0x16 if frame.message == M_SPAN else (0x06 if frame.message == M_LINK else 0)  # their fields
-        cdef uint32_t met = 0
-        cdef cbytes[5] last
-        while p < frame.end:
-            start = p
-            p = read_tag(p, frame.end, &field, &wire)
-            assert p != NULL
-            if wire == LEN:
-                length_at = p
-                p = read_length(p, frame.end, &length)
-                assert p != NULL
-                p += length
-            else:
-                length_at = p
-                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
-                assert p != NULL
-            if field < 5 and wire == LEN and ids >> field & 1:
-                # Of several the last is the id, and the others are texts.
-                if met >> 8 and p != last[field]:
-                    self.text(frame, start, length_at, p, p - length, length, TEXT, JOINED, NULL, REPLACE, field)
+        while next_field(&field):
+            if field.number < 5 and field.wire == LEN and ids >> field.number & 1:
+                # Of several the last is the id, and the others are texts: begin anew, knowing which is the last.
+                if seen & REPEATED and field.p != last[field.number]:
+                    self.text(frame, field.start, field.value, field.content, field.size, field.number)
                     continue
-                if met >> field & 1 and not met >> 8:
-                    last_ids(frame.message, frame.body, frame.end, last)
+                if seen >> field.number & 1 and not seen & REPEATED:
+                    find_last_ids(frame, last)
                     self.edits.undo(frame, before)
-                    met = 1 << 8
-                    p = frame.body
+                    seen = REPEATED
+                    field = cursor(frame.body, frame.end, MAX_DEPTH)
                     continue
-                met |= 1 << field
-            if wire_type(frame.message, field) != <int>wire:
-                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, NULL, field)
+                seen |= 1 << field.number
+            if wire_type(frame.message, field.number) != <int>field.wire:
+                self.edits.drop(frame, field.start, field.p, UNKNOWN_FIELD, NULL, field.number)
                 continue
-            if wire != LEN:
-                if field == counted:
-                    read_varint(length_at, p, &number)
-                    frame.count = <uint32_t>number
-                    item = self.edits.push(frame, start, length_at, p, p, COUNT)
+            if field.wire != LEN:
+                if field.number == counted:
+                    frame.count = <uint32_t>field.integer
+                    item = self.edits.push(frame, field.start, field.value, field.p, field.p, COUNT)
                     item.count = frame.count
                 continue
-            nested = child(frame.message, field)
-            if nested != M_NONE:
-                inner.up = frame
-                inner.start = start
-                inner.length_at = length_at
-                inner.body = p - length
-                inner.end = p
-                inner.item = -1
-                inner.deleted = inner.count = 0
-                inner.message = nested
-                if nested == M_KEY_VALUE:
-                    self.attribute(&inner, place, TEXT, JOINED, NULL)
-                    continue
-                if nested == M_RESOURCE or nested == M_SCOPE:  # in several parts it merges, and the last count counts
-                    inner.deleted = frame.deleted
-                    inner.count = frame.count
+            nested = child(frame.message, field.number)
+            if nested == M_NONE:
+                if not is_id(frame.message, field.number, field.size):
+                    self.text(frame, field.start, field.value, field.content, field.size, field.number)
+                continue
+            enter(&inner, frame, &field, nested)
+            if nested == M_KEY_VALUE:
+                self.attribute(&inner, place)
+            elif nested == M_RESOURCE or nested == M_SCOPE:  # in several parts it merges, and the last count counts
+                inner.deleted = frame.deleted
+                inner.count = frame.count
                 self.walk(&inner)
-                if nested == M_RESOURCE or nested == M_SCOPE:
-                    frame.deleted = inner.deleted
-                    frame.count = inner.count
-            elif not is_id(frame.message, field, length):
-                if frame.message == M_ENTITY_REF and field >= 3:
-                    entry = self.key(OF_RESOURCE, p - length, length)
-                    if entry.state != SAME:
-                        item = self.edits.push(frame, start, length_at, p - length, p, REPLACE)
-                        item.entry = entry
-                        item.field = <uint8_t>field
-                    continue
-                lane = NAME if (frame.message == M_SPAN and field == 5) or (frame.message == M_EVENT and field == 2) else TEXT
-                self.text(frame, start, length_at, p, p - length, length, lane, self.verdicts.view.name_kind if lane == NAME else JOINED, NULL,
-                          REPLACE, field)
+                frame.deleted = inner.deleted
+                frame.count = inner.count
+            else:
+                self.walk(&inner)
+        assert not damaged(&field)
         return self.edits.close(frame)
 
-    cdef int attribute(self, Frame* frame, int place, int lane, int kind, Entry* owner) except -1:
-        """A KeyValue. `lane`: of what it lies in; what its own key says goes before."""
-        cdef cbytes p = frame.body
-        cdef cbytes start
-        cdef cbytes length_at
-        cdef cbytes key = p
-        cdef uint32_t key_size = 0
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef bint exempt = kind == AS_IT_IS
-        cdef int keys = 0
+    cdef int text(
+        self, Frame* frame, cbytes start, cbytes length_at, cbytes content, uint32_t size, uint32_t number
+    ) except -1:
+        """Look up a string field of a message, or a bytes field that is no id."""
+        cdef Entry* entry
+        cdef Item* item
+        if frame.message == M_ENTITY_REF and number >= 3:
+            entry = self.key(IN_RESOURCE, content, size)
+        elif (frame.message == M_SPAN and number == 5) or (frame.message == M_EVENT and number == 2):
+            entry = self.cache.value(NAME, self.cache.view.name_kind, content, size)
+        else:
+            entry = self.cache.value(TEXT, BATCHED, content, size)
+        if entry.state != SAME:
+            item = self.edits.push(frame, start, length_at, content, content + size, REPLACE)
+            item.entry = entry
+            item.field = <uint8_t>number
+        return 0
+
+    # Attributes.
+
+    cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL:
+        return self.cache.key(place, p, size, place == IN_RESOURCE and self.headers.names(p, size))
+
+    cdef int attribute(self, Frame* frame, int place) except -1:
+        """Walk a KeyValue. What its own key says goes before the lane and kind of the value that it lies in."""
+        cdef FieldCursor field = cursor(frame.body, frame.end, MAX_DEPTH)
+        cdef bint exempt = frame.kind == AS_IT_IS
         cdef Frame inner
+        cdef cbytes key = frame.body
+        cdef uint32_t key_size = 0
+        cdef int keys = 0
         cdef Entry* entry
         cdef Entry* known
         cdef Item* item
-        while p < frame.end:
-            p = read_tag(p, frame.end, &field, &wire)
-            assert p != NULL
-            if wire == LEN:
-                p = read_length(p, frame.end, &length)
-                assert p != NULL
-                if field == 1:
-                    key = p
-                    key_size = length
-                    keys += 1
-                p += length
-            else:
-                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
-                assert p != NULL
+        while next_field(&field):
+            if field.number == 1 and field.wire == LEN:
+                key = field.content
+                key_size = field.size
+                keys += 1
+        assert not damaged(&field)
         entry = self.key(place, key, key_size)
-        if keys > 1 and not exempt:
-            entry = self.strictest(frame, place, entry)
         if not exempt:
+            if keys > 1:
+                entry = self.strictest(frame, place, entry)
             if entry.kind == DELETED:
                 frame.up.deleted += 1
                 return self.edits.drop(frame.up, frame.start, frame.end, entry.label, entry, 0)
-            if entry.kind != JOINED or entry.lane != TEXT:
-                lane = entry.lane
-                kind = entry.kind
-        p = frame.body
-        while p < frame.end:
-            start = p
-            p = read_tag(p, frame.end, &field, &wire)
-            if wire == LEN:
-                length_at = p
-                p = read_length(p, frame.end, &length)
-                p += length
-            else:
-                length_at = p
-                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
-            if wire_type(M_KEY_VALUE, field) != <int>wire:
-                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, entry, field)
-            elif wire != LEN:
+            if entry.kind != BATCHED or entry.lane != TEXT:
+                frame.lane = entry.lane
+                frame.kind = entry.kind
+        field = cursor(frame.body, frame.end, MAX_DEPTH)
+        while next_field(&field):
+            if wire_type(M_KEY_VALUE, field.number) != <int>field.wire:
+                self.edits.drop(frame, field.start, field.p, UNKNOWN_FIELD, entry, field.number)
+            elif field.wire != LEN:
                 continue
-            elif field == 1:
-                if exempt:
-                    continue
-                known = entry if keys == 1 else self.key(place, p - length, length)
+            elif field.number == 2:
+                enter(&inner, frame, &field, M_ANY_VALUE)
+                self.attribute_value(frame, &inner, entry)
+            elif not exempt:
+                known = entry if keys == 1 else self.key(place, field.content, field.size)
                 if known.state != SAME:
-                    item = self.edits.push(frame, start, length_at, p - length, p, REPLACE)
+                    item = self.edits.push(frame, field.start, field.value, field.content, field.p, REPLACE)
                     item.entry = known
                     item.key = entry
                     item.field = 1
-            elif kind == WHOLE:
-                if length == 6 and memcmp(p - 6, b"\x0a\x04****", 6) == 0:
-                    continue
-                item = self.edits.push(frame, start, length_at, p - length, p, MASK)
-                item.count = 1
-                item.label = entry.label
-                item.key = entry
-                item.field = 2
-            else:
-                inner.up = frame
-                inner.start = start
-                inner.length_at = length_at
-                inner.body = p - length
-                inner.end = p
-                inner.item = -1
-                inner.deleted = inner.count = 0
-                inner.message = M_ANY_VALUE
-                self.value(&inner, lane, kind, owner if owner != NULL else entry)
+        return 0
+
+    cdef int attribute_value(self, Frame* frame, Frame* inner, Entry* entry) except -1:
+        """Mask the value of a KeyValue, or walk it."""
+        cdef Item* item
+        if frame.kind != MASKED:
+            if inner.key == NULL:
+                inner.key = entry
+            return self.value(inner)
+        if inner.end - inner.body == 6 and memcmp(inner.body, b"\x0a\x04****", 6) == 0:
+            return 0
+        item = self.edits.push(frame, inner.start, inner.length_at, inner.body, inner.end, MASK)
+        item.count = 1
+        item.label = entry.label
+        item.key = entry
+        item.field = 2
         return 0
 
     cdef Entry* strictest(self, Frame* frame, int place, Entry* entry) except NULL:
-        """Of the keys of a KeyValue: the last counts, but who can tell what others see."""
-        cdef cbytes p = frame.body
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
+        """Choose among the keys of a KeyValue: the last one wins, but other readers may take another, so that the
+        strictest rule applies."""
+        cdef FieldCursor field = cursor(frame.body, frame.end, MAX_DEPTH)
         cdef Entry* other
-        while p < frame.end:
-            p = read_tag(p, frame.end, &field, &wire)
-            if wire != LEN or field != 1:
-                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
-                continue
-            p = read_length(p, frame.end, &length)
-            other = self.key(place, p, length)
-            if strictness(other.kind) > strictness(entry.kind):
-                entry = other
-            p += length
+        while next_field(&field):
+            if field.number == 1 and field.wire == LEN:
+                other = self.key(place, field.content, field.size)
+                if strictness(other.kind) > strictness(entry.kind):
+                    entry = other
         return entry
 
-    cdef int value(self, Frame* frame, int lane, int kind, Entry* key) except -1:
-        """An AnyValue, ArrayValue or KeyValueList."""
-        cdef cbytes p = frame.body
-        cdef cbytes start
-        cdef cbytes length_at
-        cdef uint32_t field = 0
-        cdef uint32_t wire = 0
-        cdef uint32_t length = 0
-        cdef uint64_t number = 0
-        cdef double real
+    # Values.
+
+    cdef int value(self, Frame* frame) except -1:
+        """Walk an AnyValue, ArrayValue or KeyValueList."""
+        cdef FieldCursor field = cursor(frame.body, frame.end, MAX_DEPTH)
         cdef Message nested
         cdef Frame inner
-        cdef bytes shown
-        while p < frame.end:
-            start = p
-            p = read_tag(p, frame.end, &field, &wire)
-            assert p != NULL
-            length_at = p
-            if wire == LEN:
-                p = read_length(p, frame.end, &length)
-                assert p != NULL
-                p += length
-            else:
-                p = skip_value(p, frame.end, field, wire, MAX_DEPTH)
-                assert p != NULL
-            if wire_type(frame.message, field) != <int>wire:
-                self.edits.drop(frame, start, p, <PyObject*>UNKNOWN, key, field)
+        cdef int lane
+        while next_field(&field):
+            if wire_type(frame.message, field.number) != <int>field.wire:
+                self.edits.drop(frame, field.start, field.p, UNKNOWN_FIELD, frame.key, field.number)
                 continue
-            nested = child(frame.message, field) if wire == LEN else M_NONE
-            if nested != M_NONE:
-                inner.up = frame
-                inner.start = start
-                inner.length_at = length_at
-                inner.body = p - length
-                inner.end = p
-                inner.item = -1
-                inner.deleted = inner.count = 0
-                inner.message = nested
-                if nested == M_KEY_VALUE:
-                    self.attribute(&inner, NESTED, lane, kind, key)
-                else:
-                    self.value(&inner, lane, kind, key)
-            elif kind == AS_IT_IS:
+            if field.wire != LEN:
+                if frame.kind != AS_IT_IS:
+                    self.scalar(frame, field.start, field.p, field.number, field.integer)
                 continue
-            elif wire == LEN:
-                if field == 7 and kind == JOINED:
-                    self.text(frame, start, length_at, p, p - length, length, BYTES, JOINED, key, AS_STRING, field)
-                else:
-                    self.text(frame, start, length_at, p, p - length, length, lane, kind, key, AS_STRING, field)
-            elif field == 4:
-                memcpy(&real, length_at, 8)
-                if floor(real) == real and fabs(real) < 9.2e18:
-                    self.number(frame, start, p, <int64_t>real, lane, kind, key)
-                elif kind == LEAVES:
-                    shown = repr(real).encode()
-                    self.text(frame, start, start, p, <cbytes><const char*>shown, <uint32_t>len(shown), lane, kind, key, AS_STRING, field)
-            elif field == 2:
-                if kind == LEAVES:
-                    read_varint(length_at, p, &number)
-                    shown = b"true" if number else b"false"
-                    self.text(frame, start, start, p, <cbytes><const char*>shown, <uint32_t>len(shown), lane, kind, key, AS_STRING, field)
+            nested = child(frame.message, field.number)
+            if nested == M_NONE:
+                if frame.kind != AS_IT_IS:
+                    lane = BYTES if field.number == 7 and frame.kind == BATCHED else frame.lane
+                    self.content(frame, lane, field.start, field.p, field.content, field.size, field.number)
+                continue
+            enter(&inner, frame, &field, nested)
+            if nested == M_KEY_VALUE:
+                self.attribute(&inner, IN_VALUE)
             else:
-                read_varint(length_at, p, &number)
-                self.number(frame, start, p, <int64_t>number, lane, kind, key)
+                self.value(&inner)
+        assert not damaged(&field)
         return 0
 
-    cdef int number(self, Frame* frame, cbytes start, cbytes end, int64_t number, int lane, int kind, Entry* key) except -1:
-        """An integer, in its decimal form."""
+    cdef int scalar(self, Frame* frame, cbytes start, cbytes end, uint32_t number, uint64_t bits) except -1:
+        """Look up a number in its decimal form; other numbers, and booleans, only where a rule is for any type."""
+        cdef double real = 0
+        cdef bytes shown
+        if number == 4:
+            memcpy(&real, &bits, 8)
+            if floor(real) == real and fabs(real) < 9.2e18:
+                return self.integer(frame, start, end, <int64_t>real)
+        elif number != 2:
+            return self.integer(frame, start, end, <int64_t>bits)
+        if frame.kind != ANY_TYPE:
+            return 0
+        shown = repr(real).encode() if number == 4 else b"true" if bits else b"false"
+        return self.content(frame, frame.lane, start, end, <cbytes><const char*>shown, <uint32_t>len(shown), number)
+
+    cdef int integer(self, Frame* frame, cbytes start, cbytes end, int64_t number) except -1:
         cdef uint8_t[24] digits
         cdef uint64_t rest = <uint64_t>number if number >= 0 else 0 - <uint64_t>number
         cdef int at = 24
@@ -647,37 +435,33 @@ cdef class Redactor:
         if number < 0:
             at -= 1
             digits[at] = 45
-        return self.text(frame, start, start, end, digits + at, 24 - at, lane, kind, key, AS_STRING, 3)
+        return self.content(frame, frame.lane, start, end, digits + at, 24 - at, 3)
 
-    cdef int text(self, Frame* frame, cbytes start, cbytes length_at, cbytes end, cbytes p, uint32_t size, int lane, int kind,
-                  Entry* key, int how, uint32_t field) except -1:
-        """A field that holds a text, or is taken for one. Longer texts must lie in the message."""
-        cdef Entry* entry = self.verdicts.value(lane, kind, p, size)
+    cdef int content(
+        self, Frame* frame, int lane, cbytes start, cbytes end, cbytes p, uint32_t size, uint32_t number
+    ) except -1:
+        """Look up what an AnyValue holds, as a text. A text too large to be cached must lie in the message."""
+        cdef Entry* entry = self.cache.value(lane, frame.kind, p, size)
         cdef Item* item
         if entry.state != SAME:
-            item = self.edits.push(frame, start, length_at, end, end, how)
+            item = self.edits.push(frame, start, start, end, end, AS_STRING)
             item.entry = entry
-            item.key = key
-            item.field = <uint8_t>field
+            item.key = frame.key
+            item.field = <uint8_t>number
         return 0
 
-    cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL:
-        cdef bint named = place == OF_RESOURCE and bool(self.entity_keys) and (self.all_named or p[:size] in self.entity_keys)
-        return self.verdicts.key(place, p, size, named)
+    # Asking.
 
-    # Finding out.
-
-    cdef int flush(self) except -1:
-        """See to all that has been walked: afterwards nothing of it is pending."""
+    cdef int resolve(self) except -1:
+        """Find out what becomes of all that has been walked, and carry it out: afterwards nothing of it is pending."""
         cdef uint32_t i
-        self.verdicts.resolve()
-        for i in range(self.headers_done, self.header_count):
-            self.edits.finish_doc(&self.headers[i].doc, False)
+        self.cache.resolve()
+        for i in range(self.headers_done, self.headers.count):
+            self.edits.finish_doc(&self.headers.docs[i].doc, False)
         for i in range(self.spans_done, self.span_count):
             self.edits.finish_doc(&self.spans[i], True)
-        self.headers_done = self.header_count
+        self.headers_done = self.headers.count
         self.spans_done = self.span_count
         self.edits.item_count = 0
-        self.verdicts.free_retired()
+        self.cache.free_unused()
         return 0
-

@@ -1,4 +1,4 @@
-"""What one trace may cost: shared headers are gone about once, and what is beyond a bound is masked and counted."""
+"""What one trace may cost: shared headers are redacted once, and what is beyond a bound is masked and counted."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_resource_and_a_scope_of_too_many_parts() -> None:
 
 
 def test_what_entities_name_stays_however_many_keys_that_are() -> None:
-    """Where there are too many to be remembered, none of a resource's keys goes."""
+    """Where there are too many to be kept, none of a resource's keys goes."""
     settings = {"keys": [{"match": "id*", "action": "delete"}, {"match": "other", "action": "delete"}]}
     for number, other in ((10, None), (5000, "****")):
         request = request_of(Span(name="x"), {f"id{number - 1}": "1", "other": "2"})

@@ -12,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sampler_proxy.config.check import check
 from sampler_proxy.errors import ConfigError
 from sampler_proxy.redact import policy as redact
+from sampler_proxy.redact.lanes import Place
 from sampler_proxy.redact.policy import MAX_VIEWS
 from tests.support.redacting import Redacting, pairs, plain, policy, redacted
 from tests.support.secrets import SECRETS
@@ -186,11 +187,11 @@ def test_what_is_shown_is_as_the_strictest_span_has_it() -> None:
     found = policy(WEAKER)
     assert found is not None
     assert found.text(MAIL.encode()) == b"****"
-    assert found.value(redact.SPAN, b"mail", MAIL.encode()) == b"****"
-    assert found.value(redact.SPAN, b"note", b"joe") == b"****"
+    assert found.value(Place.SPAN, b"mail", MAIL.encode()) == b"****"
+    assert found.value(Place.SPAN, b"note", b"joe") == b"****"
 
 
-def test_many_combinations_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_combinations_are_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders make them."""
     settings = {"keys": [{"match": f"k{i}", "action": "mask", "only": f"{{ span.n{i} = true }}"} for i in range(8)]}
     found = policy(settings)

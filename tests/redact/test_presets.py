@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sampler_proxy.redact import presets as redact_presets
+from sampler_proxy.redact import presets
 from sampler_proxy.redact.detectors import catalogue, named
 from tests.support.redacting import attributes_after, text_after
 from tests.support.secrets import SECRETS
@@ -175,7 +175,7 @@ def test_names_of_secrets_within_values_and_keys_agree() -> None:
         "tokenvalue",
         "client*assertion",
     }
-    for pattern in redact_presets.COMMON_KEYS:
+    for pattern in presets.COMMON_KEYS:
         if pattern[0] != "/" and not pattern.startswith("db."):
             word = pattern.strip("*").strip(".-_")
             reduced = word.replace("_", "").replace("-", "").replace(".", "")
@@ -219,15 +219,15 @@ def test_statements_and_urls() -> None:
 def test_the_readme_names_everything() -> None:
     section = PAGE
     for pattern in (
-        *redact_presets.STRICT_KEYS,
+        *presets.STRICT_KEYS,
         *catalogue.DETECTORS,
-        *redact_presets.STRICT_URLS,
-        *redact_presets.SQL_KEYS,
-        *redact_presets.URL_KEYS,
+        *presets.STRICT_URLS,
+        *presets.SQL_KEYS,
+        *presets.URL_KEYS,
     ):
         assert f"`{pattern}`" in section, pattern
     cells = next(line for line in section.splitlines() if line.startswith("| `keys`, masked")).split(" | ")
     assert [re.findall("`([^`]+)`", cell) for cell in cells[1:]] == [
-        list(redact_presets.COMMON_KEYS),
-        [pattern for pattern in redact_presets.STRICT_KEYS if pattern not in redact_presets.COMMON_KEYS],
+        list(presets.COMMON_KEYS),
+        [pattern for pattern in presets.STRICT_KEYS if pattern not in presets.COMMON_KEYS],
     ]

@@ -97,7 +97,7 @@ def spans(request: ExportTraceServiceRequest) -> Counter[reference.SpanKey]:
 
 
 @given(secrets(keys=False))  # of several the strictest counts, which the official classes do not see
-def test_the_walk_does_what_the_reference_does(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
+def test_the_walker_agrees_with_the_reference(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
     message, raw = pair
     out = ExportTraceServiceRequest.FromString(Redacting(ALL).run([raw]))
     # What pipelines do beside is left to one that has nothing to redact: spans without ids, tracestates.
@@ -106,7 +106,7 @@ def test_the_walk_does_what_the_reference_does(pair: tuple[ExportTraceServiceReq
 
 
 @given(secrets())
-def test_twice_is_as_once(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
+def test_redaction_is_idempotent(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
     once = Redacting(ALL_UNHASHED).run([pair[1]])
     twice = Redacting(ALL_UNHASHED).run([once])
     # Joined under their resources, traces may have changed places.
@@ -114,7 +114,7 @@ def test_twice_is_as_once(pair: tuple[ExportTraceServiceRequest, bytes]) -> None
 
 
 @given(secrets())
-def test_what_was_met_before_makes_no_difference(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
+def test_cache_does_not_change_results(pair: tuple[ExportTraceServiceRequest, bytes]) -> None:
     used, fresh = Redacting(ALL), Redacting(ALL, seed=2)
     first = used.run([pair[1]])
     assert Redacting.run(fresh, [pair[1]]) == first

@@ -241,7 +241,7 @@ def test_an_allow_list_of_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["{preset: common}", "{sql: obfuscate}", "{urls: [strip_ids]}", "{allow_only: {span: []}}"]
 )
-def test_on(text: str, tmp_path: Path) -> None:
+def test_on_where_there_is_something_to_do(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(f"redact: {text}")
     assert check(str(file), {}).redact is not None

@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sampler_proxy.redact import values as redact_values
+from sampler_proxy.redact import values as values_module
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import Detector, Range
-from sampler_proxy.redact.policy import MAX_VALUE_BYTES, TEXT, Policy, View
+from sampler_proxy.redact.key_rules import KeyRules
+from sampler_proxy.redact.lanes import MAX_VALUE_BYTES, TEXT
+from sampler_proxy.redact.policy import Policy
+from sampler_proxy.redact.sieve import CANARY
 from tests.redact.detectors.marked import unmarked
 from tests.redact.detectors.test_tables import HITS
 from tests.support import wire
@@ -123,7 +126,7 @@ def test_secrets_beside_letters_of_other_scripts(around: str) -> None:
 
 
 def test_text_that_is_not_utf8() -> None:
-    """Judged as it leaves: with what is no text replaced."""
+    """Looked at as it leaves: with U+FFFD in place of what is not UTF-8."""
     request = request_of(Span(name="NAME@@"))
     raw = request.SerializeToString()
     assert redacted(MASK_CARDS, raw.replace(b"NAME@@", b"a\xffb\xc3\xa9c")).resource_spans[0].scope_spans[0].spans[
@@ -244,7 +247,7 @@ def test_urls() -> None:
     assert attributes_after({"preset": "strict", "urls": []}, {"url.path": "/users/123"}) == {"url.path": "/users/123"}
 
 
-# Where something cannot be judged.
+# Where something raises, or is too large.
 
 
 def detectors_with(monkeypatch: pytest.MonkeyPatch, find: Callable[[bytes], list[Range]]) -> None:
@@ -274,9 +277,9 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
         raise RecursionError("zebra")
 
     if module == "embedded":
-        monkeypatch.setattr(redact_values.embedded, "members", fails)
+        monkeypatch.setattr(values_module.embedded, "members", fails)
     else:
-        monkeypatch.setattr(redact_values, module, fails)
+        monkeypatch.setattr(values_module, module, fails)
     settings = {"preset": "strict"}
     text = {
         "obfuscate": "SELECT zebra FROM b",
@@ -287,11 +290,11 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
     assert counts_of(settings, text) == {("failure", "mask"): 1}
 
 
-def test_a_key_that_cannot_be_judged_masks_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_rule_that_raises_masks_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> int:
         raise RuntimeError
 
-    monkeypatch.setattr(View, "_key", fails)
+    monkeypatch.setattr(KeyRules, "_lane_of", fails)
     assert attributes_after(MASK_CARDS, {"k": "x", "l": ["y"]}) == {"k": "****", "l": "****"}
 
 
@@ -321,7 +324,7 @@ def test_key_patterns_that_ran_out_of_memory_are_asked_one_by_one(monkeypatch: p
             return None
 
     found = made({"keys": [{"match": "password", "action": "mask"}]})
-    monkeypatch.setattr(found.view(0)._key_rules, "_set", Silent())
+    monkeypatch.setattr(found.view(0).key_rules._key_rules, "_set", Silent())
     out = Redacting(found)
     raw = out.run([request_of(Span(attributes=pairs({"password": "x-1", "other": "y-1"})))])
     assert b"x-1" not in raw
@@ -352,22 +355,22 @@ def test_deep_json_in_json_is_masked(depth: int) -> None:
         text = json.dumps({"a": text})
     found = text_after({"preset": "common", "values": [{"detect": "url_secrets", "action": "keep"}]}, text)
     assert "zebra" not in found
-    assert ("password" in found) == (depth <= redact_values.MAX_NESTED)
+    assert ("password" in found) == (depth <= values_module.MAX_NESTED)
 
 
 @pytest.mark.parametrize("where", ["_sieve", "_searches"])
-def test_a_question_to_all_values_that_raises_passes_nothing(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_a_sieve_that_raises_passes_everything_on(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     class Fails:
         def __call__(self, _: bytes) -> list[int]:
             raise RuntimeError
 
         search = finditer = __call__
 
-    values = made(MASK_CARDS).view(0)._values
-    joined = CARD.encode() + catalogue.SEPARATOR + b"x" + catalogue.SEPARATOR + redact_values.CANARY
-    assert values.sift(joined) is not None
-    monkeypatch.setattr(values, where, Fails() if where == "_sieve" else [Fails() for _ in values._searches])
-    assert values.sift(joined) == [(0, len(joined))]
+    sieve = made(MASK_CARDS).view(0)._sieve
+    joined = CARD.encode() + catalogue.SEPARATOR + b"x" + catalogue.SEPARATOR + CANARY
+    assert sieve.sift(joined) is not None
+    monkeypatch.setattr(sieve, where, Fails() if where == "_sieve" else [Fails() for _ in sieve._searches])
+    assert sieve.sift(joined) == [(0, len(joined))]
 
 
 # What is escaped, and keys in what is no JSON.
@@ -523,13 +526,13 @@ def test_more_members_to_look_at_than_is_worth_it() -> None:
     assert counts_of({"preset": "common"}, few) == {("email", "mask"): 500}
 
 
-def test_long_keys_of_members_are_not_remembered() -> None:
+def test_long_keys_of_members_are_not_cached() -> None:
     view = made({"preset": "common"}).view(0)
     for length in (10, 5000):
         for i in range(50):
             key = f"{i:0{length}}"
             assert view.apply(TEXT, json.dumps({key: "it's", f"{key}password": "x"}).encode()) is not None
-    assert max(map(len, view._values._member_lanes)) < 300
+    assert max(map(len, view.key_rules._member_lanes)) < 300
     assert text_after({"preset": "common"}, json.dumps({"k" * 5000: "zebra", "a": "b"})).endswith(
         '": "****", "a": "b"}'
     )
@@ -593,14 +596,14 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(FRAGMENTS, min_size=1, max_size=6).map("".join))
-def test_what_would_change_is_asked_about(text: str) -> None:
+def test_the_sieve_passes_every_text_that_would_change(text: str) -> None:
     """The one question to all values together is necessary for whatever becomes of each (JSON is never in it)."""
     view = EVERYTHING.view(EVERYTHING.everything)
     encoded = text.encode()
     if encoded.lstrip()[:1] in (b"{", b"["):
         return
     gap = catalogue.SEPARATOR
-    regions = view.sift(gap.join((b"zz", encoded, b"yy", redact_values.CANARY)))
+    regions = view.sift(gap.join((b"zz", encoded, b"yy", CANARY)))
     low = 2 + len(gap)
     asked = any(start <= low + len(encoded) and low <= end for start, end in regions or [])
     assert asked or view.apply(TEXT, encoded) is None
@@ -696,7 +699,7 @@ def test_counts_of_a_resource_in_two_parts() -> None:
 
 
 def test_large_traces_and_many_values() -> None:
-    """More than is remembered, and more than is gone about in one go."""
+    """More than the cache holds, and more than is asked about in one go."""
     requests = []
     for number in range(40):
         request = request_of(Span())

@@ -1,4 +1,4 @@
-"""Redaction of messages as the official classes read them: slow, obvious, and independent of the walk over bytes.
+"""Redacts messages as the official classes read them: slow, obvious, and independent of the walk over bytes.
 
 What becomes of one text is the policy's; where texts stand, what a key rules over and what is counted is said again
 here.
@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from sampler_proxy.redact import policy as redact
-from sampler_proxy.redact import values as redact_values
+from sampler_proxy.redact import lanes
+from sampler_proxy.redact.lanes import LaneKind, Place
 from sampler_proxy.redact.policy import View
 
 UINT32 = (1 << 32) - 1
@@ -28,7 +28,7 @@ class Reference:
         """A copy, redacted; unknown fields are not looked at."""
         result = ExportTraceServiceRequest.FromString(request.SerializeToString())
         for resource_spans in result.resource_spans:
-            self.fields(resource_spans, redact.NESTED)
+            self.fields(resource_spans, Place.VALUE)
         return result
 
     def text(self, lane: int, text: Any) -> Any:
@@ -49,26 +49,26 @@ class Reference:
                 for each in value:
                     self.fields(each, place)
             elif name in ("id_keys", "description_keys"):
-                value[:] = [self.key(redact.RESOURCE, key) for key in value]
+                value[:] = [self.key(Place.RESOURCE, key) for key in value]
             elif name in EXEMPT_SIZES:
                 if len(value) not in EXEMPT_SIZES[name]:
-                    setattr(message, name, self.text(redact.TEXT, value))
+                    setattr(message, name, self.text(lanes.TEXT, value))
             elif isinstance(value, str) and name != "trace_state":
                 named = message.DESCRIPTOR.name in ("Span", "Event") and name == "name"
-                setattr(message, name, self.text(redact.NAME if named else redact.TEXT, value))
+                setattr(message, name, self.text(lanes.NAME if named else lanes.TEXT, value))
 
     def attributes(self, message: Any) -> None:
         place = {
-            "Span": redact.SPAN,
-            "Resource": redact.RESOURCE,
-            "InstrumentationScope": redact.SCOPE,
-            "Event": redact.EVENT,
-            "Link": redact.LINK,
+            "Span": Place.SPAN,
+            "Resource": Place.RESOURCE,
+            "InstrumentationScope": Place.SCOPE,
+            "Event": Place.EVENT,
+            "Link": Place.LINK,
         }[message.DESCRIPTOR.name]
         named = set()
         for reference in getattr(message, "entity_refs", ()):
             named |= {*reference.id_keys, *reference.description_keys}
-        kept = self.pairs(message.attributes, place, redact.TEXT, named)
+        kept = self.pairs(message.attributes, place, lanes.TEXT, named)
         deleted = len(message.attributes) - len(kept)
         if deleted:
             message.dropped_attributes_count = min(message.dropped_attributes_count + deleted, UINT32)
@@ -76,26 +76,26 @@ class Reference:
         message.attributes.extend(kept)
 
     def key(self, place: int, key: str, named: bool = False) -> str:
-        exempt = self.view.key(place, key.encode(), named) == redact.EXEMPT
-        return key if exempt else str(self.text(redact.KEY, key))
+        exempt = self.view.key_rules.lane_of(place, key.encode(), named) == lanes.EXEMPT
+        return key if exempt else str(self.text(lanes.KEY, key))
 
     def pairs(self, pairs: Any, place: int, outer: int, named: set[str]) -> list[KeyValue]:
         found = []
         for pair in pairs:
-            if outer == redact.EXEMPT:
+            if outer == lanes.EXEMPT:
                 found.append(pair)
                 continue
-            is_named = place == redact.RESOURCE and pair.key in named
-            lane = self.view.key(place, pair.key.encode(), is_named)
-            kind = self.view.lanes[lane].kind
-            if kind == redact_values.DELETED:
+            is_named = place == Place.RESOURCE and pair.key in named
+            lane = self.view.key_rules.lane_of(place, pair.key.encode(), is_named)
+            kind = self.view.key_rules.lanes[lane].kind
+            if kind == LaneKind.DELETED:
                 continue
-            result = KeyValue(key=pair.key if lane == redact.EXEMPT else self.key(place, pair.key, is_named))
+            result = KeyValue(key=pair.key if lane == lanes.EXEMPT else self.key(place, pair.key, is_named))
             if pair.HasField("value"):
-                if kind == redact_values.WHOLE:
+                if kind == LaneKind.MASKED:
                     result.value.string_value = "****"
                 else:
-                    result.value.CopyFrom(self.value(pair.value, outer if lane == redact.TEXT else lane))
+                    result.value.CopyFrom(self.value(pair.value, outer if lane == lanes.TEXT else lane))
             found.append(result)
         return found
 
@@ -103,15 +103,15 @@ class Reference:
         kind = value.WhichOneof("value")
         result = AnyValue()
         result.CopyFrom(value)
-        if kind is None or lane == redact.EXEMPT:
+        if kind is None or lane == lanes.EXEMPT:
             return result
-        leaves = self.view.lanes[lane].kind == redact_values.LEAVES
+        leaves = self.view.key_rules.lanes[lane].kind == LaneKind.ANY_TYPE
         if kind == "array_value":
             for element in result.array_value.values:
                 element.CopyFrom(self.value(element, lane))
             return result
         if kind == "kvlist_value":
-            kept = self.pairs(value.kvlist_value.values, redact.NESTED, lane, set())
+            kept = self.pairs(value.kvlist_value.values, Place.VALUE, lane, set())
             del result.kvlist_value.values[:]
             result.kvlist_value.values.extend(kept)
             return result
@@ -125,7 +125,7 @@ class Reference:
             text = str(raw) if isinstance(raw, int) else raw
         if text is None:
             return result
-        if lane == redact.TEXT and isinstance(raw, bytes):
-            lane = redact.BYTES
+        if lane == lanes.TEXT and isinstance(raw, bytes):
+            lane = lanes.BYTES
         found = self.view.apply(lane, text if isinstance(text, bytes) else text.encode())
         return result if found is None else AnyValue(string_value=found[0].decode("utf-8", "replace"))

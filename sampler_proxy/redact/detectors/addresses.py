@@ -1,11 +1,12 @@
-"""Addresses of people and of hosts."""
+"""Detects addresses of people and of hosts."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, regex, stands_alone
+from sampler_proxy.redact.detectors.types import Detector, Range, just_before, stands_alone
+from sampler_proxy.redact.regexes import regex
 
 # E-mail: the dot-atom form of RFC 5322 without the characters that end it in URLs and prose, RFC 6531 for what is not
 # ASCII, and `%40` as it stands in URLs.
@@ -56,8 +57,9 @@ _PRODUCT_BEFORE = regex(r"[A-Za-z]/\z")
 
 
 def _ipv4s(text: bytes) -> list[Range]:
-    """Four numbers are a version where the text says so: after `v` or `version`, before `-rc1` or `.jar`, or after
-    the slash of a product (`Chrome/120.0.0.0`: in a user agent, or ending in two zeros, which no host does)."""
+    """Find IPv4 addresses. Four numbers are a version where the text says so: after `v` or `version`, before `-rc1` or
+    `.jar`, or after the slash of a product (`Chrome/120.0.0.0`: in a user agent, or ending in two zeros, which no host
+    does)."""
     found = []
     agent = b"Mozilla/" in text
     for match in _DOTTED.finditer(text):
@@ -85,8 +87,8 @@ _COLONS = regex(r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 
 
 def _ipv6s(text: bytes) -> list[Range]:
-    """Only addresses that can be a host's: global unicast, unique local, link local, multicast, IPv4 in IPv6. Others
-    (`abc::def`) are names in many languages."""
+    """Find IPv6 addresses, only those that can be a host's: global unicast, unique local, link local, multicast, IPv4
+    in IPv6. Others (`abc::def`) are names in many languages."""
     found = []
     for match in _COLONS.finditer(text):
         start, end = match.span()

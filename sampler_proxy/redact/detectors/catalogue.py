@@ -1,8 +1,8 @@
-"""Finds secrets in texts by their form and their check digits; no I/O, no clock, and no memory of what it saw.
+"""Finds secrets in texts by their form and their check digits; no I/O, no clock, and no state between calls.
 
-Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. The way in is two steps, since
+Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. Finding takes two steps, since
 nearly all texts hold nothing: `sieve` asks one RE2 set about many values joined by `SEPARATOR` which detectors could
-find something in them; only these are asked for ranges, value by value (`find_all`).
+find something in them; only these are asked for ranges, value by value (`Values` in `redact/values.py` does that).
 
 Presets:
 
@@ -19,14 +19,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sampler_proxy.redact.detectors import addresses, credentials, named, numbers, provider_keys
-from sampler_proxy.redact.detectors.custom import custom, find_all, sieve
+from sampler_proxy.redact.detectors.custom import custom, sieve
 from sampler_proxy.redact.detectors.types import Detector, Range
 
-__all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "find_all", "sieve"]
+__all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "sieve"]
 
 SEPARATOR = b"\n\x00\n"
-"""Goes between joined values, and nowhere else (not before the first, not after the last). The line breaks let `^` and
-`$` see the edges of a value, and none of our patterns reaches across one; the zero byte is rare in users' patterns."""
+"""The bytes between joined values, and nowhere else (not before the first, not after the last). The line breaks let `^`
+and `$` see the edges of a value, and none of our patterns reaches across one; the zero byte is rare in users'
+patterns."""
 
 COMMON: tuple[str, ...] = (
     "card",
@@ -74,4 +75,4 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
         )
     }
 )
-"""All of ours, by name: those of the presets, and `phone`."""
+"""Every built-in detector by its name: those of the presets, and `phone`."""

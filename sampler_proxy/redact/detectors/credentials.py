@@ -1,4 +1,4 @@
-"""What lets somebody in, in the forms that protocols give it: tokens in headers, keys in PEM, passwords in URLs."""
+"""Detects credentials in the forms that protocols give them: tokens in headers, keys in PEM, passwords in URLs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import binascii
 import json
 
-from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, just_before, merged, regex
+from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, just_before, merged
+from sampler_proxy.redact.regexes import regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
 _JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")
@@ -40,7 +41,8 @@ _PROSE = frozenset(
 
 
 def _bearers(text: bytes) -> list[Range]:
-    """In prose (`bearer token expired`) only what cannot be a word; in a header, or as the whole value, anything."""
+    """Find bearer tokens. In prose (`bearer token expired`) only what cannot be a word; in a header, or as the whole
+    value, anything."""
     found = []
     for match in _BEARER.finditer(text):
         start, end = match.span(1)
@@ -55,7 +57,7 @@ def _bearers(text: bytes) -> list[Range]:
 
 
 def _is_challenge(token: bytes, then: bytes) -> bool:
-    """`realm="..."` comes from the server."""
+    """Whether this is a parameter of a challenge (`realm="..."`), which comes from the server."""
     name = token.rstrip(b"=")
     return name != token and name.replace(b"_", b"").isalpha() and (then.isalnum() or then in (b'"', b"'"))
 
@@ -107,7 +109,7 @@ _PEM_BODY = regex(r"[A-Za-z0-9+/=]{16}")
 
 
 def _private_keys(text: bytes) -> list[Range]:
-    """From the first dash to the last one, or to the end of the text where it was cut off."""
+    """Find PEM blocks from the first dash to the last one, or to the end of the text where the block was cut off."""
     found = []
     at = 0
     last = None
@@ -134,7 +136,7 @@ _DSN_USERINFO = regex(r"""(?:\A|[^\w.-])([\w.-]+:[^\s"'<>]+)\z""")
 
 
 def _url_credentials(text: bytes) -> list[Range]:
-    """`user:password`; over HTTP also what stands alone, which is a token there."""
+    """Find `user:password`; over HTTP also a user alone, which is a token there."""
     found = []
     for match in _USERINFO.finditer(text):
         user, colon, password = match.group(2).partition(b":")

@@ -1,5 +1,5 @@
-"""Secrets that their name announces: query parameters, fields of forms and connection strings, command lines, and what
-people write (`password: x`).
+"""Detects secrets that their name announces: query parameters, fields of forms and connection strings, command lines,
+and what people write (`password: x`).
 
 In a list that `&` or `;` separates the name is enough. In text it is not, since `token: 5 of 7`, `pass: 12 fail: 3` and
 the `pin=5` of an I/O port are about something else. There
@@ -20,7 +20,7 @@ from functools import lru_cache
 from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder
 
 # Compared in lower case and without `_`, `-`, `.`; of `user[password]` the innermost name. First: names as a whole;
-# second: their ends. Keys of attributes have patterns of their own (`redact_presets`); a test holds both together.
+# second: their ends. Keys of attributes have patterns of their own (`presets.py`); a test holds both together.
 SECRET_PARAMETERS = frozenset(
     b"assertion auth authorization awsaccesskeyid bearer clientassertion connectsid cvc cvv googleaccessid jwt otp pass"
     b" pin pw samlart samlrequest samlresponse sas sessid session sid phpsessid sig subscriptionkey totp"
@@ -88,12 +88,13 @@ _TRIVIAL = frozenset((b"true", b"false", b"null", b"none", b"nil", b"undefined",
 
 
 def is_secret_parameter(name: bytes) -> bool:
+    """Whether a name announces a secret in a URL or form."""
     return _secret_name(name) is not None
 
 
 @lru_cache(4096)
 def _secret_name(name: bytes) -> bytes | None:
-    """As it is compared; None where it announces nothing."""
+    """Normalize a name; None where it announces no secret."""
     plain = name.lower().replace(b"%5b", b"[").replace(b"%5d", b"]").rstrip(b"]").rpartition(b"[")[2]
     plain = plain.replace(b"_", b"").replace(b"-", b"").replace(b".", b"")
     if plain in SECRET_PARAMETERS or (plain.endswith(SECRET_ENDINGS) and not _CURSORS.search(plain)):
@@ -123,7 +124,7 @@ def _url_secrets(text: bytes) -> list[Range]:
 
 
 def _in_list(text: bytes, match: re.Match[bytes], plain: bytes, quote: int) -> Range | None:
-    """The value, where the name stands in a URL, a form or a list that semicolons separate."""
+    """Find the value where the name stands in a URL, a form or a list that semicolons separate."""
     first, start = match.start(), match.end()
     if text[first] == 0x5B:
         return None
@@ -146,7 +147,7 @@ def _in_list(text: bytes, match: re.Match[bytes], plain: bytes, quote: int) -> R
 
 
 def _in_text(text: bytes, start: int, plain: bytes, separator: bytes | None) -> Range | None:
-    """The value, where it is one."""
+    """Find the value in text; None where what follows the name is none."""
     if plain in (b"authorization", b"proxyauthorization") and (scheme := _SCHEME.match(text, start)):
         start = scheme.end()
     if quoted := _QUOTED.match(text, start):
@@ -165,7 +166,7 @@ def _in_text(text: bytes, start: int, plain: bytes, separator: bytes | None) -> 
 
 
 def _is_value(value: bytes, plain: bytes, sentence: bool) -> bool:
-    """`sentence`: whether more words follow, none of which the value may be."""
+    """Whether a value may be a secret. `sentence`: more words follow it on its line."""
     if not value or value.lower() in _TRIVIAL or _PARAMETER_REFERENCE.fullmatch(value) or b"://" in value:
         return False
     if limits := _NUMBERS.get(plain):

@@ -1,4 +1,4 @@
-"""Numbers given to people and to what they own: cards, bank accounts, social security, telephones."""
+"""Detects numbers given to people and to what they own: cards, bank accounts, social security, telephones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from stdnum import iban as stdnum_iban
 from stdnum import luhn, numdb
 from stdnum.us import ssn as stdnum_ssn
 
-from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, regex, stands_alone
+from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, stands_alone
+from sampler_proxy.redact.regexes import regex
 
 # Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
 _LONG = (16, 17, 18, 19)
@@ -69,7 +70,7 @@ def _is_card(digits: bytes) -> bool:
 
 
 def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
-    """Of a run of digits: part of a hexadecimal id, or of a decimal fraction that is not zero."""
+    """Whether a run of digits is part of a hexadecimal id, or of a decimal fraction that is not zero."""
     left, right = start, end
     while left and not _after_escape(text, start) and start - left < 64 and text[left - 1] in _HEX:
         left -= 1
@@ -81,14 +82,14 @@ def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
 
 
 def _between_dots(text: bytes, start: int, end: int) -> bool:
-    """Whether there is a dot with a digit on its other side."""
+    """Whether a neighbour of the range is a dot with a digit on its other side."""
     if start > 1 and text[start - 1] == 0x2E and text[start - 2] in DIGITS:
         return True
     return end + 1 < len(text) and text[end] == 0x2E and text[end + 1] in DIGITS
 
 
 def _after_escape(text: bytes, start: int) -> bool:
-    """Whether what is before a place is a percent-encoded character."""
+    """Whether a percent-encoded character stands before a position."""
     return start > 2 and text[start - 3] == 0x25
 
 
@@ -160,8 +161,8 @@ def _ibans(text: bytes) -> list[Range]:
 
 
 def _is_iban(candidate: bytes) -> bool:
-    """Of one case, and in one piece or in fours; in lower case without dashes. Cheap questions come first: a text may
-    be made of what only begins like one."""
+    """Check an IBAN: of one case, in one piece or in fours, in lower case without dashes, with its check digits. Cheap
+    questions come first: a text may be made of what only begins like an IBAN."""
     upper = candidate.upper()
     if upper != candidate and (candidate.lower() != candidate or b"-" in candidate):
         return False
@@ -187,7 +188,7 @@ _SSN = regex(r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b")
 
 
 def _ssns(text: bytes) -> list[Range]:
-    """With its dashes only: nine bare digits are more often something else."""
+    """Find social security numbers, with their dashes only: nine bare digits are more often something else."""
     found = []
     for match in _SSN.finditer(text):
         start, end = match.span()
@@ -237,7 +238,7 @@ def _phones(text: bytes) -> list[Range]:
 
 
 def _services(number: bytes) -> bool:
-    """N11 is a service (411, 911), neither an area nor an exchange."""
+    """Whether the area or exchange of a number is N11, a service (411, 911)."""
     digits = bytes(byte for byte in number if byte in DIGITS)[-10:]
     return digits[1:3] == b"11" or digits[4:6] == b"11"
 

@@ -1,15 +1,16 @@
-"""Keys that providers issue in a form of their own, so that they can be found."""
+"""Detects keys that providers issue in a form of their own."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
 
-from sampler_proxy.redact.detectors.types import Detector, Range, regex
+from sampler_proxy.redact.detectors.types import Detector, Range
+from sampler_proxy.redact.regexes import regex
 
 
 def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Callable[[bytes], list[Range]]:
-    """Finds the one group that took part in each match."""
+    """Make a `find` that returns the one group that took part in each match."""
     compiled = regex(pattern)
 
     def find(text: bytes) -> list[Range]:
@@ -66,7 +67,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def _crc(body: bytes) -> bytes:
-    """The six digits at the end of a token of GitHub's: CRC-32 of what is random in it, in base 62."""
+    """Compute the six digits at the end of a GitHub token: CRC-32 of its random part, in base 62."""
     rest = zlib.crc32(body)
     digits = ""
     for _ in range(6):
@@ -76,8 +77,8 @@ def _crc(body: bytes) -> bytes:
 
 
 def _is_github_token(token: bytes) -> bool:
-    """Tokens of 36 characters carry the checksum; the longer forms (refresh tokens, fine-grained ones) do not, or
-    nobody says how."""
+    """Check a GitHub token. Those of 36 characters carry the checksum; the longer forms (refresh tokens, fine-grained
+    ones) do not, or nobody says how."""
     body = token[4:]
     return len(body) != 36 or token.startswith(b"gith") or _crc(body[:30]) == body[30:]
 

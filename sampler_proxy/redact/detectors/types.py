@@ -11,7 +11,7 @@ import re2
 
 
 class Range(NamedTuple):
-    """Half-open, in bytes of the text looked at."""
+    """A half-open range of bytes in the text that was searched."""
 
     start: int
     end: int
@@ -21,8 +21,8 @@ class Range(NamedTuple):
 class Detector:
     """One kind of secret.
 
-    `find` gives what was found and checked: sorted, disjoint ranges of the secret itself (of `Bearer abc` the `abc`, of
-    a URL with credentials its `user:password`). It raises nothing, whatever the bytes, and takes time linear in them.
+    `find` returns the checked findings: sorted, disjoint ranges of the secret itself (of `Bearer abc` the `abc`, of a
+    URL with credentials its `user:password`). It raises nothing, whatever the bytes, and takes time linear in them.
 
     `pattern` (RE2, unanchored) is the necessary condition: where it matches nothing, `find` finds nothing. It keeps
     that promise inside joined texts too (see `SEPARATOR`); that it matches says little.
@@ -36,7 +36,7 @@ class Detector:
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:
-    """Sorted, and overlapping ones as one."""
+    """Sort ranges, and unite those that overlap."""
     disjoint: list[Range] = []
     for start, end in sorted(ranges):
         if disjoint and start < disjoint[-1].end:
@@ -46,17 +46,6 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return disjoint
 
 
-BYTES = re2.Options()
-"""Patterns about bytes: a byte that is not UTF-8 is matched by classes that exclude, and hides nothing."""
-BYTES.encoding = re2.Options.Encoding.LATIN1
-BYTES.log_errors = False
-
-
-def regex(pattern: str) -> re2._Regexp:
-    """A pattern about bytes; in it, escapes such as `\\xff` stand for bytes."""
-    return re2.compile(pattern.encode("ascii"), BYTES)
-
-
 WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 DIGITS = frozenset(b"0123456789")
 
@@ -64,15 +53,15 @@ _PLACEHOLDER = re.compile(rb"\*+|\$?\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
 
 
 def is_placeholder(value: bytes) -> bool:
-    """Whether it only stands for a secret, as what was masked before does."""
+    """Whether a value only stands for a secret, as a mask or a template's variable does."""
     return _PLACEHOLDER.fullmatch(value) is not None
 
 
 def just_before(pattern: re2._Regexp, text: bytes, end: int, reach: int = 32) -> bool:
-    """Whether a pattern that ends in `\\z` matches what stands before a place: RE2 looks past an `endpos`."""
+    """Whether a pattern that ends in `\\z` matches the `reach` bytes before `end`: RE2 looks past an `endpos`."""
     return pattern.search(text[max(0, end - reach) : end]) is not None
 
 
 def stands_alone(text: bytes, start: int, end: int) -> bool:
-    """Whether neither neighbour is a letter, a digit or an underscore."""
+    """Whether neither neighbour of a range is a letter, a digit or an underscore."""
     return not (start and text[start - 1] in WORD) and not (end < len(text) and text[end] in WORD)

@@ -1,22 +1,24 @@
-"""Members of JSON objects (and of forms) that are the value of a string, with the bytes each takes.
+"""Finds the members of JSON objects (and of forms) in the value of a string, with the bytes that each takes.
 
-So that `{"password": "x"}` in an attribute is redacted by key like an attribute itself.
+So `{"password": "x"}` in an attribute is redacted by key like an attribute itself.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from enum import Enum, auto
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sampler_proxy.redact.detectors.types import regex
+from sampler_proxy.redact.regexes import regex
 
 MAX_BYTES = 256 * 1024
 
 
 class Member(NamedTuple):
-    """`start` and `end` bound the bytes of the value, quotes included; `encoded` makes what may replace them."""
+    """A member of an object, an element of an array, or a field of a form. `start` and `end` bound the bytes of the
+    value, quotes included; `encoded` makes what may replace them."""
 
     key: str
     """Decoded. Of an element of an array: the key of the nearest object member around it, "" where there is none."""
@@ -30,6 +32,7 @@ class Member(NamedTuple):
     """A field of a form; its value counts as string."""
 
     def encoded(self, value: bytes) -> bytes:
+        """Encode a text as a value of the same kind: a string of JSON, or a field of a form."""
         return quote_from_bytes(value, safe="*?~[]:").encode() if self.form else quoted(value)
 
 
@@ -52,7 +55,7 @@ _FIELD = re.compile(rb"([^&=]+)=([^&]*)")
 
 
 def members(text: bytes) -> list[Member]:
-    """Every member at any depth, in the order in which they begin (an object comes before what it holds), and the
+    """Find every member at any depth, in the order in which they begin (an object comes before what it holds), and the
     strings and containers in arrays; duplicate keys are kept. Raises nothing; linear time.
 
     Where the text stops being JSON (cut off by a limit on values, followed by something else), the members until there;
@@ -72,7 +75,7 @@ def members(text: bytes) -> list[Member]:
 
 
 def quoted(value: bytes) -> bytes:
-    """A text as JSON string, quotes included; bytes that are not UTF-8 become U+FFFD."""
+    """Encode a text as JSON string, quotes included; bytes that are not UTF-8 become U+FFFD."""
     return json.dumps(value.decode(errors="replace"), ensure_ascii=False).encode()
 
 
@@ -81,63 +84,82 @@ class _Open(NamedTuple):
 
     is_object: bool
     key: str
-    """What its elements are called, where they have no keys."""
+    """The key of an array's elements, which have none of their own: that of the array."""
     member: int
-    """Its place among the members; -1 for the outermost."""
+    """The container's index among the members; -1 for the outermost."""
+
+
+class _Expected(Enum):
+    """What may come next; the end is that of the container."""
+
+    VALUE = auto()
+    VALUE_OR_END = auto()
+    KEY = auto()
+    KEY_OR_END = auto()
+    COLON = auto()
+    COMMA_OR_END = auto()
+
+
+_VALUE, _VALUE_OR_END, _KEY, _KEY_OR_END, _COLON, _COMMA_OR_END = _Expected
 
 
 def _json_members(text: bytes) -> list[Member]:
+    """Read JSON token by token, without recursion, up to the first token that may not stand where it does."""
     found: list[Member] = []
     stack: list[_Open] = []
     key = ""  # of the value that comes next
-    expected = "value"
+    expected = _VALUE
     at = 0
     while token := _TOKEN.match(text, at):
         start, at = token.span(token.lastindex or 0)
         sign = text[start : start + 1]
-        if expected in ("value", "value or ]") and sign in (b"{", b"["):
+        if expected in (_VALUE, _VALUE_OR_END) and sign in (b"{", b"["):
             stack.append(_Open(sign == b"{", key, len(found) if stack else -1))
             if len(stack) > 1:
                 found.append(Member(key, start, len(text), False, b""))  # its end is not known yet
-            expected = "key or }" if sign == b"{" else "value or ]"
-        elif (sign == b"}" and stack[-1].is_object and expected in ("key or }", ",")) or (
-            sign == b"]" and not stack[-1].is_object and expected in ("value or ]", ",")
+            expected = _KEY_OR_END if sign == b"{" else _VALUE_OR_END
+        elif (sign == b"}" and stack[-1].is_object and expected in (_KEY_OR_END, _COMMA_OR_END)) or (
+            sign == b"]" and not stack[-1].is_object and expected in (_VALUE_OR_END, _COMMA_OR_END)
         ):
             closed = stack.pop()
             if not stack:
                 return found
             found[closed.member] = found[closed.member]._replace(end=at)
             key = stack[-1].key
-            expected = ","
-        elif expected == "," and sign == b",":
-            expected = "key" if stack[-1].is_object else "value"
+            expected = _COMMA_OR_END
+        elif expected is _COMMA_OR_END and sign == b",":
+            expected = _KEY if stack[-1].is_object else _VALUE
             key = stack[-1].key
-        elif expected == ":" and sign == b":":
-            expected = "value"
-        elif expected in ("key", "key or }") and sign == b'"':
+        elif expected is _COLON and sign == b":":
+            expected = _VALUE
+        elif expected in (_KEY, _KEY_OR_END) and sign == b'"':
             key = unescaped(text[start + 1 : at - 1]).decode(errors="replace")
-            expected = ":"
-        elif expected in ("value", "value or ]") and token.lastindex != 1:
+            expected = _COLON
+        elif expected in (_VALUE, _VALUE_OR_END) and token.lastindex != 1:
             if sign == b'"':
                 found.append(Member(key, start, at, True, unescaped(text[start + 1 : at - 1])))
             elif stack[-1].is_object:
                 found.append(Member(key, start, at, False, text[start:at]))
-            expected = ","
+            expected = _COMMA_OR_END
         else:
             at = start
             break
-    space = _SPACE.match(text, at)
-    at = space.end() if space else at
-    if at < len(text) and expected in ("value", "value or ]"):
-        if text[at] == 0x22:
-            found.append(Member(key, at, len(text), True, unescaped(text[at + 1 :])))
-        elif stack[-1].is_object:
-            found.append(Member(key, at, len(text), False, text[at:]))
+    if expected in (_VALUE, _VALUE_OR_END):
+        found += _open_value(text, at, key, stack[-1].is_object)
     return found
 
 
+def _open_value(text: bytes, at: int, key: str, in_object: bool) -> list[Member]:
+    """The value that begins behind the last token and is cut off, or is none of JSON: it reaches to the end."""
+    space = _SPACE.match(text, at)
+    at = space.end() if space else at
+    if at < len(text) and text[at] == 0x22:
+        return [Member(key, at, len(text), True, unescaped(text[at + 1 :]))]
+    return [Member(key, at, len(text), False, text[at:])] if at < len(text) and in_object else []
+
+
 def unescaped(inside: bytes) -> bytes:
-    """What a string of JSON says, of which this stands between the quotes."""
+    """Decode what stands between the quotes of a JSON string."""
     return _ESCAPE.sub(_character, inside) if b"\\" in inside else inside
 
 

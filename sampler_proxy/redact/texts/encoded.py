@@ -1,4 +1,4 @@
-"""Texts in which characters are escaped, as URLs, JSON and many languages do it: what they say, and where.
+"""Decodes texts in which characters are escaped, as URLs, JSON and many languages do it, and maps positions back.
 
 An escape hides what stands beside it (`%22AKIA...`: no word begins there), and what it stands for.
 """
@@ -12,24 +12,25 @@ from collections.abc import Callable
 PATTERN = r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
 """RE2: where it matches nothing, nothing is escaped."""
 MAX_LEVELS = 3
-"""How often a text may be escaped over."""
+"""Escapes over escapes that are resolved."""
 
 _ESCAPE = re.compile(PATTERN.encode())
 _SIMPLE = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 
-Place = Callable[[int], int]
-"""Where in a text stands what is at this place of the decoded one; works for both ends of a range."""
+Origin = Callable[[int], int]
+"""Maps a position in a decoded text to the position in the original; works for both ends of a range."""
 
 
-def same(place: int) -> int:
-    return place
+def same(position: int) -> int:
+    """The Origin of a text that is not decoded."""
+    return position
 
 
-def decoded(text: bytes) -> list[tuple[bytes, Place]]:
-    """The text with one level of escapes resolved, with two, and so on; nothing where there are none. Each escape
-    becomes one byte: a space, where it stands for a character beyond a byte. Linear; raises nothing."""
-    levels: list[tuple[bytes, Place]] = []
-    outer: Place = same
+def decoded(text: bytes) -> list[tuple[bytes, Origin]]:
+    """Return the text with one level of escapes resolved, with two, and so on; nothing where there are none. Each
+    escape becomes one byte: a space, where it stands for a character beyond a byte. Linear; raises nothing."""
+    levels: list[tuple[bytes, Origin]] = []
+    outer: Origin = same
     while len(levels) < MAX_LEVELS:
         parts: list[bytes] = []
         places: list[int] = []
@@ -59,5 +60,5 @@ def _character(escape: bytes) -> bytes:
     return _SIMPLE.get(kind, kind)
 
 
-def _through(places: list[int], shifts: list[int], outer: Place) -> Place:
-    return lambda place: outer(place + shifts[bisect_left(places, place)])
+def _through(places: list[int], shifts: list[int], outer: Origin) -> Origin:
+    return lambda position: outer(position + shifts[bisect_left(places, position)])

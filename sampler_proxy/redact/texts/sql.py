@@ -1,4 +1,4 @@
-"""Statements without their literals, so that what remains is their shape.
+"""Obfuscates SQL: statements lose their literals, and their shape remains.
 
 Nobody says which dialect a statement is in, and they disagree about what ends a literal. So it is read as the standard
 has it (with PostgreSQL's additions) and, where the difference could show, as MySQL has it too; what either takes for a
@@ -16,17 +16,17 @@ from sqlglot.errors import SqlglotError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 from sqlglot.tokens import Tokenizer
 
-from sampler_proxy.redact.detectors.types import BYTES, regex
+from sampler_proxy.redact.regexes import BYTES, regex
 
 MAX_BYTES = 16 * 1024
 MAX_SIGNS = 768
-"""Commas and the like, beyond three in eight bytes: each costs like a word."""
+"""Commas and the like that a statement may have, beyond three in eight bytes: each costs like a word."""
 
 UNREADABLE = b"?"
 
 
 class _Standard(Tokenizer):
-    """Words, signs and literals; what keywords mean is of no interest here."""
+    """Standard SQL as words, signs and literals; what keywords mean is of no interest here."""
 
     KEYWORDS: ClassVar[dict[str, TokenType]] = {}
     COMMANDS: ClassVar[set[TokenType]] = set()
@@ -103,7 +103,7 @@ _RUNS = re.compile(rb"\x00+|\x01+|\x02+")
 
 
 def obfuscate(statement: bytes) -> bytes:
-    """The statement with `?` for every literal and without its comments; lists of `IN` become `IN (?)`, rows of
+    """Return the statement with `?` for every literal and without its comments; lists of `IN` become `IN (?)`, rows of
     `VALUES` after the first are left out where they hold nothing but literals and parameters. Idempotent.
 
     Words in double quotes stay where the statement shows that they are names; they may be MySQL's strings.
@@ -130,7 +130,7 @@ def obfuscate(statement: bytes) -> bytes:
 
 
 def _read(tokenizer: Tokenizer, written: str) -> bytearray:
-    """The fate of each character in one reading. May raise `SqlglotError`."""
+    """Decide the fate of each character in one reading. May raise `SqlglotError`."""
     readable = _PARAMETER.sub(_other_sign, written).replace("#>", "->")
     readable = _UUID.sub(lambda found: "0" * len(found[0]), readable)
     tokens = tokenizer.tokenize(readable)

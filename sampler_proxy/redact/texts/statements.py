@@ -1,4 +1,4 @@
-"""Where in a text a statement begins.
+"""Finds where in a text an SQL statement begins.
 
 By its verb, and enough of what must follow that prose is seldom taken for one. What else could be a sentence (`select
 'Save'`, `call back('x')`) is a statement in capitals, or where a line begins with it.
@@ -6,7 +6,7 @@ By its verb, and enough of what must follow that prose is seldom taken for one. 
 
 from __future__ import annotations
 
-from sampler_proxy.redact.detectors.types import regex
+from sampler_proxy.redact.regexes import regex
 
 _GAP = r"(?:\s|/\*[^*\x00]*\*/)"
 _SHORT = (
@@ -28,7 +28,7 @@ _BEGINS = regex(r"(?i)^\s*(?:with|explain|analyze)\s")
 
 
 def begins(text: bytes) -> int | None:
-    """The place of the first; None where there is none. Raises nothing."""
+    """Return where the first statement begins; None where there is none. Raises nothing."""
     match = _FIND.search(text)
     if match is None:
         return None

@@ -1,10 +1,10 @@
-"""URLs without what identifies somebody: queries, credentials, ids in paths."""
+"""Rewrites URLs without what identifies somebody: queries, credentials, ids in paths."""
 
 from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import regex
+from sampler_proxy.redact.regexes import regex
 
 # RFC 3986. The braces of a template (`/users/{id}`) belong to it.
 _URL = regex(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>]*""")
@@ -20,11 +20,11 @@ _ID = re.compile(
 _PUNCTUATION = b".,;:!)]}"
 
 ID = b"{id}"
-"""Stands for an id. Not `?`, which a second look would take for the start of a query."""
+"""Replaces an id. Not `?`, which a second look would take for the start of a query."""
 
 
 def rewrite(text: bytes, *, strip_query: bool, strip_credentials: bool, strip_ids: bool) -> bytes:
-    """Rewrites every full URL in a text, and the text itself where it is the target of a request (`/users/123?x=1`,
+    """Rewrite every full URL in a text, and the text itself where it is the target of a request (`/users/123?x=1`,
     `GET /users/123`).
 
     - strip_query: everything from the `?` (and a fragment, which may hold tokens too) goes, the mark included.
@@ -56,7 +56,7 @@ def rewrite(text: bytes, *, strip_query: bool, strip_credentials: bool, strip_id
 
 
 def _without(url: bytes, query: bool, ids: bool) -> bytes:
-    """A URL without what is asked for."""
+    """Strip one URL of its query, or of the ids in its path."""
     before = _BEFORE_PATH.search(url)
     path = before.end() if before else 0
     found = _QUERY.search(url, path)

@@ -97,19 +97,19 @@ MEMBERS = [
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_of_the_members_of_json(member: str, strict: Policy) -> None:
+def test_calls_for_members_of_json_are_few(member: str, strict: Policy) -> None:
     text = json.dumps([member] * (4 * SIZE // len(json.dumps(member)))).encode()
     assert looked_at(strict, text) < CALLS_A_BYTE * len(text)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("part", REPEATED)
-def test_of_each_detector(part: str, name: str) -> None:
+def test_calls_of_each_detector_are_few(part: str, name: str) -> None:
     find = DETECTORS[name].find
     assert calls(lambda: find(of_size(part, SIZE))) < CALLS_A_BYTE * SIZE
 
 
 @pytest.mark.parametrize("part", [",", "a,", "(", '"a",', "?,", "?::x,", "1+", "@a;"])
-def test_statements_of_many_signs(part: str) -> None:
+def test_calls_for_statements_of_many_signs_are_few(part: str) -> None:
     statement = b"SELECT a FROM b WHERE c = " + of_size(part, 12000)
     assert calls(lambda: sql.obfuscate(statement)) < CALLS_A_BYTE * len(statement) / 2

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR, Range, custom, find_all, sieve
+from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR, Range, custom, sieve
+from tests.redact.detectors.finding import find_all
 
 
 @pytest.mark.parametrize(

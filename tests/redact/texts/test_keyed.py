@@ -29,7 +29,7 @@ def read(text: bytes) -> list[tuple[bytes, bytes]]:
         (b'"a":', [(b"a", b"")]),
         (b"'x'::text", []),
         (b'say "a" and: b', []),
-        (b'"' + b"k" * 300 + b'":1', [(b"k" * keyed.MAX_KEY, b"1")]),
+        (b'"' + b"k" * 300 + b'":1', [(b"k" * keyed.MAX_QUOTED_KEY_BYTES, b"1")]),
     ],
 )
 def test_keys_and_values(text: bytes, expected: list[tuple[bytes, bytes]]) -> None:

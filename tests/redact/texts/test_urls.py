@@ -159,6 +159,6 @@ parts = st.sampled_from(
     st.booleans(),
     st.booleans(),
 )
-def test_twice_is_once(text: bytes, strip_query: bool, strip_credentials: bool, strip_ids: bool) -> None:
+def test_rewriting_is_idempotent(text: bytes, strip_query: bool, strip_credentials: bool, strip_ids: bool) -> None:
     once = rewrite(text, strip_query=strip_query, strip_credentials=strip_credentials, strip_ids=strip_ids)
     assert rewrite(once, strip_query=strip_query, strip_credentials=strip_credentials, strip_ids=strip_ids) is once

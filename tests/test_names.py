@@ -30,7 +30,7 @@ FOREIGN = {"app.py", "pricing.py", "stock.py", "fraud.py"}
 
 # What was called so is called otherwise now, or is gone.
 RETIRED = (
-    *("Judge", "Judged", "Rows", "Terms", "Verdicts", "Entrance"),
+    *("Judge", "Judged", "Verdicts", "Entrance"),
     *("redact_values", "redact_presets", "config_redact", "config_file", "config_types", "config_section"),
     *("judge_bound", "ask_about", "look_ahead", "SET_ASIDE", "AHEAD", "NOWHERE", "_obey", "_stirred"),
     *("text_is_valid", "_tells", "JOINED", "ALONE", "LEAVES"),
@@ -38,7 +38,7 @@ RETIRED = (
 # Modules of which the name alone may stand for something else: in back quotes, and imported.
 MODULES = (
     *("_wire", "_judge", "_rows", "_terms", "_verdicts", "_mend", "_edits", "_redact", "_plan", "_keys", "_key_reader"),
-    *("_proto", "_conditions", "_tracestate", "_uniformity", "_ledger", "decided", "preview", "config_file"),
+    *("_proto", "_conditions", "_tracestate", "_uniformity", "_ledger", "Rows", "Terms", "preview", "config_file"),
 )
 WORD = re.compile(
     rf"(?<![\w.])(?:{'|'.join(RETIRED)})(?!\w)"

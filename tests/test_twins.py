@@ -25,13 +25,15 @@ PACKAGE = Path(__file__).parent.parent / "sampler_proxy"
 
 ENUM = re.compile(r"^cdef enum\b[^\n:]*:[^\n]*\n((?:(?:[ \t]+[^\n]*)?\n)+)", re.MULTILINE)
 VARIABLE = re.compile(r"^cdef (?:const )?\w+ (\w+) = ([^\n]+)$", re.MULTILINE)
+DEFINED = re.compile(r"^[ \t]*#define SAMPLER_PROXY_(\w+) ([\d.]+)$", re.MULTILINE)
 CAST = re.compile(r"<[\w ]+>")
 
 
 def native(name: str) -> dict[str, int | float]:
     """The enumerators and numeric constants of a .pxd or .pyx file, by name."""
-    text = re.sub(r"#[^\n]*", "", (PACKAGE / name).read_text())
-    found: dict[str, int | float] = {}
+    text = (PACKAGE / name).read_text()
+    found: dict[str, int | float] = {one: float(value) for one, value in DEFINED.findall(text)}
+    text = re.sub(r"#[^\n]*", "", text)
     for enum in ENUM.findall(text):
         following = 0
         for line in filter(None, map(str.strip, enum.splitlines())):
@@ -62,7 +64,7 @@ TWINS: dict[str, tuple[str, str | None, Mapping[str, Any]]] = {
     "operators": ("rules/conditions.pxd", "OP_", prefixed("OP_", program.Op.__members__)),
     "types of constants": ("rules/conditions.pxd", "KIND_", prefixed("KIND_", program.Kind.__members__)),
     "words of programs": (
-        "rules/conditions.pxd",
+        "rules/programs.pxd",
         "P_",
         {f"P_{name}": getattr(program, name) for name in ("AND", "OR", "NOT", "TRUE", "FALSE")},
     ),
@@ -70,7 +72,7 @@ TWINS: dict[str, tuple[str, str | None, Mapping[str, Any]]] = {
     "arithmetic": ("rules/arithmetic.pyx", None, prefixed("", program.Arith.__members__)),
     "stack of a term": ("rules/arithmetic.pyx", None, {"STACK": fields.MAX_TERM_STACK}),
     "units": ("rules/rule_set.pxd", None, numbered(*(unit.upper() for unit in rule_set.UNITS))),
-    "range of thresholds": ("rules/rate.pyx", None, {"TWO_TO_56": sampling.NEVER}),
+    "range of thresholds": ("rules/rate.pxd", None, {"TWO_TO_56": sampling.NEVER}),
     "no threshold": ("pipeline/limit.pyx", None, {"NEVER_": sampling.NEVER, "RANGE": sampling.NEVER}),
     "places of conditions": ("rules/plan.pxd", None, {f"OF_{name}": lanes.Place[name] for name in PLACES}),
     "places of attributes": ("redact/value_cache.pxd", "IN_", prefixed("IN_", lanes.Place.__members__)),

@@ -4,9 +4,9 @@ One lock guards everything behind the scan. It is held for short, bounded slices
 behind a large decision; the scan itself runs before it, without the GIL. Time is an argument; it is made monotonic
 here, because two threads that read the clock may take the lock in the other order.
 
-Longer than other modules, because it is one lock's worth: each method of `Pipeline` changes buffer, limit, decisions,
-ledger and outlets in one step, so that the accounts balance whenever the lock is free. Cut in two, either part would
-need the other's fields, and the lock.
+Long: one lock's worth. Each method of `Pipeline` changes buffer, limit, decisions, ledger and outlets in one step, so
+that the accounts balance whenever the lock is free. Cut in two, either part would need the other's fields, and the
+lock.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from sampler_proxy.rules.conditions cimport ConditionList, Regexes, Value
+from sampler_proxy.rules.conditions cimport ConditionList, RegexCache, Value
 from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.rules.programs cimport Programs
 from sampler_proxy.rules.trace_matcher cimport Rows
@@ -23,7 +23,7 @@ cdef class RuleSet:
     cdef list queries  # of _rows.Node
     cdef uint32_t asked  # trace conditions and queries
     cdef Programs programs
-    cdef Regexes regexes
+    cdef RegexCache regexes
     cdef Rows rows
     cdef bint rows_read
     cdef readonly list controllers  # rate.Controller, by rule

@@ -168,7 +168,7 @@ cdef class RuleSet:
                     raise ValueError(f"operand {token} is not there")
         # The guards stand behind the rules.
         self.programs = Programs(programs + guards, 2 * max(self.plan.filters.count, self.asked))
-        self.regexes = Regexes(self.trace_conditions, seed)
+        self.regexes = RegexCache(self.trace_conditions, seed)
         self.rows = Rows(self.plan, seed)
         keeps = [keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps]
         self.controllers = [keep.controller for keep in keeps]

@@ -140,6 +140,11 @@ cdef inline uint64_t load64(cbytes p) noexcept nogil:
 
 
 cdef extern from *:
+    # Turns the bytes round: a big-endian number from load64.
+    uint64_t bswap64 "__builtin_bswap64"(uint64_t) noexcept nogil
+
+
+cdef extern from *:
     """
     static inline unsigned long long sampler_proxy_fold(unsigned long long a, unsigned long long b) {
         unsigned __int128 product = (unsigned __int128)a * b;

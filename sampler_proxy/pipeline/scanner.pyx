@@ -13,17 +13,14 @@ from sampler_proxy.otlp.fragments cimport (
     fragment_cost, groups_of, mix, payload_of,
 )
 from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, FieldCursor, cbytes, cursor, damaged, load64, next_field,
-    varint_size, write_varint,
+    LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, FieldCursor, bswap64, cbytes, cursor, damaged, load64,
+    next_field, varint_size, write_varint,
 )
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
 from sampler_proxy.rules.slices cimport has_bytes
 
 from sampler_proxy.errors import MalformedRequest
-
-cdef extern from *:
-    uint64_t __builtin_bswap64(uint64_t) nogil
 
 cdef enum:
     ERROR = -1  # damaged
@@ -317,7 +314,7 @@ cdef class Scanner:
                 slot.max_end = facts.end
             slot.flags |= HAS_TIMES
         if not has_bytes(&facts.parent_id):
-            span_id = __builtin_bswap64(load64(facts.span_id.p))
+            span_id = bswap64(load64(facts.span_id.p))
             if slot.root < 0 or facts.start < slot.root_start or (
                 facts.start == slot.root_start and span_id < slot.root_id
             ):

@@ -27,7 +27,7 @@ cdef struct ArrayWalk:
 
 cdef struct Condition:
     int32_t field, op, kind
-    int32_t regex  # index into Regexes; -1 without
+    int32_t regex  # index of its callable in RegexCache.matchers; -1: none
     int64_t integer
     double real
     cbytes text  # owned by the ConditionList
@@ -83,7 +83,7 @@ cdef struct RegexEntry:
     int32_t regex
     int32_t matches
 
-cdef class Regexes:
+cdef class RegexCache:
     cdef list matchers  # callables bytes -> bool, by Condition.regex
     cdef RegexEntry* entries  # linear probing by hash
     cdef uint32_t used  # entries
@@ -102,7 +102,7 @@ cdef class ConditionList:
 
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil
 cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil
-cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil
+cdef bint holds(Condition* condition, Value* value, RegexCache regexes) noexcept nogil
 cdef bint ordered(int op, int order) noexcept nogil
 cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil
 cdef ArrayWalk elements_of(Value* array) noexcept nogil

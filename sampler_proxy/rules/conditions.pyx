@@ -1,7 +1,7 @@
 """Conditions on bytes: read an AnyValue, compare it with a constant, without making an object of either.
 
 Nothing here keeps a pointer into a request. Only regular expressions need Python (google-re2); their answers are cached
-by string, and a scan takes the GIL only for a string that is not in the cache. A `Regexes` belongs to one thread.
+by string, and a scan takes the GIL only for a string that is not in the cache. A `RegexCache` belongs to one thread.
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
@@ -102,7 +102,7 @@ cdef bint ordered(int op, int order) noexcept nogil:
     return op == OP_GE and order >= 0
 
 
-cdef int _compare(Condition* condition, Value* value, Regexes regexes) noexcept nogil:
+cdef int _compare(Condition* condition, Value* value, RegexCache regexes) noexcept nogil:
     """Return whether a condition holds of one scalar; -1: they cannot be compared."""
     cdef int order
     cdef double real, constant
@@ -167,7 +167,7 @@ cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil:
             walk.elements = cursor(walk.parts.content, walk.parts.p, MAX_DEPTH)
 
 
-cdef bint _array_holds(Condition* condition, Value* array, Regexes regexes) noexcept nogil:
+cdef bint _array_holds(Condition* condition, Value* array, RegexCache regexes) noexcept nogil:
     """Return whether a condition holds of an array: of any element; for `!=` and `!~` of all that can be compared, and
     one."""
     cdef bint negative = condition.op == OP_NE or condition.op == OP_NOT_MATCH
@@ -185,7 +185,7 @@ cdef bint _array_holds(Condition* condition, Value* array, Regexes regexes) noex
     return negative and comparable
 
 
-cdef bint holds(Condition* condition, Value* value, Regexes regexes) noexcept nogil:
+cdef bint holds(Condition* condition, Value* value, RegexCache regexes) noexcept nogil:
     """Return whether a condition holds of a value from read_any_value; V_NIL stands for a missing one."""
     if condition.op == OP_IS_NIL:
         return value.type == V_NIL
@@ -239,7 +239,7 @@ cdef class ConditionList:
         free(self.items)
 
 
-cdef class Regexes:
+cdef class RegexCache:
     """A cache of regular expressions' answers, by string: a hash table with linear probing. Full, at 24 576 strings or
     8 MiB of them, the cache is emptied."""
 

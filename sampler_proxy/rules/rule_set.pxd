@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment
-from sampler_proxy.rules.conditions cimport ConditionList, Regexes
+from sampler_proxy.rules.conditions cimport ConditionList, RegexCache
 from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.rules.programs cimport Programs
 from sampler_proxy.rules.span_table cimport SpanTable
@@ -33,7 +33,7 @@ cdef class RuleSet:
     cdef list queries  # of trace_matcher.Node
     cdef uint32_t question_count  # trace conditions and queries
     cdef Programs programs  # of the rules, then the guards of the queries
-    cdef Regexes regexes  # of the trace conditions
+    cdef RegexCache regexes  # of the trace conditions
     cdef SpanTable table
     cdef readonly list controllers  # rate.Controller, by rule
     cdef list readers  # by rule: the TraceKeyReader of a keyed controller, else None

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport HAS_RANDOMNESS, filter_words
+from sampler_proxy.otlp.protobuf cimport bswap64
 from sampler_proxy.rules.conditions cimport Value, holds
 from sampler_proxy.rules.plan cimport Consumers, OF_TRACE
 from sampler_proxy.rules.programs cimport (
@@ -26,10 +27,6 @@ from sampler_proxy.traceql.program import TRUE
 
 UNITS = ("traces", "spans", "bytes")
 
-cdef extern from *:
-    uint64_t __builtin_bswap64(uint64_t) nogil
-
-
 cdef uint64_t randomness_of(Fragment* trace) noexcept nogil:
     """Return R of a trace: its smallest `rv`, else the last 56 bits of its id."""
     cdef uint64_t smallest = 0
@@ -42,7 +39,7 @@ cdef uint64_t randomness_of(Fragment* trace) noexcept nogil:
         fragment = fragment.next
     if found:
         return smallest
-    return __builtin_bswap64(trace.trace_id[1]) & 0xFFFFFFFFFFFFFFULL
+    return bswap64(trace.trace_id[1]) & 0xFFFFFFFFFFFFFFULL
 
 
 cdef double size_of(uint8_t unit, Fragment* trace, uint32_t spans) noexcept nogil:
@@ -88,7 +85,7 @@ cdef class RuleSet:
                 if token >= 0 and token >> 1 >= (self.question_count if token & 1 else self.plan.filters.count):
                     raise ValueError(f"operand {token} is not there")
         self.programs = Programs(programs + guards, 2 * max(self.plan.filters.count, self.question_count))
-        self.regexes = Regexes(self.trace_conditions, seed)
+        self.regexes = RegexCache(self.trace_conditions, seed)
         self.table = SpanTable(self.plan, seed)
         self.allocate()
         self.set_keeps([keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps], seed)

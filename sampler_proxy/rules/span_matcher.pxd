@@ -2,7 +2,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Envelope, Group
 from sampler_proxy.rules.answer_cache cimport FilterCache, TextCache
-from sampler_proxy.rules.conditions cimport Regexes, Value
+from sampler_proxy.rules.conditions cimport RegexCache, Value
 from sampler_proxy.rules.plan cimport Consumers, Plan
 from sampler_proxy.rules.slices cimport Scratch, Slice, SliceList
 
@@ -19,7 +19,7 @@ cdef struct Level:
 
 cdef class SpanMatcher:
     cdef readonly Plan plan
-    cdef Regexes regexes
+    cdef RegexCache regexes
     cdef TextCache text_cache
     cdef FilterCache filter_cache
     cdef uint64_t* all_bits  # of the five levels

@@ -50,7 +50,7 @@ cdef class SpanMatcher:
         cdef Level* levels[5]
         levels[:] = [&self.defaults, &self.of_resource, &self.of_scope, &self.of_span, &self.bound]
         self.plan = plan
-        self.regexes = Regexes(plan.conditions, seed)
+        self.regexes = RegexCache(plan.conditions, seed)
         self.text_cache = TextCache()
         self.filter_cache = FilterCache(plan.words, plan.filter_words)
         self.all_bits = <uint64_t*>calloc(5 * words, sizeof(uint64_t))

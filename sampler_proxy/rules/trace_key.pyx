@@ -12,16 +12,13 @@ from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport Group, SpanWalk, groups_of, next_span, payload_of, root_of, spans_of
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, LEN, MAX_DEPTH, FieldCursor, cbytes, cursor, hash_bytes, load64, next_field, scramble,
+    FIXED64, LEN, MAX_DEPTH, FieldCursor, bswap64, cbytes, cursor, hash_bytes, load64, next_field, scramble,
 )
 from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, Value
 from sampler_proxy.rules.span_matcher cimport Facts
 
 KEY_SEPARATOR = b"\x1f"
 MISSING = b"\x00"
-
-cdef extern from *:
-    uint64_t __builtin_bswap64(uint64_t) nogil
 
 
 cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) noexcept nogil:
@@ -32,7 +29,7 @@ cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) n
         if field.wire == FIXED64 and field.number == 7:
             start[0] = field.integer
         elif field.wire == LEN and field.number == 2 and field.size == 8:
-            span_id[0] = __builtin_bswap64(load64(field.content))
+            span_id[0] = bswap64(load64(field.content))
     start[0] -= 1
 
 

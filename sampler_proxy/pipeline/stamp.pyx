@@ -18,7 +18,7 @@ from sampler_proxy.redact.walker cimport next_redacted_scope, next_redacted_span
 
 import struct
 
-from sampler_proxy.otlp.sampling import adjusted_count, encode_threshold, rewrite_tracestate
+from sampler_proxy.otlp.sampling import adjusted_count as adjusted_count_of, encode_threshold, rewrite_tracestate
 
 cdef enum:
     MAX_KEPT_ROOM = 1 << 22  # bytes of the buffer that are kept for the next trace
@@ -37,7 +37,7 @@ cdef bytes _attribute(bytes key, bytes value):
 
 
 cdef bytes _count_attribute(uint64_t threshold):
-    return _attribute(b"sampler_proxy.adjusted_count", b"\x21" + struct.pack("<d", adjusted_count(threshold)))
+    return _attribute(b"sampler_proxy.adjusted_count", b"\x21" + struct.pack("<d", adjusted_count_of(threshold)))
 
 
 cdef class Stamper:

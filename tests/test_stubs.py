@@ -122,4 +122,5 @@ def test_reading_of_constructors() -> None:
     assert native_constructors(source) == {
         "A": [("p", False, False), ("n", False, True), ("seed", True, True), ("b", True, False)]
     }
-    assert native_constructors((PACKAGE / "rules" / "target.pyx").read_text())["Target"][0] == ("per_second", True, False)
+    target = native_constructors((PACKAGE / "rules" / "target.pyx").read_text())["Target"]
+    assert target[0] == ("per_second", True, False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-JOBS = len(os.sched_getaffinity(0))
+JOBS = min(len(os.sched_getaffinity(0)), 8)  # each may take 300 MB
 
 DIRECTIVES = {
     "language_level": 3,

@@ -156,8 +156,10 @@ class Service:
             prepared = self._rates.prepare(loaded)
             self._pipeline.replace_rules(_rule_set(loaded, prepared))
             self._rates.adopt(prepared)
-        self._pipeline.replace_redaction(loaded.redact)
-        self._pipeline.replace_limit(_limit(loaded.config))
+        if "redact" in changed:  # else what the cache has learned would be lost
+            self._pipeline.replace_redaction(loaded.redact)
+        if "limit" in changed:
+            self._pipeline.replace_limit(_limit(loaded.config))
 
     async def run(self) -> int:
         """Start, decide what is due until a signal comes, and drain; returns the exit code. Raises StartError."""

@@ -155,3 +155,16 @@ def test_the_reader_of_imports() -> None:
     graph = modules("redact")
     assert ("redact", "lanes") in graph["redact", "value_cache"]
     assert ("redact", "detectors", "types") in graph["redact", "detectors", "numbers"]
+
+
+def test_architecture_lists_the_same_order() -> None:
+    """The rows of the table in ARCHITECTURE.md are those of ROWS."""
+    table = (TOP.parent / "ARCHITECTURE.md").read_text().partition("| row | room |")[2].partition("\n\n")[0]
+    rows: list[set[str]] = []
+    for line in table.splitlines()[2:]:
+        number, rooms = (cell.strip() for cell in line.split("|")[1:3])
+        if number:
+            assert int(number) == len(rows) + 1
+            rows.append(set())
+        rows[-1] |= {name.strip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", rooms)}
+    assert rows == [set(row.split()) for row in ROWS]

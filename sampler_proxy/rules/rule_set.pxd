@@ -23,7 +23,6 @@ cdef struct TraceAnswers:
     uint64_t* matched  # bit by filter: some span matches
     signed char* answers  # by question (trace conditions, then queries): 1, 0, or -1 if not asked yet
     bint table_read  # RuleSet.table has the trace's spans
-    uint8_t[32] trace_hex  # where a value that is the trace id points
 
 cdef class RuleSet:
     cdef readonly Plan plan
@@ -46,6 +45,7 @@ cdef class RuleSet:
     cdef bint early_queries  # some rule has EARLY_QUERY
     cdef uint64_t* matched  # room for TraceAnswers.matched
     cdef signed char* answers  # room for TraceAnswers.answers
+    cdef uint8_t[32] trace_hex  # the trace id, for values that point to it
     cdef int allocate(self) except -1
     cdef int set_keeps(self, list keeps, uint64_t seed) except -1
     cdef int find_early_rules(self, list programs, monotone) except -1

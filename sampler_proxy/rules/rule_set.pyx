@@ -242,7 +242,7 @@ cdef class RuleSet:
         if answers.answers[question] < 0:
             if question < self.trace_conditions.count:
                 read_trace_field(
-                    self.trace_conditions.items[question].field, answers.trace, answers.trace_hex, &value
+                    self.trace_conditions.items[question].field, answers.trace, self.trace_hex, &value
                 )
                 answers.answers[question] = holds(&self.trace_conditions.items[question], &value, self.regexes)
             else:
@@ -265,7 +265,7 @@ cdef class RuleSet:
         for i in range(self.trace_conditions.count):
             self.table.set_trace_condition(i, self.answer(i, answers))
         for i in range(consumers.start, consumers.end):
-            read_trace_field(self.plan.consumers[i].field, answers.trace, answers.trace_hex, &value)
+            read_trace_field(self.plan.consumers[i].field, answers.trace, self.trace_hex, &value)
             self.table.matcher.record(&self.table.matcher.defaults, self.plan.consumers[i].number, &value)
         self.table.read(answers.trace)
         answers.table_read = True

@@ -1,4 +1,4 @@
-"""The whole flow without I/O: requests in, kept traces out, every span counted. `pipeline.pyi` is the manual.
+"""Runs the whole flow without I/O: requests in, kept traces out, every span counted. pipeline.pyi is the manual.
 
 One lock guards everything behind the scan. It is held for short, bounded slices only, so that a request never waits
 behind a large decision; the scan itself runs before it, without the GIL. Time is an argument; it is made monotonic

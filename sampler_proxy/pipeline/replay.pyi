@@ -1,4 +1,4 @@
-"""Decisions and redaction on whole files of traces, outside of any buffer: what explanations, previews and tests ask.
+"""Decides and redacts whole files of traces, outside of any buffer, for explanations, previews and tests.
 
 Each function reads ExportTraceServiceRequests, takes every trace as a whole, whatever its requests, and answers in the
 order in which the traces first appear. Spans with an invalid id are left out. All requests are held in memory at once.
@@ -24,7 +24,7 @@ class Decided(NamedTuple):
     spans: int  # those that arrived twice counted twice
 
 class Redacted(NamedTuple):
-    """A trace as it would leave, and what redaction did to it."""
+    """A trace as it would leave, and the redactions in it."""
 
     trace: KeptTrace
     redactions: dict[Label, int]  # number of redactions by detector and action, in the order of their first

@@ -1,4 +1,4 @@
-"""Decisions and redaction on whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
+"""Decides and redacts whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 

@@ -1,4 +1,4 @@
-"""Kept spans made ready to leave, and batches of them made into requests. `stamp.pyi` is the manual.
+"""Makes kept spans ready to leave, and batches of them into requests. `stamp.pyi` is the manual.
 
 finish() reads a trace's fragments (valid spans, not changed) and returns memory of its own: every span redacted, its
 strings repaired, its tracestate with the threshold, and the decision's attributes behind its own. assemble() joins

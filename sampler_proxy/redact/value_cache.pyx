@@ -1,4 +1,4 @@
-"""A cache of what becomes of values and keys: a policy is asked about each once. The walker asks here.
+"""Caches what becomes of values and keys: a policy is asked about each once. The walker asks here.
 
 A hit costs a hash and a comparison. A miss is PENDING until resolve(), which asks about all of them in one go: joined,
 they are put to one set of patterns, and only where something may be found is a value looked at alone, as long as the
@@ -357,8 +357,8 @@ cdef class ValueCache:
         return 0
 
     cdef bint spend(self, CachedView view, Entry* entry, bytes text) except -1:
-        """Whether the budget has something left for a close look, which is paid for: mostly by the tokens, with which
-        its cost grows."""
+        """Spend a close look's cost, which grows mostly with the tokens, from the budget; False where the budget is
+        spent."""
         cdef uint64_t more
         if self.spent >= self.budget:
             return False

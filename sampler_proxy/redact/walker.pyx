@@ -1,5 +1,4 @@
-"""The walk over kept spans that finds what must not leave, and has something else written in its place. `walker.pyi` is
-the manual.
+"""Walks kept spans, finds what must not leave, and has something else written in its place. walker.pyi is the manual.
 
 A span is walked once. Each text in it is looked up in the value cache; a text known to be harmless costs a hash and a
 comparison. New texts wait until a number of spans has been walked, and are then asked about in one go. Only what may
@@ -58,7 +57,7 @@ cdef inline uint32_t id_fields(Message message) noexcept nogil:
 
 
 cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept nogil:
-    """Whether a field is exempt: trace state, and an id that has the size of one."""
+    """Tell whether a field is exempt: trace state, and an id that has the size of one."""
     if message == M_SPAN:
         return field == 3 or (size == 16 if field == 1 else (field == 2 or field == 4) and (size == 8 or size == 0))
     if message == M_LINK:

@@ -1,4 +1,4 @@
-"""Two caches of what has been answered for one span and is asked again for the next: values repeat.
+"""Caches what has been answered for one span and is asked again for the next: values repeat.
 
 Both are direct-mapped: a key has one place, and displaces the one that is there. So a lookup is a hash and a
 comparison, an entry is never wrong, and memory is bounded. Hashes are not seeded: a collision costs what the answers

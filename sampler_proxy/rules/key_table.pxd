@@ -1,4 +1,5 @@
-"""The keys of a rate controller: a bounded hash table, and for each key the traces of the last seconds in sums.
+"""Declares the keys of a rate controller: a bounded hash table, and for each key the traces of the last seconds in
+sums.
 
 Windows and replays are plain arithmetic, all of it inlined.
 """

@@ -1,4 +1,4 @@
-"""What one pass over a span has to look for, laid out for the scan."""
+"""Lays out for the scan what one pass over a span has to look for."""
 
 from collections.abc import Collection, Sequence
 

@@ -1,4 +1,4 @@
-"""Rate controllers: the threshold of each trace that a rule decides. `rate.pyi` is the manual.
+"""Controls rates: gives the threshold of each trace that a rule decides. `rate.pyi` is the manual.
 
 Here is what all controllers have, and the fixed probability; `target` has the one that adapts.
 
@@ -37,7 +37,8 @@ class Learned(NamedTuple):
 
 
 cpdef uint64_t threshold_of(double probability) noexcept nogil:
-    """sampling.threshold_of, written a second time, native; tests/rules/test_rate_contract.py asserts them equal."""
+    """Return what sampling.threshold_of returns: its native twin; tests/rules/test_rate_contract.py asserts them
+    equal."""
     cdef int exponent, exponent_of_rest, digits, shift
     cdef uint64_t threshold
     if not probability > 0.0:

@@ -1,4 +1,5 @@
-"""A rule set: decides which rule matches a trace first, and gives the trace's threshold. `rule_set.pyi` is the manual.
+"""Runs a rule set: decides which rule matches a trace first, and gives the trace's threshold. `rule_set.pyi` is the
+manual.
 
 The scan has answered span by span: its answers stand in the fragments' filter words. Conditions on the trace itself are
 answered here, from the fragments, only when a rule asks and once for a trace. Queries read the trace's spans again, if

@@ -1,4 +1,4 @@
-"""The controller that holds a target, divided among keys by max-min fairness. `target.pyi` is the manual.
+"""Controls a rate by a target, divided among keys by max-min fairness. `target.pyi` is the manual.
 
 How a target is held. Each key has a window over its last traces: some seconds, or longer, until ten traces are in it.
 Its demand d is what the window says when a trace arrives, that trace left out: so the mean of 1/d is right also for a
@@ -344,7 +344,7 @@ cdef class Target(Controller):
         return kept
 
     cdef double part_kept(self, Replay* replay, double level, double* slope) noexcept nogil:
-        """The same of one key's traces; `slope` is added to."""
+        """Return the weight that a level would have kept of one key's traces, and add its derivative to `slope`."""
         cdef double kept = level * replay.per_level
         cdef double most = min(replay.weight, self.at_most * replay.originals)
         if kept >= most:

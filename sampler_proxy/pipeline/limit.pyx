@@ -29,6 +29,7 @@ cdef double SLACK = 1e-9
 
 
 cdef inline double bounded(double value, double low, double high) noexcept nogil:
+    """Return a value, or the bound that it exceeds."""
     return low if value < low else (high if value > high else value)
 
 

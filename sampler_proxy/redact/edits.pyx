@@ -216,6 +216,7 @@ cdef class Edits:
     # Carrying out.
 
     cdef int reserve(self, uint64_t more) except -1:
+        """Make room for so many bytes more in the output."""
         cdef void* grown
         if self.used + more > self.room:
             grown = realloc(self.out, 2 * self.used + more + 4096)
@@ -355,6 +356,7 @@ cdef class Edits:
         return 0
 
     cdef int count(self, Item* item, object label, uint64_t more) except -1:
+        """Count redactions of one label, and tell the observer of them."""
         self.counts[label] = self.counts.get(label, 0) + more
         if self.observer is not None:
             key = None

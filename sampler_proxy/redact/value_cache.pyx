@@ -50,6 +50,7 @@ assert list(PythonPlace) == [IN_SPAN, IN_RESOURCE, IN_SCOPE, IN_EVENT, IN_LINK, 
 
 
 cdef inline bint like_json(cbytes p, uint32_t size) noexcept nogil:
+    """Tell whether a text begins as an object or array of JSON, after white space."""
     cdef cbytes end = p + size
     while p < end and (p[0] == 32 or 9 <= p[0] <= 13):
         p += 1
@@ -181,6 +182,7 @@ cdef class ValueCache:
         return 0
 
     cdef void evict(self, CacheSlot* slot) noexcept:
+        """Take the entry out of a bucket; its memory is freed later, by free_unused()."""
         self.cached_bytes -= slot.entry.size + sizeof(Entry)
         self.free_later(slot.entry)
         slot.entry = NULL
@@ -291,6 +293,7 @@ cdef class ValueCache:
         return 0
 
     cdef int resolve_view(self, CachedView view) except -1:
+        """Find out what becomes of all that is pending in one view."""
         cdef Pending* pending
         cdef uint32_t i
         cdef bytes text

@@ -39,6 +39,7 @@ cpdef uint64_t threshold_of(double probability) noexcept nogil
 
 
 cdef inline double bounded(double value, double least, double most) noexcept nogil:
+    """Return a value, or the bound that it exceeds."""
     return most if value > most else least if value < least else value
 
 

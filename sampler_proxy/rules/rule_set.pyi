@@ -32,9 +32,9 @@ class RuleSet:
         seed: int = 0,
     ) -> None:
         """Join rules into a set: one name, and one probability in [0, 1] or controller, for each rule of `compiled`, in
-        order. The last rule
-        must match everything: its program is (TRUE,). `ledger_id` gives each name its number in the counters.
-        `seed`: 64 bits that senders cannot know, so that they cannot choose span ids or values that collide.
+        order. The last rule must match everything: its program is (TRUE,). `ledger_id` gives each name its number in
+        the counters. `seed`: 64 bits that senders cannot know, so that they cannot choose span ids or values that
+        collide.
 
         Raises ValueError for a rule set that does not fit together: lengths that differ, no rule, a last rule that does
         not match everything, an operand that is not there, a program that does not leave one answer, a controller that

@@ -104,6 +104,7 @@ cdef class RuleSet:
         free(self.answers)
 
     cdef int allocate(self) except -1:
+        """Allocate the arrays by rule, and those that answer a trace."""
         self.always = <uint8_t*>calloc(self.count, 1)
         self.units = <uint8_t*>calloc(self.count, 1)
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
@@ -220,6 +221,7 @@ cdef class RuleSet:
         return 0
 
     cdef void clear_answers(self, Fragment* trace, TraceAnswers* answers) noexcept:
+        """Begin with no answer known and the span table not read."""
         answers.trace = trace
         answers.matched = self.matched
         answers.answers = self.answers

@@ -203,6 +203,7 @@ cdef class Target(Controller):
         return True
 
     cdef void spend(self, double weight) noexcept nogil:
+        """Count the weight of a kept trace."""
         self.spent += weight
         self.spent_squared += weight * weight
         self.kept += weight
@@ -216,6 +217,7 @@ cdef class Target(Controller):
         return exp(bounded(exponent, -MOST_EXPONENT, MOST_EXPONENT))
 
     cdef double pool_level(self, double level) noexcept nogil:
+        """Return the level of the pool, which is at least the floor."""
         return max(level, self.pool_floor)
 
     cdef double demand_of(self, KeyState* key) noexcept nogil:
@@ -454,8 +456,10 @@ cdef class Target(Controller):
 
 
 cdef bytes text_of(KeyState* key):
+    """Return the readable form of a key; empty where there is none."""
     return (<char*>key.text)[:key.size] if key.size else b""
 
 
 cdef bint is_rate(number):
+    """Tell whether a learned number can be a level or demand."""
     return isinstance(number, (int, float)) and 0.0 < number <= MOST_WEIGHT

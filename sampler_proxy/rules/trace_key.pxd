@@ -1,3 +1,4 @@
+"""Declares the reader of the key of a trace. `trace_key.pyi` is the manual."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment

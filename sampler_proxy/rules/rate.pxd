@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    MAX_TEXT = 256  # bytes of a key's readable form
+    MAX_KEY_TEXT = 256  # bytes of a key's readable form
 
 cdef extern from *:
     """

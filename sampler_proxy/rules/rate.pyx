@@ -89,7 +89,7 @@ cdef class Controller:
             return self.threshold(NULL, NULL, 0, weight, incoming, now_ns)
         id[0] = hash_bytes(text, len(key), 0, self.seed)
         id[1] = hash_bytes(text, len(key), 1, self.seed)
-        return self.threshold(id, text, <uint32_t>min(len(key), MAX_TEXT), weight, incoming, now_ns)
+        return self.threshold(id, text, <uint32_t>min(len(key), MAX_KEY_TEXT), weight, incoming, now_ns)
 
     def stats(self, int64_t now_ns):
         cdef double seconds = self.stats_s + (max(now_ns - self.now_ns, 0) * NS if self.started else 0.0)

@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from sampler_proxy.rules.key_table cimport ENOUGH, advance, count_arrival, fade
 from sampler_proxy.rules.rate cimport (
-    LEAST_WEIGHT, MAX_TEXT, MOST_WEIGHT, NS, bounded, sound_probability, sound_weight, threshold_of,
+    LEAST_WEIGHT, MAX_KEY_TEXT, MOST_WEIGHT, NS, bounded, sound_probability, sound_weight, threshold_of,
 )
 
 from sampler_proxy.rules.rate import KeyRate, Learned
@@ -155,7 +155,7 @@ cdef class Target(Controller):
             key.owed = min(key.owed + seconds * self.minimum_per_second, 1.0)
             advance(&key.window, seconds, SETTLED_S)
         else:
-            key = self.keys.add(id, text, min(size, <uint32_t>MAX_TEXT) if text != NULL else 0)
+            key = self.keys.add(id, text, min(size, <uint32_t>MAX_KEY_TEXT) if text != NULL else 0)
             if key == NULL:
                 return NULL
             key.owed = 1.0

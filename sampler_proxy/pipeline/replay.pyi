@@ -23,7 +23,7 @@ class Decided(NamedTuple):
     keep: bool | None
     spans: int  # those that arrived twice counted twice
 
-class Redacted(NamedTuple):
+class RedactedTrace(NamedTuple):
     """A trace as it would leave, and the redactions in it."""
 
     trace: KeptTrace
@@ -44,7 +44,9 @@ def select(compiled: Compiled, requests: Iterable[bytes]) -> dict[bytes, list[li
     Raises MalformedRequest and MemoryError.
     """
 
-def redact(requests: Iterable[bytes], policy: Policy | None, observer: Observer | None = None) -> Iterator[Redacted]:
+def redact(
+    requests: Iterable[bytes], policy: Policy | None, observer: Observer | None = None
+) -> Iterator[RedactedTrace]:
     """Redact traces as a pipeline that keeps them all, and stamps nothing, would; a policy of None changes nothing.
 
     Each trace has a redaction budget of its own, as one that is decided after its wait. `observer` is told of each

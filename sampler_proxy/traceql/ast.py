@@ -41,7 +41,7 @@ NUMERIC = frozenset({Type.INT, Type.FLOAT, Type.DURATION})
 
 
 class Scope(Enum):
-    """Where an attribute is looked up; the value is its spelling."""
+    """The place where an attribute is looked up; the value is its spelling."""
 
     SPAN = "span."
     RESOURCE = "resource."

@@ -59,6 +59,7 @@ cdef class Controller:
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept:
+        """Return the threshold of the next trace: see `rate.pyi`."""
         return 0
 
     cdef double since(self, int64_t then_ns) noexcept nogil:
@@ -121,6 +122,7 @@ cdef class Fixed(Controller):
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept:
+        """Return the threshold of the fixed probability, and count the trace."""
         self.pass_time(now_ns)
         weight = sound_weight(weight)
         incoming = sound_probability(incoming)

@@ -94,6 +94,7 @@ cdef class Target(Controller):
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept:
+        """Return the threshold of the next trace, from the traces before, and learn from the trace."""
         cdef uint64_t[2] unkeyed
         cdef bint first = not self.started
         cdef double seconds = self.pass_time(now_ns)

@@ -1,4 +1,4 @@
-"""`python -m sampler_proxy` is the command `sampler-proxy`."""
+"""Runs the command `sampler-proxy` for `python -m sampler_proxy`."""
 
 from sampler_proxy.cli import main
 

@@ -34,16 +34,22 @@ RETIRED = (
     *("redact_values", "redact_presets", "config_redact", "config_file", "config_types", "config_section"),
     *("judge_bound", "ask_about", "look_ahead", "SET_ASIDE", "AHEAD", "NOWHERE", "_obey", "_stirred"),
     *("text_is_valid", "_tells", "JOINED", "ALONE", "LEAVES"),
+    *("NESTED", "EFFORT_OF_TRACE"),
 )
 # Modules of which the name alone may stand for something else: in back quotes, and imported.
 MODULES = (
     *("_wire", "_judge", "_rows", "_terms", "_verdicts", "_mend", "_edits", "_redact", "_plan", "_keys", "_key_reader"),
     *("_proto", "_conditions", "_tracestate", "_uniformity", "_ledger", "Rows", "Terms", "preview", "config_file"),
+    "Chosen",
 )
+# Methods whose names are plain words, too.
+METHODS = "entrance|settle"
 WORD = re.compile(
     rf"(?<![\w.])(?:{'|'.join(RETIRED)})(?!\w)"
     rf"|(?<=`)(?:{'|'.join(MODULES)})(?=[`.])"
     rf"|(?<=import )(?:{'|'.join(MODULES)})(?!\w)"
+    rf"|\bChosen(?=[*(\[])"
+    rf"|(?<=\w\.)(?:{METHODS})(?!\w)|(?<=cdef int )(?:{METHODS})(?=\()|(?<!\w)entrance(?=\()"
 )
 
 
@@ -126,4 +132,10 @@ def test_reading_of_names() -> None:
     assert not resolves("sampler_proxy.redact_values")
     assert not resolves("sampler_proxy.errors.NoSuchError")
     assert WORD.findall("`Judge`, a `_wire.Scanner`, an adjudicated case, self._keys") == ["Judge", "_wire"]
+    assert WORD.findall("Chosen traces settle; a cdef Chosen* chosen, `Chosen`, self.settle(), NESTED") == [
+        "Chosen",
+        "Chosen",
+        "settle",
+        "NESTED",
+    ]
     assert len(FILES) > 200

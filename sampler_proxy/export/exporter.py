@@ -67,7 +67,8 @@ class Exporter(ABC):
         concurrency: int,
         backoff_ns: tuple[int, int],
     ) -> None:
-        """`concurrency`: batches in flight at once. `backoff_ns`: the first and the longest pause between two tries."""
+        """Create a stopped exporter. `concurrency`: batches in flight at once. `backoff_ns`: the first and the longest
+        pause between two tries."""
         self.name = config.name
         self.queue = Queue.configured(config, dependencies.clock)
         self.failed_tries = 0

@@ -19,7 +19,7 @@ MAX_RETRY_AFTER_NS = 300 * 10**9
 
 
 class Retryability(Enum):
-    """The way to go on after a refusal."""
+    """Ways to go on after a refusal."""
 
     RETRY = "retry"  # send the same bytes again, later
     SPLIT = "split"  # something in these bytes is refused: send parts of them

@@ -75,7 +75,7 @@ class Rates:
     """The controllers of the active rule set, and learned rates that are restored into them and saved from them."""
 
     def __init__(self, seed: int) -> None:
-        """`seed`: 64 bits that senders cannot know."""
+        """Begin without controllers. `seed`: 64 bits that senders cannot know."""
         self._seed = seed
         self._adapting: dict[str, _Adapting] = {}
         self._restored: Mapping[str, stored.Learned] = {}  # for the controllers of the first rule set

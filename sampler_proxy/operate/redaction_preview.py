@@ -36,7 +36,7 @@ _PLACES = {
 
 
 class Redaction(NamedTuple):
-    """How often one detector and action changed one place."""
+    """Number of times that one detector and action changed one place."""
 
     detector: str
     action: str
@@ -84,7 +84,7 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
 
 
 def redacted(redact: Policy, requests: Sequence[bytes]) -> bytes:
-    """All of it as it would leave, as one request. Raises MalformedRequest."""
+    """Return all traces as they would leave, in one request. Raises MalformedRequest."""
     return assemble([trace for trace, _ in replay.redact(requests, redact)])
 
 

@@ -1,4 +1,5 @@
-"""Requests and traces as memory. Ownership and meaning stand beside each field; fragments.pyi is the manual."""
+"""Declares requests and traces as memory. Ownership and meaning stand beside each field; fragments.pyi is the
+manual."""
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport cbytes, hash_two, read_length

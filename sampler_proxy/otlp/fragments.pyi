@@ -1,4 +1,4 @@
-"""Native memory behind small Python objects: scanned requests, the traces in the buffer, and those that leave.
+"""Holds native memory behind small Python objects: scanned requests, the traces in the buffer, and those that leave.
 
 A fragment is all spans of one trace in one request: one block with what the scan read of them and a copy of their
 bytes. Fragments, and the traces in the buffer, are no Python objects. The header of a ResourceSpans or ScopeSpans (all
@@ -28,9 +28,10 @@ class Envelopes:
     """The interned headers of one pipeline: a hash table with chains. Used with the GIL held, by any thread."""
 
     def __init__(self, *, seed: int = 0) -> None:
-        """`seed`: 64 bits that senders cannot know, so that they cannot choose headers that collide."""
+        """Create an empty table. `seed`: 64 bits that senders cannot know, so that they cannot choose headers that
+        collide."""
     def __len__(self) -> int:
-        """Different headers held: those of resources and those of scopes each count."""
+        """Count the different headers held, those of resources and those of scopes."""
     @property
     def cost(self) -> int:
         """Bytes that the headers hold, the table included, which grows and never shrinks."""
@@ -48,9 +49,9 @@ class KeptTrace:
     def spans(self) -> int: ...
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds; envelopes apart."""
+        """Bytes of memory held; envelopes apart."""
     @property
     def rule(self) -> int:
-        """The pipeline's number of the rule that decided it."""
+        """The pipeline's number of the rule that decided the trace."""
     waiting: int
     """Destinations that have not taken it yet. The pipeline's own."""

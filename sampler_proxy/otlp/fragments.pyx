@@ -19,8 +19,8 @@ cdef class Scanned:
         free(self.header_bytes)
 
     cdef uint64_t header_cost(self) noexcept:
-        """Return what interning the headers costs at most, where none of them is held yet. They lie one behind the
-        other in header_bytes."""
+        """Return the bytes that interning the headers costs at most, where none of them is held yet. They lie one
+        behind the other in header_bytes."""
         cdef uint64_t size = 0
         if self.header_count:
             size = self.headers[self.header_count - 1].offset + self.headers[self.header_count - 1].size

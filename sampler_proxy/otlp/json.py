@@ -55,7 +55,7 @@ def request_of(document: Any) -> ExportTraceServiceRequest:
 
 
 def _ids_to_base64(holder: dict[str, Any]) -> None:
-    """Raises ValueError."""
+    """Rewrite the ids of a span or link from hexadecimal to Base64, in place. Raises ValueError."""
     for key in _IDS_AS_READ:
         if isinstance(text := holder.get(key), str):
             try:
@@ -65,7 +65,7 @@ def _ids_to_base64(holder: dict[str, Any]) -> None:
 
 
 def _holders_of_ids(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Spans and their links."""
+    """Yield every span and every link, which hold ids."""
     for resource_spans in _objects(document, "resourceSpans", "resource_spans"):
         for scope_spans in _objects(resource_spans, "scopeSpans", "scope_spans"):
             for span in _objects(scope_spans, "spans"):

@@ -1,4 +1,4 @@
-"""Bounds-checked protobuf readers, and the OTLP trace messages as a table. Header only: all of it is inlined.
+"""Reads protobuf with checked bounds, by the OTLP trace messages as a table. Header only: all of it is inlined.
 
 Messages are read with a cursor (FieldCursor, below); the other readers are what it is made of. Each of them takes (p,
 end) with p <= end, reads nothing at or behind `end`, and returns the position after what it read, or NULL when the

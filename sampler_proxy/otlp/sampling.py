@@ -1,4 +1,4 @@
-"""Thresholds, adjusted counts and `ot=th` in a tracestate: the arithmetic of consistent probability sampling.
+"""Computes thresholds, adjusted counts and `ot=th` in a tracestate: the arithmetic of consistent probability sampling.
 
 Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context,
 section 3.3. A threshold T and a randomness R are 56-bit integers; a trace is kept if and only if R >= T. `NEVER` lies
@@ -25,7 +25,7 @@ _RANDOMNESS = re.compile(rb"[0-9a-f]{14}")
 
 
 def threshold_of(probability: float) -> int:
-    """The threshold that keeps a trace with this probability, 0 <= p <= 1; NEVER for 0.
+    """Return the threshold that keeps a trace with this probability, 0 <= p <= 1; NEVER for 0.
 
     (1 - p) * 2^56, rounded to 4 hexadecimal digits, and one more for each digit by which p or 1 - p falls short of
     1/16, so that the relative error stays small. A probability between 0 and 2^-56 counts as 2^-56. Written a second
@@ -46,27 +46,27 @@ def threshold_of(probability: float) -> int:
 
 
 def probability_of(threshold: int) -> float:
-    """The share of traces that a threshold keeps."""
+    """Return the probability with which a threshold keeps a trace."""
     return (NEVER - threshold) / NEVER
 
 
 def adjusted_count(threshold: int) -> float:
-    """How many spans one kept span stands for; `threshold` < NEVER."""
+    """Return how many spans one kept span stands for; `threshold` < NEVER."""
     return NEVER / (NEVER - threshold)
 
 
 def encode_threshold(threshold: int) -> str:
-    """As `th` has it: hexadecimal, without the zeros at its end; "0" for ALWAYS."""
+    """Encode a threshold as the value of `th`: hexadecimal, without the zeros at its end; "0" for ALWAYS."""
     return f"{threshold:014x}".rstrip("0") or "0"
 
 
 def shown_threshold(threshold: int) -> str | None:
-    """`th` as a kept span leaves with it; None for ALWAYS, and for NEVER, of which none leaves."""
+    """Return the value of `th` with which a kept span leaves; None for ALWAYS, and for NEVER, of which none leaves."""
     return encode_threshold(threshold) if ALWAYS < threshold < NEVER else None
 
 
 def rewrite_tracestate(tracestate: bytes, randomness: int, threshold: int) -> bytes:
-    """The tracestate of a kept span as it leaves, given its trace's randomness and the decision's threshold.
+    """Rewrite the tracestate of a kept span, given its trace's randomness and the decision's threshold.
 
     With `own` the threshold that came with the span: where own > randomness the span is inconsistent (it could not have
     been kept), and `th` is erased; where the threshold is 0, or own >= threshold, nothing changes; else `th` becomes
@@ -114,7 +114,7 @@ def rewrite_tracestate(tracestate: bytes, randomness: int, threshold: int) -> by
 
 
 def _within_limit(written: list[bytes], subs: list[bytes]) -> list[bytes]:
-    """`written`, then as many of the others from the left as fit beside `rv`."""
+    """Return the sub-members `written`, then as many of `subs` from the left as fit beside `rv`."""
     size = sum(len(sub) + 1 for sub in written + subs) - 1
     kept = list(subs)
     for index in range(len(subs) - 1, -1, -1):

@@ -1,3 +1,4 @@
+"""Declares the reader of `th` and `rv` in a tracestate."""
 from libc.stdint cimport uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport cbytes

@@ -1,3 +1,4 @@
+"""Declares the check of strings for UTF-8, and their repair."""
 from sampler_proxy.otlp.protobuf cimport Message, cbytes
 
 cdef bint valid_utf8(cbytes p, cbytes end) noexcept nogil

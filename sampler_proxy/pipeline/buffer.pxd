@@ -1,3 +1,4 @@
+"""Declares the buffer and its traces: a hash table, and lists by age. `buffer.pyi` is the manual."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Envelopes, Fragment

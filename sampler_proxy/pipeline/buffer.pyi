@@ -1,4 +1,4 @@
-"""The byte-bounded store of undecided traces.
+"""Stores undecided traces, bounded in bytes.
 
 A pipeline fills and empties the buffer, under its lock; Python may read the properties, best under the lock too.
 """
@@ -32,4 +32,4 @@ class Buffer:
         for each trace that has room."""
     @property
     def oldest_ns(self) -> int | None:
-        """When the first span of the oldest trace came; None: no trace is held, save those that wait for the limit."""
+        """Arrival of the first span of the oldest trace; None: no trace is held, save those that wait for the limit."""

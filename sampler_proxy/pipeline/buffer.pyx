@@ -1,4 +1,4 @@
-"""The byte-bounded store of undecided traces: plain calls with time as an argument, under the pipeline's lock.
+"""Stores undecided traces, bounded in bytes: plain calls with time as an argument, under the pipeline's lock.
 
 Deadlines need no timing wheel: both waits are the same for every trace, so traces fall due in the order in which they
 began, and those with a root in the order in which their root came. Two FIFO lists answer "which trace is due" by their

@@ -1,3 +1,4 @@
+"""Declares the memory of decisions: a ring of entries, found by a hash table. `decisions.pyi` is the manual."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:

@@ -1,4 +1,4 @@
-"""The memory of decisions: exact, bounded in bytes, evicting first in, first out."""
+"""Remembers decisions: exact, bounded in bytes, evicting first in, first out."""
 
 class Decisions:
     """Remembers the last `max_bytes // 43` decisions, 1024 at least. Filled and asked by a pipeline, under its lock."""

@@ -1,4 +1,4 @@
-"""The memory of decisions: exact, bounded in bytes, evicting first in, first out. A trace id stands in it at most once.
+"""Remembers decisions: exact, bounded in bytes, evicting first in, first out. A trace id stands in it at most once.
 
 A ring buffer of 32-byte entries, and a hash table of their positions with open addressing: linear probing, deletion by
 backward shift, so no tombstones (the same algorithm over other entries: buffer.pyx, rules/key_table.pyx). Both have

@@ -1,3 +1,4 @@
+"""Declares the chi-square test of trace ids. `id_randomness.pyi` is the manual."""
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef class Uniformity:

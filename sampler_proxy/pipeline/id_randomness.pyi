@@ -1,11 +1,11 @@
-"""A chi-square test of whether trace ids look random."""
+"""Tests whether trace ids look random: Pearson's chi-square test."""
 
 class Uniformity:
     """Tests the two highest bytes of 56-bit randomness, which decide about probabilities down to one in 65 536."""
 
     @property
     def random(self) -> bool:
-        """Whether the last whole block of 16 384 values looked uniform; True before the first. Uniform values fail
+        """Tell whether the last whole block of 16 384 values looked uniform; True before the first. Uniform values fail
         once in 10^10 blocks."""
     def add(self, randomness: int) -> None:
         """Record one value: 56 bits that were taken from the id of a trace that no sampler has thinned out."""

@@ -1,4 +1,4 @@
-"""A chi-square test of whether trace ids look random.
+"""Tests whether trace ids look random: Pearson's chi-square test.
 
 Sampling by ids that are not random keeps too much of one thing and nothing of another.
 """

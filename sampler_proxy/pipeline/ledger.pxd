@@ -1,3 +1,4 @@
+"""Declares the ledger: every counter of a pipeline, and the reasons of decisions."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:  # the trigger of a decision; from MEMORY on, the trace cannot be known to be whole

@@ -1,4 +1,4 @@
-"""The counters of a pipeline, in plain integers: every request, span and decision. Used under the pipeline's lock.
+"""Counts every request, span and decision of a pipeline, in plain integers. Used under the pipeline's lock.
 
 The ledger decides nothing. A rule is known by a number, which its name keeps until the process ends: counters go on
 when rules are replaced.

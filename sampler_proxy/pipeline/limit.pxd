@@ -1,3 +1,4 @@
+"""Declares the limit and its candidates. `limit.pyi` is the manual."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef struct Candidate:

@@ -1,4 +1,4 @@
-"""The hard cap on what leaves: traces that their rules keep wait for up to a second, and compete for a budget.
+"""Holds the hard cap on what leaves: traces that their rules keep wait for up to a second, and compete for a budget.
 
 A window opens with the first candidate and may be closed a second later; its budget is `per_second` times its length.
 The part `floor` of the budget is divided equally among the rules that have candidates in it, none getting more than it

@@ -1,4 +1,4 @@
-"""The hard cap on what leaves. `limit.pyi` is the manual.
+"""Holds the hard cap on what leaves. `limit.pyi` is the manual.
 
 Why the counts stay true: within a rule traces are admitted by their randomness R, largest first, until the first that
 does not fit (bottom-k sampling, with a budget in place of k). Whatever R an admitted trace had had above that one's,
@@ -29,6 +29,7 @@ cdef double SLACK = 1e-9
 
 
 cdef inline double bounded(double value, double low, double high) noexcept nogil:
+    """Return a value, or the bound that it exceeds."""
     return low if value < low else (high if value > high else value)
 
 

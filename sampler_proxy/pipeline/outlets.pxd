@@ -1,3 +1,4 @@
+"""Declares the outlets: the destinations of kept traces, with their backlogs."""
 from libc.stdint cimport uint64_t
 
 from sampler_proxy.otlp.fragments cimport KeptTrace

@@ -1,4 +1,4 @@
-"""The ways out of the pipeline: every kept trace is offered to every destination, and waits in a backlog where refused.
+"""Offers every kept trace to every destination, and keeps in a backlog the traces that a destination refuses.
 
 A trace is kept, in the ledger's sense, when the last destination has taken it; until then it counts as buffered, and
 its bytes as memory in use. Backlogs have no bound of their own: the pipeline decides no more traces while they fill its

@@ -1,4 +1,4 @@
-"""The whole flow without I/O: requests in, kept traces out, every span counted.
+"""Runs the whole flow without I/O: requests in, kept traces out, every span counted.
 
     received = sampled out + buffered + kept
 
@@ -78,13 +78,14 @@ class Pipeline:
     def decisions(self) -> Decisions: ...
     @property
     def limit(self) -> Limit | None:
-        """None: no limit is set, and no trace waits for one that was."""
+        """The limit; None: no limit is set, and no trace waits for one that was."""
     @property
     def uniformity(self) -> Uniformity:
         """Test of the ids of decided traces that came without `rv` and without `th`."""
     @property
     def only_limit_left(self) -> bool:
-        """Whether nothing is left to decide or to send, save traces that wait for the end of the limit's window."""
+        """Tell whether nothing is left to decide or to send, save traces that wait for the end of the limit's
+        window."""
     @property
     def max_bytes(self) -> int: ...
     @property

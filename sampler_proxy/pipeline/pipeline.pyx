@@ -1,4 +1,4 @@
-"""The whole flow without I/O: requests in, kept traces out, every span counted. `pipeline.pyi` is the manual.
+"""Runs the whole flow without I/O: requests in, kept traces out, every span counted. pipeline.pyi is the manual.
 
 One lock guards everything behind the scan. It is held for short, bounded slices only, so that a request never waits
 behind a large decision; the scan itself runs before it, without the GIL. Time is an argument; it is made monotonic
@@ -88,6 +88,7 @@ cdef class Pipeline:
             return self.ledger.rule_id(name)
 
     cdef RuleSet rule_set(self, rules):
+        """Build the native form of the rules, numbered by the ledger."""
         names, keeps, compiled = rules
         return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id, seed=self.buffer.seed)
 
@@ -97,6 +98,7 @@ cdef class Pipeline:
             self.rules = rule_set
 
     cdef int set_limit(self, limit) except -1:
+        """Set the limit and its unit; None: there is no limit."""
         if limit is not None:
             self.limit = Limit(*limit)
             self.limit_unit = UNITS.index(self.limit.unit)

@@ -1,4 +1,4 @@
-"""Decisions and redaction on whole files of traces, outside of any buffer: what explanations, previews and tests ask.
+"""Decides and redacts whole files of traces, outside of any buffer, for explanations, previews and tests.
 
 Each function reads ExportTraceServiceRequests, takes every trace as a whole, whatever its requests, and answers in the
 order in which the traces first appear. Spans with an invalid id are left out. All requests are held in memory at once.
@@ -23,8 +23,8 @@ class Decided(NamedTuple):
     keep: bool | None
     spans: int  # those that arrived twice counted twice
 
-class Redacted(NamedTuple):
-    """A trace as it would leave, and what redaction did to it."""
+class RedactedTrace(NamedTuple):
+    """A trace as it would leave, and the redactions in it."""
 
     trace: KeptTrace
     redactions: dict[Label, int]  # number of redactions by detector and action, in the order of their first
@@ -44,7 +44,9 @@ def select(compiled: Compiled, requests: Iterable[bytes]) -> dict[bytes, list[li
     Raises MalformedRequest and MemoryError.
     """
 
-def redact(requests: Iterable[bytes], policy: Policy | None, observer: Observer | None = None) -> Iterator[Redacted]:
+def redact(
+    requests: Iterable[bytes], policy: Policy | None, observer: Observer | None = None
+) -> Iterator[RedactedTrace]:
     """Redact traces as a pipeline that keeps them all, and stamps nothing, would; a policy of None changes nothing.
 
     Each trace has a redaction budget of its own, as one that is decided after its wait. `observer` is told of each

@@ -1,4 +1,4 @@
-"""Decisions and redaction on whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
+"""Decides and redacts whole files of traces, outside of any buffer. `replay.pyi` is the manual."""
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -25,7 +25,7 @@ class Decided(NamedTuple):
     spans: int
 
 
-class Redacted(NamedTuple):
+class RedactedTrace(NamedTuple):
     trace: KeptTrace
     redactions: dict
 
@@ -126,5 +126,5 @@ def redact(requests, policy, observer=None):
     for chain in traces.chains.values():
         trace = <Fragment*><size_t>chain[0]
         kept = stamper.finish(trace, 0, randomness_of(trace), b"", 0)
-        yield Redacted(kept, dict(counts))
+        yield RedactedTrace(kept, dict(counts))
         counts.clear()

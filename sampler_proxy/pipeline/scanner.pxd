@@ -1,3 +1,4 @@
+"""Declares the scanner, and its working memory by span and trace. `scanner.pyi` is the manual."""
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment, Header

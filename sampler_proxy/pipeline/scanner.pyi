@@ -1,4 +1,4 @@
-"""The scan: an ExportTraceServiceRequest (OTLP 1, protobuf) in, fragments out, and the answer to the sender.
+"""Scans an ExportTraceServiceRequest (OTLP 1, protobuf): bytes in, fragments and the answer to the sender out.
 
 Accepted is what the official parser (upb) accepts, byte for byte the same verdict: field order is free, repeated
 scalars count as they stand last, split messages merge, unknown fields and unknown groups are kept where they stand,
@@ -14,12 +14,13 @@ class Scanner:
     kept from request to request."""
 
     def __init__(self, plan: Plan, *, seed: int = 0) -> None:
-        """`seed`: 64 bits that senders cannot know, so that they cannot choose trace ids that collide."""
+        """Create a scanner. `seed`: 64 bits that senders cannot know, so that they cannot choose trace ids that
+        collide."""
     @property
     def plan(self) -> Plan: ...
     @property
     def regex_misses(self) -> int:
-        """How many answers of regular expressions were not in the cache."""
+        """Number of answers of regular expressions that were not in the cache."""
     def scan(self, request: bytes) -> Scanned:
         """Cut a request into fragments. The GIL is released, save for regular expressions that meet a value for the
         first time.

@@ -1,4 +1,4 @@
-"""Kept spans made ready to leave. `stamp.pyi` is the manual."""
+"""Declares the stamper, which makes kept spans ready to leave. `stamp.pyi` is the manual."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Envelope, Envelopes, Fragment, KeptTrace

@@ -1,4 +1,4 @@
-"""Kept spans made ready to leave. Stamping is the pipeline's; joining finished traces to a request is the exporters'.
+"""Makes kept spans ready to leave. Stamping is the pipeline's; joining finished traces to a request is the exporters'.
 
 A stamped span is the span that came, with its strings made UTF-8 (what is not becomes U+FFFD, as Python's "replace" has
 it), `ot=th` in its tracestate as OpenTelemetry's "TraceState: Probability Sampling" says (`sampling.py`), and behind
@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from sampler_proxy.otlp.fragments import KeptTrace
 
 def assemble(traces: Iterable[KeptTrace]) -> bytes:
-    """An ExportTraceServiceRequest with all spans of these traces, each resource and scope once, none of them empty;
-    b"" for no traces. Copies bytes and reads none; the traces stay as they are. All must come from one pipeline.
+    """Join an ExportTraceServiceRequest with all spans of these traces, each resource and scope once, none of them
+    empty; b"" for no traces. Copies bytes and reads none; the traces stay as they are. All must come from one pipeline.
 
     Raises MemoryError, and TypeError for what is no KeptTrace.
     """

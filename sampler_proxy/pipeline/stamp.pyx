@@ -1,4 +1,4 @@
-"""Kept spans made ready to leave, and batches of them made into requests. `stamp.pyi` is the manual.
+"""Makes kept spans ready to leave, and batches of them into requests. `stamp.pyi` is the manual.
 
 finish() reads a trace's fragments (valid spans, not changed) and returns memory of its own: every span redacted, its
 strings repaired, its tracestate with the threshold, and the decision's attributes behind its own. assemble() joins
@@ -37,6 +37,7 @@ cdef bytes _attribute(bytes key, bytes value):
 
 
 cdef bytes _count_attribute(uint64_t threshold):
+    """Encode the adjusted count that a threshold stands for as an element of Span.attributes."""
     return _attribute(b"sampler_proxy.adjusted_count", b"\x21" + struct.pack("<d", adjusted_count_of(threshold)))
 
 
@@ -58,6 +59,7 @@ cdef class Stamper:
                 + (_attribute(b"sampler_proxy.incomplete", b"\x10\x01") if incomplete else b""))
 
     cdef int reserve(self, uint64_t more) except -1:
+        """Make room for so many bytes more in the output."""
         cdef void* grown
         if self.used + more > self.room:
             grown = realloc(self.out, 2 * self.used + more + 4096)

@@ -1,4 +1,5 @@
-"""What changes in a message, as a list of items. Lifetimes: an item points into the trace and into the value cache."""
+"""Declares the changes of a message, a list of items. Lifetimes: an item points into the trace and into the value
+cache."""
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t

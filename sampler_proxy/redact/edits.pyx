@@ -1,4 +1,4 @@
-"""What changes in a message, written down while it is walked, and carried out in one go.
+"""Notes the changes of a message while the message is walked, and carries them out in one go.
 
 An item is a field that changes or may change; the messages around it are items too, from the outside in, so that items
 stand in the order of the bytes. When it is known what each becomes, sizes are added up from the inside out, and the
@@ -216,6 +216,7 @@ cdef class Edits:
     # Carrying out.
 
     cdef int reserve(self, uint64_t more) except -1:
+        """Make room for so many bytes more in the output."""
         cdef void* grown
         if self.used + more > self.room:
             grown = realloc(self.out, 2 * self.used + more + 4096)
@@ -239,7 +240,7 @@ cdef class Edits:
         return 0
 
     cdef void measure(self, Doc* doc) noexcept:
-        """From the inside out: find out which items change, and by how much they grow."""
+        """Find out, from the inside out, which items change, and by how many bytes they grow."""
         cdef Item* items = self.items
         cdef Item* item
         cdef int64_t grown, content
@@ -274,7 +275,7 @@ cdef class Edits:
             items[item.parent].delta += grown
 
     cdef int write(self, Doc* doc, uint64_t* redactions) except -1:
-        """From the front: write a changed document, and count its redactions."""
+        """Write a changed document, from the front, and count its redactions."""
         cdef Item* item = &self.items[doc.first]
         cdef cbytes copied = item.body  # all before it has been
         cdef uint8_t* out
@@ -355,6 +356,7 @@ cdef class Edits:
         return 0
 
     cdef int count(self, Item* item, object label, uint64_t more) except -1:
+        """Count redactions of one label, and tell the observer of them."""
         self.counts[label] = self.counts.get(label, 0) + more
         if self.observer is not None:
             key = None

@@ -1,4 +1,5 @@
-"""The resources and scopes above a trace's spans: each is redacted once, however many groups of spans share it."""
+"""Declares the resources and scopes above a trace's spans: each is redacted once, however many groups of spans share
+it."""
 cimport cython
 from libc.stdint cimport uint32_t
 

@@ -1,4 +1,4 @@
-"""The resources and scopes above a trace's spans: numbered, redacted once each, and interned as they leave."""
+"""Numbers the resources and scopes above a trace's spans, each redacted once, and interns them as they leave."""
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
@@ -69,7 +69,7 @@ cdef class Headers:
         return 0
 
     cdef bint names(self, cbytes p, uint32_t size) except -1:
-        """Whether an entity reference of the last resource names a key, so that its attribute must stay."""
+        """Tell whether an entity reference of the last resource names a key, so that its attribute must stay."""
         return bool(self.entity_keys) and (self.all_named or p[:size] in self.entity_keys)
 
     cdef int intern_all(self, Edits edits) except -1:

@@ -1,5 +1,4 @@
-"""Patterns for attribute keys: globs, and RE2 between slashes. How they are written, and ordered sets of them that
-answer.
+"""Parses patterns for attribute keys (globs, and RE2 between slashes), and matches ordered sets of them.
 
 A glob (`*` any characters, `?` one) knows no upper and lower case; either kind is matched against the whole key.
 """

@@ -1,4 +1,4 @@
-"""Which rule an attribute's key falls under: keys in, lanes out. Knows nothing of values.
+"""Finds the rule that an attribute's key falls under: keys in, lanes out. Knows nothing of values.
 
 The order: `allow_only`, `except`, the rules of `keys` and the preset, keys that name statements and URLs. Where it is
 not certain which of several rules comes first, since spans with different filters share the value, the strongest action
@@ -43,8 +43,8 @@ class KeyRules:
     thread."""
 
     def __init__(self, config: Redact, applies: Applies, *, sql: bool, urls: Mapping[str, bool] | None) -> None:
-        """`sql`: statements lose their literals; `urls`: what URLs lose, None to leave them alone. Raises ValueError
-        for patterns that are too large together."""
+        """Compile the rules. `sql`: statements lose their literals; `urls`: what URLs lose, None to leave them alone.
+        Raises ValueError for patterns that are too large together."""
         self._sql = sql
         self._urls = urls
         keys = {"common": COMMON_KEYS, "strict": STRICT_KEYS}.get(config.preset or "", ())

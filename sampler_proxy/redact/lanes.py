@@ -1,5 +1,4 @@
-"""The words that all of this room shares: where an attribute stands, how its value is treated, what a redaction counts
-as.
+"""Defines the words that this room shares: where an attribute stands, how its value is treated, how redactions count.
 
 A value's *lane* says how it is looked at: as text, as a statement, as a URL, by a key rule, not at all. Lanes are small
 numbers, the indices of `KeyRules.lanes`; those below `OWN` mean the same in every view of a policy. What comes out of a
@@ -35,7 +34,7 @@ class Place(IntEnum):
 
 
 class LaneKind(IntEnum):
-    """How the values in a lane are treated. BATCHED: many at once, each alone only where something may be found.
+    """Kinds of treatment of the values in a lane. BATCHED: many at once, each alone only where something may be found.
     SINGLE: each alone. ANY_TYPE: each alone, whatever its type. MASKED: replaced by the mask, unread."""
 
     AS_IT_IS = 0
@@ -61,7 +60,7 @@ UNKNOWN_FIELD: Label = ("unknown_field", "delete")
 
 
 class Look(Enum):
-    """What a text is taken for when it is looked at alone."""
+    """Kinds of text, where a value is looked at alone."""
 
     TEXT = "text"
     BYTES = "bytes"

@@ -1,4 +1,4 @@
-"""What is redacted, and how: the section `redact` as something that answers. The walker asks, text by text.
+"""Compiles the section `redact` into a policy: what is redacted, and how. The walker asks, text by text.
 
 `only` makes a `View` of the policy for each combination of filters that hold for a span. What several spans share, or
 somebody is shown, is seen by a view that does at least what each of theirs does.
@@ -137,7 +137,7 @@ class View:
         return self._sieve.sift(joined)
 
     def plain(self, text: bytes) -> bool:
-        """Whether there is nothing to look for in a text of JSON but its keys, which costs little."""
+        """Tell whether there is nothing to look for in a text of JSON but its keys, which costs little."""
         try:
             return self._values.plain(text)
         except Exception:
@@ -167,7 +167,7 @@ class _MaskingKeyRules(KeyRules):
 
 
 class _MaskingView(View):
-    """In place of a view that cannot be made: everything is masked, and counted as a failure."""
+    """Masks everything, counted as a failure: stands in for a view that cannot be made."""
 
     def __init__(self) -> None:
         self.key_rules = _MaskingKeyRules()
@@ -183,7 +183,8 @@ class _MaskingView(View):
 
 
 def _active(config: Redact, applies: Applies) -> list[tuple[Detector, Action]]:
-    """The detectors to use and what is done to what they find: of several entries for one the first that applies."""
+    """Return the detectors to use, each with the action on its findings: of several entries for one the first that
+    applies."""
     matching: dict[str, list[tuple[Action, bool]]] = {}
     known = dict(catalogue.DETECTORS)
     for rule in config.values:

@@ -1,4 +1,4 @@
-"""The key patterns of the presets, and which keys name statements and URLs. The detectors are in
+"""Lists the key patterns of the presets, and the keys that name statements and URLs. The detectors are in
 `detectors/catalogue.py`."""
 
 from __future__ import annotations

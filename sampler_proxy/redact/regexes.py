@@ -1,5 +1,5 @@
-"""RE2 as this room uses it: options, the largest pattern, and refusals that never quote one (the environment may hold
-it)."""
+"""Compiles patterns with RE2 as this room uses it: options, the largest pattern, and refusals that never quote one (the
+environment may hold it)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SET_MEMORY = 32 << 20
 
 
 def options(*, utf8: bool, max_mem: int | None = None) -> re2.Options:
-    """Options for patterns about characters (`utf8`; the dot matches line breaks) or about bytes (a byte that is not
-    UTF-8 is matched by classes that exclude, and hides nothing). RE2 writes nothing to stderr: it would quote the
+    """Return options for patterns about characters (`utf8`; the dot matches line breaks) or about bytes (a byte that is
+    not UTF-8 is matched by classes that exclude, and hides nothing). RE2 writes nothing to stderr: it would quote the
     pattern."""
     found = re2.Options()
     found.log_errors = False

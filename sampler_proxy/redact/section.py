@@ -1,5 +1,5 @@
-"""The section `redact` of the configuration: what must not leave, and what becomes of it. `policy.py` gives it its
-meaning."""
+"""Defines the section `redact` of the configuration: its settings, and the values refused. `policy.py` gives the
+settings their meaning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = ("delete", "mask", "hash", "keep")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What becomes of a secret: `word` is one of WORDS or keep_last; `last` counts the characters that keep_last leaves
+    """The action on a secret: `word` is one of WORDS or keep_last; `last` counts the characters that keep_last leaves
     (otherwise 0)."""
 
     word: str
@@ -207,7 +207,7 @@ class Redact(Section):
     @field_validator("keys", "values", "except_", mode="before")
     @classmethod
     def _nothing_listed(cls, value: object) -> object:
-        """A list whose entries are all commented out."""
+        """Take a list whose entries are all commented out as empty."""
         return () if value is None else value
 
     @field_validator("preset", "sql", "urls", "hash_key", mode="before")
@@ -242,7 +242,7 @@ class Redact(Section):
 
     @property
     def active(self) -> bool:
-        """Whether the section asks for any redaction."""
+        """Tell whether the section asks for any redaction."""
         return bool(
             self.preset
             or self.keys

@@ -1,4 +1,4 @@
-"""The first look at texts: where in many of them may there be something to redact? Nearly always nowhere.
+"""Sifts many texts at once: finds where there may be something to redact, which is nearly always nowhere.
 
 One RE2 set is asked about all that a view looks for: its detectors, and what makes texts to be read otherwise (escapes,
 keys in quotes, forms, statements, URLs). Values are joined by SEPARATOR, and what is asked about ends in CANARY: a set
@@ -39,8 +39,8 @@ class Sieve:
     """The patterns of one view. Hits are indices: those of `detectors`, then `escaped` and `keyed`, then others."""
 
     def __init__(self, detectors: Sequence[Detector], *, sql: bool, urls: bool) -> None:
-        """`sql`, `urls`: whether statements, and URLs, are looked for. Raises ValueError for patterns that are too
-        large together."""
+        """Compile the patterns. `sql`, `urls`: whether statements, and URLs, are looked for. Raises ValueError for
+        patterns that are too large together."""
         self.escaped = len(detectors)
         self.keyed = len(detectors) + 1
         asked = [*detectors, _ESCAPED, _KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
@@ -50,14 +50,14 @@ class Sieve:
         self._sieve = catalogue.sieve([*asked, *canaries])
 
     def hits(self, text: bytes) -> list[int]:
-        """Return what may be found in a text; everything where the set has run out of memory."""
+        """Return the hits in a text; all there are where the set has run out of memory."""
         hits = self._sieve(text + SEPARATOR + CANARY)
         if hits == self._canaries:
             return []
         return hits if set(self._canaries) <= set(hits) else list(range(len(self._searches)))
 
     def only_keys(self, text: bytes) -> bool:
-        """Whether nothing may be found in a text but keys in quotes."""
+        """Tell whether nothing may be found in a text but keys in quotes."""
         return [hit for hit in self._sieve(text + SEPARATOR + CANARY) if hit != self.keyed] == self._canaries
 
     def sift(self, joined: bytes) -> list[Region] | None:
@@ -82,7 +82,7 @@ class Sieve:
 
 
 def _search(detector: Detector) -> re2._Regexp | None:
-    """The pattern by itself; None for one that always matches."""
+    """Compile a detector's pattern by itself; None for one that always matches."""
     if not detector.pattern:
         return None
     if detector.utf8:
@@ -91,7 +91,7 @@ def _search(detector: Detector) -> re2._Regexp | None:
 
 
 def _places(search: re2._Regexp, joined: bytes) -> list[Region]:
-    """Where a pattern matches: once in each of the joined values, since they are looked at whole."""
+    """Find where a pattern matches: once in each of the joined values, since they are looked at whole."""
     places = []
     at = 0
     while at >= 0 and (match := search.search(joined, at)):

@@ -1,4 +1,4 @@
-"""Which filters (`only`) of a policy hold, a bit each."""
+"""Declares the answers of a policy's filters (`only`), a bit each."""
 cimport cython
 from libc.stdint cimport uint64_t
 

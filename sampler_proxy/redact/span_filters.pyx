@@ -1,5 +1,5 @@
-"""Which filters (`only`) of a policy hold: for each span by itself, and for a header for some, and for every one, of
-its spans."""
+"""Finds the filters (`only`) of a policy that hold: for each span by itself, and for a header for some, and for every
+one, of its spans."""
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 

@@ -1,4 +1,4 @@
-"""A cache of what becomes of values and keys. Who owns what stands beside each field; the numbers of `lanes.py` are
+"""Declares the cache of redacted values and keys. Ownership stands beside each field; the numbers of `lanes.py` are
 here again."""
 cimport cython
 from cpython.object cimport PyObject

@@ -1,4 +1,4 @@
-"""A cache of what becomes of values and keys: a policy is asked about each once. The walker asks here.
+"""Caches what becomes of values and keys: a policy is asked about each once. The walker asks here.
 
 A hit costs a hash and a comparison. A miss is PENDING until resolve(), which asks about all of them in one go: joined,
 they are put to one set of patterns, and only where something may be found is a value looked at alone, as long as the
@@ -50,6 +50,7 @@ assert list(PythonPlace) == [IN_SPAN, IN_RESOURCE, IN_SCOPE, IN_EVENT, IN_LINK, 
 
 
 cdef inline bint like_json(cbytes p, uint32_t size) noexcept nogil:
+    """Tell whether a text begins as an object or array of JSON, after white space."""
     cdef cbytes end = p + size
     while p < end and (p[0] == 32 or 9 <= p[0] <= 13):
         p += 1
@@ -181,6 +182,7 @@ cdef class ValueCache:
         return 0
 
     cdef void evict(self, CacheSlot* slot) noexcept:
+        """Take the entry out of a bucket; its memory is freed later, by free_unused()."""
         self.cached_bytes -= slot.entry.size + sizeof(Entry)
         self.free_later(slot.entry)
         slot.entry = NULL
@@ -291,6 +293,7 @@ cdef class ValueCache:
         return 0
 
     cdef int resolve_view(self, CachedView view) except -1:
+        """Find out what becomes of all that is pending in one view."""
         cdef Pending* pending
         cdef uint32_t i
         cdef bytes text
@@ -357,8 +360,8 @@ cdef class ValueCache:
         return 0
 
     cdef bint spend(self, CachedView view, Entry* entry, bytes text) except -1:
-        """Whether the budget has something left for a close look, which is paid for: mostly by the tokens, with which
-        its cost grows."""
+        """Spend a close look's cost, which grows mostly with the tokens, from the budget; False where the budget is
+        spent."""
         cdef uint64_t more
         if self.spent >= self.budget:
             return False

@@ -1,4 +1,4 @@
-"""What is found in one value, and what becomes of it. Which rule a key falls under is `KeyRules`' part.
+"""Redacts one value: finds secrets in its text, and replaces them. Rules for keys are `KeyRules`' part.
 
 Works on bytes that are UTF-8, and may raise: `View.apply` masks a value on which it does.
 """
@@ -61,7 +61,7 @@ class _Finding(NamedTuple):
 
 
 class Values:
-    """What becomes of texts under one view of the policy. Used on any thread."""
+    """Redacts texts under one view of the policy. Used on any thread."""
 
     def __init__(
         self,
@@ -73,8 +73,9 @@ class Values:
         urls: Mapping[str, bool] | None,
         hash_key: bytes,
     ) -> None:
-        """`active`: detectors, each with what is done to its findings; `sieve` asks about the same ones. `sql`:
-        statements lose their literals. `urls`: the arguments of `urls.rewrite`; None to leave URLs alone."""
+        """Prepare a view's values. `active`: detectors, each with the action on its findings; `sieve` has the same
+        ones. `sql`: statements lose their literals. `urls`: the arguments of `urls.rewrite`; None to leave URLs
+        alone."""
         self._detectors = [detector for detector, _ in active]
         self._actions = [action for _, action in active]
         self._sieve = sieve
@@ -191,14 +192,14 @@ class Values:
         return found
 
     def plain(self, text: bytes) -> bool:
-        """Whether there is nothing in JSON but by the keys: without escapes what a member holds is seen in the whole,
-        save for a form."""
+        """Tell whether nothing may be found in a text of JSON but by its keys: without escapes what a member holds is
+        seen in the whole, save for a form."""
         if b"\\" in text or b"&" in text or b"'" in text:
             return False
         return self._sieve.only_keys(text)
 
     def _says_nothing(self, text: bytes) -> bool:
-        """Whether no key of JSON without escapes falls under a rule. Whatever may be a key is taken for one."""
+        """Tell whether no key of JSON without escapes falls under a rule. Whatever may be a key is taken for one."""
         keys = set(_MAY_BE_KEY.findall(text))
         return all(self._key_rules.member_lane(key.decode("utf-8", "replace")).kind == BATCHED for key in keys)
 
@@ -245,7 +246,7 @@ class Values:
         return result
 
     def _rest(self, text: bytes, found: list[_Finding], by_key: bool) -> list[_Finding]:
-        """Find what else there is once the findings are blotted out: secrets that touch hide each other."""
+        """Find the other secrets once the findings are blotted out: secrets that touch hide each other."""
         for _ in range(_ROUNDS):
             blotted = bytearray(text)
             for one in found:
@@ -314,7 +315,7 @@ def _like_json(text: bytes) -> bool:
 
 
 def _holds_others(member: embedded.Member) -> bool:
-    """Whether a member is an object or array."""
+    """Tell whether a member is an object or array."""
     return not member.is_string and not member.text
 
 

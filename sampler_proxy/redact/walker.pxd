@@ -1,4 +1,4 @@
-"""The walk over kept spans. `walker.pyi` is the manual."""
+"""Declares the walk over kept spans, and a trace as it leaves. `walker.pyi` is the manual."""
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

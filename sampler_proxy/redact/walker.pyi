@@ -1,4 +1,4 @@
-"""Redaction of kept spans and their headers, on their bytes. Made and used by a pipeline, under its lock.
+"""Redacts kept spans and their headers, on their bytes. Made and used by a pipeline, under its lock.
 
 Every field that is a string or bytes in `opentelemetry/proto/{trace,resource,common}/v1` is looked at, at any nesting,
 attribute keys included. Exempt are trace state, and trace and span ids that have the size of one; times, flags, kinds,
@@ -41,7 +41,7 @@ class Redactor:
         *,
         seed: int = 0,
     ) -> None:
-        """Redactions are added to `counts`. `seed`: 64 bits that senders cannot know, so that they cannot choose values
-        that collide in the cache. Raises MemoryError."""
+        """Create a redactor. Redactions are added to `counts`. `seed`: 64 bits that senders cannot know, so that they
+        cannot choose values that collide in the cache. Raises MemoryError."""
     @property
     def policy(self) -> Policy: ...

@@ -1,5 +1,4 @@
-"""The walk over kept spans that finds what must not leave, and has something else written in its place. `walker.pyi` is
-the manual.
+"""Walks kept spans, finds what must not leave, and has something else written in its place. walker.pyi is the manual.
 
 A span is walked once. Each text in it is looked up in the value cache; a text known to be harmless costs a hash and a
 comparison. New texts wait until a number of spans has been walked, and are then asked about in one go. Only what may
@@ -58,7 +57,7 @@ cdef inline uint32_t id_fields(Message message) noexcept nogil:
 
 
 cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept nogil:
-    """Whether a field is exempt: trace state, and an id that has the size of one."""
+    """Tell whether a field is exempt: trace state, and an id that has the size of one."""
     if message == M_SPAN:
         return field == 3 or (size == 16 if field == 1 else (field == 2 or field == 4) and (size == 8 or size == 0))
     if message == M_LINK:
@@ -75,6 +74,7 @@ cdef void find_last_ids(Frame* frame, cbytes* last) noexcept nogil:
 
 
 cdef inline int strictness(int kind) noexcept nogil:
+    """Return the rank of a LaneKind: the stricter one is the larger."""
     return MASKED + 1 if kind == DELETED else kind
 
 
@@ -146,6 +146,7 @@ cdef class Redactor:
             self.span_room = 0
 
     cdef int walk_trace(self, Fragment* trace) except -1:
+        """Walk every span of a trace and its headers; resolves whenever too much is pending."""
         cdef SpanWalk walk = spans_of(trace)
         cdef uint64_t mask
         if self.filters is not None:
@@ -176,6 +177,7 @@ cdef class Redactor:
         return 0
 
     cdef int walk_span(self, cbytes body, uint32_t size) except -1:
+        """Add a span to the documents of the trace, and walk it."""
         cdef void* grown
         cdef Doc* doc
         if self.span_count == self.span_room:
@@ -209,6 +211,7 @@ cdef class Redactor:
         return envelope.redacted
 
     cdef int walk_doc(self, Doc* doc, Message message) except -1:
+        """Walk a span or a header as a document of its own; with too many items it is reduced."""
         cdef Frame frame
         memset(&frame, 0, sizeof(Frame))
         frame.body = doc.data
@@ -302,6 +305,7 @@ cdef class Redactor:
     # Attributes.
 
     cdef Entry* key(self, int place, cbytes p, uint32_t size) except NULL:
+        """Return the entry of an attribute's key at a Place; entity references name keys of resources only."""
         return self.cache.key(place, p, size, place == IN_RESOURCE and self.headers.names(p, size))
 
     cdef int attribute(self, Frame* frame, int place) except -1:
@@ -423,6 +427,7 @@ cdef class Redactor:
         return self.content(frame, frame.lane, start, end, <cbytes><const char*>shown, <uint32_t>len(shown), number)
 
     cdef int integer(self, Frame* frame, cbytes start, cbytes end, int64_t number) except -1:
+        """Look up an integer in its decimal form."""
         cdef uint8_t[24] digits
         cdef uint64_t rest = <uint64_t>number if number >= 0 else 0 - <uint64_t>number
         cdef int at = 24

@@ -1,6 +1,6 @@
-"""Two caches of what has been answered for one span and is asked again for the next: values repeat.
+"""Caches what has been answered for one span and is asked again for the next: values repeat.
 
-Both are direct-mapped: a key has one place, and displaces the one that is there. So a lookup is a hash and a
+Both caches are direct-mapped: a key has one place, and displaces the one that is there. So a lookup is a hash and a
 comparison, an entry is never wrong, and memory is bounded. Hashes are not seeded: a collision costs what the answers
 cost without a cache.
 """
@@ -11,7 +11,7 @@ from sampler_proxy.otlp.protobuf cimport load64, scramble
 
 cdef enum:
     TEXT_ENTRIES = 1024
-    MAX_TEXT = 80  # bytes of a string in the cache
+    MAX_CACHED_TEXT = 80  # bytes of a string in the cache
     MAX_TEXT_ANSWERS = 64
 
 cdef struct TextEntry:
@@ -19,7 +19,7 @@ cdef struct TextEntry:
     uint32_t consumers_end  # of its attribute in Plan.consumers, which tells attributes and places apart; 0: no entry
     uint32_t size
     uint64_t answers  # a bit by consumer
-    uint8_t[MAX_TEXT] text
+    uint8_t[MAX_CACHED_TEXT] text
 
 cdef class TextCache:
     cdef TextEntry* entries
@@ -33,7 +33,7 @@ cdef class FilterCache:
 cdef inline TextEntry* find_text(
     TextCache cache, uint32_t consumers_end, const uint8_t* text, uint32_t size, bint* hit
 ) noexcept nogil:
-    """Return the entry of a string of at most MAX_TEXT bytes. Without a hit it is new, and its answers are 0."""
+    """Return the entry of a string of at most MAX_CACHED_TEXT bytes. Without a hit it is new, and its answers are 0."""
     cdef uint64_t key = (<uint64_t>size << 32) ^ consumers_end
     cdef uint64_t word
     cdef uint32_t at = 0

@@ -1,4 +1,4 @@
-"""Comparisons whose sides have to be evaluated. `traceql/program.py` is the manual of what they mean."""
+"""Declares comparisons whose sides have to be evaluated. `traceql/program.py` is the manual of what they mean."""
 from libc.stdint cimport int32_t, uint32_t
 
 from sampler_proxy.rules.conditions cimport Value

@@ -1,4 +1,4 @@
-"""Arithmetic, and comparisons of two values of one span.
+"""Evaluates arithmetic, and comparisons of two values of one span.
 
 Terms are postfix over slots (values read from the span, its event, link, resource, scope or trace), constants and
 operators. Integers stay integers for + - * / % ^ as long as the result fits 64 bits; durations count as doubles in

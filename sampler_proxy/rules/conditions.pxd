@@ -1,4 +1,4 @@
-"""Conditions in native form. `traceql/program.py` is the manual of what they mean."""
+"""Declares conditions in native form. `traceql/program.py` is the manual of what they mean."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport FieldCursor, cbytes

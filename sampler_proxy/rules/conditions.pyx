@@ -1,4 +1,4 @@
-"""Conditions on bytes: read an AnyValue, compare it with a constant, without making an object of either.
+"""Answers conditions on bytes: reads an AnyValue, compares it with a constant, without making an object of either.
 
 Nothing here keeps a pointer into a request. Only regular expressions need Python (google-re2); their answers are cached
 by string, and a scan takes the GIL only for a string that is not in the cache. A `RegexCache` belongs to one thread.

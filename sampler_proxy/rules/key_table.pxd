@@ -1,4 +1,5 @@
-"""The keys of a rate controller: a bounded hash table, and for each key the traces of the last seconds in sums.
+"""Declares the keys of a rate controller: a bounded hash table, and for each key the traces of the last seconds in
+sums.
 
 Windows and replays are plain arithmetic, all of it inlined.
 """
@@ -46,12 +47,14 @@ cdef class KeyTable:
 
 
 cdef inline void scale(Window* window, double factor) noexcept nogil:
+    """Multiply the sums of a window."""
     window.seconds *= factor
     window.originals *= factor
     window.arrivals *= factor
 
 
 cdef inline void count_arrival(Window* window, double originals) noexcept nogil:
+    """Count a trace that stands for so many before sampling."""
     window.originals += originals
     window.arrivals += 1.0
 
@@ -82,6 +85,7 @@ cdef inline void advance(Window* window, double seconds, double least_s) noexcep
 
 
 cdef inline void fade(Replay* replay, double keep) noexcept nogil:
+    """Multiply the sums over the interval by `keep`; what becomes too small is 0."""
     replay.weight *= keep
     replay.originals *= keep
     replay.per_level *= keep

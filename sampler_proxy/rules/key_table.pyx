@@ -1,4 +1,4 @@
-"""A hash table of keys: linear probing with backward-shift deletion, bounded to `max_keys`.
+"""Holds keys in a hash table: linear probing with backward-shift deletion, bounded to `max_keys`.
 
 The keys lie side by side in an array, for walks over all of them, with an open-addressing index over it, at most half
 full. A key is identified by 128 bits that senders cannot choose: no text is compared. At `max_keys` no key is added

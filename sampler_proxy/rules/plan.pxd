@@ -1,3 +1,4 @@
+"""Declares the plan of a scan: conditions, filters and slots, by the attribute key that answers them."""
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.rules.arithmetic cimport Arithmetic

@@ -1,4 +1,4 @@
-"""What one pass over a span has to look for, laid out for the scan. plan.pyi is the manual. Immutable once it is built.
+"""Lays out for the scan what one pass over a span has to look for. plan.pyi is the manual. Immutable once it is built.
 """
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy

@@ -1,4 +1,5 @@
-"""Boolean programs: postfix lists of integers as `traceql/program.py` describes them, checked once and run many times.
+"""Runs Boolean programs: postfix lists of integers as `traceql/program.py` describes them, checked once and run many
+times.
 
 Operands are numbers that only the caller can answer: a bit of a span for filters, a question about a trace for rules.
 So a run is a loop of the caller's, which answers one operand after the other:

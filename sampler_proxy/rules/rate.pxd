@@ -1,8 +1,8 @@
-"""Rate controllers in native form: what all have, and a fixed probability. `rate.pyi` is the manual."""
+"""Declares rate controllers in native form: the base of all, and a fixed probability. `rate.pyi` is the manual."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    MAX_TEXT = 256  # bytes of a key's readable form
+    MAX_KEY_TEXT = 256  # bytes of a key's readable form
 
 cdef extern from *:
     """
@@ -39,16 +39,17 @@ cpdef uint64_t threshold_of(double probability) noexcept nogil
 
 
 cdef inline double bounded(double value, double least, double most) noexcept nogil:
+    """Return a value, or the bound that it exceeds."""
     return most if value > most else least if value < least else value
 
 
 cdef inline double sound_weight(double weight) noexcept nogil:
-    """A weight that cannot be counts as 1."""
+    """Return a trace's weight, 1 in place of one that cannot be."""
     return weight if LEAST_WEIGHT <= weight <= MOST_WEIGHT else 1.0
 
 
 cdef inline double sound_probability(double incoming) noexcept nogil:
-    """A probability that cannot be counts as 1."""
+    """Return the probability with which a trace came, 1 in place of one that cannot be."""
     if not 0.0 < incoming <= 1.0:
         return 1.0
     return max(incoming, 1.0 / TWO_TO_56)

@@ -1,4 +1,4 @@
-"""Rate controllers: they give the threshold of each trace that a rule decides, and learn from being asked.
+"""Controls rates: gives the threshold of each trace that a rule decides, and learns from being asked.
 
 Words. *Weight* is what a target counts of a trace: 1, its spans or its bytes. A trace that comes with an incoming
 probability p_in (its `th`; 1 without) stands for 1 / p_in *originals*; with a rule's probability p it is kept, now that
@@ -44,7 +44,7 @@ class KeyRate(NamedTuple):
     probability: float
 
 class Learned(NamedTuple):
-    """What is worth keeping over a restart."""
+    """The level and demands that are worth keeping over a restart."""
 
     level: float
     demands: list[tuple[bytes, float]]  # text of each key, and its demand per second
@@ -54,10 +54,10 @@ class Controller:
 
     @property
     def always(self) -> bool:
-        """Whether everything is kept: every threshold is ALWAYS."""
+        """Tell whether everything is kept: every threshold is ALWAYS."""
     @property
     def keyed(self) -> bool:
-        """Whether `threshold` needs keys."""
+        """Tell whether `threshold` needs keys."""
     def decide(self, key: bytes = b"", weight: float = 1.0, incoming: float = 1.0, *, now_ns: int) -> int:
         """Call `threshold`, with a hash of the key's text under the controller's own seed; for tests and tools."""
     def hold(self) -> None:
@@ -69,7 +69,8 @@ class Controller:
         """Return the n keys (at most 1000) with the largest demand, largest first, as of the last trace. Linear in the
         number of keys."""
     def learned(self) -> Learned:
-        """Return what is worth keeping over a restart: at most `max_keys` demands. Level 0 where nothing is learned."""
+        """Return the level and demands that are worth keeping over a restart: at most `max_keys` demands. Level 0 where
+        nothing is learned."""
     def restore(self, level: float, demands: Mapping[bytes, float], fingerprint: Callable[[bytes], bytes]) -> None:
         """Go on from a level, and from demands by the fingerprint of a key's text. A demand is taken over when its key
         is first seen, and forgotten after a minute. `fingerprint` is called for such keys only; where it raises, the
@@ -79,7 +80,7 @@ class Fixed(Controller):
     """The same probability for all traces. `always` where it rounds to 1."""
 
     def __init__(self, probability: float) -> None:
-        """Raises ValueError unless 0 <= probability <= 1."""
+        """Fix the probability. Raises ValueError unless 0 <= probability <= 1."""
     @property
     def probability(self) -> float: ...
 

@@ -1,4 +1,4 @@
-"""Rate controllers: the threshold of each trace that a rule decides. `rate.pyi` is the manual.
+"""Controls rates: gives the threshold of each trace that a rule decides. `rate.pyi` is the manual.
 
 Here is what all controllers have, and the fixed probability; `target` has the one that adapts.
 
@@ -37,7 +37,8 @@ class Learned(NamedTuple):
 
 
 cpdef uint64_t threshold_of(double probability) noexcept nogil:
-    """sampling.threshold_of, written a second time, native; tests/rules/test_rate_contract.py asserts them equal."""
+    """Return what sampling.threshold_of returns: its native twin; tests/rules/test_rate_contract.py asserts them
+    equal."""
     cdef int exponent, exponent_of_rest, digits, shift
     cdef uint64_t threshold
     if not probability > 0.0:
@@ -58,6 +59,7 @@ cdef class Controller:
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept:
+        """Return the threshold of the next trace: see `rate.pyi`."""
         return 0
 
     cdef double since(self, int64_t then_ns) noexcept nogil:
@@ -88,7 +90,7 @@ cdef class Controller:
             return self.threshold(NULL, NULL, 0, weight, incoming, now_ns)
         id[0] = hash_bytes(text, len(key), 0, self.seed)
         id[1] = hash_bytes(text, len(key), 1, self.seed)
-        return self.threshold(id, text, <uint32_t>min(len(key), MAX_TEXT), weight, incoming, now_ns)
+        return self.threshold(id, text, <uint32_t>min(len(key), MAX_KEY_TEXT), weight, incoming, now_ns)
 
     def stats(self, int64_t now_ns):
         cdef double seconds = self.stats_s + (max(now_ns - self.now_ns, 0) * NS if self.started else 0.0)
@@ -120,6 +122,7 @@ cdef class Fixed(Controller):
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept:
+        """Return the threshold of the fixed probability, and count the trace."""
         self.pass_time(now_ns)
         weight = sound_weight(weight)
         incoming = sound_probability(incoming)

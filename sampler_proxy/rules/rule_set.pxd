@@ -1,4 +1,4 @@
-"""A rule set in native form. `rule_set.pyi` is the manual."""
+"""Declares a rule set in native form. `rule_set.pyi` is the manual."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment

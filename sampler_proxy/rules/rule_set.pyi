@@ -1,4 +1,4 @@
-"""A rule set: the first rule that matches a trace decides it. Used by a pipeline, under its lock."""
+"""Decides traces by a rule set: the first rule that matches a trace decides. Used by a pipeline, under its lock."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ UNITS: tuple[str, ...]
 """What a rate may count: traces, spans, bytes."""
 
 class Keep(NamedTuple):
-    """How much a rule keeps."""
+    """The rate that a rule keeps."""
 
     controller: Controller
     """Gives the threshold of each trace that the rule decides; its state belongs to the pipeline's lock."""
@@ -31,9 +31,10 @@ class RuleSet:
         ledger_id: Callable[[str], int],
         seed: int = 0,
     ) -> None:
-        """One name, and one probability in [0, 1] or controller, for each rule of `compiled`, in order. The last rule
-        must match everything: its program is (TRUE,). `ledger_id` gives each name its number in the counters.
-        `seed`: 64 bits that senders cannot know, so that they cannot choose span ids or values that collide.
+        """Join rules into a set: one name, and one probability in [0, 1] or controller, for each rule of `compiled`, in
+        order. The last rule must match everything: its program is (TRUE,). `ledger_id` gives each name its number in
+        the counters. `seed`: 64 bits that senders cannot know, so that they cannot choose span ids or values that
+        collide.
 
         Raises ValueError for a rule set that does not fit together: lengths that differ, no rule, a last rule that does
         not match everything, an operand that is not there, a program that does not leave one answer, a controller that

@@ -1,4 +1,5 @@
-"""A rule set: decides which rule matches a trace first, and gives the trace's threshold. `rule_set.pyi` is the manual.
+"""Runs a rule set: decides which rule matches a trace first, and gives the trace's threshold. `rule_set.pyi` is the
+manual.
 
 The scan has answered span by span: its answers stand in the fragments' filter words. Conditions on the trace itself are
 answered here, from the fragments, only when a rule asks and once for a trace. Queries read the trace's spans again, if
@@ -103,6 +104,7 @@ cdef class RuleSet:
         free(self.answers)
 
     cdef int allocate(self) except -1:
+        """Allocate the arrays by rule, and those that answer a trace."""
         self.always = <uint8_t*>calloc(self.count, 1)
         self.units = <uint8_t*>calloc(self.count, 1)
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
@@ -219,6 +221,7 @@ cdef class RuleSet:
         return 0
 
     cdef void clear_answers(self, Fragment* trace, TraceAnswers* answers) noexcept:
+        """Begin with no answer known and the span table not read."""
         answers.trace = trace
         answers.matched = self.matched
         answers.answers = self.answers

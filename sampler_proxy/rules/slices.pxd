@@ -1,4 +1,4 @@
-"""Memory for what is read of a span: slices of its bytes, and copies where these do not do. Header only."""
+"""Holds what is read of a span: slices of its bytes, and copies where these do not do. Header only."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 

@@ -1,3 +1,4 @@
+"""Declares the matcher of spans: the fields of a span, and the answers to a plan by level."""
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Envelope, Group

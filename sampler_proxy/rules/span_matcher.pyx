@@ -12,7 +12,7 @@ from sampler_proxy.otlp.protobuf cimport (
     FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, FieldCursor, Message, cbytes, child,
     cursor, damaged, next_field,
 )
-from sampler_proxy.rules.answer_cache cimport MAX_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
+from sampler_proxy.rules.answer_cache cimport MAX_CACHED_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 from sampler_proxy.rules.conditions cimport (
     DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, NAME, SCOPE_NAME, SPAN_ID, STATUS, STATUS_MESSAGE, V_BEYOND, V_INT,
@@ -211,7 +211,7 @@ cdef class SpanMatcher:
             value.type = V_NIL
         elif parts > 1:
             return self.read_merged_attribute(p, end, consumers, level)
-        if value.type == V_STRING and value.size <= MAX_TEXT and (
+        if value.type == V_STRING and value.size <= MAX_CACHED_TEXT and (
             1 < consumers.end - consumers.start <= MAX_TEXT_ANSWERS
         ):
             self.record_text(level, consumers, &value)

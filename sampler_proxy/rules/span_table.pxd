@@ -1,3 +1,4 @@
+"""Declares the table of the spans of a trace: parents, filter bits and arguments by row."""
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment

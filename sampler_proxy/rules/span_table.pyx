@@ -1,4 +1,4 @@
-"""The spans of a trace as a table, for what cannot be answered span by span: structure, aggregates, pipelines.
+"""Reads the spans of a trace into a table, for what cannot be answered span by span: structure, aggregates, pipelines.
 
 A trace is read again from its fragments' bytes, at decision time and only if a query needs it. A row is a distinct span
 id; the first span to arrive stands for it. Rows are found by span id through a hash index (linear probing under a

@@ -1,4 +1,4 @@
-"""The controller that holds a target, in native form. `target.pyi` is the manual."""
+"""Declares the controller that holds a target, in native form. `target.pyi` is the manual."""
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 

@@ -1,4 +1,4 @@
-"""The controller that holds a target: so many traces, spans or bytes per second, divided fairly among keys.
+"""Controls a rate by a target: so many traces, spans or bytes per second, divided fairly among keys.
 
 `rate` has the words, and the interface of all controllers.
 """
@@ -46,8 +46,8 @@ class Target(Controller):
         max_keys: int = 65536,
         seed: int,
     ) -> None:
-        """`per_second`: weight. `max_keys`: about 200 bytes each and the text, allocated as they come. `seed`: 64 bits,
-        for decide() only.
+        """Set the target. `per_second`: weight. `max_keys`: about 200 bytes each and the text, allocated as they come.
+        `seed`: 64 bits, for decide() only.
 
         Raises ValueError unless 1e-6 <= per_second <= 1e15, 0 <= at_least <= at_most, 0 < at_most <= 1,
         0 <= minimum_per_second <= 1e15 and 1 <= max_keys <= 2**24; MemoryError.

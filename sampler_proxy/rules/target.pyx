@@ -1,4 +1,4 @@
-"""The controller that holds a target, divided among keys by max-min fairness. `target.pyi` is the manual.
+"""Controls a rate by a target, divided among keys by max-min fairness. `target.pyi` is the manual.
 
 How a target is held. Each key has a window over its last traces: some seconds, or longer, until ten traces are in it.
 Its demand d is what the window says when a trace arrives, that trace left out: so the mean of 1/d is right also for a
@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from sampler_proxy.rules.key_table cimport ENOUGH, advance, count_arrival, fade
 from sampler_proxy.rules.rate cimport (
-    LEAST_WEIGHT, MAX_TEXT, MOST_WEIGHT, NS, bounded, sound_probability, sound_weight, threshold_of,
+    LEAST_WEIGHT, MAX_KEY_TEXT, MOST_WEIGHT, NS, bounded, sound_probability, sound_weight, threshold_of,
 )
 
 from sampler_proxy.rules.rate import KeyRate, Learned
@@ -94,6 +94,7 @@ cdef class Target(Controller):
     cdef uint64_t threshold(
         self, const uint64_t* key, const uint8_t* text, uint32_t size, double weight, double incoming, int64_t now_ns
     ) noexcept:
+        """Return the threshold of the next trace, from the traces before, and learn from the trace."""
         cdef uint64_t[2] unkeyed
         cdef bint first = not self.started
         cdef double seconds = self.pass_time(now_ns)
@@ -155,7 +156,7 @@ cdef class Target(Controller):
             key.owed = min(key.owed + seconds * self.minimum_per_second, 1.0)
             advance(&key.window, seconds, SETTLED_S)
         else:
-            key = self.keys.add(id, text, min(size, <uint32_t>MAX_TEXT) if text != NULL else 0)
+            key = self.keys.add(id, text, min(size, <uint32_t>MAX_KEY_TEXT) if text != NULL else 0)
             if key == NULL:
                 return NULL
             key.owed = 1.0
@@ -203,6 +204,7 @@ cdef class Target(Controller):
         return True
 
     cdef void spend(self, double weight) noexcept nogil:
+        """Count the weight of a kept trace."""
         self.spent += weight
         self.spent_squared += weight * weight
         self.kept += weight
@@ -216,6 +218,7 @@ cdef class Target(Controller):
         return exp(bounded(exponent, -MOST_EXPONENT, MOST_EXPONENT))
 
     cdef double pool_level(self, double level) noexcept nogil:
+        """Return the level of the pool, which is at least the floor."""
         return max(level, self.pool_floor)
 
     cdef double demand_of(self, KeyState* key) noexcept nogil:
@@ -344,7 +347,7 @@ cdef class Target(Controller):
         return kept
 
     cdef double part_kept(self, Replay* replay, double level, double* slope) noexcept nogil:
-        """The same of one key's traces; `slope` is added to."""
+        """Return the weight that a level would have kept of one key's traces, and add its derivative to `slope`."""
         cdef double kept = level * replay.per_level
         cdef double most = min(replay.weight, self.at_most * replay.originals)
         if kept >= most:
@@ -454,8 +457,10 @@ cdef class Target(Controller):
 
 
 cdef bytes text_of(KeyState* key):
+    """Return the readable form of a key; empty where there is none."""
     return (<char*>key.text)[:key.size] if key.size else b""
 
 
 cdef bint is_rate(number):
+    """Tell whether a learned number can be a level or demand."""
     return isinstance(number, (int, float)) and 0.0 < number <= MOST_WEIGHT

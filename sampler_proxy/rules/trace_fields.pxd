@@ -1,3 +1,4 @@
+"""Declares the reader of the fields of a trace itself."""
 from libc.stdint cimport uint8_t
 
 from sampler_proxy.otlp.fragments cimport Fragment

@@ -42,7 +42,7 @@ cdef void read_trace_field(int field, Fragment* trace, uint8_t* trace_hex, Value
 
 
 cdef void _read_duration(Fragment* trace, Value* value) noexcept:
-    """Last end - first start. The first fragment has absorbed the times of the others."""
+    """Read the duration of a trace: last end - first start. The first fragment has absorbed the times of the others."""
     cdef uint64_t duration
     if trace.flags & HAS_TIMES:
         duration = trace.max_end - trace.min_start

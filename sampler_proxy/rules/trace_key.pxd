@@ -1,12 +1,11 @@
+"""Declares the reader of the key of a trace. `trace_key.pyi` is the manual."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment
 from sampler_proxy.rules.conditions cimport Value
 from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.rate cimport MAX_KEY_TEXT
 from sampler_proxy.rules.span_matcher cimport SpanMatcher
-
-cdef enum:
-    MAX_KEY_TEXT = 256
 
 cdef class TraceKeyReader:
     cdef Plan plan

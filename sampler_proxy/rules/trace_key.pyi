@@ -1,4 +1,5 @@
-"""The key of a trace for a target's `per`: the values of some fields of its root span, else of its earliest span."""
+"""Reads the key of a trace for a target's `per`: the values of some fields of its root span, else of its earliest
+span."""
 
 from collections.abc import Iterable
 
@@ -11,8 +12,8 @@ class TraceKeyReader:
     """Reads keys for one rule of a rule set, under the pipeline's lock."""
 
     def __init__(self, slots: Iterable[Slot], *, seed: int = 0) -> None:
-        """One or more fields, all different, of a span, its scope or its resource. `seed`: 64 bits that senders cannot
-        know, so that they cannot choose values that collide."""
+        """Create a reader of one or more fields, all different, of a span, its scope or its resource. `seed`: 64 bits
+        that senders cannot know, so that they cannot choose values that collide."""
 
 def values_of(text: bytes) -> list[str | None]:
     """Return the values in a key's text, one for each field, each cut to its share of 256 bytes; None for a missing

@@ -17,8 +17,12 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, Value
 from sampler_proxy.rules.span_matcher cimport Facts
 
-KEY_SEPARATOR = b"\x1f"
-MISSING = b"\x00"
+cdef enum:  # bytes of a text that no value has
+    NO_VALUE = 0x00
+    SEPARATOR = 0x1F
+
+KEY_SEPARATOR = bytes((SEPARATOR,))
+MISSING = bytes((NO_VALUE,))
 
 
 cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) noexcept nogil:
@@ -35,7 +39,7 @@ cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) n
 
 cdef class TraceKeyReader:
     def __cinit__(self, slots, *, uint64_t seed=0):
-        """`slots`: program.Slot of a span, its scope or its resource, all different."""
+        """Plan the reading of `slots`: program.Slot of a span, its scope or its resource, all different."""
         self.plan = Plan((), (), arguments=[(slot,) for slot in slots])
         assert self.plan.arithmetic.slots == tuple(slots)
         self.matcher = SpanMatcher(self.plan, seed)
@@ -84,7 +88,7 @@ cdef class TraceKeyReader:
         for i in range(count):
             value = &self.matcher.of_span.values[i]
             if i:
-                self.text[self.text_size] = 0x1F
+                self.text[self.text_size] = SEPARATOR
                 self.text_size += 1
             if value.type == V_STRING or value.type == V_ARRAY:
                 self.key[0] = hash_bytes(value.text, value.size, self.key[0] ^ value.type, self.seed)
@@ -107,9 +111,9 @@ cdef class TraceKeyReader:
         if value.type == V_STRING:
             written = <int>min(value.size, room)
             for i in range(written):
-                out[i] = value.text[i] if value.text[i] > 0x1F else 32  # neither KEY_SEPARATOR nor MISSING
+                out[i] = value.text[i] if value.text[i] > SEPARATOR else 32  # no control characters
         elif value.type == V_NIL:
-            out[0] = 0
+            out[0] = NO_VALUE
             written = 1
         elif value.type == V_BOOL:
             written = snprintf(<char*>out, room, b"true" if value.integer else b"false")

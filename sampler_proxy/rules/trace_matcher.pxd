@@ -1,3 +1,4 @@
+"""Declares the evaluation of queries on the spans of a trace."""
 from libc.stdint cimport uint8_t
 
 from sampler_proxy.rules.span_table cimport SpanTable

@@ -41,12 +41,14 @@ cdef uint8_t* _no_rows(SpanTable table) except NULL:
 
 
 cdef uint8_t* _copy(SpanTable table, uint8_t* given) except NULL:
+    """Copy a set of rows."""
     cdef uint8_t* block = _no_rows(table)
     memcpy(block, given, table.count)
     return block
 
 
 cdef bint _any(SpanTable table, uint8_t* selected) noexcept:
+    """Tell whether a set holds any row."""
     cdef uint32_t i
     for i in range(table.count):
         if selected[i]:
@@ -58,6 +60,7 @@ cdef class Node:
     """A part of a query."""
 
     cdef uint8_t* select(self, SpanTable table, uint8_t* given) except NULL:
+        """Return the set of rows selected of the rows `given`; the caller frees it."""
         raise NotImplementedError
 
 
@@ -67,6 +70,7 @@ cdef class _Select(Node):
     cdef uint32_t filter
 
     cdef uint8_t* select(self, SpanTable table, uint8_t* given) except NULL:
+        """Select the rows that match the filter."""
         cdef uint8_t* selected = _no_rows(table)
         cdef uint32_t i
         for i in range(table.count):
@@ -81,6 +85,7 @@ cdef class _Spansets(Node):
     cdef list parts
 
     cdef uint8_t* select(self, SpanTable table, uint8_t* given) except NULL:
+        """Select the rows that any part selects."""
         cdef uint8_t* union = _no_rows(table)
         cdef uint8_t* selected
         cdef Node part
@@ -105,6 +110,7 @@ cdef class _Pipeline(Node):
     cdef list stages
 
     cdef uint8_t* select(self, SpanTable table, uint8_t* given) except NULL:
+        """Select by each stage among the rows that the stage before selected."""
         cdef uint8_t* selected = _copy(table, given)
         cdef uint8_t* before
         cdef Node stage
@@ -125,6 +131,7 @@ cdef class _Structural(Node):
     cdef Node left, right
 
     cdef uint8_t* select(self, SpanTable table, uint8_t* given) except NULL:
+        """Select the rows of the right side that have, or have not, a relation on the left side."""
         cdef uint8_t* left = self.left.select(table, given)
         cdef uint8_t* selected = self.right.select(table, given)
         cdef uint8_t* related = _no_rows(table)
@@ -314,6 +321,7 @@ cdef class _Aggregate(Node):
     cdef Value constant
 
     cdef uint8_t* select(self, SpanTable table, uint8_t* given) except NULL:
+        """Select all rows given, or none."""
         cdef Value value
         if self.value(table, given, &value) and ordered(self.op, compare_numbers(&value, &self.constant)):
             return _copy(table, given)

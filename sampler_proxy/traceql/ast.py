@@ -1,4 +1,4 @@
-"""The syntax tree of a rule, as `parse` leaves it: typed, checked and in a normal form.
+"""Defines the syntax tree of a rule, as `parse` leaves it: typed, checked and in a normal form.
 
 Every node knows where its text starts (`start`, in characters from 0; in parentheses, inside them). The normal form:
 arithmetic, comparisons and `!` over constants are folded; the constant of a comparison stands on the right; `x = nil`
@@ -41,7 +41,7 @@ NUMERIC = frozenset({Type.INT, Type.FLOAT, Type.DURATION})
 
 
 class Scope(Enum):
-    """Where an attribute is looked up; the value is its spelling."""
+    """The place where an attribute is looked up; the value is its spelling."""
 
     SPAN = "span."
     RESOURCE = "resource."

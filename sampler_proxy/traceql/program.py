@@ -19,7 +19,7 @@ AND, OR, NOT, TRUE, FALSE = -1, -2, -3, -4, -5
 
 
 class Field(IntEnum):
-    """Where a value is read. The names that end in ATTRIBUTE have a key."""
+    """The places where a value is read. The names that end in ATTRIBUTE have a key."""
 
     SPAN_ATTRIBUTE = 0
     RESOURCE_ATTRIBUTE = 1

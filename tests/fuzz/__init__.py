@@ -16,7 +16,7 @@ gcc to see into the native modules:
     python -m tests.fuzz --seconds 600 scan        # one
     python -m tests.fuzz --keep DIRECTORY          # what reached new code is left there, by target
 
-An input that fails is written to `found/NAME` and stays there for good, fault mended.
+An input that fails is written to `found/NAME` and stays there for good, when the fault is fixed too.
 """
 
 TARGETS = ("scan", "inflate", "redact", "traceql", "config")

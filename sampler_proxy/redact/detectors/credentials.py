@@ -57,7 +57,7 @@ def _bearers(text: bytes) -> list[Range]:
 
 
 def _is_challenge(token: bytes, then: bytes) -> bool:
-    """Whether this is a parameter of a challenge (`realm="..."`), which comes from the server."""
+    """Tell whether a token is a parameter of a challenge (`realm="..."`), which comes from the server."""
     name = token.rstrip(b"=")
     return name != token and name.replace(b"_", b"").isalpha() and (then.isalnum() or then in (b'"', b"'"))
 

@@ -1,4 +1,4 @@
-"""Detectors from a user's pattern, and the sieve: one RE2 set that asks all patterns at once."""
+"""Makes detectors of users' patterns, and the sieve: one RE2 set that asks all patterns at once."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def custom(name: str, pattern: str) -> Detector:
 
 
 def _anywhere(pattern: str) -> str:
-    """The pattern as it holds inside joined texts, where the edges of a value are line breaks. A pattern whose edges
-    cannot be kept becomes the empty one, which always matches (the detector is then asked every time)."""
+    """Return the pattern as it holds inside joined texts, where the edges of a value are line breaks. A pattern whose
+    edges cannot be kept becomes the empty one, which always matches (the detector is then asked every time)."""
     if any(sign in pattern for sign in (r"\A", r"\z", r"\Q")) or "(?" in pattern.replace("(?:", "").replace("(?P<", ""):
         return ""
     return f"(?m:{pattern})"
@@ -61,8 +61,8 @@ def sieve(detectors: Sequence[Detector]) -> Callable[[bytes], list[int]]:
 
 
 def _one_set(patterns: list[tuple[int, str]], *, utf8: bool) -> Callable[[bytes], list[int]] | None:
-    """RE2 matches a set with a DFA alone, whose states are made when first met; that it has room for them is found out
-    when it compiles."""
+    """Compile patterns into one RE2 set. RE2 matches a set with a DFA alone, whose states are made when first met; that
+    there is room for them is found out when the set compiles."""
     if not patterns:
         return None
     together = re2.Set.SearchSet(regexes.options(utf8=utf8, max_mem=regexes.SET_MEMORY))

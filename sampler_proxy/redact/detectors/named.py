@@ -88,7 +88,7 @@ _TRIVIAL = frozenset((b"true", b"false", b"null", b"none", b"nil", b"undefined",
 
 
 def is_secret_parameter(name: bytes) -> bool:
-    """Whether a name announces a secret in a URL or form."""
+    """Tell whether a name announces a secret in a URL or form."""
     return _secret_name(name) is not None
 
 
@@ -166,7 +166,7 @@ def _in_text(text: bytes, start: int, plain: bytes, separator: bytes | None) -> 
 
 
 def _is_value(value: bytes, plain: bytes, sentence: bool) -> bool:
-    """Whether a value may be a secret. `sentence`: more words follow it on its line."""
+    """Tell whether a value may be a secret. `sentence`: more words follow it on its line."""
     if not value or value.lower() in _TRIVIAL or _PARAMETER_REFERENCE.fullmatch(value) or b"://" in value:
         return False
     if limits := _NUMBERS.get(plain):

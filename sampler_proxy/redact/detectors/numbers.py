@@ -70,7 +70,7 @@ def _is_card(digits: bytes) -> bool:
 
 
 def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
-    """Whether a run of digits is part of a hexadecimal id, or of a decimal fraction that is not zero."""
+    """Tell whether a run of digits is part of a hexadecimal id, or of a decimal fraction that is not zero."""
     left, right = start, end
     while left and not _after_escape(text, start) and start - left < 64 and text[left - 1] in _HEX:
         left -= 1
@@ -82,14 +82,14 @@ def _part_of_something_else(text: bytes, start: int, end: int) -> bool:
 
 
 def _between_dots(text: bytes, start: int, end: int) -> bool:
-    """Whether a neighbour of the range is a dot with a digit on its other side."""
+    """Tell whether a neighbour of the range is a dot with a digit on its other side."""
     if start > 1 and text[start - 1] == 0x2E and text[start - 2] in DIGITS:
         return True
     return end + 1 < len(text) and text[end] == 0x2E and text[end + 1] in DIGITS
 
 
 def _after_escape(text: bytes, start: int) -> bool:
-    """Whether a percent-encoded character stands before a position."""
+    """Tell whether a percent-encoded character stands before a position."""
     return start > 2 and text[start - 3] == 0x25
 
 
@@ -238,7 +238,7 @@ def _phones(text: bytes) -> list[Range]:
 
 
 def _services(number: bytes) -> bool:
-    """Whether the area or exchange of a number is N11, a service (411, 911)."""
+    """Tell whether the area or exchange of a number is N11, a service (411, 911)."""
     digits = bytes(byte for byte in number if byte in DIGITS)[-10:]
     return digits[1:3] == b"11" or digits[4:6] == b"11"
 

@@ -1,4 +1,4 @@
-"""What a detector is: a cheap pattern that must match, and a function that makes sure."""
+"""Defines a detector: a cheap pattern that must match, and a function that makes sure."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ _PLACEHOLDER = re.compile(rb"\*+|\$?\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
 
 
 def is_placeholder(value: bytes) -> bool:
-    """Whether a value only stands for a secret, as a mask or a template's variable does."""
+    """Tell whether a value only stands for a secret, as a mask or a template's variable does."""
     return _PLACEHOLDER.fullmatch(value) is not None
 
 
 def just_before(pattern: re2._Regexp, text: bytes, end: int, reach: int = 32) -> bool:
-    """Whether a pattern that ends in `\\z` matches the `reach` bytes before `end`: RE2 looks past an `endpos`."""
+    """Tell whether a pattern that ends in `\\z` matches the `reach` bytes before `end`: RE2 looks past an `endpos`."""
     return pattern.search(text[max(0, end - reach) : end]) is not None
 
 
 def stands_alone(text: bytes, start: int, end: int) -> bool:
-    """Whether neither neighbour of a range is a letter, a digit or an underscore."""
+    """Tell whether neither neighbour of a range is a letter, a digit or an underscore."""
     return not (start and text[start - 1] in WORD) and not (end < len(text) and text[end] in WORD)

@@ -1,1 +1,1 @@
-"""Texts inside of values: JSON, key-value pairs, statements, URLs, and encodings of text."""
+"""Reads and rewrites texts inside of values: JSON, key-value pairs, statements, URLs, and encodings of text."""

@@ -90,7 +90,7 @@ class _Open(NamedTuple):
 
 
 class _Expected(Enum):
-    """What may come next; the end is that of the container."""
+    """Kinds of token that may come next; the end is that of the container."""
 
     VALUE = auto()
     VALUE_OR_END = auto()
@@ -150,7 +150,7 @@ def _json_members(text: bytes) -> list[Member]:
 
 
 def _open_value(text: bytes, at: int, key: str, in_object: bool) -> list[Member]:
-    """The value that begins behind the last token and is cut off, or is none of JSON: it reaches to the end."""
+    """Read the value that begins behind the last token and is cut off, or is none of JSON: up to the end."""
     space = _SPACE.match(text, at)
     at = space.end() if space else at
     if at < len(text) and text[at] == 0x22:

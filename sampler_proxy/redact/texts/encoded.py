@@ -22,7 +22,7 @@ Origin = Callable[[int], int]
 
 
 def same(position: int) -> int:
-    """The Origin of a text that is not decoded."""
+    """Return the position itself: the Origin of a text that is not decoded."""
     return position
 
 

@@ -173,8 +173,8 @@ def _is_name(token: Token, written: str) -> bool:
 
 
 def _double_quotes(tokens: list[Token], written: str) -> tuple[bool, bool]:
-    """Whether words in double quotes are names: all of them, as one stands where a string would be an error (next to a
-    dot, or where a table must); those after AS, as it gives labels to columns."""
+    """Tell whether words in double quotes are names: all of them, as one stands where a string would be an error (next
+    to a dot, or where a table must); those after AS, as it gives labels to columns."""
     selects = [False]  # by depth of parentheses: FROM inside of a function is followed by a value
     before = ("", "")
     names = False

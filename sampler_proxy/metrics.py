@@ -127,6 +127,11 @@ SPANS_REJECTED_INPUT = _counter(
     "Spans of accepted requests that were invalid; the reason is the faulty field, trace_id or span_id.",
     "reason",
 )
+CALLS_NOT_SERVED = _counter(
+    "calls_not_served_total",
+    "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
+    "kind",
+)
 REDACTIONS = _counter(
     "redactions_total",
     "What was redacted in kept spans and their headers; detector is also key, allow_only, sql, urls, unknown_field, or "

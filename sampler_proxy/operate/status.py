@@ -29,7 +29,8 @@ log = structlog.get_logger()
 class Status:
     """The parts of a service, as far as questions are answered from them.
 
-    `latencies` has the histogram of each destination by name. `clock` tells monotonic nanoseconds, `time` seconds since
+    `latencies` has the histogram of each destination by name, `not_served` the calls of each kind of method that is not
+    served. `clock` tells monotonic nanoseconds, `time` seconds since
     the epoch.
     """
 
@@ -41,6 +42,7 @@ class Status:
         exporters: Sequence[Exporter],
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
+        not_served: Mapping[str, int],
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -51,6 +53,7 @@ class Status:
         self._exporters = exporters
         self._latencies = latencies
         self._grpc_engine = grpc_engine
+        self._not_served = not_served
         self._clock = clock
         self._time = time
 
@@ -62,6 +65,7 @@ class Status:
             values.update(self._rates.values(self._clock()))
             counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
         values.update(self._destinations(counters))
+        values[metrics.CALLS_NOT_SERVED] = {(kind,): calls for kind, calls in self._not_served.items()}
         values.update(self._configuration())
         return values
 

@@ -34,6 +34,7 @@ cdef class Ledger:
     cdef int taken(
         self, str transport, uint32_t spans, uint32_t invalid_trace_ids, uint32_t invalid_span_ids
     ) except -1
+    cdef int taken_back(self, str transport, uint32_t spans) except -1
     cdef int refused(self, str reason) except -1
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil
     cdef dict values(self, bint limited)

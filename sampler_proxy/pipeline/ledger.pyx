@@ -64,6 +64,11 @@ cdef class Ledger:
         self.invalid_span_ids += invalid_span_ids
         return 0
 
+    cdef int taken_back(self, str transport, uint32_t spans) except -1:
+        """Take back what taken() has counted: nobody had memory for these spans."""
+        self.received_spans[transport] -= spans
+        return 0
+
     cdef int refused(self, str reason) except -1:
         """Count a refused request."""
         self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1

@@ -24,7 +24,11 @@ log = structlog.get_logger()
 
 
 def create(
-    methods: Mapping[str, Handler], address: str, max_request_bytes: int, on_refused: Callable[[str], None]
+    methods: Mapping[str, Handler],
+    address: str,
+    max_request_bytes: int,
+    on_refused: Callable[[str], None],
+    on_not_served: Callable[[str], None] = lambda _: None,
 ) -> GrpcEngine:
     """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
 
@@ -42,7 +46,7 @@ def create(
             error=type(error).__name__,
         )
         chosen = AioEngine
-    return chosen(methods, address, max_request_bytes, on_refused)
+    return chosen(methods, address, max_request_bytes, on_refused, on_not_served)
 
 
 def self_check(engine_class: type[GrpcEngine]) -> None:

@@ -41,6 +41,7 @@ class Service:
         self.scrapes = 0
         self.failure: Exception | None = None
         self.readiness = Readiness("ready")
+        self.broken: str | None = None
 
     def snapshot(self) -> Snapshot:
         self.scrapes += 1
@@ -54,7 +55,15 @@ class Service:
 
     def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
         registry = metrics.new_registry(self.snapshot)
-        return Admin(Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, lambda: RATES, KNOWN.get)
+        return Admin(
+            Endpoint(host, port),
+            registry,
+            lambda: self.readiness,
+            lambda: RULES,
+            lambda: RATES,
+            KNOWN.get,
+            lambda: self.broken,
+        )
 
 
 @asynccontextmanager
@@ -139,6 +148,19 @@ def test_health_says_the_version(run: Run) -> None:
             assert response.status == 200
             assert await response.json() == {"status": "ok", "version": __version__}
             assert response.headers["Server"] == "sampler-proxy"
+
+    run(main())
+
+
+def test_health_fails_where_nothing_is_received(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        async with serving(service) as session:
+            for service.broken, status in ((None, 200), ("the thread has ended", 503), (None, 200)):
+                async with session.get("/healthz") as response:
+                    assert response.status == status
+                    expected = {"status": service.broken or "ok", "version": __version__}
+                    assert await response.json() == expected
 
     run(main())
 

@@ -63,6 +63,7 @@ class Bench:
             [self.exporter],
             {"local": self.latency},
             "an engine",
+            {"logs": 3, "other": 0},
             clock=lambda: self.now_ns,
             time=lambda: 1_700_000_000.0,
         )
@@ -85,6 +86,7 @@ def test_a_snapshot_has_every_metric(bench: Bench) -> None:
     values = bench.status.snapshot()
     assert set(values) == set(metrics.METRICS)
     assert values[metrics.SPANS_RECEIVED] == {("grpc",): 2}
+    assert values[metrics.CALLS_NOT_SERVED] == {("logs",): 3, ("other",): 0}
     assert values[metrics.QUEUE_MAX_BYTES] == {("local",): 64 << 20}
     assert values[metrics.EXPORT_LATENCY_SECONDS]["local",] == bench.latency.value()
     assert values[metrics.RULES_LOADED_TIMESTAMP_SECONDS] == {(): 7.0}

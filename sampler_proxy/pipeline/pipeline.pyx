@@ -167,7 +167,7 @@ cdef class Pipeline:
                 raise Overloaded("the buffer is full", RETRY_AFTER_NS)
         try:
             self.envelopes.adopt(scanned)
-            self.ledger.taken(transport, scanned.spans, scanned.invalid_trace_ids, scanned.invalid_span_ids)
+            self.ledger.taken(transport, scanned)
             self.stamper.begin_request()  # what is decided at once is decided under one lock
             adopted = True
             for i in range(scanned.count):

@@ -33,12 +33,14 @@ from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.sockets import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import grpc_status
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
 
@@ -46,6 +48,9 @@ TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
+
+DESCRIPTORS_S = 1.0
+"""How often it is looked whether there are file descriptors left."""
 
 SUMMARY_S = 5.0
 """How often the summary is logged, if it is."""
@@ -65,6 +70,7 @@ def run(loaded: Loaded, summary: bool) -> int:
     `summary`: log a line every few seconds, for somebody who looks at a terminal.
     """
     allocator.tune()
+    raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(Service(loaded, summary).run())
 
@@ -79,6 +85,7 @@ class Service:
         self._readiness = Readiness("starting")
         self._stopping = asyncio.Event()
         self._warned_of_ids = False
+        self._descriptors = DescriptorWatch(time.monotonic)
         self._latencies = {
             export.name: metrics.HistogramData(metrics.EXPORT_LATENCY_SECONDS) for export in config.export
         }
@@ -179,7 +186,7 @@ class Service:
         deadline_ns: int | None = None
         host, port = await self._admin.start()
         try:
-            self._start(f"{host}:{port}")
+            self._start(str(Endpoint(host, port)))
             await self._work()
             failure = self._failure()
             if failure is not None:
@@ -207,7 +214,7 @@ class Service:
         self._readiness = Readiness("ready")
         log.info(
             "ready",
-            grpc=f"{self._config.receive.grpc.endpoint.host}:{port}",
+            grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
             version=__version__,
@@ -230,6 +237,7 @@ class Service:
     async def _keep_time(self) -> None:
         """Decide what is due, until it is time to stop or nothing can be received any more."""
         next_summary = time.monotonic() + SUMMARY_S
+        next_descriptors = time.monotonic()
         while not self._stopping.is_set() and self._failure() is None:
             while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
@@ -239,6 +247,9 @@ class Service:
                     "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out "
                     "by a sampler that leaves no ot=th?)"
                 )
+            if time.monotonic() >= next_descriptors:
+                next_descriptors += DESCRIPTORS_S
+                self._descriptors.check()
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S
                 self._status.log_summary()

@@ -29,6 +29,7 @@ from prometheus_client.exposition import choose_encoder
 
 from sampler_proxy import __version__
 from sampler_proxy.errors import StartError
+from sampler_proxy.operate.sockets import WILDCARDS, listen
 from sampler_proxy.settings import Endpoint
 
 _TRACE_ID = re.compile("[0-9a-f]{32}")
@@ -87,14 +88,15 @@ class Admin:
         runner = web.AppRunner(app, access_log=None, logger=_http_log, shutdown_timeout=_STOP_TIMEOUT_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._endpoint.host, self._endpoint.port).start()
+            for listening in listen(self._endpoint.host, self._endpoint.port):
+                await web.SockSite(runner, listening).start()
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             await runner.cleanup()
             why = error.strerror if isinstance(error, OSError) else None
             raise StartError(f"admin: cannot listen on {self._endpoint}: {why or error}") from error
         self._runner = runner
         host, port = runner.addresses[0][:2]
-        return host, port
+        return self._endpoint.host if self._endpoint.host in WILDCARDS else host, port
 
     async def stop(self) -> None:
         """Close the port and every connection, within about a second. May be called at any time, and again."""

@@ -682,6 +682,25 @@ def test_the_completion_queue_is_preferred() -> None:
     assert logs == []
 
 
+@pytest.mark.parametrize("missing", ["127.0.0.1", "both"])
+def test_a_machine_without_127_0_0_1_has_the_faster_engine_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    check_address = grpc_server.check_address
+
+    def without(address: str) -> None:
+        if missing == "both" or address.startswith("127."):
+            raise errors.StartError(f"grpc: cannot listen on {address}: Cannot assign requested address")
+        check_address(address)
+
+    monkeypatch.setattr(grpc_server, "check_address", without)
+    with structlog.testing.capture_logs() as logs:
+        engine = create({}, "[::1]:0", LIMIT, print)
+    assert isinstance(engine, CompletionQueueEngine)
+    expected = ["no loopback address to check the gRPC engine on: it is used unchecked"] if missing == "both" else []
+    assert [entry["event"] for entry in logs] == expected
+
+
 @pytest.mark.parametrize("fault", ["import", "operation", "answer", "drain"])
 def test_falling_back(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "import":

@@ -324,13 +324,27 @@ def test_damaged_gzip(server: Server, damage: str) -> None:
     server.check_alive()
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "identity", ""])
-def test_a_compression_that_nobody_offered(server: Server, encoding: str) -> None:
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("encoding", ["zstd", "snappy", "lz4", "br", "identity", ""])
+def test_a_compression_that_nobody_offered(server: Server, encoding: str, compressed: bool) -> None:
+    """Core answers by itself what docs/messages.md says, and other calls of the connection go on."""
+    known = encoding in ("identity", "")
     with Connection(server.port) as connection:
         connection.begin(1, encoding=encoding)
-        connection.data(1, message(b"\x28\xb5\x2f\xfd ...", compressed=True))
-        connection.answer(1)
-    server.check_alive()
+        connection.data(1, message(b"\x28\xb5\x2f\xfd ...", compressed=compressed))
+        answer = b"".join(frame.payload for frame in connection.answer(1))
+        connection.begin(3)
+        connection.data(3, message(b"alive?"))
+        assert connection.answer(3)[1].payload == message(b"answer to alive?")
+    if known and not compressed:
+        assert server.requests == [b"\x28\xb5\x2f\xfd ...", b"alive?"]
+        return
+    text = b"Compression bit set but no encoding" if known else b"Error parsing 'grpc-encoding' metadata"
+    assert b"grpc-status\x0213" in answer
+    assert text in answer
+    assert server.requests == [b"alive?"]
+    if not known:
+        assert server.refused == []
 
 
 # Calls that end early

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sampler_proxy.rules.rate import Fixed
-from sampler_proxy.traceql.program import TRUE
+from sampler_proxy.traceql.program import FALSE, TRUE
 
 
 class Decided(NamedTuple):
@@ -96,7 +96,7 @@ def decide(names, keeps, compiled, requests):
 
 
 def select(compiled, requests):
-    compiled = replace(compiled, programs=((TRUE,),), monotone=(False,))
+    compiled = replace(compiled, programs=((TRUE,),), monotone=(False,), late=(False,), exclusions=((FALSE,),))
     cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
     cdef _Traces traces = _Traces(rules.plan, requests)
     cdef TraceAnswers answers

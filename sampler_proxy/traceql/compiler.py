@@ -70,6 +70,10 @@ class Compiled:
     operand 2j + 1 is the j-th of `trace_conditions`, then (in programs only) `queries`.
 
     `monotone`, for each rule: once its program is true of a trace, it stays true whatever more arrives.
+
+    `late`, for each rule: spans that come after the decision on their trace, with the times remembered of it, can tell
+    that the rule holds; save where its program in `exclusions` (`unless`, and what is negated otherwise) was true of
+    the trace. (FALSE,): nothing is excluded.
     """
 
     conditions: tuple[Condition, ...]
@@ -80,6 +84,8 @@ class Compiled:
     queries: tuple[Query, ...]
     programs: tuple[Program, ...]
     monotone: tuple[bool, ...]
+    late: tuple[bool, ...]
+    exclusions: tuple[Program, ...]
 
 
 def compile_rules(rules: Sequence[tuple[Expression | None, Expression | None]]) -> Compiled:
@@ -168,6 +174,8 @@ class Compiler:
             ),
             tuple(formulas.renumbered(program, in_programs) for program in programs),
             tuple(growth.monotone(formula) for formula in rules),
+            tuple(growth.told_late(formula) for formula in rules),
+            tuple(formulas.renumbered(emit(formulas.excluded(formula)), in_programs) for formula in rules),
         )
 
 

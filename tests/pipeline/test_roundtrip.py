@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from sampler_proxy import metrics
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.traceql.compiler import Compiled
-from sampler_proxy.traceql.program import AND, NOT, OR, TRUE, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
 from tests.pipeline.driver import KEEP_ALL, MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Driver, request, rules_of, trace_id
 from tests.support import nezha, reference, strategies, wire
 from tests.support.reference import Filter, Rule, Selection
@@ -66,6 +66,8 @@ def rules_over(
         queries=(),
         programs=(*native_programs, (TRUE,)),
         monotone=(False,) * len(names),
+        late=(False,) * len(names),
+        exclusions=((FALSE,),) * len(names),
     )
     native = (names, list(keeps), compiled)
     return Rules(rules, native)

@@ -39,7 +39,7 @@ def decide(
 
 def select(compiled: Compiled, requests: Iterable[bytes]) -> dict[bytes, list[list[bytes]]]:
     """Find the spans that the filters of a `compile_selection` match: by trace id, for each filter the ids of its
-    spans, in order of arrival. Of a span id that arrives twice the first counts.
+    spans, in order of arrival. A span id that arrives twice is there once: all copies are asked.
 
     Raises MalformedRequest and MemoryError.
     """

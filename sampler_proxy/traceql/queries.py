@@ -1,8 +1,11 @@
 """Compiles what needs the spans of a trace side by side into queries: their nodes, their guards, their monotony.
 
 A node selects some of the spans it is given, and a query holds of a trace if its root selects any of all its spans
-(`rules.trace_matcher` evaluates them). Spans are distinct by span id; the first to arrive stands for all of that id.
-They stand in order of arrival. Meaning, decided after Tempo's code:
+(`rules.trace_matcher` evaluates them). Spans are distinct by span id, and stand in order of their first arrival.
+Meaning, decided after Tempo's code:
+
+Copies      Of spans with one id all are asked what they match, each by itself, and one is enough; the first says which
+            span is its parent; aggregates count the id once, and take the values of the last.
 
 Select      Those of the input for which the filter holds. Each one binds events and links anew.
 Spansets    The spans that any of the parts select; with AND none, if one of the parts selects none.
@@ -174,8 +177,9 @@ class Growth:
 
     Monotone ones: once true, they stay true whatever more of the trace arrives.
 
-    Spans do not change, so that filters, and selections by them, only grow; so do `traceDuration >`, `count() >`,
-    `max() >`, `min() <` and the relations without `!`. The root, however, may be another span tomorrow.
+    Spans do not change, so that filters, and selections by them, only grow; so do `traceDuration >`, `count() >` and
+    the relations without `!`. The root, however, may be another span tomorrow; and of a span that comes again the last
+    copy's values stand, so that even a maximum may shrink.
 
     Those that late spans tell: true of these spans by themselves, they are true of the trace. That is more: the times
     of the trace are remembered with its decision, so that they are known; and a root that comes late is its root.
@@ -237,7 +241,9 @@ class Growth:
             case Aggregate():
                 if node.argument is not None and reads_trace(node.argument):
                     return False
-                orders = {"count": (Op.GT, Op.GE), "max": (Op.GT, Op.GE), "min": (Op.LT, Op.LE)}
+                orders = {"count": (Op.GT, Op.GE)}
+                if late:  # no copy has come after these spans
+                    orders |= {"max": (Op.GT, Op.GE), "min": (Op.LT, Op.LE)}
                 return node.op in orders.get(node.function, ())
 
     def _filter_grows(self, program: Program, late: bool) -> bool:

@@ -4,8 +4,8 @@ Answers are bits, collected in levels: a resource's hold for its scopes, a scope
 overwrites them; an event or link is bound last. A SpanMatcher belongs to one thread; the pointers in it live as long as
 the bytes that it was given. `begin` starts a new request or trace.
 
-Long: one pass over a span. Each method reads into the levels or answers from them; apart, the readers of headers, spans,
-events and links would share all their fields, and calls between them would no longer be inlined, for each attribute.
+Long: one pass over a span. Each method reads into the levels or answers from them; apart, the readers of headers,
+spans, events and links would share all their fields, and calls between them, one an attribute, would not be inlined.
 """
 cimport cython
 from libc.stdlib cimport calloc, free

@@ -35,7 +35,7 @@ class Field(IntEnum):
     SCOPE_NAME = 11
     SCOPE_VERSION = 12
     EVENT_NAME = 16
-    EVENT_TIME = 17  # nanoseconds since the start of the span, negative where the event is older; missing if either is 0
+    EVENT_TIME = 17  # nanoseconds since the start of the span, negative if the event is older; missing if either is 0
     EVENT_ATTRIBUTE = 18
     LINK_TRACE_ID = 20  # as lower-case hex text
     LINK_SPAN_ID = 21  # as lower-case hex text

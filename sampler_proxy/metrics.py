@@ -162,6 +162,12 @@ TRACES_REVIVED = _counter(
     "Traces of which late spans were kept by this keep-all rule, though another rule had decided the trace.",
     "rule",
 )
+RULE_TYPE_MISMATCH = _gauge(
+    "rule_type_mismatch",
+    "1 where the rule has met an attribute that it compares, and only with a type that it cannot be compared with; "
+    "else 0.",
+    "rule",
+)
 LIMITED_TRACES = _counter("limited_traces_total", "Traces that the rule would have kept and the limit did not.", "rule")
 LIMITED_SPANS = _counter("limited_spans_total", "Spans of limited_traces.", "rule")
 TARGET_PER_SECOND = _gauge(

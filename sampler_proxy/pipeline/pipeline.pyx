@@ -574,6 +574,9 @@ cdef class Pipeline:
             metrics.BUFFER_SPANS: {(): self.buffer.spans + self.outlets.backlog_spans},
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REDACTIONS: dict(self.redactions),
+            metrics.RULE_TYPE_MISMATCH: {
+                (self.rules.names[rule],): 1 if mismatches else 0 for rule, mismatches in self.rules.type_mismatches()
+            },
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
             metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},

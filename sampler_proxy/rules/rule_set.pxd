@@ -43,6 +43,7 @@ cdef class RuleSet:
     cdef RegexCache regexes  # of the trace conditions
     cdef SpanTable table
     cdef readonly list controllers  # rate.Controller, by rule
+    cdef list comparing  # (rule, numbers of its conditions on attributes), for rules that have any
     cdef list readers  # by rule: the TraceKeyReader of a keyed controller, else None
     cdef uint8_t* always  # by rule: it keeps everything
     cdef uint8_t* units  # by rule: what its rate counts
@@ -61,6 +62,7 @@ cdef class RuleSet:
     cdef int allocate(self) except -1
     cdef int set_keeps(self, list keeps, uint64_t seed) except -1
     cdef int find_early_rules(self, list programs, monotone) except -1
+    cdef int find_comparing(self, compiled) except -1
     cdef int find_late_rules(self, compiled) except -1
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport HAS_RANDOMNESS, filter_words
 from sampler_proxy.otlp.protobuf cimport bswap64
-from sampler_proxy.rules.conditions cimport Value, holds
+from sampler_proxy.rules.conditions cimport MET_OTHERS, Value, holds
 from sampler_proxy.rules.plan cimport Consumers, OF_TRACE
 from sampler_proxy.rules.programs cimport (
     ProgramRun, begin_program, bit_of, next_operand, program_answer, push_answer,
@@ -23,7 +23,12 @@ from sampler_proxy.rules.trace_matcher cimport Node, build_query, selects_any
 from typing import NamedTuple
 
 from sampler_proxy.rules.rate import Fixed
-from sampler_proxy.traceql.program import FALSE, TRUE
+from sampler_proxy.traceql.compiler import selects
+from sampler_proxy.traceql.program import FALSE, TRUE, Field, Kind
+
+_ATTRIBUTES = frozenset(field for field in Field if field.name.endswith("ATTRIBUTE"))
+# By ValueType; a value of none cannot be met, and arrays are never a mismatch.
+_MET = ("nothing", "a text", "a boolean", "a number", "a number", "a number", "an array", "bytes or a key-value list")
 
 UNITS = ("traces", "spans", "bytes")
 
@@ -97,6 +102,7 @@ cdef class RuleSet:
         self.set_keeps([keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps], seed)
         self.find_early_rules(programs, compiled.monotone)
         self.find_late_rules(compiled)
+        self.find_comparing(compiled)
         for rule in range(self.count):  # only now that nothing can be wrong with the rules any more
             self.ids[rule] = ledger_id(self.names[rule])
 
@@ -179,6 +185,42 @@ cdef class RuleSet:
                 self.excluding = True
             revivable |= self.always[rule]
         return 0
+
+    cdef int find_comparing(self, compiled) except -1:
+        """Find the conditions on attributes of each rule."""
+        cdef uint32_t trace_conditions = self.trace_conditions.count
+        asked = {
+            number for number, condition in enumerate(compiled.conditions)
+            if condition.field in _ATTRIBUTES and condition.kind != Kind.NONE
+        }
+        filters = [sorted(asked.intersection(program)) for program in compiled.filters]
+        self.comparing = []
+        for rule, program in enumerate(compiled.programs):
+            numbers = set()
+            for token in program:
+                if token >= 0 and not token & 1:
+                    numbers.update(filters[token >> 1])
+                elif token >= 0 and token >> 1 >= trace_conditions:
+                    for selected in selects(compiled.queries[(token >> 1) - trace_conditions].root):
+                        numbers.update(filters[selected])
+            if numbers:
+                self.comparing.append((rule, tuple(sorted(numbers))))
+        return 0
+
+    def type_mismatches(self):
+        cdef uint8_t met
+        found = []
+        for rule, numbers in self.comparing:
+            conditions = []
+            for number in numbers:
+                met = self.plan.conditions.met[number]
+                if met >= MET_OTHERS:
+                    condition = self.plan.conditions.source[number]
+                    mismatch = (condition.field, condition.key, condition.kind, _MET[met - MET_OTHERS])
+                    if mismatch not in conditions:
+                        conditions.append(mismatch)
+            found.append((rule, conditions))
+        return found
 
     # Deciding a trace.
 

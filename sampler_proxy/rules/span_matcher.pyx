@@ -18,8 +18,8 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.rules.answer_cache cimport MAX_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 from sampler_proxy.rules.conditions cimport (
-    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, NAME, OP_IS_NIL, SCOPE_NAME, SPAN_ID, STATUS, STATUS_MESSAGE, V_BEYOND,
-    V_INT, V_NIL, V_STRING, holds, read_any_value, validate,
+    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, OP_IS_NIL, SCOPE_NAME, SPAN_ID, STATUS,
+    STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value, validate,
 )
 from sampler_proxy.rules.plan cimport (
     DEFERRED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, AttributeKey, Consumer,
@@ -116,10 +116,18 @@ cdef class SpanMatcher:
 
     cdef void record(self, Level* level, uint32_t number, Value* value) noexcept nogil:
         """Answer the condition of this number, or fill the slot."""
+        cdef Condition* condition
+        cdef uint8_t* met
+        cdef bint answer
         if number >= self.plan.condition_count:
             level.values[number - self.plan.condition_count] = value[0]
             return
-        set_bit(level.bits, number, holds(&self.plan.conditions.items[number], value, self.regexes))
+        condition = &self.plan.conditions.items[number]
+        answer = holds(condition, value, self.regexes)
+        set_bit(level.bits, number, answer)
+        met = &self.plan.conditions.met[number]
+        if met[0] != MET_COMPARABLE and value.type != V_NIL:
+            met[0] = MET_COMPARABLE if answer else met_by(condition, value)
 
     cdef void record_all(self, Level* level, Consumers consumers, Value* value) noexcept nogil:
         """Give a value to each of its consumers."""

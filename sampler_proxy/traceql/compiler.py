@@ -142,7 +142,7 @@ class Compiler:
         all_queries, all_filters = list(self.queries.queries), list(self.queries.filters)
         queries = [all_queries[index] for index in of_rules[QUERY]]
         of_traces = _Used([*programs, *(query.guard for query in queries)])
-        chosen = {*of_traces[FILTER], *(index for query in queries for index in _selects(query.root))}
+        chosen = {*of_traces[FILTER], *(index for query in queries for index in selects(query.root))}
         kept = sorted(chosen) if selected is None else list(selected)
         filters = [all_filters[index] for index in kept]
         of_spans = _Used(filters)
@@ -204,7 +204,7 @@ def _reads_trace(program: Program) -> bool:
     return any(token >= 0 and formulas.sort_of(token) in (TRACE_CONDITION, DEFERRED) for token in program)
 
 
-def _selects(node: Node) -> Iterator[int]:
+def selects(node: Node) -> Iterator[int]:
     """Yield the filters of a query."""
     pending = [node]
     while pending:

@@ -49,6 +49,8 @@ FIXED: Snapshot = {
     metrics.TRACES_DECIDED: {("errors", "keep", "root"): 2, ("baseline", "drop", "wait"): 45},
     metrics.LATE_SPANS: {("drop",): 7},
     metrics.LATE_WOULD_KEEP: {(): 1},
+    metrics.TRACES_REVIVED: {("errors",): 1},
+    metrics.RULE_TYPE_MISMATCH: {("errors",): 0},
     metrics.LIMITED_TRACES: {("errors",): 4},
     metrics.LIMITED_SPANS: {("errors",): 80},
     metrics.TARGET_PER_SECOND: {("rest", "traces"): 100},

@@ -10,6 +10,7 @@ cdef enum:  # the trigger of a decision; from MEMORY on, the trace cannot be kno
     EARLY
     MEMORY
     SHUTDOWN
+    LATE  # decided anew by late spans; never counted as a decision
     REASON_COUNT
 
 cdef enum:
@@ -19,6 +20,7 @@ cdef struct RuleCounters:
     uint64_t sampled_out, kept  # spans
     uint64_t[2 * REASON_COUNT] decided  # traces, at REASON_COUNT * kept + reason
     uint64_t limited_traces, limited_spans  # dropped by the limit, though the rule would have kept them
+    uint64_t revived  # traces whose late spans this rule has had kept
 
 cdef class Ledger:
     cdef dict rule_ids

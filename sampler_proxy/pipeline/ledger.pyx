@@ -8,7 +8,7 @@ from libc.string cimport memset
 
 from sampler_proxy import metrics
 
-REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
+REASONS = ("root", "wait", "size", "early", "memory", "shutdown", "late")
 
 cdef enum:
     MAX_RULE_NAMES = 1 << 16  # a Decision holds 16 bits of it
@@ -98,12 +98,15 @@ cdef class Ledger:
         sampled_out = {}
         kept = {}
         decided = {}
+        revived = {}
         limited_traces = {}
         limited_spans = {}
         for i in range(<uint32_t>len(self.rule_names)):
             name = self.rule_names[i]
             sampled_out[name,] = self.rules[i].sampled_out
             kept[name,] = self.rules[i].kept
+            if self.rules[i].revived:
+                revived[name,] = self.rules[i].revived
             if limited or self.rules[i].limited_traces:
                 limited_traces[name,] = self.rules[i].limited_traces
                 limited_spans[name,] = self.rules[i].limited_spans
@@ -129,6 +132,7 @@ cdef class Ledger:
             metrics.LIMITED_SPANS: limited_spans,
             metrics.LATE_SPANS: {("drop",): self.late_spans[0], ("keep",): self.late_spans[1]},
             metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
+            metrics.TRACES_REVIVED: revived,
             metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
             metrics.DECISION_DELAY_SECONDS: {(): metrics.HistogramValue(counts, self.delay_sum_s)},
         }

@@ -33,6 +33,7 @@ cdef class Limit:
     cdef void pay(self, int64_t now_ns) noexcept nogil
     cdef void charge(self, double size, int64_t now_ns) noexcept nogil
     cdef void hasten(self, int64_t now_ns) noexcept nogil
+    cdef Candidate* candidate_of(self, void* trace) noexcept nogil
     cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil
     cdef bint due(self, int64_t now_ns) noexcept nogil
     cdef int close(self, int64_t now_ns) except -1

@@ -177,16 +177,23 @@ cdef class Limit:
         """Make the open window due, with the budget of a whole second."""
         self.opened_ns = min(self.opened_ns, now_ns - WINDOW_NS)
 
-    cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil:
-        """Move a trace's candidate out of the open window; False: the window does not hold it. Linear search."""
+    cdef Candidate* candidate_of(self, void* trace) noexcept nogil:
+        """Look up a trace's candidate in the open window; NULL: the window does not hold it. Linear search."""
         cdef uint32_t i
         for i in range(self.count):
             if self.waiting[i].trace == trace:
-                into[0] = self.waiting[i]
-                self.count -= 1
-                self.waiting[i] = self.waiting[self.count]
-                return True
-        return False
+                return &self.waiting[i]
+        return NULL
+
+    cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil:
+        """Move a trace's candidate out of the open window; False: the window does not hold it. Linear search."""
+        cdef Candidate* found = self.candidate_of(trace)
+        if found == NULL:
+            return False
+        into[0] = found[0]
+        self.count -= 1
+        found[0] = self.waiting[self.count]
+        return True
 
     cdef int close(self, int64_t now_ns) except -1:
         """Close the window: admit or reject each candidate, for collect() to give out. Only for a window whose

@@ -8,23 +8,24 @@ Long: one lock's worth. Each method of `Pipeline` changes buffer, limit, decisio
 that the accounts balance whenever the lock is free. Cut in two, either part would need the other's fields, and the
 lock.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport (
-    BLOCK_OVERHEAD, HAS_RANDOMNESS, UNEQUAL_THRESHOLDS, Envelopes, Fragment, KeptTrace, Scanned, mix, prefetch,
+    BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment, KeptTrace, Scanned,
+    absorb_times, mix, prefetch,
 )
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
-from sampler_proxy.pipeline.decisions cimport INCOMPLETE, KEPT, LIMITED, Decision, Decisions
+from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
-from sampler_proxy.pipeline.ledger cimport EARLY, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
+from sampler_proxy.pipeline.ledger cimport EARLY, LATE, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.outlets cimport Outlets
 from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.rate cimport Controller
-from sampler_proxy.rules.rule_set cimport TRACES, RuleSet, randomness_of, size_of
+from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_of, size_of
 
 import threading
 
@@ -215,6 +216,8 @@ cdef class Pipeline:
         cdef Fragment* fragment = owner[0]
         cdef Trace* trace = self.buffer.find(fragment.trace_id)
         cdef Decision* decision
+        if trace != NULL and trace.state.revivable and self.leaves_for(fragment, trace):
+            trace = NULL
         if trace == NULL:
             decision = self.decisions.find(fragment.trace_id)
             if decision != NULL:
@@ -239,6 +242,64 @@ cdef class Pipeline:
             self.carry_out(&candidate)
         return 0
 
+    cdef bint leaves_for(self, Fragment* fragment, Trace* trace) except -1:
+        """Let a trace in the limit's window, which a threshold has admitted, leave before a fragment that revives it;
+        return whether it has left.
+
+        What came until now keeps that threshold, since traces of its kind that were not admitted have lost the same
+        spans. A trace in the closed window is about to leave, and takes the fragment along.
+        """
+        cdef Candidate* found = NULL
+        cdef Candidate candidate
+        cdef bint held_back = False
+        absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
+        # First by any rule: the window is searched only for what may revive.
+        if self.rules.first_late(fragment, self.rules.count - 1, &held_back) == NO_RULE:
+            return False
+        found = self.limit.candidate_of(trace)
+        if found == NULL:
+            return False
+        held_back = found.flags & HELD_BACK
+        if self.reviving_rule(fragment, found.rule, &held_back) == NO_RULE:
+            return False
+        self.limit.withdraw(trace, &candidate)
+        self.limit.charge(size_of(self.limit_unit, trace.fragments, trace.spans), self.now_ns)
+        self.candidate_bytes -= min(self.candidate_bytes, trace.cost)
+        self.carry_out(&candidate)
+        return True
+
+    cdef uint32_t reviving_rule(self, Fragment* late, uint16_t decided_by, bint* held_back) except? 0xFFFFFFFF:
+        """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
+        trace; NO_RULE: none. Costs next to nothing where no rule that keeps everything stands before the one that
+        decided; where that one is gone with a former rule set, the decision stays."""
+        cdef uint32_t position = self.rules.position_of(decided_by)
+        if position == NO_RULE or not self.rules.revivable[position]:
+            return NO_RULE
+        return self.rules.first_late(late, position, held_back)
+
+    cdef bint revive(self, Fragment* late, Decision* decision) except -1:
+        """Ask the rules about a late fragment of a trace that was dropped, or kept by a threshold; return whether it
+        revives the trace, whose decision then is to keep with certainty all that still comes."""
+        cdef bint held_back = decision.flags & HELD_BACK
+        cdef uint32_t rule
+        absorb_times(late, decision.min_start, decision.max_end, decision.min_start != 0)
+        if late.flags & HAS_TIMES:
+            decision.min_start = late.min_start
+            decision.max_end = late.max_end
+        rule = self.reviving_rule(late, decision.rule, &held_back)
+        if held_back:
+            decision.flags |= HELD_BACK
+        if rule == NO_RULE:
+            return False
+        decision.threshold = 0
+        decision.rule = self.rules.ids[rule]
+        decision.reason = LATE
+        decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
+        decision.flags = KEPT | INCOMPLETE
+        self.ledger.rules[decision.rule].revived += 1
+        self.ledger.late_would_keep += late.spans
+        return True
+
     cdef bint matches_early(self, Trace* trace) except -1:
         """Return whether to keep a trace at once, whatever of it is still to come.
 
@@ -253,13 +314,22 @@ cdef class Pipeline:
         return self.rules.matches_early(trace.fragments, with_queries)
 
     cdef int follow_decision(self, Fragment* fragment, Decision* decision) except -1:
-        """Keep or drop a late fragment by the decision on its trace, with the decision's threshold, rule and reason."""
+        """Keep or drop a late fragment by the decision on its trace, with the decision's threshold, rule and reason;
+        or by a rule that it revives the trace for.
+
+        A span that is kept with certainty must not be counted for others: hence traces kept by a threshold are judged,
+        too.
+        """
         cdef uint32_t spans = fragment.spans
-        cdef uint32_t rule = decision.rule
-        cdef bint kept = decision.flags & KEPT
+        cdef bint was_kept = decision.flags & KEPT
+        cdef bint kept = was_kept
+        cdef uint32_t rule
         cdef bytes attributes
         cdef KeptTrace late
         cdef double size
+        if not was_kept or decision.threshold != 0:
+            kept |= self.revive(fragment, decision)
+        rule = decision.rule
         if decision.reason != EARLY:
             self.ledger.late_spans[kept] += spans
         self.count_unequal_thresholds(fragment)
@@ -267,15 +337,13 @@ cdef class Pipeline:
             attributes = self.attributes_of(rule, decision.reason, decision.flags & INCOMPLETE)
             late = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment), attributes, rule)
             if self.limit is not None:
-                # The trace itself has been counted.
-                size = 0 if self.limit_unit == TRACES else size_of(self.limit_unit, fragment, spans)
+                # The trace itself has been counted, unless it was dropped.
+                size = 0 if self.limit_unit == TRACES and was_kept else size_of(self.limit_unit, fragment, spans)
                 self.limit.charge(size, self.now_ns)
             self.envelopes.free_fragment(fragment)
             self.outlets.deliver(late)
             return 0
         self.ledger.rules[rule].sampled_out += spans
-        if self.rules.always[self.rules.first_match(fragment)]:
-            self.ledger.late_would_keep += spans
         self.envelopes.free_fragment(fragment)
         return 0
 
@@ -338,7 +406,7 @@ cdef class Pipeline:
         candidate.threshold = self.rules.threshold(index, fragments, trace.spans, candidate.randomness, self.now_ns)
         candidate.rule = self.rules.ids[index]
         candidate.reason = reason
-        candidate.flags = 0
+        candidate.flags = HELD_BACK if self.rules.held_back else 0
         if reason != EARLY and (trace.root_ns < 0 or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
         candidate.admitted = candidate.randomness >= candidate.threshold
@@ -350,6 +418,7 @@ cdef class Pipeline:
             self.limit.add(&candidate, self.now_ns)
             self.candidate_bytes += trace.cost
             self.buffer.move_to_window(trace)
+            trace.state.revivable = candidate.threshold != 0 and self.rules.revivable[index]
             return 0
         return self.carry_out(&candidate)
 
@@ -364,6 +433,8 @@ cdef class Pipeline:
         cdef Decision decision
         decision.trace_id = trace.fragments.trace_id
         decision.threshold = candidate.threshold
+        decision.min_start = trace.fragments.min_start if trace.fragments.flags & HAS_TIMES else 0
+        decision.max_end = trace.fragments.max_end if trace.fragments.flags & HAS_TIMES else 0
         decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
         decision.rule = candidate.rule
         decision.reason = candidate.reason
@@ -531,6 +602,9 @@ cdef class Pipeline:
             metrics.BUFFER_SPANS: {(): self.buffer.spans + self.outlets.backlog_spans},
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REDACTIONS: dict(self.redactions),
+            metrics.RULE_TYPE_MISMATCH: {
+                (self.rules.names[rule],): 1 if mismatches else 0 for rule, mismatches in self.rules.type_mismatches()
+            },
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
             metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},

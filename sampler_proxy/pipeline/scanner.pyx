@@ -19,6 +19,7 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
 from sampler_proxy.rules.slices cimport has_bytes
+from sampler_proxy.rules.span_matcher cimport has_duration
 
 from sampler_proxy.errors import MalformedRequest
 
@@ -340,7 +341,7 @@ cdef class Scanner:
         slot.last = index
         slot.spans += 1
         slot.payload += 1 + varint_size(size) + size
-        if facts.start and facts.end >= facts.start:
+        if has_duration(facts):
             if not slot.flags & HAS_TIMES or facts.start < slot.min_start:
                 slot.min_start = facts.start
             if not slot.flags & HAS_TIMES or facts.end > slot.max_end:

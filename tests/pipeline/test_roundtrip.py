@@ -21,7 +21,7 @@ from sampler_proxy import metrics
 from sampler_proxy.errors import MalformedRequest
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.traceql.compiler import Compiled
-from sampler_proxy.traceql.program import AND, NOT, OR, TRUE, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
 from tests.pipeline.driver import KEEP_ALL, MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Driver, request, rules_of, trace_id
 from tests.support import nezha, reference, strategies, wire
 from tests.support.reference import Filter, Rule, Selection
@@ -68,6 +68,8 @@ def rules_over(
         queries=(),
         programs=(*native_programs, (TRUE,)),
         monotone=(False,) * len(names),
+        late=(False,) * len(names),
+        exclusions=((FALSE,),) * len(names),
     )
     native = (names, list(keeps), compiled)
     return Rules(rules, native)

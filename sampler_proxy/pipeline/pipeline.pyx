@@ -12,8 +12,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport (
-    BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment, KeptTrace, Scanned,
-    absorb_times, mix, prefetch,
+    BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment, Scanned, absorb_times, mix,
+    prefetch,
 )
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
 from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
@@ -221,8 +221,7 @@ cdef class Pipeline:
         if trace == NULL:
             decision = self.decisions.find(fragment.trace_id)
             if decision != NULL:
-                owner[0] = NULL
-                return self.follow_decision(fragment, decision)
+                return self.follow_decision(owner, decision)
         trace = self.buffer.add(trace, fragment, self.now_ns)
         owner[0] = NULL
         if trace.state.in_limit_window:
@@ -236,37 +235,58 @@ cdef class Pipeline:
     cdef int joined_in_window(self, Trace* trace) except -1:
         """Check the size of a trace in the limit's window after spans have joined it: one that has grown too large
         leaves at once, and its size is added to the limit's debts."""
-        cdef Candidate candidate
-        if trace.cost >= self.max_trace_bytes and self.limit.withdraw(trace, &candidate):
-            self.limit.charge(size_of(self.limit_unit, trace.fragments, trace.spans), self.now_ns)
-            self.carry_out(&candidate)
+        cdef Candidate* found
+        if trace.cost >= self.max_trace_bytes and self.limit is not None:
+            found = self.limit.candidate_of(trace)
+            if found != NULL:
+                self.leave_open_window(found)
         return 0
 
     cdef bint leaves_for(self, Fragment* fragment, Trace* trace) except -1:
-        """Let a trace in the limit's window, which a threshold has admitted, leave before a fragment that revives it;
+        """Let a trace in the limit's windows, which a threshold has admitted, leave before a fragment that revives it;
         return whether it has left.
 
-        What came until now keeps that threshold, since traces of its kind that were not admitted have lost the same
-        spans. A trace in the closed window is about to leave, and takes the fragment along.
+        What came until now keeps that threshold, or the one that the limit has raised it to, since traces of its kind
+        that were not admitted have lost the same spans.
         """
-        cdef Candidate* found = NULL
-        cdef Candidate candidate
+        cdef Candidate* found
+        cdef bint is_open
         cdef bint held_back = False
+        if self.limit is None:
+            return False
         absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
-        # First by any rule: the window is searched only for what may revive.
+        # First by any rule: the windows are searched only for what may revive.
         if self.rules.first_late(fragment, self.rules.count - 1, &held_back) == NO_RULE:
             return False
         found = self.limit.candidate_of(trace)
+        is_open = found != NULL
+        if not is_open:
+            found = self.limit.closed_candidate_of(trace)
         if found == NULL:
             return False
         held_back = found.flags & HELD_BACK
         if self.reviving_rule(fragment, found.rule, &held_back) == NO_RULE:
             return False
-        self.limit.withdraw(trace, &candidate)
-        self.limit.charge(size_of(self.limit_unit, trace.fragments, trace.spans), self.now_ns)
-        self.candidate_bytes -= min(self.candidate_bytes, trace.cost)
-        self.carry_out(&candidate)
+        if is_open:
+            self.leave_open_window(found)
+        else:
+            self.carry_out_limited(found)
+            self.limit.strike_out(found)
         return True
+
+    cdef int leave_open_window(self, Candidate* found) except -1:
+        """Carry out what the rules decided on a trace in the limit's open window, at the expense of the next windows.
+
+        On an error the trace stays in the window, and nothing is owed.
+        """
+        cdef Trace* trace = <Trace*>found.trace
+        cdef double size = size_of(self.limit_unit, trace.fragments, trace.spans)
+        cdef uint64_t cost = trace.cost
+        self.carry_out(found)
+        self.limit.withdraw(found)
+        self.limit.charge(size, self.now_ns)
+        self.candidate_bytes -= min(self.candidate_bytes, cost)
+        return 0
 
     cdef uint32_t reviving_rule(self, Fragment* late, uint16_t decided_by, bint* held_back) except? 0xFFFFFFFF:
         """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
@@ -279,7 +299,7 @@ cdef class Pipeline:
 
     cdef bint revive(self, Fragment* late, Decision* decision) except -1:
         """Ask the rules about a late fragment of a trace that was dropped, or kept by a threshold; return whether it
-        revives the trace, whose decision then is to keep with certainty all that still comes."""
+        revives the trace, whose decision then is to keep with certainty all that still comes. Counts nothing."""
         cdef bint held_back = decision.flags & HELD_BACK
         cdef uint32_t rule
         absorb_times(late, decision.min_start, decision.max_end, decision.min_start != 0)
@@ -296,8 +316,6 @@ cdef class Pipeline:
         decision.reason = LATE
         decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
         decision.flags = KEPT | INCOMPLETE
-        self.ledger.rules[decision.rule].revived += 1
-        self.ledger.late_would_keep += late.spans
         return True
 
     cdef bint matches_early(self, Trace* trace) except -1:
@@ -313,37 +331,44 @@ cdef class Pipeline:
             trace.state.early_checked_spans = trace.spans
         return self.rules.matches_early(trace.fragments, with_queries)
 
-    cdef int follow_decision(self, Fragment* fragment, Decision* decision) except -1:
+    cdef int follow_decision(self, Fragment** owner, Decision* decision) except -1:
         """Keep or drop a late fragment by the decision on its trace, with the decision's threshold, rule and reason;
         or by a rule that it revives the trace for.
 
         A span that is kept with certainty must not be counted for others: hence traces kept by a threshold are judged,
-        too.
+        too. On an error nothing has happened, save that a destination may have the fragment already.
         """
+        cdef Fragment* fragment = owner[0]
         cdef uint32_t spans = fragment.spans
+        cdef Decision before = decision[0]
         cdef bint was_kept = decision.flags & KEPT
         cdef bint kept = was_kept
-        cdef uint32_t rule
+        cdef bint revived = False
+        cdef double size = size_of(self.limit_unit, fragment, spans)
         cdef bytes attributes
-        cdef KeptTrace late
-        cdef double size
-        if not was_kept or decision.threshold != 0:
-            kept |= self.revive(fragment, decision)
-        rule = decision.rule
+        try:
+            if not was_kept or decision.threshold != 0:
+                revived = self.revive(fragment, decision)
+                kept |= revived
+            if kept:
+                attributes = self.attributes_of(decision.rule, decision.reason, decision.flags & INCOMPLETE)
+                self.outlets.deliver(self.stamper.finish(
+                    fragment, decision.threshold, randomness_of(fragment), attributes, decision.rule
+                ))
+        except BaseException:
+            decision[0] = before
+            raise
+        if revived:
+            self.ledger.rules[decision.rule].revived += 1
+            self.ledger.late_would_keep += spans
         if decision.reason != EARLY:
             self.ledger.late_spans[kept] += spans
         self.count_unequal_thresholds(fragment)
-        if kept:
-            attributes = self.attributes_of(rule, decision.reason, decision.flags & INCOMPLETE)
-            late = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment), attributes, rule)
-            if self.limit is not None:
-                # The trace itself has been counted, unless it was dropped.
-                size = 0 if self.limit_unit == TRACES and was_kept else size_of(self.limit_unit, fragment, spans)
-                self.limit.charge(size, self.now_ns)
-            self.envelopes.free_fragment(fragment)
-            self.outlets.deliver(late)
-            return 0
-        self.ledger.rules[rule].sampled_out += spans
+        if not kept:
+            self.ledger.rules[decision.rule].sampled_out += spans
+        elif self.limit is not None and not (self.limit_unit == TRACES and was_kept):
+            self.limit.charge(size, self.now_ns)  # a trace itself has been counted, unless it was dropped
+        owner[0] = NULL
         self.envelopes.free_fragment(fragment)
         return 0
 
@@ -457,33 +482,35 @@ cdef class Pipeline:
         """Carry out the limit's decisions on its closed window, at most `most`; return their number, and add to it what
         their redaction has cost, in traces."""
         cdef Candidate* candidate
-        cdef Trace* trace
-        cdef uint32_t spans
-        cdef double size
         cdef int done = 0
         while done < most and not self.congested():
             candidate = self.limit.collect()
             if candidate == NULL:
                 break
-            trace = <Trace*>candidate.trace
-            spans = trace.spans
-            size = size_of(self.limit_unit, trace.fragments, spans)
-            if not candidate.admitted:
-                candidate.flags |= LIMITED
             self.stamper.begin_trace()
             try:
-                self.carry_out(candidate)
+                self.carry_out_limited(candidate)
             except BaseException:
                 self.limit.give_back()
                 raise
-            done += self.stamper.redaction_in_traces()
-            if candidate.flags & LIMITED:
-                self.ledger.rules[candidate.rule].limited_traces += 1
-                self.ledger.rules[candidate.rule].limited_spans += spans
-            elif size > candidate.size:
-                self.limit.charge(size - candidate.size, self.now_ns)  # spans that joined it after the window closed
-            done += 1
+            done += 1 + self.stamper.redaction_in_traces()
         return done
+
+    cdef int carry_out_limited(self, Candidate* candidate) except -1:
+        """Carry out the limit's decision on a candidate of its closed window; on an error nothing has happened, as with
+        carry_out()."""
+        cdef Trace* trace = <Trace*>candidate.trace
+        cdef uint32_t spans = trace.spans
+        cdef double size = size_of(self.limit_unit, trace.fragments, spans)
+        if not candidate.admitted:
+            candidate.flags |= LIMITED
+        self.carry_out(candidate)
+        if candidate.flags & LIMITED:
+            self.ledger.rules[candidate.rule].limited_traces += 1
+            self.ledger.rules[candidate.rule].limited_spans += spans
+        elif size > candidate.size:
+            self.limit.charge(size - candidate.size, self.now_ns)  # spans that joined it after the window closed
+        return 0
 
     cdef void remeasure_window(self) noexcept nogil:
         """Update the sizes of the open window's candidates: spans may have joined them, or the limit's unit changed."""

@@ -307,3 +307,32 @@ def test_ten_thousand_late_errors_are_counted_right() -> None:
     assert counts[b"child"] == counts[b"root"]
     assert revived(driver) == {"errors": count}
     driver.check_ledger()
+
+
+@pytest.mark.parametrize("per_second", [1e6, 500.0])
+@pytest.mark.parametrize("closed", [False, True])
+def test_errors_that_come_while_their_traces_wait_in_the_limits_windows_count_once(
+    closed: bool, per_second: float
+) -> None:
+    """Also with the closed window's own thresholds, and traces that it has rejected."""
+    random, count = Random(5), 4000
+    driver = driver_of([ERROR_RULE, ("baseline", None, None, 0.25)], limit=(per_second, "spans", 0.2))
+    traces = [random.randbytes(16) for _ in range(count)]
+    for trace in traces:
+        send(driver, [ROOT], 0, trace)
+    driver.tick(WAIT_AFTER_ROOT)
+    at = WAIT_AFTER_ROOT + 1
+    if closed:
+        at = WAIT_AFTER_ROOT + SECOND
+        driver.pipeline.tick(at, 1)  # close the window, and let one trace leave
+    for trace in traces:
+        send(driver, [span("e", parent="root", status=ERROR)], at, trace)
+    for seconds in range(8):
+        driver.tick(at + seconds * SECOND)
+    driver.check_ledger()
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+    counts = Counter[str]()
+    for letters, *_, adjusted in leaving(driver):
+        counts[letters] += int(adjusted)
+    assert counts["e"] == count
+    assert abs(counts["root"] - count) < 0.25 * count

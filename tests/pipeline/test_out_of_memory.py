@@ -7,7 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+import pytest
+
+from sampler_proxy import metrics
+from sampler_proxy.errors import OutOfMemory
+from sampler_proxy.otlp.fragments import KeptTrace
+from tests.pipeline.driver import SECOND, WAIT_AFTER_ROOT, Destination, Driver
+from tests.pipeline.test_late import CHILD, HIGH, ROOT, driver_of, leaving, revived, send
+from tests.rules.conformance.traces import ERROR, TRACE_ID, span
+
+TOP = Path(__file__).parent.parent.parent
 
 PROGRAM = r"""
 import gc, resource, sys
@@ -89,5 +98,98 @@ def test_nothing_leaks_and_the_ledger_holds_when_memory_runs_out() -> None:
     # Without a fixed threshold the allocator may serve large blocks from what was freed before.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
     command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=TOP, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Failing(Destination):
+    failing = False
+
+    def offer(self, trace: KeptTrace) -> bool:
+        if self.failing:
+            raise MemoryError
+        return super().offer(trace)
+
+
+LATE = span("late", parent="root", status=ERROR)
+LIMIT = (1000.0, "spans", 0.2)
+
+
+def refused(driver: Driver, destination: Failing, at_ns: int, trace: bytes) -> None:
+    """Send an error while the destination has no memory: refused, and as if it had never come."""
+    destination.failing = True
+    with pytest.raises(OutOfMemory):
+        send(driver, [LATE], at_ns, trace)
+    destination.failing = False
+    driver.check_ledger()
+
+
+def test_a_late_span_without_memory_leaves_no_trace() -> None:
+    destination = Failing()
+    driver = driver_of(destinations=[destination])
+    send(driver, [ROOT, CHILD], 0)
+    driver.tick(WAIT_AFTER_ROOT)
+    before = driver.pipeline.find(TRACE_ID, 7 * SECOND)
+    refused(driver, destination, 7 * SECOND, TRACE_ID)
+    assert driver.pipeline.find(TRACE_ID, 7 * SECOND) == before
+    assert len(driver.pipeline.envelopes) == 0
+    assert (revived(driver), driver.total(metrics.LATE_SPANS), driver.total(metrics.LATE_WOULD_KEEP)) == ({}, 0, 0)
+    send(driver, [LATE], 7 * SECOND)
+    assert [letters for letters, *_ in leaving(driver)] == ["late"]
+    assert (revived(driver), driver.total(metrics.LATE_SPANS)) == ({"errors": 1}, 1)
+    driver.check_ledger()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("then", ["drain", "again", "no limit"])
+def test_a_trace_in_the_limits_windows_stays_there_without_memory(closed: bool, then: str) -> None:
+    destination = Failing()
+    driver = driver_of(
+        [("errors", "{ status = error }", None, 1.0), ("baseline", None, None, 0.01)],
+        limit=LIMIT,
+        destinations=[destination],
+    )
+    other = bytes(8) + HIGH[8:]
+    for trace in (HIGH, other):
+        send(driver, [ROOT, CHILD], 0, trace)
+    driver.tick(WAIT_AFTER_ROOT)
+    at = WAIT_AFTER_ROOT + 1
+    if closed:
+        at = WAIT_AFTER_ROOT + SECOND
+        driver.pipeline.tick(at, 1)  # one of both leaves
+        assert len(destination.traces) == 1
+    waiting = [trace for trace in (HIGH, other) if driver.pipeline.find(trace, at)["state"] == "buffered"]
+    assert len(waiting) == (1 if closed else 2)
+    for trace in waiting:
+        refused(driver, destination, at, trace)
+        assert driver.pipeline.find(trace, at)["state"] == "buffered"
+    assert driver.pipeline.limit.owed == 0
+    if then == "no limit":
+        driver.pipeline.replace_limit(None)
+        for seconds in range(1, 5):
+            driver.tick(at + seconds * SECOND)
+        assert driver.pipeline.limit is None
+    if then != "drain":
+        for trace in waiting:
+            send(driver, [LATE], at + 9 * SECOND if then == "no limit" else at, trace)
+        assert revived(driver) == {"errors": len(waiting)}
+    driver.pipeline.close()
+    assert not all(driver.pipeline.drain(at + 10 * SECOND, hurry=True) for _ in range(1000))
+    driver.check_ledger()
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+    assert len(leaving(driver)) == 4 + (len(waiting) if then != "drain" else 0)
+
+
+def test_a_trace_that_outgrows_the_window_stays_there_without_memory() -> None:
+    destination = Failing()
+    driver = driver_of([("baseline", None, None, 0.01)], limit=LIMIT, destinations=[destination], max_trace_bytes=4096)
+    send(driver, [ROOT], 0, HIGH)
+    driver.tick(WAIT_AFTER_ROOT)
+    destination.failing = True
+    with pytest.raises(OutOfMemory):
+        send(driver, [span("large", "x" * 5000, parent="root")], WAIT_AFTER_ROOT, HIGH)
+    destination.failing = False
+    driver.check_ledger()
+    driver.tick(WAIT_AFTER_ROOT + 2 * SECOND)
+    assert len(leaving(driver)) == 2
+    assert driver.total(metrics.BUFFER_SPANS) == 0

@@ -155,9 +155,15 @@ def set_up_logging(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_not_undecodable)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+
+
+def _not_undecodable(record: logging.LogRecord) -> bool:
+    """Leave out grpcio's tracebacks for statuses that are not UTF-8: each shows what a peer, or core, wrote."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _fail(error: SamplerProxyError) -> NoReturn:

@@ -127,6 +127,17 @@ SPANS_REJECTED_INPUT = _counter(
     "Spans of accepted requests that were invalid; the reason is the faulty field, trace_id or span_id.",
     "reason",
 )
+UNKNOWN_FIELDS_DROPPED = _counter(
+    "unknown_fields_dropped_total",
+    "Fields that OTLP does not define, dropped with what they held; message is the one they stood in: request, "
+    "resource_spans or scope_spans. Those of spans, resources and scopes are kept.",
+    "message",
+)
+CALLS_NOT_SERVED = _counter(
+    "calls_not_served_total",
+    "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
+    "kind",
+)
 REDACTIONS = _counter(
     "redactions_total",
     "What was redacted in kept spans and their headers; detector is also key, allow_only, sql, urls, unknown_field, or "

@@ -33,11 +33,14 @@ from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.sockets import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import grpc as receive_grpc
+from sampler_proxy.receive import grpc_status
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
 
@@ -45,6 +48,9 @@ TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
+
+DESCRIPTORS_S = 1.0
+"""How often it is looked whether there are file descriptors left."""
 
 SUMMARY_S = 5.0
 """How often the summary is logged, if it is."""
@@ -64,6 +70,7 @@ def run(loaded: Loaded, summary: bool) -> int:
     `summary`: log a line every few seconds, for somebody who looks at a terminal.
     """
     allocator.tune()
+    raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(Service(loaded, summary).run())
 
@@ -78,6 +85,7 @@ class Service:
         self._readiness = Readiness("starting")
         self._stopping = asyncio.Event()
         self._warned_of_ids = False
+        self._descriptors = DescriptorWatch(time.monotonic)
         self._latencies = {
             export.name: metrics.HistogramData(metrics.EXPORT_LATENCY_SECONDS) for export in config.export
         }
@@ -86,11 +94,13 @@ class Service:
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
+        self._not_served = dict.fromkeys(grpc_status.KINDS, 0)
         self._engine = receive_grpc.create(
             {TRACE_EXPORT: lambda request: accept(request, clock())},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
+            self._count_not_served,
         )
         self._reloader = Reloader(loaded, partial(check, loaded.path or "", os.environ), self._apply, time.time)
         self._status = Status(
@@ -100,6 +110,7 @@ class Service:
             self._exporters,
             self._latencies,
             self._engine.name,
+            self._not_served,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -110,7 +121,17 @@ class Service:
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
+            self._failure,
         )
+
+    def _count_not_served(self, kind: str) -> None:
+        self._not_served[kind] += 1
+
+    def _failure(self) -> str | None:
+        """Say why this process takes no requests though it should; None: it does, or it should not."""
+        if self._readiness.status == "ready" and not self._engine.alive:
+            return "the thread that receives requests has ended"
+        return None
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
         observe_latency = self._latencies[config.name].observe
@@ -162,16 +183,20 @@ class Service:
             self._pipeline.replace_limit(_limit(loaded.config))
 
     async def run(self) -> int:
-        """Start, decide what is due until a signal comes, and drain; returns the exit code. Raises StartError."""
+        """Start, decide what is due until a signal comes or receiving fails, and drain; returns the exit code: 0, or 1
+        where receiving has failed. Raises StartError."""
         deadline_ns: int | None = None
         host, port = await self._admin.start()
         try:
-            self._start(f"{host}:{port}")
+            self._start(str(Endpoint(host, port)))
             await self._work()
+            failure = self._failure()
+            if failure is not None:
+                log.error(f"stopping, so that a supervisor can start this anew: {failure}")
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
             await self._save_learned()  # before all that is buffered is decided at once
             await self._drain(deadline_ns)
-            return 0
+            return 0 if failure is None else 1
         finally:
             if deadline_ns is None:
                 await asyncio.to_thread(self._engine.stop)
@@ -191,7 +216,7 @@ class Service:
         self._readiness = Readiness("ready")
         log.info(
             "ready",
-            grpc=f"{self._config.receive.grpc.endpoint.host}:{port}",
+            grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
             version=__version__,
@@ -212,9 +237,10 @@ class Service:
             await asyncio.wait(tasks)
 
     async def _keep_time(self) -> None:
-        """Decide what is due, until it is time to stop."""
+        """Decide what is due, until it is time to stop or nothing can be received any more."""
         next_summary = time.monotonic() + SUMMARY_S
-        while not self._stopping.is_set():
+        next_descriptors = time.monotonic()
+        while not self._stopping.is_set() and self._failure() is None:
             while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
             if not self._pipeline.uniformity.random and not self._warned_of_ids:
@@ -223,6 +249,9 @@ class Service:
                     "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out "
                     "by a sampler that leaves no ot=th?)"
                 )
+            if time.monotonic() >= next_descriptors:
+                next_descriptors += DESCRIPTORS_S
+                self._descriptors.check()
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S
                 self._status.log_summary()

@@ -41,6 +41,8 @@ FIXED: Snapshot = {
     metrics.REQUESTS_RECEIVED: {("grpc",): 12},
     metrics.REQUESTS_REFUSED: {("memory",): 1, ("malformed",): 2},
     metrics.SPANS_REJECTED_INPUT: {("trace_id",): 3, ("span_id",): 0},
+    metrics.UNKNOWN_FIELDS_DROPPED: {("request",): 0, ("resource_spans",): 8, ("scope_spans",): 0},
+    metrics.CALLS_NOT_SERVED: {("logs",): 3, ("other",): 0},
     metrics.REDACTIONS: {("card", "mask"): 5, ("key", "delete"): 2},
     metrics.STRINGS_MENDED: {(): 0},
     metrics.REQUEST_SIZE_BYTES: {(): filled(metrics.REQUEST_SIZE_BYTES, 0, 256, 257, 225280, 1 << 27)},

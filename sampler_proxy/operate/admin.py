@@ -1,7 +1,7 @@
 """Serves the admin port: metrics, health, rules and decisions over plain HTTP, on the loop that `start` is awaited on.
 
     GET /metrics   Prometheus text, or OpenMetrics where the scraper asks for it; one consistent snapshot
-    GET /healthz   200 as long as the loop runs: a failure means "restart me"
+    GET /healthz   200 as long as this loop runs and requests are received: a failure means "restart me"
     GET /readyz    200 when ready, 503 while starting or draining: a failure means "send me nothing"
     GET /rules     the rules that decide, with their version
     GET /rates     demand, probability and keys of rules with a target; how much the limit removed from each rule
@@ -29,6 +29,7 @@ from prometheus_client.exposition import choose_encoder
 
 from sampler_proxy import __version__
 from sampler_proxy.errors import StartError
+from sampler_proxy.operate.sockets import WILDCARDS, listen
 from sampler_proxy.settings import Endpoint
 
 _TRACE_ID = re.compile("[0-9a-f]{32}")
@@ -48,7 +49,7 @@ class Admin:
     not block.
 
     `rules` describes the active rule set, `rates` its rules with a target, `find` the state of a trace id (None:
-    unknown), all as JSON values.
+    unknown), all as JSON values. `failure` says why the process is of no use any more (None: it is).
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Admin:
         rules: Callable[[], Mapping[str, object]],
         rates: Callable[[], Mapping[str, object]],
         find: Callable[[bytes], Mapping[str, object] | None],
+        failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._endpoint = endpoint
         self._registry = registry
@@ -66,6 +68,7 @@ class Admin:
         self._rules = rules
         self._rates = rates
         self._find = find
+        self._failure = failure
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> tuple[str, int]:
@@ -85,14 +88,15 @@ class Admin:
         runner = web.AppRunner(app, access_log=None, logger=_http_log, shutdown_timeout=_STOP_TIMEOUT_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._endpoint.host, self._endpoint.port).start()
+            for listening in listen(self._endpoint.host, self._endpoint.port):
+                await web.SockSite(runner, listening).start()
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             await runner.cleanup()
             why = error.strerror if isinstance(error, OSError) else None
             raise StartError(f"admin: cannot listen on {self._endpoint}: {why or error}") from error
         self._runner = runner
         host, port = runner.addresses[0][:2]
-        return host, port
+        return self._endpoint.host if self._endpoint.host in WILDCARDS else host, port
 
     async def stop(self) -> None:
         """Close the port and every connection, within about a second. May be called at any time, and again."""
@@ -112,6 +116,8 @@ class Admin:
         return response
 
     async def _get_health(self, _: web.Request) -> web.Response:
+        if (failure := self._failure()) is not None:
+            return web.json_response({"status": failure, "version": __version__}, status=503)
         return web.json_response({"status": "ok", "version": __version__})
 
     async def _get_readiness(self, _: web.Request) -> web.Response:

@@ -55,13 +55,19 @@ cdef class Ledger:
         self.request_sizes.observe(size)
         return 0
 
-    cdef int taken(
-        self, str transport, uint32_t spans, uint32_t invalid_trace_ids, uint32_t invalid_span_ids
-    ) except -1:
-        """Count the spans of an accepted request, and those that were rejected for an invalid id."""
-        self.received_spans[transport] = self.received_spans.get(transport, 0) + spans
-        self.invalid_trace_ids += invalid_trace_ids
-        self.invalid_span_ids += invalid_span_ids
+    cdef int taken(self, str transport, Scanned scanned) except -1:
+        """Count the spans of an accepted request, and what the scan has left out of it."""
+        self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
+        self.invalid_trace_ids += scanned.invalid_trace_ids
+        self.invalid_span_ids += scanned.invalid_span_ids
+        self.unknown_fields[0] += scanned.unknown_of_request
+        self.unknown_fields[1] += scanned.unknown_of_resource_spans
+        self.unknown_fields[2] += scanned.unknown_of_scope_spans
+        return 0
+
+    cdef int taken_back(self, str transport, uint32_t spans) except -1:
+        """Take back what taken() has counted: nobody had memory for these spans."""
+        self.received_spans[transport] -= spans
         return 0
 
     cdef int refused(self, str reason) except -1:
@@ -113,6 +119,10 @@ cdef class Ledger:
             metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
             metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
             metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.UNKNOWN_FIELDS_DROPPED: {
+                ("request",): self.unknown_fields[0], ("resource_spans",): self.unknown_fields[1],
+                ("scope_spans",): self.unknown_fields[2],
+            },
             metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
             metrics.TRACES_DECIDED: decided,
             metrics.LIMITED_TRACES: limited_traces,

@@ -144,5 +144,6 @@ class Intake:
 
         Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooLarge where even the
         empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory, at most
-        1024 a request) and still there is no room; Draining after close().
+        1024 a request) and still there is no room; Draining after close(); MemoryError, not counted, where the scan
+        finds no memory. OutOfMemory where filing the spans does: those filed by then stay, and are counted as received.
         """

@@ -29,7 +29,7 @@ from sampler_proxy.rules.rule_set cimport TRACES, RuleSet, randomness_of, size_o
 import threading
 
 from sampler_proxy import metrics
-from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
+from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooLarge
 from sampler_proxy.pipeline.ledger import REASONS
 from sampler_proxy.pipeline.scanner import response
 from sampler_proxy.rules.rule_set import UNITS
@@ -150,7 +150,7 @@ cdef class Pipeline:
         """
         cdef uint64_t need
         cdef uint32_t i
-        cdef Fragment* fragment
+        cdef bint adopted = False
         self.ledger.received(transport, size)
         if scanned is None:
             self.ledger.refused("malformed")
@@ -167,15 +167,37 @@ cdef class Pipeline:
             if not self.make_room(need):
                 self.ledger.refused("memory")
                 raise Overloaded("the buffer is full", RETRY_AFTER_NS)
-        self.envelopes.adopt(scanned)
-        self.ledger.taken(transport, scanned.spans, scanned.invalid_trace_ids, scanned.invalid_span_ids)
-        self.stamper.begin_request()  # what is decided at once is decided under one lock
+        try:
+            self.envelopes.adopt(scanned)
+            self.ledger.taken(transport, scanned)
+            self.stamper.begin_request()  # what is decided at once is decided under one lock
+            adopted = True
+            for i in range(scanned.count):
+                if i % PREFETCH_FRAGMENTS == 0:
+                    self.prefetch_slots(scanned, i)
+                self.place(&scanned.fragments[i])
+        except BaseException as error:
+            if adopted:
+                self.give_back(scanned, transport)
+            if not isinstance(error, MemoryError):
+                raise
+            self.ledger.refused("out_of_memory")
+            raise OutOfMemory("the proxy is out of memory", RETRY_AFTER_NS)
+        return 0
+
+    cdef int give_back(self, Scanned scanned, str transport) except -1:
+        """Free the fragments of an adopted request that nobody has taken, and count their spans as never received.
+
+        Those that have been taken stay: their sender sends them again, as duplicates.
+        """
+        cdef uint32_t i
+        cdef uint32_t spans = 0
         for i in range(scanned.count):
-            if i % PREFETCH_FRAGMENTS == 0:
-                self.prefetch_slots(scanned, i)
-            fragment = scanned.fragments[i]
-            scanned.fragments[i] = NULL
-            self.place(fragment)
+            if scanned.fragments[i] != NULL:
+                spans += scanned.fragments[i].spans
+                self.envelopes.free_fragment(scanned.fragments[i])
+                scanned.fragments[i] = NULL
+        self.ledger.taken_back(transport, spans)
         return 0
 
     cdef void prefetch_slots(self, Scanned scanned, uint32_t begin) noexcept nogil:
@@ -187,15 +209,19 @@ cdef class Pipeline:
             prefetch(&self.buffer.slots[key & self.buffer.mask])
             prefetch(&self.decisions.table[key & self.decisions.mask])
 
-    cdef int place(self, Fragment* fragment) except -1:
-        """Put an adopted fragment into the buffer, or let it follow the decision on its trace."""
+    cdef int place(self, Fragment** owner) except -1:
+        """Put an adopted fragment into the buffer, or let it follow the decision on its trace. `owner` holds NULL from
+        the moment that the fragment has another owner, also where an error comes after."""
+        cdef Fragment* fragment = owner[0]
         cdef Trace* trace = self.buffer.find(fragment.trace_id)
         cdef Decision* decision
         if trace == NULL:
             decision = self.decisions.find(fragment.trace_id)
             if decision != NULL:
+                owner[0] = NULL
                 return self.follow_decision(fragment, decision)
         trace = self.buffer.add(trace, fragment, self.now_ns)
+        owner[0] = NULL
         if trace.state.in_limit_window:
             return self.joined_in_window(trace)
         if self.rules.early_count and self.matches_early(trace):

@@ -69,16 +69,19 @@ def invalid(span: Span) -> str | None:
 
 
 def seen(request: ExportTraceServiceRequest) -> list[Seen]:
-    """List every span of a request, the invalid ones too, in order."""
+    """List every span of a request, the invalid ones too, in order.
+
+    Envelopes have the known fields of a ResourceSpans and ScopeSpans: the manual says that the others are dropped.
+    """
     found = []
     for resource_spans in request.resource_spans:
-        outer = ResourceSpans()
-        outer.CopyFrom(resource_spans)
-        outer.ClearField("scope_spans")
+        outer = ResourceSpans(schema_url=resource_spans.schema_url)
+        if resource_spans.HasField("resource"):
+            outer.resource.CopyFrom(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans:
-            inner = ScopeSpans()
-            inner.CopyFrom(scope_spans)
-            inner.ClearField("spans")
+            inner = ScopeSpans(schema_url=scope_spans.schema_url)
+            if scope_spans.HasField("scope"):
+                inner.scope.CopyFrom(scope_spans.scope)
             envelope = (deterministic(outer), deterministic(inner))
             found += [Seen(resource_spans.resource, scope_spans.scope, span, envelope) for span in scope_spans.spans]
     return found
@@ -346,8 +349,8 @@ class Stamp(NamedTuple):
 
 
 class SpanKey(NamedTuple):
-    """A span and where it lies, each in deterministic encoding, schema_url and unknown fields included: ResourceSpans
-    without scope_spans, ScopeSpans without spans, Span."""
+    """A span and where it lies, each in deterministic encoding: the known fields of ResourceSpans without scope_spans,
+    of ScopeSpans without spans, and the Span with its unknown fields."""
 
     resource: bytes
     scope: bytes

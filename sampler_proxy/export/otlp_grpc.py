@@ -85,12 +85,12 @@ class GrpcExporter(Exporter):
             try:
                 response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
-                code = error.code()
+                code, details = error.code(), error.details()
                 delay_ns = retry_after_ns(error.trailing_metadata())
             else:
                 self._succeeded(started_ns)
                 return Accepted(_rejected_spans(response))
-            retryability = classify(code, delay_ns)
+            retryability = classify(code, delay_ns, details)
             if retryability is not Retryability.RETRY:
                 return Refused(code.name, divisible=retryability is Retryability.SPLIT)
             self._failed(f"{self._endpoint}: {code.name}")
@@ -101,11 +101,11 @@ class GrpcExporter(Exporter):
             failures += 1
 
 
-def _rejected_spans(response: bytes) -> int:
-    """Return how many spans a partial success rejects; 0 for a response that cannot be read, since its status was OK.
-    The message of a partial success stays unread: it may quote attribute values."""
+def _rejected_spans(response: bytes | None) -> int:
+    """Return how many spans a partial success rejects; 0 for a response that is missing or cannot be read, since its
+    status was OK. The message of a partial success stays unread: it may quote attribute values."""
     try:
-        return ExportTraceServiceResponse.FromString(response).partial_success.rejected_spans
+        return ExportTraceServiceResponse.FromString(response or b"").partial_success.rejected_spans
     except DecodeError:
         return 0
 

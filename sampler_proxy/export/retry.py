@@ -1,10 +1,13 @@
 """Decides whether to send the same bytes again, and when: OTLP's table of statuses, RetryInfo, exponential backoff.
 
-Source: OTLP specification, "Failures" and "OTLP/gRPC Throttling".
+Source: OTLP specification, "Failures" and "OTLP/gRPC Throttling". That table is about statuses which the back end has
+written into trailers. gRPC makes up a status, too, where none came: for a reset stream, a lost connection, an answer
+in plain HTTP. Such a status is no verdict on the bytes, whatever its code.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -42,12 +45,41 @@ _ABOUT_THE_BYTES = frozenset(
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.RESOURCE_EXHAUSTED,  # without RetryInfo: larger than the server's limit
         grpc.StatusCode.INTERNAL,  # what gRPC's own servers (Go, Python) answer to a message that they cannot parse
+        grpc.StatusCode.UNKNOWN,  # what they answer when the handler fails in a way that has no status
     }
 )
 
+# The beginnings of the texts of grpcio's C core, 1.70 to 1.85, for statuses that it made up because the call ended
+# without one: it offers no other way to tell. A back end that writes the same into its trailers has its bytes sent
+# again, which does no harm.
+_MADE_UP = re.compile(
+    r"Stream removed|Received RST_STREAM|Received http2 header with status: (?P<http>[0-9]{3})|No status received"
+    r"|RST_STREAM|GOAWAY|Socket closed|Transport closed|Connection (?:reset|refused|dropped)|recvmsg:|Broken pipe"
+    r"|Endpoint closing|Error parsing '(?:grpc-status|content-type|:status)'"
+)
 
-def classify(code: grpc.StatusCode, retry_after_ns: int | None) -> Retryability:
-    """Classify a status, given the delay of the RetryInfo that came with it (None: none came)."""
+_HTTP_TOO_LARGE = 413  # of all that a middleman says, only this is about the bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MadeUp:
+    """A status that the back end did not write. `http`: the status of an answer in plain HTTP, None where there was no
+    answer at all (RST_STREAM, GOAWAY, a lost connection)."""
+
+    http: int | None
+
+
+def made_up(details: str | None) -> MadeUp | None:
+    """Recognize a status that did not come from the back end by its text; None: it came in trailers."""
+    found = _MADE_UP.match(details or "")
+    return found and MadeUp(int(found["http"]) if found["http"] else None)
+
+
+def classify(code: grpc.StatusCode, retry_after_ns: int | None, details: str | None = None) -> Retryability:
+    """Classify a status, given the delay of the RetryInfo that came with it (None: none came) and its text, which is
+    read only to tell whether the back end wrote the status."""
+    if (origin := made_up(details)) is not None:
+        return Retryability.SPLIT if origin.http == _HTTP_TOO_LARGE else Retryability.RETRY
     if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_ns is not None):
         return Retryability.RETRY
     return Retryability.SPLIT if code in _ABOUT_THE_BYTES else Retryability.DROP

@@ -371,7 +371,7 @@ def test_a_request_that_takes_too_long_is_sent_again(run, backend):
     assert server.seen[1].at - server.seen[0].at > 0.15
 
 
-@pytest.mark.parametrize("code", [CODES.INVALID_ARGUMENT, CODES.INTERNAL])
+@pytest.mark.parametrize("code", [CODES.INVALID_ARGUMENT, CODES.INTERNAL, CODES.UNKNOWN])
 @pytest.mark.parametrize("poison", [1, 37, 64])
 def test_one_offending_trace_in_64_is_rejected_alone(run, backend, caplog, code, poison):
     def answer(request, context):
@@ -482,7 +482,6 @@ def test_no_limit_on_this_side(run, backend):
         CODES.UNIMPLEMENTED,
         CODES.NOT_FOUND,
         CODES.FAILED_PRECONDITION,
-        CODES.UNKNOWN,
     ],
 )
 def test_what_is_not_about_the_bytes_is_not_split(run, backend, caplog, code):

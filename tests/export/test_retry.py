@@ -6,15 +6,24 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
-from sampler_proxy.export.retry import MAX_RETRY_AFTER_NS, Backoff, Retryability, classify, retry_after_ns
+from sampler_proxy.export.retry import (
+    MAX_RETRY_AFTER_NS,
+    Backoff,
+    MadeUp,
+    Retryability,
+    classify,
+    made_up,
+    retry_after_ns,
+)
 from tests.export.support import retry_info, status_details
 
 MS = 10**6
+CODES = grpc.StatusCode
 
 # The table of the OTLP specification ("Failures"), and for what is not retryable whether it is about the bytes.
 TABLE = {
     "CANCELLED": Retryability.RETRY,
-    "UNKNOWN": Retryability.DROP,
+    "UNKNOWN": Retryability.SPLIT,
     "INVALID_ARGUMENT": Retryability.SPLIT,
     "DEADLINE_EXCEEDED": Retryability.RETRY,
     "NOT_FOUND": Retryability.DROP,
@@ -43,6 +52,35 @@ def test_classification_of_statuses(name, expected):
     with_hint = Retryability.RETRY if name == "RESOURCE_EXHAUSTED" else expected
     assert classify(code, 0) is with_hint  # a RetryInfo without a delay is one, too
     assert classify(code, 5 * MS) is with_hint
+
+
+@pytest.mark.parametrize(
+    ("text", "http"),
+    [
+        ("Stream removed (RST_STREAM (Received RST_STREAM with error code 1))", None),
+        ("Received RST_STREAM with error code 2", None),
+        ("Stream removed", None),
+        ("Stream removed (Data frame with END_STREAM flag received)", None),
+        ("Stream removed (GOAWAY received; Error code: 11; Debug Text: too_many_pings)", None),
+        ("GOAWAY received", None),
+        ("Socket closed", None),
+        ("Connection reset by peer", None),
+        ("recvmsg:Connection reset by peer", None),
+        ("No status received", None),
+        ("Received http2 header with status: 404", 404),
+        ("Received http2 header with status: 413", 413),
+    ],
+)
+def test_statuses_that_nobody_wrote(text, http):
+    assert made_up(text) == MadeUp(http)
+    for code in set(grpc.StatusCode) - {CODES.OK}:
+        assert classify(code, None, text) is (Retryability.SPLIT if http == 413 else Retryability.RETRY)
+
+
+@pytest.mark.parametrize("text", [None, "", "bad request: Stream removed", "the Socket closed", "404", "Exception"])
+def test_statuses_that_came_in_trailers(text):
+    assert made_up(text) is None
+    assert classify(CODES.INTERNAL, None, text) is Retryability.SPLIT
 
 
 DETAILS, BARE = "grpc-status-details-bin", "google.rpc.retryinfo-bin"

@@ -96,12 +96,15 @@ class Exporter(ABC):
         """Send without waiting for batches to fill, until the queue is empty (True) or the clock says `deadline_ns`
         (False).
 
-        May be called again, so that what is offered in the meantime gets out too.
+        May be called again, so that what is offered in the meantime gets out too. The first call ends every pause, once:
+        there may not be time for a long one. From then on the back-off goes on as before; a back end in trouble is not
+        helped by more tries.
         """
-        self._draining = True
-        self.queue.flush()
-        self._wakeup.set()
-        self._end_pauses()
+        if not self._draining:
+            self._draining = True
+            self.queue.flush()
+            self._wakeup.set()
+            self._end_pauses()
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0, deadline_ns - self._clock()) / 1e9):
                 while not self.queue.empty:
@@ -185,8 +188,6 @@ class Exporter(ABC):
 
     async def _pause(self, delay_ns: int) -> None:
         """Wait before another try; ends early when another one succeeds, and when the drain begins."""
-        if self._draining:  # there may not be time for a long one
-            delay_ns = min(delay_ns, self._backoff.initial_ns)
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_ns / 1e9):
                 await self._retry_now.wait()

@@ -588,14 +588,20 @@ def test_drain_does_not_sit_out_a_long_backoff(run, backend):
     assert run(scenario()).stored == {1: 2}
 
 
-def test_pauses_are_short_during_the_drain(run):
+def test_the_drain_keeps_the_backoff(run, backend):
+    """Called again and again, as the service does, it ends the pauses of four batches once, and not at every call."""
+    server = backend(lambda _, context: context.abort(CODES.UNAVAILABLE, "not yet"))
+
     async def scenario():
-        async with exporting(config(unused_port(), initial_ms=20, max_ms=300_000)) as exporter:
-            exporter._backoff = Backoff(20 * MS, 300_000 * MS, lambda: 0.999)
-            offer(exporter, [1])
-            await until(lambda: exporter.failed_tries == 5)  # the next pause would be 0.6 s, the one after that 1.3 s
-            assert not await exporter.drain(in_seconds(0.5))
-            assert exporter.failed_tries > 8
+        async with exporting(config(server.port, batch_bytes=1, initial_ms=400, max_ms=60_000)) as exporter:
+            exporter._backoff = Backoff(400 * MS, 60_000 * MS, lambda: 0.999)
+            offer(exporter, range(1, 5))
+            await until(lambda: exporter.failed_tries == 4)
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                assert not await exporter.drain(in_seconds(0.05))
+            # The first pause was cut short; then they were 0.8 s and 1.6 s long.
+            assert 4 + 4 <= exporter.failed_tries <= 4 + 2 * 4
 
     run(scenario())
 

@@ -183,6 +183,8 @@ class Retry(Section):
         default=30 * SECOND, alias="max", validate_default=True
     )
     """The longest pause."""
+    give_up_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=300 * SECOND, alias="give_up")
+    """A trace that fails for so long, though others pass, is rejected; never while nothing passes."""
 
     @field_validator("max_ns")
     @classmethod

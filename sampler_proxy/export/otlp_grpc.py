@@ -1,14 +1,13 @@
 """Exports kept traces over OTLP/gRPC.
 
-A batch becomes one request, assembled once and sent as it is, again and again until the back end has given a final
-answer. The meaning of answers is defined in `retry`. RetryInfo silences the whole destination, not only the batch that
-was answered with it. Any try may have been stored by the back end although no answer came, so duplicates are possible,
-as OTLP allows.
+The meaning of answers is defined in `retry`. Any try may have been stored by the back end although no answer came, so
+duplicates are possible, as OTLP allows.
 """
 
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import grpc
@@ -19,9 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy import __version__
 from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Accepted, Dependencies, Exporter, Refused
-from sampler_proxy.export.queue import KeptTrace
-from sampler_proxy.export.retry import Retryability, classify, retry_after_ns
+from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
+from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
@@ -47,8 +45,10 @@ class GrpcExporter(Exporter):
     """One OTLP/gRPC back end as a destination, over a channel of its own."""
 
     def __init__(self, config: GrpcExport, dependencies: Dependencies) -> None:
-        backoff_ns = config.retry.initial_ns, config.retry.max_ns
-        super().__init__(config, dependencies, concurrency=config.concurrency, backoff_ns=backoff_ns)
+        persistence = Persistence(config.retry.initial_ns, config.retry.max_ns, config.retry.give_up_ns)
+        # Whoever asks for larger batches knows of a larger limit.
+        limit_bytes = max(DEFAULT_LIMIT_BYTES, config.batch.max_bytes)
+        super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
         self._endpoint = config.endpoint
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
@@ -76,29 +76,14 @@ class GrpcExporter(Exporter):
             await self._channel.close()
         return lost
 
-    async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
-        request = self._assemble(traces)
-        failures = 0
-        while True:
-            await self._unthrottled()
-            started_ns = self._clock()
-            try:
-                response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                code, details = error.code(), error.details()
-                delay_ns = retry_after_ns(error.trailing_metadata())
-            else:
-                self._succeeded(started_ns)
-                return Accepted(_rejected_spans(response))
-            retryability = classify(code, delay_ns, details)
-            if retryability is not Retryability.RETRY:
-                return Refused(code.name, divisible=retryability is Retryability.SPLIT)
-            self._failed(f"{self._endpoint}: {code.name}")
-            if delay_ns:
-                self._throttle(delay_ns)
-            if failures or not delay_ns:
-                await self._pause(self._backoff.delay_ns(failures))
-            failures += 1
+    async def _send(self, request: bytes) -> Accepted | Failed:
+        try:
+            response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            after_ns = retry_after_ns(error.trailing_metadata())
+            failed = classify(error.code(), error.details(), len(request), after_ns)
+            return replace(failed, why=f"{self._endpoint}: {failed.why}") if failed.fault.passes_by_itself else failed
+        return Accepted(_rejected_spans(response))
 
 
 def _rejected_spans(response: bytes | None) -> int:

@@ -11,7 +11,7 @@ change (bytes held, spans queued) are differences of two such numbers. `abandon`
 side at rest.
 
 A trace counts as queued, and its bytes as held, until it is settled: exported, rejected or lost. The caller of `take`
-settles each trace of the batch exactly once and then drops it, for traces hold native memory.
+settles each trace of the batch exactly once, at once or span by span, and then drops it, for traces hold native memory.
 """
 
 from __future__ import annotations
@@ -188,6 +188,19 @@ class Queue:
         """Settle `traces` as given up without a final answer."""
         self._lose(self._settle(traces), reason)
         self._tell_room()
+
+    def part_settled(
+        self, trace: KeptTrace, last: bool, *, exported: int = 0, rejected: int = 0, lost: int = 0, reason: str = ""
+    ) -> None:
+        """Settle some spans of `trace`; with the `last` of them, the trace."""
+        self._settled_spans += exported + rejected + lost
+        self._exported_spans += exported
+        self._rejected_spans += rejected
+        self._lose(lost, reason)
+        if last:
+            self._settled_traces += 1
+            self._settled_bytes += trace.nbytes
+            self._tell_room()
 
     def abandon(self, reason: str) -> None:
         """Settle every remaining trace as lost, in flight or not, and each that is offered from now on. Settle nothing

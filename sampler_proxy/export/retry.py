@@ -21,12 +21,44 @@ MAX_RETRY_AFTER_NS = 300 * 10**9
 """The longest RetryInfo that is believed: a back end that names a longer one is asked again after this."""
 
 
-class Retryability(Enum):
-    """The way to go on after a refusal."""
+DEFAULT_LIMIT_BYTES = 4 << 20
+"""The largest message that gRPC servers take unless told otherwise."""
 
-    RETRY = "retry"  # send the same bytes again, later
-    SPLIT = "split"  # something in these bytes is refused: send parts of them
-    DROP = "drop"  # nothing like these bytes is wanted
+
+class Fault(Enum):
+    """A kind of failure, by what to do about it."""
+
+    OVERLOAD = "overload"  # not now: the same bytes, later
+    EXHAUSTED = "exhausted"  # the same, unless smaller requests pass: then it is the size
+    TIMEOUT = "timeout"  # no answer in time: the same bytes, later
+    LOST = "lost"  # a reset, a lost connection: the same bytes, later
+    UNREACHABLE = "unreachable"  # nothing was sent: later, and these bytes cannot be the reason
+    CREDENTIALS = "credentials"  # later, when they are right
+    SIZE = "size"  # larger than is taken: in smaller parts
+    BYTES = "bytes"  # something in these bytes is refused: find it
+    UNWANTED = "unwanted"  # nothing like these bytes is wanted, ever
+
+    @property
+    def passes_by_itself(self) -> bool:
+        """Tell whether the same bytes are worth another try."""
+        return self not in (Fault.SIZE, Fault.BYTES, Fault.UNWANTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The outcome of a try: taken."""
+
+    rejected_spans: int = 0  # of those sent: the destination noted and dropped them (partial success)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The outcome of a try: not taken. `limit_bytes`: with SIZE, the largest request that is taken, as far as known."""
+
+    fault: Fault
+    why: str
+    retry_after_ns: int | None = None  # the destination has asked for so much silence
+    limit_bytes: int | None = None
 
 
 _RETRYABLE = frozenset(
@@ -43,7 +75,6 @@ _RETRYABLE = frozenset(
 _ABOUT_THE_BYTES = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,  # without RetryInfo: larger than the server's limit
         grpc.StatusCode.INTERNAL,  # what gRPC's own servers (Go, Python) answer to a message that they cannot parse
         grpc.StatusCode.UNKNOWN,  # what they answer when the handler fails in a way that has no status
     }
@@ -59,6 +90,14 @@ _MADE_UP = re.compile(
 )
 
 _HTTP_TOO_LARGE = 413  # of all that a middleman says, only this is about the bytes
+_HTTP_CREDENTIALS = (401, 403, 407)
+
+_CREDENTIALS = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+
+# Of the same library, for a call that found no connection.
+_UNREACHABLE = re.compile(
+    r"failed to connect|errors resolving|DNS resolution failed|empty address list|connections to all backends"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +114,46 @@ def made_up(details: str | None) -> MadeUp | None:
     return found and MadeUp(int(found["http"]) if found["http"] else None)
 
 
-def classify(code: grpc.StatusCode, retry_after_ns: int | None, details: str | None = None) -> Retryability:
-    """Classify a status, given the delay of the RetryInfo that came with it (None: none came) and its text, which is
-    read only to tell whether the back end wrote the status."""
+# What gRPC's own servers (C core, Go, Java) say about a message that is too large, mostly with their limit: the one
+# text of a back end that is looked at.
+_TOO_LARGE = re.compile(
+    r".{0,100}?message.{0,30}? (?:larger than max(?: \(?(?:[0-9]{1,12} vs\. )?(?P<max>[0-9]{1,12}))?"
+    r"|exceeds maximum size (?P<size>[0-9]{1,12}))",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def classify(code: grpc.StatusCode, details: str | None, nbytes: int, retry_after_ns: int | None) -> Failed:
+    """Classify the answer to a request of `nbytes`: by its status, its text as far as gRPC itself has written it, and
+    the delay of the RetryInfo that came with it (None: none came)."""
     if (origin := made_up(details)) is not None:
-        return Retryability.SPLIT if origin.http == _HTTP_TOO_LARGE else Retryability.RETRY
-    if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_ns is not None):
-        return Retryability.RETRY
-    return Retryability.SPLIT if code in _ABOUT_THE_BYTES else Retryability.DROP
+        return _without_verdict(code, origin)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if retry_after_ns is not None:
+            return Failed(Fault.OVERLOAD, code.name, retry_after_ns)
+        found = _TOO_LARGE.match(details or "")
+        if found or nbytes > DEFAULT_LIMIT_BYTES:
+            limit = int(found["max"] or found["size"] or 0) if found else DEFAULT_LIMIT_BYTES
+            return Failed(Fault.SIZE, code.name, limit_bytes=limit if 0 < limit < nbytes else None)
+        return Failed(Fault.EXHAUSTED, code.name)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failed(Fault.TIMEOUT, code.name, retry_after_ns)
+    if code is grpc.StatusCode.UNAVAILABLE and _UNREACHABLE.match(details or ""):
+        return Failed(Fault.UNREACHABLE, code.name)
+    if code in _RETRYABLE:
+        return Failed(Fault.OVERLOAD, code.name, retry_after_ns)
+    if code in _CREDENTIALS:
+        return Failed(Fault.CREDENTIALS, code.name)
+    return Failed(Fault.BYTES if code in _ABOUT_THE_BYTES else Fault.UNWANTED, code.name)
+
+
+def _without_verdict(code: grpc.StatusCode, origin: MadeUp) -> Failed:
+    if origin.http is None:
+        return Failed(Fault.TIMEOUT if code is grpc.StatusCode.DEADLINE_EXCEEDED else Fault.LOST, code.name)
+    why = f"HTTP {origin.http}"
+    if origin.http == _HTTP_TOO_LARGE:
+        return Failed(Fault.SIZE, why)
+    return Failed(Fault.CREDENTIALS if origin.http in _HTTP_CREDENTIALS else Fault.OVERLOAD, why)
 
 
 def retry_after_ns(trailers: Iterable[tuple[str, str | bytes]] | None) -> int | None:

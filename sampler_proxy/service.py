@@ -52,6 +52,9 @@ SUMMARY_S = 5.0
 SAVE_S = 30.0
 """How often learned rates are saved: a crash costs so much of them at most."""
 
+SPANS_LOST = 3
+"""The exit code where a destination has not taken all kept spans in time."""
+
 SWITCH_INTERVAL_S = 0.0005
 """How often two busy threads hand over the GIL. The default is 5 ms, which a request would wait at every tick."""
 
@@ -106,10 +109,11 @@ class Service:
         self._admin = Admin(
             config.admin.endpoint,
             metrics.new_registry(self._status.snapshot),
-            lambda: replace(self._readiness, detail=self._reloader.detail()),
+            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
+            self._status.destinations,
         )
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
@@ -162,18 +166,25 @@ class Service:
     async def run(self) -> int:
         """Start, decide what is due until a signal comes, and drain; returns the exit code. Raises StartError."""
         deadline_ns: int | None = None
+        lost = 0
         host, port = await self._admin.start()
         try:
             self._start(f"{host}:{port}")
             await self._work()
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
             await self._save_learned()  # before all that is buffered is decided at once
+            stopping_ns, sent = time.monotonic_ns(), self._exported_spans()
             await self._drain(deadline_ns)
-            return 0
         finally:
             if deadline_ns is None:
                 await asyncio.to_thread(self._engine.stop)
-            await self._stop()
+            lost = await self._stop()
+        seconds = (time.monotonic_ns() - stopping_ns) / 1e9
+        log.info(f"stopped: {self._exported_spans() - sent} spans sent, {lost} lost in {seconds:.1f} s")
+        return SPANS_LOST if lost else 0
+
+    def _exported_spans(self) -> int:
+        return sum(exporter.queue.counters().exported_spans for exporter in self._exporters)
 
     def _start(self, admin_address: str) -> None:
         loop = asyncio.get_running_loop()
@@ -274,15 +285,15 @@ class Service:
             if not more and all(empty):
                 break
 
-    async def _stop(self) -> None:
-        """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged."""
+    async def _stop(self) -> int:
+        """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;
+        returns their number."""
         self._pipeline.close()
         for exporter in self._exporters:
             exporter.queue.flush()
         while self._pipeline.drain(time.monotonic_ns(), hurry=True):
             pass
-        for exporter in self._exporters:
-            await exporter.stop()
+        lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()
         await self._admin.stop()
@@ -291,6 +302,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+        return lost
 
 
 def _rule_set(loaded: Loaded, prepared: Prepared) -> tuple[list[str], list[float | Keep], Compiled]:

@@ -1,9 +1,7 @@
 """Runs a destination, of whatever kind: waits for batches, keeps some in flight, tries again, divides, stops in time.
 
 An exporter lives on one event loop: `start` is called there. A destination that is down costs retries, never an
-exception; only `start` may raise (`errors.StartError`, where a destination can be known to be unusable). Logs name the
-destination and the kind of failure, at most once a minute each; never what a back end wrote, which may quote attribute
-values.
+exception; only `start` may raise (`errors.StartError`, where a destination can be known to be unusable).
 
 A batch holds one slot until it is settled. What fails is tried again with back-off, whole, as long as nothing passes:
 then it is the destination. While all slots fail, one of them, the probe, tries parts of its batch instead, at the same
@@ -23,15 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampler_proxy.config.model import FileExport, GrpcExport
+from sampler_proxy.export.fates import Fates
 from sampler_proxy.export.parcel import PIECES, Batch, Parcel
 from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.recent import Recent, Try
+from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 
 log = logging.getLogger(__name__)
-
-LOG_INTERVAL_NS = 60 * 10**9
-"""Messages of one kind are logged this far apart; those in between are counted."""
 
 HOPELESS = 32
 """After so many traces of a batch were refused one by one, spread over the batch, and none taken, its rest is not
@@ -51,9 +48,6 @@ LEAST_LIMIT_BYTES = 16 << 10
 
 SLOWEST_SUSPECTS = 3
 """The pause of a worker for suspects doubles so often: a new suspect does not wait longer for its first try."""
-
-NAMED_TRACES = 5
-"""A line names so many trace ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +72,8 @@ class Persistence:
 class Exporter(ABC):
     """One destination: a queue, and the tasks that empty it. `failed_tries` counts the requests (or writes) that failed
     and were, or will be, tried again."""
+
+    place = ""  # stands before a reason in the log
 
     def __init__(
         self,
@@ -116,8 +112,8 @@ class Exporter(ABC):
         self._retry_now = asyncio.Event()  # set only for an instant, to end every pause there is
         self._not_before_ns = 0  # the destination asked for silence until then
         self._draining = False
-        self._failing_since_ns: int | None = None
-        self._logged: dict[str, tuple[int, int]] = {}  # kind -> when last, how many held back since
+        self.report = Reporter(config.name, dependencies.clock)
+        self.fates = Fates()
 
     def start(self) -> None:
         """Begin to deliver. On the loop; from here on the queue may be offered traces."""
@@ -158,10 +154,16 @@ class Exporter(ABC):
         self._suspects.clear()
         self.queue.wake = lambda: None
         self.queue.abandon("shutdown")
+        self.report.final()
         lost = self.queue.counters().lost_spans.get("shutdown", 0)
         if lost:
             log.error("export %s: %d spans lost at shutdown", self.name, lost)
         return lost
+
+    def fate_of(self, trace_id: bytes) -> str | None:
+        """Say what has become of a kept trace: queued, exported, rejected, partly rejected or lost; None: it was not
+        offered yet, or that is too long ago. With the offering side at rest."""
+        return "queued" if self.queue.holds(trace_id) else self.fates.get(trace_id)
 
     @abstractmethod
     async def _send(self, request: bytes) -> Accepted | Failed:
@@ -195,6 +197,7 @@ class Exporter(ABC):
 
     async def _deliver(self, traces: list[KeptTrace]) -> None:
         """Settle every one of `traces`, or make suspects of them."""
+        self.fates.note(traces, "queued")
         parcels = [Parcel.of(traces)]
         batch = parcels[0].batch
         del traces  # settled parts must not be kept alive from here
@@ -218,8 +221,7 @@ class Exporter(ABC):
                     parcels[:0] = self._probed(parcel, outcome)  # another part's turn, where there is one
         except Exception as error:
             for parcel in parcels:
-                parcel.lost(self.queue, "internal")
-            self._complain("internal", "a batch lost to an internal error: %s", type(error).__name__)
+                self._lose(parcel, error)
         finally:
             if self._probe is batch:
                 self._probe = None
@@ -237,8 +239,7 @@ class Exporter(ABC):
                 else:
                     passes_by_itself = outcome.fault.passes_by_itself
             except Exception as error:
-                parcel.lost(self.queue, "internal")
-                self._complain("internal", "a batch lost to an internal error: %s", type(error).__name__)
+                self._lose(parcel, error)
             del parcel  # a settled one must not be kept alive
             self._suspected.set()
             self._settled.set()
@@ -266,7 +267,7 @@ class Exporter(ABC):
         request = parcel.assembled(self._assemble)
         parcel.nbytes = len(request)
         if parcel.nbytes > self._limit() and parcel.spans > 1:
-            return Failed(Fault.SIZE, "larger than its limit", limit_bytes=self._limit_bytes)
+            return Failed(Fault.SIZE, "", "", limit_bytes=self._limit_bytes)
         await self._unthrottled()
         async with self._in_flight:
             started_ns = self._clock()
@@ -282,15 +283,26 @@ class Exporter(ABC):
             if parcel.nbytes >= self._large_nbytes:
                 self._large_nbytes = 0
             self._probe_passed(parcel.batch)
-            self._succeeded()
+            if self.report.succeeded():
+                self._end_pauses()
         elif outcome.fault.passes_by_itself:
+            self.failed_tries += 1
             parcel.failures += 1
             parcel.batch.failures += 1
             self._heed_retry_info(parcel, outcome)
-            if parcel.suspect_since_ns is None or outcome.fault is Fault.UNREACHABLE:
+            if self._tells_of_all(parcel, outcome):
                 self._recent.record(Try(started_ns, parcel.nbytes, passed=False))
-            self._failed(outcome.why)
+            report = self.report.failed if self._tells_of_all(parcel, outcome) else self.report.failed_alone
+            report(outcome.code, f"{self.place}{outcome.why}, {outcome.code}")
+        elif outcome.why:
+            self.report.refused(outcome.code or "refused", f"{self.place}{outcome.verdict}")
         return outcome
+
+    @staticmethod
+    def _tells_of_all(parcel: Parcel, outcome: Failed) -> bool:
+        """Tell whether a failed try says something about the destination; that of a suspect, if it got there, does
+        not."""
+        return parcel.suspect_since_ns is None or outcome.fault is Fault.UNREACHABLE
 
     def _heed_retry_info(self, parcel: Parcel, outcome: Failed) -> None:
         """Silence the destination, or only this parcel where the last one to be tried has passed: then the next ones
@@ -306,8 +318,10 @@ class Exporter(ABC):
     def _accepted(self, parcel: Parcel, outcome: Accepted) -> None:
         parcel.batch.accepted = True
         parcel.exported(self.queue, outcome.rejected_spans)
+        if parcel.cut is None or parcel.cut.left <= 0:
+            self.fates.note(parcel.traces, "partly rejected" if outcome.rejected_spans > 0 else "exported")
         if outcome.rejected_spans > 0:
-            self._complain("partial", "%d spans rejected by a partial success", outcome.rejected_spans)
+            self.report.complain("partial", outcome.rejected_spans, "spans rejected by a partial success")
 
     def _after_verdict(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
         """Divide a parcel that was refused, so far as its parts may be welcome; else settle it (none is left)."""
@@ -323,7 +337,7 @@ class Exporter(ABC):
         if len(pieces) > 1:
             return pieces
         batch.refused += 1
-        self._reject(parcel, outcome.why)
+        self._reject(parcel, outcome.verdict)
         return []
 
     def _is_suspect(self, parcel: Parcel, outcome: Failed) -> bool:
@@ -359,7 +373,7 @@ class Exporter(ABC):
         if end_ns <= now_ns and not self._recent.passed_since(parcel.suspect_since_ns):
             parcel.suspect_since_ns = now_ns
         elif end_ns <= now_ns and not self._recent.is_chance(parcel.failures):
-            self._reject(parcel, f"{outcome.why} again and again, while others pass")
+            self._reject(parcel, f"{outcome.verdict}, again and again, while others pass")
             return []
         pause_ns = max(self._backoff.delay_ns(parcel.failures - 1), outcome.retry_after_ns or 0)
         parcel.not_before_ns = min(now_ns + pause_ns, max(end_ns, now_ns + self._backoff.delay_ns(0)))
@@ -434,31 +448,13 @@ class Exporter(ABC):
         while (wait_ns := self._not_before_ns - self._clock()) > 0:  # noqa: ASYNC110 (it may move on meanwhile)
             await asyncio.sleep(-(-wait_ns // 10**6) / 1e3)
 
-    def _failed(self, why: str) -> None:
-        self.failed_tries += 1
-        if self._failing_since_ns is None:
-            self._failing_since_ns = self._clock()
-        self._complain("failing", "%s; trying again until it works", why)
-
-    def _succeeded(self) -> None:
-        if self._failing_since_ns is not None:
-            log.info("export %s: works again after %.1f s", self.name, (self._clock() - self._failing_since_ns) / 1e9)
-            self._failing_since_ns = None
-            self._end_pauses()
-
     def _reject(self, parcel: Parcel, why: str) -> None:
         parcel.rejected(self.queue)
-        named = ", ".join(trace.trace_id.hex() for trace in parcel.traces[:NAMED_TRACES])
-        more = ", ..." if len(parcel.traces) > NAMED_TRACES else ""
-        self._complain(why, "%d spans rejected: %s (trace %s%s)", parcel.spans, why, named, more)
+        self.fates.note(parcel.traces, "rejected")
+        ids = [trace.trace_id for trace in parcel.traces]
+        self.report.complain(f"rejected {why}", parcel.spans, f"spans rejected: {why}", ids)
 
-    def _complain(self, kind: str, message: str, *details: object) -> None:
-        """Log a warning, unless one of its kind was logged less than LOG_INTERVAL_NS ago."""
-        now_ns = self._clock()
-        last_ns, held_back = self._logged.get(kind, (None, 0))
-        if last_ns is not None and now_ns - last_ns < LOG_INTERVAL_NS:
-            self._logged[kind] = (last_ns, held_back + 1)
-            return
-        self._logged[kind] = (now_ns, 0)
-        more = f" ({held_back} more like it since the last)" if held_back else ""
-        log.warning(f"export %s: {message}%s", self.name, *details, more)
+    def _lose(self, parcel: Parcel, error: Exception) -> None:
+        parcel.lost(self.queue, "internal")
+        self.fates.note(parcel.traces, "lost")
+        self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")

@@ -46,15 +46,14 @@ class FileExporter(Exporter):
         try:
             line = await asyncio.to_thread(json_line, request)
         except DecodeError:  # our scan is more patient than the official parser, in how deep values may nest for one
-            return Failed(Fault.BYTES, "not to be written as JSON")
+            return Failed(Fault.BYTES, "", "not to be written as JSON")
         if len(line) > self._lines.max_line_bytes:
-            return Failed(Fault.SIZE, "larger than half of the file's limit")
+            return Failed(Fault.SIZE, "", "larger than half of the file's limit")
         try:
             await asyncio.to_thread(self._lines.append, line)
         except OSError as error:
-            return Failed(
-                Fault.OVERLOAD, f"cannot write the file, {errno.errorcode.get(error.errno or 0, 'unknown error')}"
-            )
+            code = errno.errorcode.get(error.errno or 0, "unknown error")
+            return Failed(Fault.OVERLOAD, code, "cannot write the file")
         return Accepted()
 
 

@@ -7,7 +7,6 @@ duplicates are possible, as OTLP allows.
 from __future__ import annotations
 
 import ssl
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 import grpc
@@ -49,24 +48,24 @@ class GrpcExporter(Exporter):
         # Whoever asks for larger batches knows of a larger limit.
         limit_bytes = max(DEFAULT_LIMIT_BYTES, config.batch.max_bytes)
         super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
-        self._endpoint = config.endpoint
+        self.place = f"{config.endpoint}: "
+        self._target, self._secure = _target(config.endpoint)
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
         self._metadata = grpc.aio.Metadata(*((key.lower(), value) for key, value in config.headers.items()))
         self._channel: grpc.aio.Channel | None = None
 
     def start(self) -> None:
-        target, secure = _target(self._endpoint)
-        if secure:
+        if self._secure:
             try:
                 credentials = grpc.ssl_channel_credentials(_system_roots())
             except OSError as error:
                 raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
             self._channel = grpc.aio.secure_channel(
-                target, credentials, options=_OPTIONS, compression=self._compression
+                self._target, credentials, options=_OPTIONS, compression=self._compression
             )
         else:
-            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS, compression=self._compression)
+            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS, compression=self._compression)
         self._export = self._channel.unary_unary(EXPORT)  # bytes in, bytes out
         super().start()
 
@@ -81,8 +80,7 @@ class GrpcExporter(Exporter):
             response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             after_ns = retry_after_ns(error.trailing_metadata())
-            failed = classify(error.code(), error.details(), len(request), after_ns)
-            return replace(failed, why=f"{self._endpoint}: {failed.why}") if failed.fault.passes_by_itself else failed
+            return classify(error.code(), error.details(), len(request), after_ns, secure=self._secure)
         return Accepted(_rejected_spans(response))
 
 

@@ -170,6 +170,10 @@ class Queue:
         """Tell whether nothing waits and nothing is in flight."""
         return self._settled_traces >= self._routed_traces
 
+    def holds(self, trace_id: bytes) -> bool:
+        """Tell whether a trace waits to be taken. With the offering side at rest; looks at every trace."""
+        return any(trace.trace_id == trace_id for trace in self._traces)
+
     def exported(self, traces: Sequence[KeptTrace], rejected_spans: int = 0) -> None:
         """Settle `traces` as taken by the destination, save `rejected_spans` of their spans (a number from outside: any
         may come)."""

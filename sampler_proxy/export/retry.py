@@ -17,12 +17,17 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from sampler_proxy.export.reasons import HTTP, HTTP_CREDENTIALS, LOST, why_refused, why_unreachable
+
 MAX_RETRY_AFTER_NS = 300 * 10**9
 """The longest RetryInfo that is believed: a back end that names a longer one is asked again after this."""
 
 
 DEFAULT_LIMIT_BYTES = 4 << 20
 """The largest message that gRPC servers take unless told otherwise."""
+
+
+TOO_LARGE = "larger than it takes"
 
 
 class Fault(Enum):
@@ -56,9 +61,15 @@ class Failed:
     """The outcome of a try: not taken. `limit_bytes`: with SIZE, the largest request that is taken, as far as known."""
 
     fault: Fault
-    why: str
+    code: str  # a short name, for metrics; may be empty where it would say nothing
+    why: str  # a sentence, for people; none of a back end's own words
     retry_after_ns: int | None = None  # the destination has asked for so much silence
     limit_bytes: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The reason of a rejection."""
+        return f"{self.code}, {self.why}" if self.code else self.why
 
 
 _RETRYABLE = frozenset(
@@ -123,37 +134,44 @@ _TOO_LARGE = re.compile(
 )
 
 
-def classify(code: grpc.StatusCode, details: str | None, nbytes: int, retry_after_ns: int | None) -> Failed:
+def classify(
+    code: grpc.StatusCode, details: str | None, nbytes: int, retry_after_ns: int | None, *, secure: bool = False
+) -> Failed:
     """Classify the answer to a request of `nbytes`: by its status, its text as far as gRPC itself has written it, and
-    the delay of the RetryInfo that came with it (None: none came)."""
+    the delay of the RetryInfo that came with it (None: none came). `secure`: it was sent by TLS."""
     if (origin := made_up(details)) is not None:
         return _without_verdict(code, origin)
+    name, why = code.name, why_refused(code)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         if retry_after_ns is not None:
-            return Failed(Fault.OVERLOAD, code.name, retry_after_ns)
+            return Failed(Fault.OVERLOAD, name, why, retry_after_ns)
         found = _TOO_LARGE.match(details or "")
         if found or nbytes > DEFAULT_LIMIT_BYTES:
             limit = int(found["max"] or found["size"] or 0) if found else DEFAULT_LIMIT_BYTES
-            return Failed(Fault.SIZE, code.name, limit_bytes=limit if 0 < limit < nbytes else None)
-        return Failed(Fault.EXHAUSTED, code.name)
+            return Failed(Fault.SIZE, name, TOO_LARGE, limit_bytes=limit if 0 < limit < nbytes else None)
+        return Failed(Fault.EXHAUSTED, name, why)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Failed(Fault.TIMEOUT, code.name, retry_after_ns)
+        return Failed(Fault.TIMEOUT, name, why, retry_after_ns)
     if code is grpc.StatusCode.UNAVAILABLE and _UNREACHABLE.match(details or ""):
-        return Failed(Fault.UNREACHABLE, code.name)
+        return Failed(Fault.UNREACHABLE, name, why_unreachable(details or "", secure))
     if code in _RETRYABLE:
-        return Failed(Fault.OVERLOAD, code.name, retry_after_ns)
+        return Failed(Fault.OVERLOAD, name, why, retry_after_ns)
     if code in _CREDENTIALS:
-        return Failed(Fault.CREDENTIALS, code.name)
-    return Failed(Fault.BYTES if code in _ABOUT_THE_BYTES else Fault.UNWANTED, code.name)
+        return Failed(Fault.CREDENTIALS, name, why)
+    return Failed(Fault.BYTES if code in _ABOUT_THE_BYTES else Fault.UNWANTED, name, why)
 
 
 def _without_verdict(code: grpc.StatusCode, origin: MadeUp) -> Failed:
     if origin.http is None:
-        return Failed(Fault.TIMEOUT if code is grpc.StatusCode.DEADLINE_EXCEEDED else Fault.LOST, code.name)
-    why = f"HTTP {origin.http}"
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Failed(Fault.TIMEOUT, code.name, why_refused(code))
+        return Failed(Fault.LOST, code.name, LOST)
+    name = f"HTTP {origin.http}"
     if origin.http == _HTTP_TOO_LARGE:
-        return Failed(Fault.SIZE, why)
-    return Failed(Fault.CREDENTIALS if origin.http in _HTTP_CREDENTIALS else Fault.OVERLOAD, why)
+        return Failed(Fault.SIZE, name, TOO_LARGE)
+    if origin.http in _HTTP_CREDENTIALS:
+        return Failed(Fault.CREDENTIALS, name, HTTP_CREDENTIALS)
+    return Failed(Fault.OVERLOAD, name, HTTP)
 
 
 def retry_after_ns(trailers: Iterable[tuple[str, str | bytes]] | None) -> int | None:

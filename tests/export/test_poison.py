@@ -286,7 +286,7 @@ def test_only_a_span_that_is_too_large_is_rejected(run, backend, caplog):
 
     run(scenario())
     assert server.stored == {0x63: 9, **dict.fromkeys(range(1, 11), 2)}
-    assert f"1 spans rejected: RESOURCE_EXHAUSTED (trace {hex_id(0x63)})" in caplog.text
+    assert f"1 spans rejected: RESOURCE_EXHAUSTED, larger than it takes (trace {hex_id(0x63)})" in caplog.text
 
 
 def test_spans_of_a_cut_trace_are_accounted_for_when_the_time_is_up(run, backend):

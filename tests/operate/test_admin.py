@@ -54,7 +54,9 @@ class Service:
 
     def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
         registry = metrics.new_registry(self.snapshot)
-        return Admin(Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, lambda: RATES, KNOWN.get)
+        return Admin(
+            Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, lambda: RATES, KNOWN.get, dict
+        )
 
 
 @asynccontextmanager
@@ -214,6 +216,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
                         "/readyz",
                         "/rules",
                         "/rates",
+                        "/destinations",
                         "/traces/{trace_id}",
                     ]
                     assert response.headers["Server"] == "sampler-proxy"
@@ -224,7 +227,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates", "/destinations"])
 def test_head_is_get_without_the_body(run: Run, path: str) -> None:
     async def main() -> None:
         async with serving(Service()) as session:

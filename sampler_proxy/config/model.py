@@ -22,6 +22,7 @@ from sampler_proxy.settings import (
     Expression,
     Flag,
     Frequency,
+    HeaderFile,
     HeaderName,
     HeaderValue,
     ListenAddress,
@@ -205,10 +206,10 @@ class GrpcExport(Destination):
     protocol: Literal["grpc"] = "grpc"
     endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
     """http://host:port, or https://host:port for TLS with the system's root certificates."""
-    headers: Mapping[Annotated[str, HeaderName()], Annotated[str, HeaderValue()]] = Field(
+    headers: Mapping[Annotated[str, HeaderName()], Annotated[str | HeaderFile, HeaderValue()]] = Field(
         default_factory=dict, repr=False
     )
-    """Sent with every request."""
+    """Sent with every request. A value is text or {file: PATH, prefix: TEXT}; a file is read again when it changes."""
 
     @field_validator("headers", mode="before")
     @classmethod

@@ -134,10 +134,7 @@ class Exporter(ABC):
             self._draining = True
             self.queue.flush()
             self._wakeup.set()
-            self._end_pauses()
-            for suspect in self._suspects:
-                suspect.not_before_ns = 0
-            self._suspected.set()
+            self._try_all_now()
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0, deadline_ns - self._clock()) / 1e9):
                 while not self.queue.empty:
@@ -439,6 +436,13 @@ class Exporter(ABC):
     def _end_pauses(self) -> None:
         self._retry_now.set()
         self._retry_now.clear()
+
+    def _try_all_now(self) -> None:
+        """End every pause, those of suspects too."""
+        self._end_pauses()
+        for suspect in self._suspects:
+            suspect.not_before_ns = 0
+        self._suspected.set()
 
     def _throttle(self, delay_ns: int) -> None:
         """Send nothing more to this destination, by any delivery, for `delay_ns`."""

@@ -6,6 +6,8 @@ duplicates are possible, as OTLP allows.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from urllib.parse import urlsplit
 
@@ -18,10 +20,16 @@ from sampler_proxy import __version__
 from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
+from sampler_proxy.export.headers import Headers, UnusableError
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
+
+HEADERS_EVERY_S = 1.0
+"""How often the files of headers are looked at."""
+
+log = logging.getLogger(__name__)
 
 _OPTIONS = (
     ("grpc.primary_user_agent", f"sampler-proxy/{__version__}"),
@@ -52,10 +60,15 @@ class GrpcExporter(Exporter):
         self._target, self._secure = _target(config.endpoint)
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
-        self._metadata = grpc.aio.Metadata(*((key.lower(), value) for key, value in config.headers.items()))
+        self._headers = Headers(config.headers)
         self._channel: grpc.aio.Channel | None = None
 
     def start(self) -> None:
+        try:
+            self._headers.read()
+        except UnusableError as error:
+            raise StartError(f"export {self.name}: {error}") from error
+        self._metadata = grpc.aio.Metadata(*self._headers.items())
         if self._secure:
             try:
                 credentials = grpc.ssl_channel_credentials(_system_roots())
@@ -68,6 +81,22 @@ class GrpcExporter(Exporter):
             self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS, compression=self._compression)
         self._export = self._channel.unary_unary(EXPORT)  # bytes in, bytes out
         super().start()
+        if self._headers.from_files:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._follow_headers()))
+
+    async def _follow_headers(self) -> None:
+        """Read the files of headers again when they change. What was refused for its credentials is tried at once."""
+        while True:
+            await asyncio.sleep(HEADERS_EVERY_S)
+            try:
+                changed = await asyncio.to_thread(self._headers.read)
+            except UnusableError as error:
+                self.report.complain("headers", 0, f"headers stay as they were: {error}")
+                continue
+            if changed:
+                self._metadata = grpc.aio.Metadata(*self._headers.items())
+                log.info("export %s: headers read again from %s", self.name, ", ".join(changed))
+                self._try_all_now()
 
     async def stop(self) -> int:
         lost = await super().stop()

@@ -30,6 +30,7 @@ from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator
 from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
@@ -223,9 +224,11 @@ class Service:
     async def _keep_time(self) -> None:
         """Decide what is due, until it is time to stop."""
         next_summary = time.monotonic() + SUMMARY_S
+        full_queues = FullQueues(self._exporters, time.monotonic_ns)
         while not self._stopping.is_set():
             while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
+            full_queues.look()
             if not self._pipeline.uniformity.random and not self._warned_of_ids:
                 self._warned_of_ids = True
                 log.warning(

@@ -175,6 +175,9 @@ class Batch(Section):
 class Queue(Section):
     max_bytes: Annotated[int, Size()] = 64 * MIB
     """Memory for kept traces that wait to be sent."""
+    when_full: Annotated[Literal["wait", "drop"], Choice(("wait", "drop"))] = "wait"
+    """`wait`: kept traces stay in the buffer, and in the end senders are refused. `drop`: they are lost for this
+    destination, and hold up nobody."""
 
 
 class Retry(Section):

@@ -160,7 +160,9 @@ class Exporter(ABC):
     def fate_of(self, trace_id: bytes) -> str | None:
         """Say what has become of a kept trace: queued, exported, rejected, partly rejected or lost; None: it was not
         offered yet, or that is too long ago. With the offering side at rest."""
-        return "queued" if self.queue.holds(trace_id) else self.fates.get(trace_id)
+        if self.queue.holds(trace_id):
+            return "queued"
+        return "lost" if self.queue.dropped(trace_id) else self.fates.get(trace_id)
 
     @abstractmethod
     async def _send(self, request: bytes) -> Accepted | Failed:

@@ -167,6 +167,26 @@ def test_what_an_operator_sees_of_a_dead_back_end(client: Connect, tmp_path: Pat
     assert re.fullmatch(r"stopped: 0 spans sent, 3 lost in [\d.]+ s", proxy.await_event("stopped:")["event"])
 
 
+def test_a_dead_second_destination_that_may_drop_holds_up_nobody(sink: Sink, client: Connect, tmp_path: Path) -> None:
+    settings = config(sink.endpoint, buffer={"decision_wait": "100ms", "max_bytes": "1MiB"}, shutdown_timeout="1s")
+    dead = {"name": "dead", "endpoint": f"http://127.0.0.1:{free_port()}"}
+    settings["export"].append({**dead, "queue": {"max_bytes": "64KiB", "when_full": "drop"}})
+    proxy = Proxy(settings, tmp_path)
+    sender, random = client(proxy.port), Random(7)
+    total = 0
+    for _ in range(100):
+        request = ExportTraceServiceRequest()
+        for _ in range(20):
+            add_trace(request, random, error=True)
+        total += sum(len(scope.spans) for one in request.resource_spans for scope in one.scope_spans)
+        sender.export(request)
+    proxy.await_metrics(lambda m: m.total("spans_exported_total", destination="sink") == total)
+    proxy.await_metrics(lambda m: m.total("spans_lost_total", destination="dead", reason="queue_full") > 0)
+    assert not proxy.metrics().unbalanced()
+    assert "spans dropped" in proxy.await_event("its queue is full")["event"]
+    assert proxy.terminate() == 3  # what was still queued for the dead one
+
+
 def test_what_is_damaged_is_refused_and_harms_nothing_else(sink: Sink, client: Connect, tmp_path: Path) -> None:
     """After every kind of damage the next request, on the same connection and on a new one, is as good as ever."""
     random = Random(3)

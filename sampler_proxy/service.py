@@ -119,7 +119,7 @@ class Service:
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
         observe_latency = self._latencies[config.name].observe
-        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency)
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
         if isinstance(config, GrpcExport):
             return GrpcExporter(config, dependencies)
         return FileExporter(config, dependencies)

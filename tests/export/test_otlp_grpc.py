@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import HOPELESS, Dependencies
-from sampler_proxy.export.otlp_grpc import GrpcExporter, _target
+from sampler_proxy.export.otlp_grpc import GrpcExporter, _address
 from sampler_proxy.export.retry import Backoff
 from tests.export.support import (
     Trace,
@@ -712,13 +712,13 @@ def test_tls_without_readable_roots_is_refused_at_start(run, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "target", "secure"),
+    ("endpoint", "address"),
     [
-        ("http://localhost:14317", "localhost:14317", False),
-        ("https://tempo.example", "tempo.example:4317", True),
-        ("http://[::1]:5", "[::1]:5", False),
-        ("http://127.0.0.1:80/", "127.0.0.1:80", False),
+        ("http://localhost:14317", ("localhost", 14317, False)),
+        ("https://tempo.example", ("tempo.example", 4317, True)),
+        ("http://[::1]:5", ("::1", 5, False)),
+        ("http://127.0.0.1:80/", ("127.0.0.1", 80, False)),
     ],
 )
-def test_target(endpoint, target, secure):
-    assert _target(endpoint) == (target, secure)
+def test_address(endpoint, address):
+    assert _address(endpoint) == address

@@ -67,10 +67,12 @@ class Call:
 @dataclass
 class Http2Server:
     answer: Callable[[Call], object]
+    host: str = "127.0.0.1"
+    port: int = 0
     calls: list[bytes] = field(default_factory=list)  # the messages of all calls so far
 
     def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((self.host, self.port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._listen, daemon=True).start()
 

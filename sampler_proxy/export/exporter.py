@@ -103,7 +103,9 @@ class Exporter(ABC):
         self._workers = max(1, concurrency // 2)  # for suspects
         self._deliveries: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._suspects: list[Parcel] = []
+        self._under_way: dict[Batch, list[Parcel]] = {}  # of each delivery
+        self._suspects: list[Parcel] = []  # those that are not being tried
+        self._tried: list[Parcel] = []  # suspects that are
         self._suspected = asyncio.Event()
         self._suspects_failed = 0  # in succession
         self._probe: Batch | None = None
@@ -150,6 +152,7 @@ class Exporter(ABC):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._suspects.clear()
+        self._tried.clear()
         self.queue.wake = lambda: None
         self.queue.abandon("shutdown")
         self.report.final()
@@ -161,7 +164,10 @@ class Exporter(ABC):
     def fate_of(self, trace_id: bytes) -> str | None:
         """Say what has become of a kept trace: queued, exported, rejected, partly rejected or lost; None: it was not
         offered yet, or that is too long ago. With the offering side at rest."""
-        if self.queue.holds(trace_id):
+        in_hand = [self._suspects, self._tried, *self._under_way.values()]
+        if self.queue.holds(trace_id) or any(
+            trace.trace_id == trace_id for parcels in in_hand for parcel in parcels for trace in parcel.traces
+        ):
             return "queued"
         return "lost" if self.queue.dropped(trace_id) else self.fates.get(trace_id)
 
@@ -197,9 +203,9 @@ class Exporter(ABC):
 
     async def _deliver(self, traces: list[KeptTrace]) -> None:
         """Settle every one of `traces`, or make suspects of them."""
-        self.fates.note(traces, "queued")
         parcels = [Parcel.of(traces)]
         batch = parcels[0].batch
+        self._under_way[batch] = parcels
         del traces  # settled parts must not be kept alive from here
         try:
             while parcels:
@@ -215,7 +221,7 @@ class Exporter(ABC):
                     self._suspect(parcel, outcome)
                 else:
                     # A RetryInfo takes the place of the first pause.
-                    if batch.failures > 1 or outcome.retry_after_ns is None:
+                    if batch.failures > 1 or not outcome.retry_after_ns:
                         await self._pause(self._backoff.delay_ns(batch.failures - 1))
                     parcels.pop()
                     parcels[:0] = self._probed(parcel, outcome)  # another part's turn, where there is one
@@ -223,6 +229,7 @@ class Exporter(ABC):
             for parcel in parcels:
                 self._lose(parcel, error)
         finally:
+            del self._under_way[batch]
             if self._probe is batch:
                 self._probe = None
 
@@ -240,6 +247,7 @@ class Exporter(ABC):
                     passes_by_itself = outcome.fault.passes_by_itself
             except Exception as error:
                 self._lose(parcel, error)
+            self._tried.remove(parcel)
             del parcel  # a settled one must not be kept alive
             self._suspected.set()
             self._settled.set()
@@ -257,6 +265,7 @@ class Exporter(ABC):
                 wait_ns = max(first.not_before_ns, self._not_before_ns) - self._clock()
                 if wait_ns <= 0:
                     self._suspects.remove(first)
+                    self._tried.append(first)
                     return first
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if wait_ns is None else -(-wait_ns // 10**6) / 1e3):
@@ -308,7 +317,7 @@ class Exporter(ABC):
         """Silence the destination, or only this parcel where the last one to be tried has passed: then the next ones
         tell whether it is alone with that."""
         parcel.not_before_ns = 0
-        if outcome.retry_after_ns is None:
+        if not outcome.retry_after_ns:
             return
         if parcel.suspect_since_ns is not None or self._recent.last_passed:
             parcel.not_before_ns = self._clock() + outcome.retry_after_ns

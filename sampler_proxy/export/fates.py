@@ -7,30 +7,38 @@ from typing import Literal
 
 from sampler_proxy.export.queue import KeptTrace
 
-Fate = Literal["queued", "exported", "rejected", "partly rejected", "lost"]
+Fate = Literal["exported", "rejected", "partly rejected", "lost"]
 
 REMEMBERED = 16_384
-"""Traces; about 2 MB."""
+"""Traces of each kind, at least; twice as many at most, which is 4 MB."""
 
-_WORSE: dict[Fate, int] = {"queued": 0, "exported": 1, "partly rejected": 2, "rejected": 3, "lost": 3}
+
+class _Table:
+    """A bounded table in two generations: when the younger one is full it becomes the older one, which is forgotten."""
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, Fate] = {}
+        self._old: dict[bytes, Fate] = {}
+
+    def add(self, fates: dict[bytes, Fate]) -> None:
+        self._young.update(fates)
+        if len(self._young) >= REMEMBERED:
+            self._young, self._old = {}, self._young
+
+    def get(self, trace_id: bytes) -> Fate | None:
+        return self._young.get(trace_id) or self._old.get(trace_id)
 
 
 class Fates:
-    """A bounded table, the oldest entry of which gives way. Spans of one trace may leave in several parts, late ones
-    for example: then the worst holds."""
+    """Spans of one trace may leave in several parts, late ones for example: what was not exported holds, then."""
 
     def __init__(self) -> None:
-        self._fates: dict[bytes, Fate] = {}
+        self._exported = _Table()
+        self._others = _Table()
 
     def note(self, traces: Sequence[KeptTrace], fate: Fate) -> None:
-        fates = self._fates
-        for trace in traces:
-            trace_id = trace.trace_id
-            before = fates.pop(trace_id, None)
-            worse = before is not None and _WORSE[before] > max(_WORSE[fate], 1)
-            fates[trace_id] = before if worse and before is not None else fate
-        while len(fates) > REMEMBERED:
-            del fates[next(iter(fates))]
+        table = self._exported if fate == "exported" else self._others
+        table.add(dict.fromkeys([trace.trace_id for trace in traces], fate))
 
     def get(self, trace_id: bytes) -> Fate | None:
-        return self._fates.get(trace_id)
+        return self._others.get(trace_id) or self._exported.get(trace_id)

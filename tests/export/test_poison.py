@@ -171,6 +171,32 @@ def test_poison_holds_up_nobody(run, backend):
         release.set()
 
 
+def test_a_retry_info_silences_the_one_that_gets_it(run, backend):
+    """One trace is told to wait for an hour; the others go on. It is not given up before its time."""
+
+    def answer(request, context):
+        if 7 in numbers(request):
+            context.set_trailing_metadata((("grpc-status-details-bin", status_details(retry_info(3600))),))
+            context.abort(CODES.UNAVAILABLE, "")
+
+    server = backend(answer)
+
+    async def scenario():
+        one = Trace(0, 1).nbytes
+        async with exporting(config(server.port, batch_bytes=one, give_up_ms=60_000)) as exporter:
+            offer(exporter, range(1, 2), spans=1)
+            await until(lambda: exporter.queue.empty)
+            offer(exporter, [7], spans=1)
+            await until(lambda: exporter.failed_tries)
+            offer(exporter, range(10, 200), spans=1)
+            await until(lambda: exporter.queue.counters().queued_spans == 1)
+            assert counts(exporter) == (191, 0, {})
+            assert [exporter.fate_of(Trace(number).trace_id) for number in (7, 10, 8)] == ["queued", "exported", None]
+            assert exporter.failed_tries <= 2
+
+    run(scenario())
+
+
 def test_nothing_is_given_up_while_nothing_passes(run, backend):
     works = threading.Event()
     works.set()

@@ -1,0 +1,293 @@
+"""Names with several addresses, addresses that come, go and hang: real servers on addresses of loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from contextlib import ExitStack, asynccontextmanager
+
+import pytest
+
+from sampler_proxy.export import peers
+from sampler_proxy.export.exporter import Dependencies
+from sampler_proxy.export.otlp_grpc import GrpcExporter
+from sampler_proxy.export.proxies import proxy_for, without_credentials
+from tests.export.support import assemble, counts, offer, running, until
+from tests.export.test_otlp_grpc import config, exporting
+from tests.support.http2_server import Http2Server
+
+
+class Name:
+    """Back ends behind one name, which may move. `addresses`: last bytes of 127.0.0.x; None: it does not resolve."""
+
+    def __init__(self, monkeypatch):
+        monkeypatch.setattr(peers, "resolve", self._resolve)
+        monkeypatch.setattr(peers, "RESOLVE_EVERY_S", 0.3)
+        monkeypatch.setattr(peers, "RESOLVE_AGAIN_S", 0.1)
+        monkeypatch.setattr(peers, "REST_NS", (10**8, 10**9))
+        self.addresses = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+
+    async def _resolve(self, _host, port):
+        if self.addresses is None:
+            raise socket.gaierror("no such name")
+        return [f"ipv4:127.0.0.{last}:{port}" for last in self.addresses]
+
+    def config(self, **settings):
+        made = config(self.port, batch_bytes=1, **settings)
+        return made.model_copy(update={"endpoint": f"http://tempo.example:{self.port}"})
+
+
+@pytest.fixture
+def name(monkeypatch):
+    return Name(monkeypatch)
+
+
+def test_three_addresses_are_used_in_turn(run, backend, name):
+    servers = [backend(port=name.port, host=f"127.0.0.{last}") for last in (1, 2, 3)]
+    name.addresses = [1, 2, 3]
+
+    async def scenario():
+        async with exporting(name.config()) as exporter:
+            offer(exporter, range(1, 301))
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (600, 0, {})
+
+    run(scenario())
+    assert [len(server.seen) for server in servers] == pytest.approx([100, 100, 100], abs=10)
+
+
+def test_new_addresses_are_taken_up_and_old_ones_left(run, backend, name):
+    one, two = (backend(port=name.port, host=f"127.0.0.{last}") for last in (1, 2))
+    name.addresses = [1]
+
+    async def scenario():
+        async with exporting(name.config()) as exporter:
+            offer(exporter, range(1, 11))
+            await until(lambda: exporter.queue.empty)
+            name.addresses = [2]  # while the first still works
+            await asyncio.sleep(0.7)
+            offer(exporter, range(11, 21))
+            await until(lambda: exporter.queue.empty)
+            assert exporter.failed_tries == 0
+
+    run(scenario())
+    assert [len(one.seen), len(two.seen)] == [10, 10]
+
+
+def test_a_back_end_that_moves_is_found_again(run, backend, name):
+    one = backend(port=name.port, host="127.0.0.1")
+    name.addresses = [1]
+
+    async def scenario():
+        async with exporting(name.config()) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+            await asyncio.to_thread(one.stop)
+            offer(exporter, [2])
+            await until(lambda: exporter.failed_tries)
+            name.addresses = [2]
+            two = backend(port=name.port, host="127.0.0.2")
+            await until(lambda: exporter.queue.empty)
+            return two
+
+    assert run(scenario()).stored == {2: 2}
+
+
+def test_a_name_that_does_not_resolve_yet(run, backend, name, caplog):
+    backend(port=name.port, host="127.0.0.1")
+
+    async def scenario():
+        async with exporting(name.config()) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.failed_tries)
+            name.addresses = [1]
+            await until(lambda: exporter.queue.empty)
+            name.addresses = None  # what is known stays
+            await asyncio.sleep(0.7)
+            offer(exporter, [2])
+            await until(lambda: exporter.queue.empty)
+
+    run(scenario())
+    assert "the name does not resolve" in caplog.text
+
+
+def test_an_address_where_nothing_listens_costs_no_try(run, backend, name):
+    backend(port=name.port, host="127.0.0.2")
+    name.addresses = [1, 2, 3]
+
+    async def scenario():
+        async with exporting(name.config()) as exporter:
+            offer(exporter, range(1, 101))
+            await until(lambda: exporter.queue.empty)
+            assert (counts(exporter), exporter.failed_tries) == ((200, 0, {}), 0)
+
+    run(scenario())
+
+
+def test_a_back_end_that_hangs_is_left(run, backend, name):
+    """Its kernel acknowledges all, and it answers nothing; nor does it on a new connection."""
+    name.addresses = [1, 2]
+    accepted = []
+
+    def hang(_call):
+        accepted.append(time.monotonic())
+
+    with ExitStack() as stack:
+        stack.enter_context(Http2Server(hang, host="127.0.0.1", port=name.port))
+        working = backend(port=name.port, host="127.0.0.2")
+
+        async def scenario():
+            async with exporting(name.config(timeout_ns=200_000_000, concurrency=4)) as exporter:
+                for first in range(1, 400, 20):
+                    offer(exporter, range(first, first + 20), spans=1)
+                    await asyncio.sleep(0.05)
+                await until(lambda: exporter.queue.empty)
+                assert counts(exporter) == (400, 0, {})
+
+        run(scenario())
+    assert len(working.stored) == 400
+    assert len(accepted) < 60
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_names_and_addresses_as_they_are_written(run, backend, host):
+    server = backend(host=host)
+
+    async def scenario():
+        made = config(server.port).model_copy(update={"endpoint": f"http://{host}:{server.port}"})
+        async with exporting(made) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+            assert exporter.failed_tries == 0
+
+    if host == "[::1]" and not server.port:
+        pytest.skip("this machine has no IPv6")
+    run(scenario())
+    assert server.stored == {1: 2}
+
+
+class ConnectProxy:
+    """An HTTP proxy that knows CONNECT only."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def start(self):
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.asked.append(head.split()[1])
+        port = int(self.asked[-1].rpartition(":")[2])
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        async def copy(source, sink):
+            while data := await source.read(65536):
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(copy(reader, back_writer), copy(back_reader, writer), return_exceptions=True)
+
+
+@asynccontextmanager
+async def exporting_in(environ, settings):
+    dependencies = Dependencies(assemble, time.monotonic_ns, random.random, lambda _seconds: None, environ)
+    async with running(GrpcExporter(settings, dependencies)) as exporter:
+        yield exporter
+
+
+@pytest.mark.parametrize("no_proxy", ["", "tempo.example", ".example", "*", "other.example,tempo.example:{port}"])
+def test_a_proxy_of_the_environment(run, backend, name, caplog, no_proxy):
+    caplog.set_level(logging.INFO, "sampler_proxy")
+    server = backend(port=name.port, host="127.0.0.1")
+    name.addresses = [1]
+
+    async def scenario():
+        proxy = ConnectProxy()
+        await proxy.start()
+        environ = {
+            "HTTPS_PROXY": f"http://user:s3cret@127.0.0.1:{proxy.port}",
+            "NO_PROXY": no_proxy.format(port=name.port),
+        }
+        async with exporting_in(environ, name.config()) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+        proxy.server.close()
+        return proxy.asked
+
+    asked = run(scenario())
+    assert server.stored == {1: 2}
+    assert asked == ([] if no_proxy else [f"tempo.example:{name.port}"])
+    assert ("is reached through the HTTP proxy http://127.0.0.1:" in caplog.text) is not bool(no_proxy)
+    assert "s3cret" not in caplog.text
+
+
+def test_the_environment_of_the_library_is_not_asked(run, backend, monkeypatch):
+    """gRPC reads the variables by itself, and `NO_PROXY` it does not know."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    server = backend()
+
+    async def scenario():
+        async with exporting(config(server.port)) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+            assert exporter.failed_tries == 0
+
+    run(scenario())
+
+
+P = "http://proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "expected"),
+    [
+        ("tempo", {}, None),
+        ("tempo", {"http_proxy": P}, P),
+        ("tempo", {"HTTP_PROXY": P}, P),
+        ("tempo", {"https_proxy": P, "http_proxy": "http://other:1"}, P),
+        ("tempo", {"grpc_proxy": P, "https_proxy": "http://other:1"}, P),
+        ("tempo", {"http_proxy": "proxy:3128"}, P),
+        ("tempo", {"http_proxy": ""}, None),
+        ("tempo", {"http_proxy": P, "no_proxy": ""}, P),
+        ("tempo", {"http_proxy": P, "no_proxy": "*"}, None),
+        ("tempo", {"http_proxy": P, "no_proxy": "tempo"}, None),
+        ("TEMPO", {"http_proxy": P, "no_proxy": "tempo"}, None),
+        ("tempo.", {"http_proxy": P, "no_proxy": "tempo"}, None),
+        ("tempo", {"http_proxy": P, "NO_PROXY": "other, Tempo ,more"}, None),
+        ("tempo", {"http_proxy": P, "NO_PROXY": "other tempo"}, None),
+        ("tempo", {"http_proxy": P, "no_grpc_proxy": "other", "no_proxy": "tempo"}, P),
+        ("tempo.svc.local", {"http_proxy": P, "no_proxy": "svc.local"}, None),
+        ("tempo.svc.local", {"http_proxy": P, "no_proxy": ".svc.local"}, None),
+        ("tempo.svc.local", {"http_proxy": P, "no_proxy": "*.svc.local"}, None),
+        ("svc.local", {"http_proxy": P, "no_proxy": ".svc.local"}, None),
+        ("temposvc.local", {"http_proxy": P, "no_proxy": "svc.local"}, P),
+        ("tempo", {"http_proxy": P, "no_proxy": "tempo:4317"}, None),
+        ("tempo", {"http_proxy": P, "no_proxy": "tempo:4318"}, P),
+        ("tempo", {"http_proxy": P, "no_proxy": ".:4317"}, P),
+        ("10.1.2.3", {"http_proxy": P, "no_proxy": "10.0.0.0/8"}, None),
+        ("11.1.2.3", {"http_proxy": P, "no_proxy": "10.0.0.0/8"}, P),
+        ("10.1.2.3", {"http_proxy": P, "no_proxy": "10.1.2.3"}, None),
+        ("10.1.2.3", {"http_proxy": P, "no_proxy": "10.1.2.3:4317"}, None),
+        ("10.1.2.3", {"http_proxy": P, "no_proxy": "10.0.0.1/8"}, None),
+        ("tempo", {"http_proxy": P, "no_proxy": "10.0.0.0/8"}, P),
+        ("fd00::1", {"http_proxy": P, "no_proxy": "fd00::/8"}, None),
+        ("fd00::1", {"http_proxy": P, "no_proxy": "[fd00::1]:4317"}, None),
+        ("fe00::1", {"http_proxy": P, "no_proxy": "fd00::/8"}, P),
+    ],
+)
+def test_who_goes_through_a_proxy(host, environ, expected):
+    assert proxy_for(host, 4317, environ) == expected
+
+
+def test_a_proxy_as_the_log_shows_it():
+    assert without_credentials("http://user:p@proxy:1") == "http://proxy:1"
+    assert without_credentials(P) == P

@@ -1,0 +1,339 @@
+"""Overload is waited out, what is too large is cut, what fails though others pass is set aside: real gRPC servers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+import time
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
+from tests.export.support import (
+    Trace,
+    counts,
+    in_seconds,
+    numbers,
+    offer,
+    retry_info,
+    status_details,
+    until,
+)
+from tests.export.test_otlp_grpc import exporting
+
+MS, MIB = 10**6, 1 << 20
+CODES = grpc.StatusCode
+SPANS = 3
+
+
+def config(port, *, batch_bytes=MIB, give_up_ms=1500, timeout_ms=300, initial_ms=20, max_ms=200, concurrency=4):
+    return GrpcExport(
+        name="tempo",
+        endpoint=f"http://localhost:{port}",
+        batch=Batch(max_bytes=batch_bytes, max_wait_ns=20 * MS),
+        queue=Queue(max_bytes=256 * MIB),
+        retry=Retry(initial_ns=initial_ms * MS, max_ns=max_ms * MS, give_up_ns=give_up_ms * MS),
+        timeout_ns=timeout_ms * MS,
+        concurrency=concurrency,
+    )
+
+
+def hex_id(number):
+    return number.to_bytes(16, "big").hex()
+
+
+@pytest.mark.parametrize("code", [CODES.RESOURCE_EXHAUSTED, CODES.UNAVAILABLE, CODES.UNAUTHENTICATED])
+def test_an_overload_is_waited_out(run, backend, code):
+    """A memory limiter that refuses everything for a while, without RetryInfo: few tries, and nothing is lost."""
+    end = time.monotonic() + 2.5
+
+    def answer(_request, context):
+        if time.monotonic() < end:
+            context.abort(code, "data refused due to high memory usage")
+
+    server = backend(answer)
+
+    async def scenario():
+        one = Trace(0, SPANS).nbytes
+        settings = config(server.port, batch_bytes=one * 50, initial_ms=100, max_ms=3000, give_up_ms=500)
+        async with exporting(settings) as exporter:
+            offer(exporter, range(1, 1001), spans=SPANS)
+            await until(lambda: exporter.queue.empty, 25)
+            assert counts(exporter) == (1000 * SPANS, 0, {})
+            assert exporter.failed_tries < 60
+
+    run(scenario())
+    assert len(server.stored) == 1000
+
+
+def test_a_throttled_back_end_is_nobody_s_fault(run, backend):
+    """Of ten requests it takes three: nothing is given up, though much fails for longer than `give_up`."""
+    chance = random.Random(3)
+
+    def answer(_request, context):
+        if chance.random() < 0.7:
+            context.abort(CODES.RESOURCE_EXHAUSTED, "rate limit")
+
+    server = backend(answer)
+
+    async def scenario():
+        one = Trace(0, SPANS).nbytes
+        async with exporting(config(server.port, batch_bytes=one * 20, give_up_ms=1000)) as exporter:
+            for first in range(1, 1001, 100):
+                offer(exporter, range(first, first + 100), spans=SPANS)
+                await asyncio.sleep(0.1)
+            await until(lambda: exporter.queue.empty, 25)
+            assert counts(exporter) == (1000 * SPANS, 0, {})
+
+    run(scenario())
+
+
+POISONS = [
+    "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED",
+    "hangs",
+    "RetryInfo",
+    "ABORTED",
+    "PERMISSION_DENIED",
+    "INVALID_ARGUMENT",
+]
+
+
+@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
+def test_four_batches_with_one_poisoned_trace_each(run, backend, caplog, poison, concurrency):
+    """There is nothing but these: the others get out all the same, soon, and the four are given up by name."""
+    poisoned = {30, 150, 260, 400}
+    release = threading.Event()
+
+    def answer(request, context):
+        if poisoned.isdisjoint(numbers(request)):
+            return
+        if poison == "hangs":
+            release.wait(1)
+        elif poison == "RetryInfo":
+            context.set_trailing_metadata((("grpc-status-details-bin", status_details(retry_info(0.3))),))
+            context.abort(CODES.UNAVAILABLE, "secret")
+        else:
+            context.abort(CODES[poison], "secret")
+
+    server = backend(answer)
+
+    async def scenario():
+        one = Trace(0, SPANS).nbytes
+        settings = config(server.port, batch_bytes=one * 112, concurrency=concurrency)
+        async with exporting(settings) as exporter:
+            offer(exporter, range(1, 447), spans=SPANS)
+            await until(lambda: len(set(server.stored) - poisoned) == 442, 12)
+            await until(lambda: exporter.queue.empty, 12)
+            # The first answer to come too late may have been a success all the same.
+            assert counts(exporter) == (442 * SPANS, 4 * SPANS, {})
+
+    try:
+        run(scenario())
+    finally:
+        release.set()
+    rejected = re.findall(r"spans rejected: .*\(trace ([0-9a-f]+)", caplog.text)
+    assert set(rejected) <= {hex_id(number) for number in poisoned}
+    assert rejected
+    assert "secret" not in caplog.text
+
+
+def test_poison_holds_up_nobody(run, backend):
+    """While a poisoned trace is tried and tried, batches pass at their usual pace."""
+    release = threading.Event()
+
+    def answer(request, _context):
+        if 7 in numbers(request):
+            release.wait(1)
+
+    server = backend(answer)
+
+    async def scenario():
+        async with exporting(config(server.port, give_up_ms=60_000)) as exporter:
+            slow = 0
+            for first in range(1, 3000, 50):
+                offer(exporter, range(first, first + 50), spans=1)
+                start = time.monotonic()
+                await until(lambda last=first + 49: last in server.stored)
+                slow += time.monotonic() - start > 0.25
+            assert slow <= 4  # until it was known to be poison
+            await until(lambda: exporter.queue.counters().queued_spans == 1)
+            assert counts(exporter)[1] == 0
+
+    try:
+        run(scenario())
+    finally:
+        release.set()
+
+
+def test_a_retry_info_silences_the_one_that_gets_it(run, backend):
+    """One trace is told to wait for an hour; the others go on. It is not given up before its time."""
+
+    def answer(request, context):
+        if 7 in numbers(request):
+            context.set_trailing_metadata((("grpc-status-details-bin", status_details(retry_info(3600))),))
+            context.abort(CODES.UNAVAILABLE, "")
+
+    server = backend(answer)
+
+    async def scenario():
+        one = Trace(0, 1).nbytes
+        async with exporting(config(server.port, batch_bytes=one, give_up_ms=60_000)) as exporter:
+            offer(exporter, range(1, 2), spans=1)
+            await until(lambda: exporter.queue.empty)
+            offer(exporter, [7], spans=1)
+            await until(lambda: exporter.failed_tries)
+            offer(exporter, range(10, 200), spans=1)
+            await until(lambda: exporter.queue.counters().queued_spans == 1)
+            assert counts(exporter) == (191, 0, {})
+            assert [exporter.fate_of(Trace(number).trace_id) for number in (7, 10, 8)] == ["queued", "exported", None]
+            assert exporter.failed_tries <= 2
+
+    run(scenario())
+
+
+def test_nothing_is_given_up_while_nothing_passes(run, backend):
+    works = threading.Event()
+    works.set()
+
+    def answer(_request, context):
+        if not works.is_set():
+            context.abort(CODES.UNAVAILABLE, "")
+
+    server = backend(answer)
+
+    async def scenario():
+        async with exporting(config(server.port, batch_bytes=1000, give_up_ms=50)) as exporter:
+            offer(exporter, range(1, 50), spans=1)
+            await until(lambda: exporter.queue.empty)
+            works.clear()
+            offer(exporter, range(50, 100), spans=1)
+            await asyncio.sleep(2)
+            assert counts(exporter) == (49, 0, {})
+            works.set()
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (99, 0, {})
+
+    run(scenario())
+
+
+def test_a_limit_that_nobody_names(run, backend):
+    """Smaller parts of what was refused pass: then it was the size. Later batches are small enough at once."""
+    limit = 100_000
+
+    def answer(request, context):
+        if request.ByteSize() > limit:
+            context.abort(CODES.RESOURCE_EXHAUSTED, "no")
+
+    server = backend(answer)
+
+    async def scenario():
+        async with exporting(config(server.port, batch_bytes=4 * limit)) as exporter:
+            for round_ in range(3):
+                offer(exporter, range(round_ * 1000, round_ * 1000 + 300), padding=500)
+                await until(lambda: exporter.queue.empty, 15)
+            assert counts(exporter) == (1800, 0, {})
+            before = exporter.failed_tries
+            offer(exporter, range(5000, 5300), padding=500)
+            await until(lambda: exporter.queue.empty, 15)
+            assert counts(exporter) == (2400, 0, {})
+            assert exporter.failed_tries == before
+
+    run(scenario())
+
+
+def sizes(server):
+    return [request.nbytes for request in server.seen]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_trace_over_the_default_limit_goes_out_in_parts(run, backend, named):
+    """12 000 spans of 6 MiB against 4 MiB, refused by gRPC itself or by a server that says nothing of sizes."""
+
+    def answer(request, context):
+        if request.ByteSize() > 4 * MIB:
+            context.abort(CODES.RESOURCE_EXHAUSTED, "no")
+
+    server = backend(None if named else answer, max_receive_bytes=4 * MIB if named else -1)
+
+    async def scenario():
+        async with exporting(config(server.port, timeout_ms=10_000)) as exporter:
+            offer(exporter, [1], spans=12_000, padding=480)
+            await until(lambda: exporter.queue.empty, 20)
+            assert counts(exporter) == (12_000, 0, {})
+            assert exporter.failed_tries == 0
+
+    run(scenario())
+    assert server.stored == {1: 12_000}
+    assert max(sizes(server)) <= 4 * MIB
+    assert len(server.seen) <= 3
+
+
+def test_a_trace_is_cut_to_the_limit_that_a_refusal_names(run, backend):
+    server = backend(max_receive_bytes=50_000)
+
+    async def scenario():
+        async with exporting(config(server.port)) as exporter:
+            offer(exporter, [1], spans=500, padding=500)
+            await until(lambda: exporter.queue.empty)
+            offer(exporter, [2], spans=500, padding=500)
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (1000, 0, {})
+
+    run(scenario())
+    assert server.stored == {1: 500, 2: 500}
+
+
+def test_only_a_span_that_is_too_large_is_rejected(run, backend, caplog):
+    """One span of 5 MiB does not take its nine small neighbours along, nor another trace of the batch."""
+    server = backend(max_receive_bytes=4 * MIB)
+
+    class Uneven(Trace):
+        def __init__(self):
+            request = ExportTraceServiceRequest()
+            scope_spans = request.resource_spans.add().scope_spans.add()
+            self.trace_id, self.spans = bytes(15) + b"\x63", 10
+            for i in range(10):
+                span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
+                span.trace_state = "x" * (5 * MIB if i == 4 else 10)
+            self.data = request.SerializeToString()
+
+    async def scenario():
+        async with exporting(config(server.port, batch_bytes=32 * MIB, timeout_ms=10_000)) as exporter:
+            assert exporter.queue.offer(Uneven())
+            offer(exporter, range(1, 11))
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (29, 1, {})
+
+    run(scenario())
+    assert server.stored == {0x63: 9, **dict.fromkeys(range(1, 11), 2)}
+    assert f"1 spans rejected: RESOURCE_EXHAUSTED, larger than it takes (trace {hex_id(0x63)})" in caplog.text
+
+
+def test_spans_of_a_cut_trace_are_accounted_for_when_the_time_is_up(run, backend):
+    """Half of a trace is stored when the exporter stops: only the other half is lost."""
+    first = threading.Event()
+
+    def answer(_request, context):
+        if first.is_set():
+            context.abort(CODES.UNAVAILABLE, "")
+        first.set()
+
+    server = backend(answer)
+
+    async def scenario():
+        async with exporting(config(server.port, timeout_ms=10_000)) as exporter:
+            offer(exporter, [1], spans=12_000, padding=480)
+            await until(lambda: exporter.failed_tries)
+            assert not await exporter.drain(in_seconds(0.1))
+            await exporter.stop()
+            exported, rejected, lost = counts(exporter)
+            assert exported == server.stored[1] > 0
+            assert (rejected, lost) == (0, {"shutdown": 12_000 - exported})
+
+    run(scenario())

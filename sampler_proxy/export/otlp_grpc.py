@@ -23,7 +23,7 @@ from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
 from sampler_proxy.export.headers import Headers, UnusableError
 from sampler_proxy.export.peers import Peers
 from sampler_proxy.export.proxies import proxy_for, without_credentials
-from sampler_proxy.export.reasons import NO_NAME
+from sampler_proxy.export.reasons import LOST, NO_NAME, UNCONNECTED
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, Fault, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -138,20 +138,32 @@ class GrpcExporter(Exporter):
 
     async def _send(self, request: bytes) -> Accepted | Failed:
         assert self._peers is not None
-        failed = Failed(Fault.UNREACHABLE, grpc.StatusCode.UNAVAILABLE.name, NO_NAME)
-        for peer in await self._peers.candidates():
+        peers = await self._peers.candidates()
+        failed = Failed(Fault.UNREACHABLE, grpc.StatusCode.UNAVAILABLE.name, UNCONNECTED if peers else NO_NAME)
+        for peer in peers:
+            if not self._peers.uses(peer):  # given up while another one was tried
+                continue
+            channel = peer.channel
             try:
                 response = await peer.call(request, timeout=self._timeout, metadata=self._metadata)
+            except grpc.aio.UsageError:  # the channel was given up before the call began: nothing was sent
+                continue
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody has cancelled this task: the channel was closed, which ends its calls in this way.
+                failed = Failed(Fault.LOST, grpc.StatusCode.CANCELLED.name, LOST)
             except grpc.aio.AioRpcError as error:
                 after_ns = retry_after_ns(error.trailing_metadata())
                 failed = classify(error.code(), error.details(), len(request), after_ns, secure=self._secure)
             else:
-                self._peers.answered(peer)
+                self._peers.answered(peer, channel)
                 return Accepted(_rejected_spans(response))
             if failed.fault in (Fault.UNREACHABLE, Fault.LOST, Fault.TIMEOUT):
-                self._peers.failed(peer, timeout=failed.fault is Fault.TIMEOUT)
+                self._peers.failed(peer, channel, timeout=failed.fault is Fault.TIMEOUT)
             else:
-                self._peers.answered(peer)
+                self._peers.answered(peer, channel)
             if failed.fault is not Fault.UNREACHABLE:  # else nothing was sent: another address may be better
                 break
         return failed

@@ -99,6 +99,10 @@ class Peers:
             for gone in known.values():
                 self._give_up(gone.channel)
 
+    def uses(self, peer: Peer, channel: grpc.aio.Channel | None = None) -> bool:
+        """Tell whether a peer is in use; with `channel`: by this one, and not by another that was opened since."""
+        return peer in self._peers and channel in (None, peer.channel)
+
     async def candidates(self) -> list[Peer]:
         """Return the peers in the order in which to try them, those that rest last; none: the name does not resolve."""
         if not self._peers:
@@ -117,12 +121,17 @@ class Peers:
             return True
         return peer.channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY
 
-    def answered(self, peer: Peer) -> None:
-        """Note that a peer has answered, whatever it said."""
+    def answered(self, peer: Peer, channel: grpc.aio.Channel) -> None:
+        """Note that a peer has answered, whatever it said. What comes over a channel that was given up says nothing
+        about the one that is used now."""
+        if not self.uses(peer, channel):
+            return
         peer.failures = peer.timeouts = 0
 
-    def failed(self, peer: Peer, *, timeout: bool) -> None:
-        """Note that a peer has not answered; `timeout`: though it was connected."""
+    def failed(self, peer: Peer, channel: grpc.aio.Channel, *, timeout: bool) -> None:
+        """Note that a peer has not answered over `channel`; `timeout`: though it was connected."""
+        if not self.uses(peer, channel):
+            return
         peer.timeouts += timeout
         self._asked.set()
         if timeout and peer.timeouts < TIMEOUTS:

@@ -9,12 +9,15 @@ import socket
 import time
 from contextlib import ExitStack, asynccontextmanager
 
+import grpc
+import grpc.aio
 import pytest
 
 from sampler_proxy.export import peers
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.export.proxies import proxy_for, without_credentials
+from sampler_proxy.export.retry import Accepted, Fault
 from tests.export.support import assemble, counts, offer, running, until
 from tests.export.test_otlp_grpc import config, exporting
 from tests.support.http2_server import Http2Server
@@ -115,6 +118,149 @@ def test_a_name_that_does_not_resolve_yet(run, backend, name, caplog):
 
     run(scenario())
     assert "the name does not resolve" in caplog.text
+
+
+class HeldCalls:
+    """Channels without a network; `answers` by target: coroutine functions."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.opened = []
+        self.called = []
+
+    def __call__(self, target):
+        self.opened.append(target)
+        return HeldChannel(self, target)
+
+
+class HeldChannel:
+    def __init__(self, held, target):
+        self.held, self.target = held, target
+        self.closing = False
+
+    def unary_unary(self, _method):
+        async def call(_request, **_kwargs):
+            self.held.called.append(self.target)
+            if self.closing:
+                raise grpc.aio.UsageError("Channel is closing.")
+            return await self.held.answers[self.target]()
+
+        return call
+
+    def get_state(self, **_kwargs):
+        return grpc.ChannelConnectivity.READY
+
+    async def close(self, _grace=None):
+        self.closing = True
+
+
+def unreachable():
+    none = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none, "failed to connect to all addresses")
+
+
+@pytest.fixture
+def sender(name):
+    """An exporter that is not started, with its peers over HeldCalls."""
+
+    def make(answers, addresses, **settings):
+        name.addresses = addresses
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, lambda _seconds: None, {})
+        exporter = GrpcExporter(name.config(**settings), dependencies)
+        held = HeldCalls({f"ipv4:127.0.0.{last}:{name.port}": answer for last, answer in answers.items()})
+        exporter._metadata = grpc.aio.Metadata()
+        exporter._peers = peers.Peers("tempo.example", name.port, "/m", held, time.monotonic_ns, linger_s=0)
+        return exporter, held
+
+    return make
+
+
+def test_addresses_that_change_during_a_try_are_skipped(run, name, sender):
+    """The first one cannot be reached; meanwhile the name has moved away from all of them."""
+
+    async def moves():
+        name.addresses = [3]
+        await exporter._peers.refresh()
+        await asyncio.sleep(0)  # closing
+        raise unreachable()
+
+    exporter, held = sender({1: moves, 2: moves, 3: None}, [1, 2])
+
+    async def scenario():
+        outcome = await exporter._send(b"")
+        assert (outcome.fault, outcome.code) == (Fault.UNREACHABLE, "UNAVAILABLE")
+
+    run(scenario())
+    assert len(held.called) == 1
+
+
+def test_a_channel_that_closes_before_its_call_begins_is_passed_over(run, sender):
+    async def closed():
+        raise grpc.aio.UsageError("Channel is closed.")
+
+    async def works():
+        return b""
+
+    async def scenario():
+        exporter, held = sender({1: closed, 2: works}, [1, 2])
+        assert [await exporter._send(b""), await exporter._send(b"")] == [Accepted(0), Accepted(0)]
+        assert len(held.called) == 3
+        exporter, _ = sender({1: closed, 2: closed}, [1, 2])
+        assert (await exporter._send(b"")).fault is Fault.UNREACHABLE
+
+    run(scenario())
+
+
+def test_a_closed_channel_cancels_calls_and_not_their_tasks(run, name):
+    """A real channel, closed with a grace that is over before the call is."""
+
+    async def scenario():
+        with Http2Server(lambda _call: None, host="127.0.0.1", port=name.port) as server:
+            name.addresses = [1]
+            async with exporting(name.config()) as exporter:
+                sending = asyncio.create_task(exporter._send(b""))
+                await until(lambda: server.calls)
+                await exporter._peers._peers[0].channel.close(0.01)
+                outcome = await sending
+                assert (outcome.fault, outcome.code) == (Fault.LOST, "CANCELLED")
+
+    run(scenario())
+
+
+def test_a_task_that_is_cancelled_ends(run, sender):
+    async def scenario():
+        exporter, held = sender({1: asyncio.Event().wait}, [1])
+        sending = asyncio.create_task(exporter._send(b""))
+        await until(lambda: held.called)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+
+    run(scenario())
+
+
+def test_time_outs_of_old_calls_do_not_count_against_a_fresh_channel(run, sender, name):
+    async def scenario():
+        exporter, held = sender({}, [1])
+        (peer,) = await exporter._peers.candidates()
+        old = peer.channel
+        for _ in range(10):
+            exporter._peers.failed(peer, old, timeout=True)
+        assert len(held.opened) == 2  # connected anew once
+        assert (peer.failures, peer.timeouts) == (1, 0)
+        exporter._peers.answered(peer, old)
+        assert peer.failures == 1
+        exporter._peers.answered(peer, peer.channel)
+        assert peer.failures == 0
+
+        name.addresses = [2]
+        await exporter._peers.refresh()
+        assert len(held.opened) == 3
+        for _ in range(10):
+            exporter._peers.failed(peer, peer.channel, timeout=True)
+        assert len(held.opened) == 3  # none for an address that is gone
+
+    run(scenario())
 
 
 def test_an_address_where_nothing_listens_costs_no_try(run, backend, name):

@@ -17,14 +17,15 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sampler_proxy.config.model import FileExport, GrpcExport
 from sampler_proxy.export.fates import Fates
 from sampler_proxy.export.parcel import PIECES, Batch, Parcel
 from sampler_proxy.export.queue import KeptTrace, Queue
-from sampler_proxy.export.recent import Recent, Try
+from sampler_proxy.export.reasons import LOST
+from sampler_proxy.export.recent import LEAST_FAILURES, Recent, Try
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 
@@ -44,7 +45,8 @@ LEARNED_FOR_NS = 600 * 10**9
 """A limit that was learned is forgotten after this: the destination's may have been raised."""
 
 LEAST_LIMIT_BYTES = 16 << 10
-"""No smaller limit is learned where nobody has named one: that only small requests have passed may be chance."""
+"""No smaller limit is learned: that only small requests have passed may be chance. What is no larger, and is called too
+large though nothing passes, meets a destination that refuses whatever comes."""
 
 SLOWEST_SUSPECTS = 3
 """The pause of a worker for suspects doubles so often: a new suspect does not wait longer for its first try."""
@@ -63,7 +65,7 @@ class Dependencies:
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """How long, and with what pauses, a destination is tried."""
+    """Time and pauses of the tries of a destination."""
 
     initial_ns: int  # the first pause
     max_ns: int  # the longest one
@@ -215,6 +217,9 @@ class Exporter(ABC):
                     self._accepted(parcel, outcome)
                     parcels.pop()
                 elif not outcome.fault.passes_by_itself:
+                    if self._without_evidence(parcel, outcome):
+                        batch.failures += 1
+                        await self._pause(self._backoff.delay_ns(batch.failures - 1))
                     parcels[-1:] = self._after_verdict(parcel, outcome)[::-1]
                 elif self._is_suspect(parcel, outcome):
                     parcels.pop()
@@ -225,7 +230,9 @@ class Exporter(ABC):
                         await self._pause(self._backoff.delay_ns(batch.failures - 1))
                     parcels.pop()
                     parcels[:0] = self._probed(parcel, outcome)  # another part's turn, where there is one
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _cancelled():
+                raise
             for parcel in parcels:
                 self._lose(parcel, error)
         finally:
@@ -245,7 +252,9 @@ class Exporter(ABC):
                     self._suspects_failed = 0
                 else:
                     passes_by_itself = outcome.fault.passes_by_itself
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _cancelled():
+                    raise
                 self._lose(parcel, error)
             self._tried.remove(parcel)
             del parcel  # a settled one must not be kept alive
@@ -279,10 +288,14 @@ class Exporter(ABC):
             return Failed(Fault.SIZE, "", "", limit_bytes=self._limit_bytes)
         await self._unthrottled()
         async with self._in_flight:
+            await self._unthrottled()  # the answer to another one may have asked for silence meanwhile
             started_ns = self._clock()
             if parcel.first_try_ns is None:
                 parcel.first_try_ns = started_ns
-            outcome = await self._send(request)
+            outcome = await self._sent(request)
+        if parcel.nbytes <= LEAST_LIMIT_BYTES and self._without_evidence(parcel, outcome):
+            assert isinstance(outcome, Failed)
+            outcome = replace(outcome, fault=Fault.OVERLOAD)
         self._observe_latency((self._clock() - started_ns) / 1e9)
         if parcel.suspect_since_ns is not None and parcel.failures:
             self._recent.record_retry(isinstance(outcome, Accepted))
@@ -292,6 +305,9 @@ class Exporter(ABC):
             if parcel.nbytes >= self._large_nbytes:
                 self._large_nbytes = 0
             self._probe_passed(parcel.batch)
+            if parcel.nbytes < parcel.batch.too_large_nbytes:
+                self._learn_limit(parcel.batch.too_large_nbytes // 2)
+                parcel.batch.too_large_nbytes = 0
             if self.report.succeeded():
                 self._end_pauses()
         elif outcome.fault.passes_by_itself:
@@ -306,6 +322,23 @@ class Exporter(ABC):
         elif outcome.why:
             self.report.refused(outcome.code or "refused", f"{self.place}{outcome.verdict}")
         return outcome
+
+    async def _sent(self, request: bytes) -> Accepted | Failed:
+        """Send; a call that was cancelled, but not by this side, counts as lost."""
+        try:
+            return await self._send(request)
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+            return Failed(Fault.LOST, "CANCELLED", LOST)
+
+    def _without_evidence(self, parcel: Parcel, outcome: Accepted | Failed) -> bool:
+        """Tell whether a destination calls a parcel too large, while nothing shows that it takes smaller ones: nothing
+        has passed since the batch was first tried."""
+        if not isinstance(outcome, Failed) or outcome.fault is not Fault.SIZE or not outcome.code:
+            return False  # without a code it is this side that says so, and knows
+        since_ns = parcel.first_try_ns
+        return not parcel.batch.accepted and not (since_ns is not None and self._recent.passed_since(since_ns))
 
     @staticmethod
     def _tells_of_all(parcel: Parcel, outcome: Failed) -> bool:
@@ -337,7 +370,12 @@ class Exporter(ABC):
         batch = parcel.batch
         if outcome.fault is Fault.SIZE:
             limit = outcome.limit_bytes or parcel.nbytes // 2
-            self._learn_limit(limit)
+            if outcome.limit_bytes is None:
+                batch.too_large_nbytes = parcel.nbytes  # learned once a smaller part passes
+            elif outcome.code:
+                limit = max(limit, LEAST_LIMIT_BYTES)
+                self._learn_limit(limit)
+                limit = limit if limit < parcel.nbytes else parcel.nbytes // 2
             pieces = parcel.cut_to(limit, self._assemble)
         elif outcome.fault is Fault.BYTES and (batch.accepted or batch.refused < HOPELESS):
             pieces = parcel.divided(2)
@@ -362,7 +400,7 @@ class Exporter(ABC):
     def _suspect(self, parcel: Parcel, outcome: Failed) -> None:
         now_ns = self._clock()
         parcel.suspect_since_ns = now_ns
-        self._suspects += [parcel] if parcel.not_before_ns > now_ns else self._smaller(parcel, outcome)
+        self._suspects += self._smaller(parcel, outcome)
         self._suspected.set()
 
     def _after_suspect(self, parcel: Parcel, outcome: Accepted | Failed) -> list[Parcel]:
@@ -381,6 +419,12 @@ class Exporter(ABC):
         end_ns = parcel.suspect_since_ns + self._give_up_ns
         if end_ns <= now_ns and not self._recent.passed_since(parcel.suspect_since_ns):
             parcel.suspect_since_ns = now_ns
+        elif parcel.divisible and (parcel.failures >= LEAST_FAILURES or end_ns <= now_ns):
+            pieces = self._smaller(parcel, outcome)  # only a lone one is given up
+            if end_ns <= now_ns:
+                for piece in pieces:
+                    piece.suspect_since_ns = now_ns
+            return pieces
         elif end_ns <= now_ns and not self._recent.is_chance(parcel.failures):
             self._reject(parcel, f"{outcome.verdict}, again and again, while others pass")
             return []
@@ -389,16 +433,17 @@ class Exporter(ABC):
         return [parcel]
 
     def _smaller(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
-        """Divide a suspect; just itself where that is not possible. The parts wait for a pause, like any other try."""
+        """Divide a suspect; just itself where that is not possible. The parts wait for a pause, or
+        the time of a RetryInfo, like any other try."""
         pieces = [parcel]
         by_size = outcome.fault is Fault.EXHAUSTED and not self._recent.passed_with(parcel.nbytes)
         if by_size:  # though smaller ones do
-            self._learn_limit(max(parcel.nbytes // 2, LEAST_LIMIT_BYTES))
+            self._learn_limit(parcel.nbytes // 2)
         if parcel.divisible:
             pieces = parcel.divided(PIECES)
         elif by_size:
             pieces = parcel.cut_to(parcel.nbytes // 2, self._assemble)
-        not_before_ns = self._clock() + self._backoff.delay_ns(0)
+        not_before_ns = max(self._clock() + self._backoff.delay_ns(0), parcel.not_before_ns)  # of a RetryInfo
         for piece in pieces:
             piece.not_before_ns = not_before_ns
         return pieces
@@ -426,7 +471,7 @@ class Exporter(ABC):
         nbytes, batch.exhausted_nbytes = batch.exhausted_nbytes, 0
         if nbytes and not self._recent.passed_with(nbytes):
             if self._large_nbytes:
-                self._learn_limit(max(min(nbytes, self._large_nbytes) // 2, LEAST_LIMIT_BYTES))
+                self._learn_limit(min(nbytes, self._large_nbytes) // 2)
             self._large_nbytes = nbytes
 
     def _limit(self) -> int:
@@ -435,8 +480,9 @@ class Exporter(ABC):
         return self._limit_bytes
 
     def _learn_limit(self, limit: int) -> None:
+        limit = max(limit, LEAST_LIMIT_BYTES)
         if limit < self._limit():
-            self._limit_bytes = max(limit, 1)
+            self._limit_bytes = limit
             self._learned_ns = self._clock()
 
     async def _pause(self, delay_ns: int) -> None:
@@ -470,7 +516,13 @@ class Exporter(ABC):
         ids = [trace.trace_id for trace in parcel.traces]
         self.report.complain(f"rejected {why}", parcel.spans, f"spans rejected: {why}", ids)
 
-    def _lose(self, parcel: Parcel, error: Exception) -> None:
+    def _lose(self, parcel: Parcel, error: BaseException) -> None:
         parcel.lost(self.queue, "internal")
         self.fates.note(parcel.traces, "lost")
         self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")
+
+
+def _cancelled() -> bool:
+    """Tell whether the running task is to end, in a handler of CancelledError: a call may have been cancelled alone."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -28,12 +28,13 @@ class CutTrace:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """What is known of all parcels that were taken from the queue as one."""
+    """History that all parcels share which were taken from the queue as one."""
 
     failures: int = 0  # tries in succession, of any of them
     accepted: bool = False  # one of them has been
     refused: int = 0  # parcels, each for good
     probes: int = 0  # divisions while nothing passes
+    too_large_nbytes: int = 0  # of the last request that was called so without a limit, until a smaller one passes
     exhausted_nbytes: int = 0  # of the request that was divided last, if it was refused for want of resources
 
 

@@ -13,13 +13,17 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
+from sampler_proxy.export.exporter import LEAST_LIMIT_BYTES, Dependencies, Exporter, Persistence
+from sampler_proxy.export.retry import Accepted, Failed, Fault, classify
 from tests.export.support import (
     Trace,
+    assemble,
     counts,
     in_seconds,
     numbers,
     offer,
     retry_info,
+    running,
     status_details,
     until,
 )
@@ -335,5 +339,123 @@ def test_spans_of_a_cut_trace_are_accounted_for_when_the_time_is_up(run, backend
             exported, rejected, lost = counts(exporter)
             assert exported == server.stored[1] > 0
             assert (rejected, lost) == (0, {"shutdown": 12_000 - exported})
+
+    run(scenario())
+
+
+class Scripted(Exporter):
+    """An exporter whose destination is a function: the answers that no real server gives at will."""
+
+    def __init__(self, answer, *, batch_bytes=MIB, initial_ms=10, max_ms=300, give_up_ms=3000, concurrency=4):
+        settings = config(1, batch_bytes=batch_bytes)
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.Random(1).random, lambda _seconds: None)
+        persistence = Persistence(initial_ms * MS, max_ms * MS, give_up_ms * MS)
+        super().__init__(settings, dependencies, persistence, concurrency=concurrency, limit_bytes=4 * MIB)
+        self.answer = answer
+        self.tries = 0
+        self.sizes = []
+
+    async def _send(self, request):
+        self.tries += 1
+        self.sizes.append(len(request))
+        await asyncio.sleep(0.001)
+        return self.answer(request)
+
+
+TOO_LARGE = [
+    (CODES.UNKNOWN, "Received http2 header with status: 413"),
+    (CODES.RESOURCE_EXHAUSTED, "grpc: received message larger than max (4096 vs. 1)"),
+]
+
+
+@pytest.mark.parametrize(("code", "details"), TOO_LARGE)
+def test_a_destination_that_calls_everything_too_large_is_waited_out(run, code, details):
+    """Nothing shows that smaller ones pass: few tries, no limit below the least one, and nothing is rejected."""
+    works = False
+
+    def answer(request):
+        return Accepted() if works else classify(code, details, len(request), None)
+
+    async def scenario():
+        nonlocal works
+        async with running(Scripted(answer)) as exporter:
+            offer(exporter, range(1, 1001), spans=5)
+            await asyncio.sleep(3)
+            assert counts(exporter) == (0, 0, {})
+            assert exporter.tries < 150
+            assert exporter._limit_bytes >= LEAST_LIMIT_BYTES
+            assert min(exporter.sizes) >= 20
+            works = True
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (5000, 0, {})
+
+    run(scenario())
+
+
+def test_an_unnamed_limit_is_learned_when_a_smaller_part_passes(run):
+    def answer(request):
+        if len(request) <= 100_000:
+            return Accepted()
+        return classify(*TOO_LARGE[0], len(request), None)
+
+    async def scenario():
+        async with running(Scripted(answer, batch_bytes=4 * MIB)) as exporter:
+            offer(exporter, range(1, 1001), spans=2, padding=500)
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (2000, 0, {})
+            assert 50_000 <= exporter._limit_bytes <= 100_000
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("retry_after_ms", [None, 20])
+def test_innocent_neighbours_are_not_given_up_with_the_poison(run, retry_after_ms):
+    """A third of all requests is refused at random, so that parts are not told from the whole at once."""
+    chance = random.Random(2)
+    poison = Trace(200).trace_id
+
+    def answer(request):
+        if poison in request:
+            return Failed(Fault.OVERLOAD, "UNAVAILABLE", "no", retry_after_ms and retry_after_ms * MS)
+        return Failed(Fault.EXHAUSTED, "RESOURCE_EXHAUSTED", "no") if chance.random() < 0.3 else Accepted()
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(Scripted(answer, batch_bytes=256 * one, give_up_ms=300, max_ms=50)) as exporter:
+            number = 0
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                offer(exporter, range(number + 1, number + 21))
+                number += 20
+                await asyncio.sleep(0.01)
+            await until(lambda: exporter.queue.counters().queued_spans <= 2, 20)
+            exported, rejected, _ = counts(exporter)
+            assert exported == 2 * number - 2
+            assert rejected in (0, 2)
+
+    run(scenario())
+
+
+def test_a_call_that_somebody_else_cancels_is_tried_again(run):
+    """Of a batch, and of a suspect: neither is queued for ever, and the worker lives on."""
+    poison = Trace(3).trace_id
+    cancelled = 0
+
+    def answer(request):
+        nonlocal cancelled
+        if poison in request and cancelled < 8:
+            cancelled += 1
+            raise asyncio.CancelledError
+        return Accepted()
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(Scripted(answer, batch_bytes=4 * one)) as exporter:
+            for number in range(1, 200):
+                offer(exporter, [number])
+                await asyncio.sleep(0.005)
+            await until(lambda: exporter.queue.empty)
+            assert cancelled == 8
+            assert counts(exporter) == (398, 0, {})
 
     run(scenario())

@@ -71,7 +71,7 @@ class Queue:
     def __init__(
         self, *, max_bytes: int, batch_bytes: int, max_wait_ns: int, clock: Callable[[], int], drop: bool = False
     ) -> None:
-        """`drop`: a trace for which there is no room is lost instead of refused."""
+        """Create an empty queue. `drop`: a trace for which there is no room is lost instead of refused."""
         self.max_bytes = max_bytes
         self.wake: Callable[[], object] = _nothing
         self.on_room: Callable[[], object] = _nothing

@@ -37,7 +37,7 @@ class _Kind:
 
 
 class Reporter:
-    """What is known of a destination. On the loop; `clock` tells monotonic nanoseconds."""
+    """State and log of one destination. On the loop; `clock` tells monotonic nanoseconds."""
 
     def __init__(self, name: str, clock: Callable[[], int]) -> None:
         self.failures: Counter[str] = Counter()  # tries, by code
@@ -50,6 +50,7 @@ class Reporter:
         self._changes: deque[int] = deque()  # when they were logged
         self._unlogged_changes = 0
         self._kinds: dict[str, _Kind] = {}
+        self._outage: set[str] = set()  # kinds of lines about the present one
 
     @property
     def up(self) -> bool:
@@ -61,13 +62,14 @@ class Reporter:
         self._note(code, why)
         self._failed_tries += 1
         if self._failing_since_ns is not None:
+            self._outage.add(why)
             self._repeat(why, f"{why}; trying again until it works")
             return
         self._failing_since_ns = self._clock()
         self._failed_tries = 1
         if self._change():
             self._kinds.setdefault(why, _Kind()).last_ns = self._failing_since_ns
-            log.warning(f"export %s: {why}; trying again until it works%s", self._name, self._more_changes())
+            log.warning("export %s: %s; trying again until it works%s", self._name, why, self._more_changes())
 
     def failed_alone(self, code: str, why: str) -> None:
         """Report a try that failed, while others pass."""
@@ -84,6 +86,9 @@ class Reporter:
             return False
         seconds = (self._clock() - self._failing_since_ns) / 1e9
         self._failing_since_ns = None
+        for kind in self._outage:  # the line below sums up their repeats
+            self._kinds[kind].times = 0
+        self._outage.clear()
         if self._change():
             log.info(
                 "export %s: works again after %.1f s and %d failed tries%s",
@@ -107,9 +112,7 @@ class Reporter:
     def final(self) -> None:
         """Log what has been held back."""
         for entry in self._kinds.values():
-            if entry.timer is not None:
-                entry.timer.cancel()
-                entry.timer = None
+            if entry.times:
                 self._flush(entry)
 
     def _note(self, code: str, why: str) -> None:
@@ -119,9 +122,9 @@ class Reporter:
     def _repeat(self, kind: str, message: str) -> None:
         entry = self._kinds.setdefault(kind, _Kind())
         now_ns = self._clock()
+        entry.message = message
         entry.times += 1
         if entry.last_ns is None or now_ns - entry.last_ns >= INTERVAL_NS:
-            entry.message = message
             self._flush(entry)
 
     def _when_due(self, entry: _Kind) -> None:
@@ -136,7 +139,9 @@ class Reporter:
         named = ", ".join(entry.traces[:NAMED_TRACES]) + (", ..." if len(entry.traces) > NAMED_TRACES else "")
         traces = f" (trace {named})" if named else ""
         more = f" ({entry.times} times since the last line)" if entry.times > 1 and not entry.spans else ""
-        log.warning(f"export %s: {spans}{entry.message}{traces}{more}", self._name)
+        log.warning("export %s: %s%s%s%s", self._name, spans, entry.message, traces, more)
+        if entry.timer is not None:
+            entry.timer.cancel()
         entry.last_ns, entry.timer = self._clock(), None
         entry.spans = entry.times = 0
         entry.traces = []

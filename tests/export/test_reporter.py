@@ -99,6 +99,39 @@ def test_spans_are_summed_up_since_the_last_line(bench, monkeypatch):
     asyncio.run(main())
 
 
+def test_repeats_that_were_held_back_leave_at_the_stop(bench):
+    for _ in range(7):
+        bench.report.failed("A", "down")
+    for _ in range(3):
+        bench.report.failed_alone("B", "slow")
+    bench.lines()
+    bench.report.final()
+    assert bench.lines() == [
+        "down; trying again until it works (6 times since the last line)",
+        "slow; others pass, so these traces are tried apart from them (2 times since the last line)",
+    ]
+    bench.report.final()
+    assert bench.lines() == []
+
+
+def test_repeats_of_an_outage_that_is_over_are_not_logged_again(bench):
+    for _ in range(7):
+        bench.report.failed("A", "down")
+    bench.report.succeeded()
+    assert bench.lines()[-1] == "works again after 0.0 s and 7 failed tries"
+    bench.report.final()
+    assert bench.lines() == []
+
+
+def test_texts_are_not_formats(bench):
+    text = "cannot read /run/a%d/100%/%s"
+    bench.report.failed("A", text)
+    bench.now_ns += 61 * SECOND
+    bench.report.failed("A", text)
+    bench.report.complain("headers", 0, text)
+    assert [line.split(";")[0] for line in bench.lines()] == [text, text, text]
+
+
 def test_what_fails_while_others_pass_is_no_change_of_state(bench):
     bench.report.failed_alone("A", "down")
     assert bench.report.up

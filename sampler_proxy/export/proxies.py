@@ -27,8 +27,11 @@ def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> str | None:
 
 
 def without_credentials(proxy: str) -> str:
-    """Return a proxy's URL as a log may show it."""
-    return re.sub(r"//[^/@]*@", "//", proxy)
+    """Return a proxy's URL as a log may show it: HOST:PORT. A password may hold any character, `@` and `/` too, so
+    everything up to the last `@` goes; and what then is no host and port may be part of one."""
+    rest = proxy.rpartition("@")[2] if "@" in proxy else proxy.rpartition("://")[2]
+    shown = re.fullmatch(r"((?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]+)?)/?", rest)
+    return shown[1] if shown else "(not HOST:PORT)"
 
 
 def _first(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:

@@ -372,7 +372,7 @@ def test_a_proxy_of_the_environment(run, backend, name, caplog, no_proxy):
     asked = run(scenario())
     assert server.stored == {1: 2}
     assert asked == ([] if no_proxy else [f"tempo.example:{name.port}"])
-    assert ("is reached through the HTTP proxy http://127.0.0.1:" in caplog.text) is not bool(no_proxy)
+    assert ("is reached through the HTTP proxy 127.0.0.1:" in caplog.text) is not bool(no_proxy)
     assert "s3cret" not in caplog.text
 
 
@@ -434,6 +434,36 @@ def test_who_goes_through_a_proxy(host, environ, expected):
     assert proxy_for(host, 4317, environ) == expected
 
 
-def test_a_proxy_as_the_log_shows_it():
-    assert without_credentials("http://user:p@proxy:1") == "http://proxy:1"
-    assert without_credentials(P) == P
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        (P, "proxy:3128"),
+        ("proxy:3128", "proxy:3128"),
+        ("http://proxy", "proxy"),
+        ("http://proxy:1/", "proxy:1"),
+        ("http://[fd00::1]:3128", "[fd00::1]:3128"),
+        ("http://user:secret@proxy:1", "proxy:1"),
+        ("http://user:secret@[::1]:1/", "[::1]:1"),
+        ("user:secret@proxy:1", "proxy:1"),
+        ("http://u:p@secret@proxy", "proxy"),
+        ("http://u:p@@secret@@proxy:1", "proxy:1"),
+        ("http://u:pa/secret@proxy", "proxy"),
+        ("http://u:pa//secret@proxy:1/", "proxy:1"),
+        ("http://u:pa?secret@proxy", "proxy"),
+        ("http://u:pa#secret@proxy", "proxy"),
+        ("http://u:pa://secret@proxy", "proxy"),
+        ("http://u:p%40secret@proxy", "proxy"),
+        ("http://secret@proxy", "proxy"),
+        ("http://u:secret", "(not HOST:PORT)"),
+        ("http://u:p%40secret", "(not HOST:PORT)"),
+        ("http://u:secret%40proxy:1", "(not HOST:PORT)"),
+        ("http://proxy:1/secret", "(not HOST:PORT)"),
+        ("http://proxy:1?key=secret", "(not HOST:PORT)"),
+        ("http://u:p@proxy:1\nsecret", "(not HOST:PORT)"),
+        ("http://u:secret@", "(not HOST:PORT)"),
+        ("", "(not HOST:PORT)"),
+    ],
+)
+def test_a_proxy_as_the_log_shows_it(proxy, shown):
+    assert without_credentials(proxy) == shown
+    assert "secret" not in shown

@@ -36,27 +36,38 @@ class Headers:
     def items(self) -> list[tuple[str, str]]:
         return list(self._values.items())
 
-    def read(self) -> list[str]:
-        """Read files that have changed; returns the paths of those with another value than before. Blocking.
+    def read(self) -> None:
+        """Read files that have changed. Blocking.
 
-        Raises UnusableError; then the values of that file and of those behind it are as they were.
+        Raises UnusableError, for all the files that cannot be used; their values are as they were, those of the other
+        files are read nevertheless.
         """
-        changed = []
+        errors = []
         for name, file in self._files.items():
             try:
-                status = os.stat(file.path)
-                state = status.st_mtime_ns, status.st_ino, status.st_size
-                if self._states.get(name) == state:
-                    continue
-                with open(file.path, "rb") as opened:
-                    content = opened.read(MAX_BYTES + 1)
-            except OSError as error:
-                raise UnusableError(f"cannot read {file.path}: {error.strerror}") from None
-            value = file.prefix + content.rstrip(b"\r\n").decode("latin-1")
-            if not content.strip() or len(content) > MAX_BYTES or not re.fullmatch(HEADER_VALUE, value):
-                raise UnusableError(f"{file.path} holds no header value: write one line of printable ASCII into it")
-            self._states[name] = state
-            if self._values.get(name) != value:
-                self._values[name] = value
-                changed.append(file.path)
-        return changed
+                self._read(name, file)
+            except UnusableError as error:
+                errors.append(str(error))
+        if errors:
+            raise UnusableError("; ".join(errors))
+
+    def changed_since(self, items: list[tuple[str, str]]) -> list[str]:
+        """Return the paths of the files whose values differ from `items`, which an earlier call of `items` returned."""
+        earlier = dict(items)
+        return [file.path for name, file in self._files.items() if self._values.get(name) != earlier.get(name)]
+
+    def _read(self, name: str, file: HeaderFile) -> None:
+        try:
+            status = os.stat(file.path)
+            state = status.st_mtime_ns, status.st_ino, status.st_size
+            if self._states.get(name) == state:
+                return
+            with open(file.path, "rb") as opened:
+                content = opened.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise UnusableError(f"cannot read {file.path}: {error.strerror}") from None
+        value = file.prefix + content.rstrip(b"\r\n").decode("latin-1")
+        if not content.strip() or len(content) > MAX_BYTES or not re.fullmatch(HEADER_VALUE, value):
+            raise UnusableError(f"{file.path} holds no header value: write one line of printable ASCII into it")
+        self._states[name] = state
+        self._values[name] = value

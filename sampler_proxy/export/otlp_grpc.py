@@ -72,7 +72,7 @@ class GrpcExporter(Exporter):
             self._headers.read()
         except UnusableError as error:
             raise StartError(f"export {self.name}: {error}") from error
-        self._metadata = grpc.aio.Metadata(*self._headers.items())
+        self._use_headers()
         try:
             credentials = grpc.ssl_channel_credentials(_system_roots()) if self._secure else None
         except OSError as error:
@@ -121,14 +121,17 @@ class GrpcExporter(Exporter):
         while True:
             await asyncio.sleep(HEADERS_EVERY_S)
             try:
-                changed = await asyncio.to_thread(self._headers.read)
-            except UnusableError as error:
+                await asyncio.to_thread(self._headers.read)
+            except UnusableError as error:  # of some of the files
                 self.report.complain("headers", 0, f"headers stay as they were: {error}")
-                continue
-            if changed:
-                self._metadata = grpc.aio.Metadata(*self._headers.items())
+            if changed := self._headers.changed_since(self._headers_in_use):
+                self._use_headers()
                 log.info("export %s: headers read again from %s", self.name, ", ".join(changed))
                 self._try_all_now()
+
+    def _use_headers(self) -> None:
+        self._headers_in_use = self._headers.items()
+        self._metadata = grpc.aio.Metadata(*self._headers_in_use)
 
     async def stop(self) -> int:
         lost = await super().stop()

@@ -100,15 +100,68 @@ def test_only_what_changed_is_told(tmp_path):
     one.write_text("1\r\n")
     two.write_text("2")
     headers = Headers({"A": HeaderFile(str(one), "p "), "b": HeaderFile(str(two)), "C": "3"})
-    assert headers.read() == [str(one), str(two)]
-    assert dict(headers.items()) == {"a": "p 1", "b": "2", "c": "3"}
-    assert headers.read() == []
+    assert headers.changed_since([]) == []
+    headers.read()
+    items = headers.items()
+    assert headers.changed_since([]) == [str(one), str(two)]
+    assert dict(items) == {"a": "p 1", "b": "2", "c": "3"}
+    headers.read()
+    assert headers.changed_since(items) == []
     two.write_text("22")
-    assert headers.read() == [str(two)]
-    one.unlink()
-    with pytest.raises(UnusableError):
+    headers.read()
+    assert headers.changed_since(items) == [str(two)]
+
+
+@pytest.mark.parametrize("unusable", [None, b"", b"\x00"])
+@pytest.mark.parametrize("broken", ["a", "b"])
+def test_a_file_that_cannot_be_used_hides_no_other(tmp_path, broken, unusable):
+    files = {"a": tmp_path / "a", "b": tmp_path / "b"}
+    for file in files.values():
+        file.write_text("old")
+    headers = Headers({name: HeaderFile(str(file)) for name, file in files.items()})
+    headers.read()
+    items = headers.items()
+    (good,) = files.keys() - {broken}
+    files[good].write_text("newer")
+    files[broken].unlink()
+    if unusable is not None:
+        files[broken].write_bytes(unusable)
+    for _ in range(2):  # not only the first time
+        with pytest.raises(UnusableError, match=str(files[broken])):
+            headers.read()
+        assert headers.changed_since(items) == [str(files[good])]
+    assert dict(headers.items()) == {good: "newer", broken: "old"}
+
+
+def test_all_files_that_cannot_be_used_are_named(tmp_path):
+    headers = Headers({name: HeaderFile(str(tmp_path / name)) for name in "ab"})
+    with pytest.raises(UnusableError, match=r"cannot read .*/a: .*; cannot read .*/b: "):
         headers.read()
-    assert dict(headers.items()) == {"a": "p 1", "b": "22", "c": "3"}
+
+
+@pytest.mark.parametrize("readable_again", [False, True])
+def test_a_token_is_rotated_while_another_file_cannot_be_read(run, backend, tmp_path, caplog, readable_again):
+    caplog.set_level(logging.INFO, "sampler_proxy")
+    server = backend()
+    token, tenant = tmp_path / "token", tmp_path / "tenant"
+    token.write_text("one")
+    tenant.write_text("7")
+
+    async def scenario():
+        headers = {"x-token": HeaderFile(str(token)), "x-tenant": HeaderFile(str(tenant))}
+        async with exporting(config(server.port, headers=headers)) as exporter:
+            tenant.unlink()
+            token.write_text("second")
+            await until(lambda: "headers stay as they were: cannot read" in caplog.text)
+            if readable_again:
+                tenant.write_text("7")
+            await until(lambda: f"headers read again from {token}" in caplog.text)
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+
+    run(scenario())
+    assert server.seen[0].metadata["x-token"] == "second"
+    assert server.seen[0].metadata["x-tenant"] == "7"
 
 
 @pytest.mark.parametrize(

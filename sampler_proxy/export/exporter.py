@@ -48,8 +48,11 @@ LEAST_LIMIT_BYTES = 16 << 10
 """No smaller limit is learned: that only small requests have passed may be chance. What is no larger, and is called too
 large though nothing passes, meets a destination that refuses whatever comes."""
 
+OFTEN = 2
+"""A suspect that failed so often is less likely to be somebody's neighbour than to be the one at fault."""
+
 SLOWEST_SUSPECTS = 3
-"""The pause of a worker for suspects doubles so often: a new suspect does not wait longer for its first try."""
+"""While little else passes, the pause of a worker for suspects doubles so often: a new one does not wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Exporter(ABC):
         self._free = asyncio.Semaphore(concurrency)  # slots for batches
         self._in_flight = asyncio.Semaphore(concurrency)
         self._workers = max(1, concurrency // 2)  # for suspects
+        self._only_slot = concurrency == 1
         self._deliveries: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way: dict[Batch, list[Parcel]] = {}  # of each delivery
@@ -125,7 +129,7 @@ class Exporter(ABC):
         loop = asyncio.get_running_loop()
         self.queue.wake = lambda: loop.call_soon_threadsafe(self._wakeup.set)
         self._tasks = [loop.create_task(self._dispatch(), name=f"export {self.name}")]
-        self._tasks += [loop.create_task(self._try_suspects()) for _ in range(self._workers)]
+        self._tasks += [loop.create_task(self._try_suspects(number == 0)) for number in range(self._workers)]
 
     async def drain(self, deadline_ns: int) -> bool:
         """Send without waiting for batches to fill, until the queue is empty (True) or the clock says `deadline_ns`
@@ -229,7 +233,10 @@ class Exporter(ABC):
                     if batch.failures > 1 or not outcome.retry_after_ns:
                         await self._pause(self._backoff.delay_ns(batch.failures - 1))
                     parcels.pop()
+                    others_failed = all(other.failures for other in parcels)
                     parcels[:0] = self._probed(parcel, outcome)  # another part's turn, where there is one
+                    if others_failed:
+                        parcels += self._company(parcel, outcome)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _cancelled():
                 raise
@@ -240,10 +247,13 @@ class Exporter(ABC):
             if self._probe is batch:
                 self._probe = None
 
-    async def _try_suspects(self) -> None:
-        """Try one suspect after the other, at its time, for as long as the exporter runs."""
+    async def _try_suspects(self, patient: bool) -> None:
+        """Try one suspect after the other, at its time, for as long as the exporter runs. Those that fail and fail are
+        left to the `patient` worker: the others are there for their neighbours."""
+        rest_until_ns = 0
         while True:
-            parcel = await self._next_suspect()
+            parcel = await self._next_suspect(patient, rest_until_ns)
+            started_ns = self._clock()
             passes_by_itself = False
             try:
                 outcome = await self._try(parcel)
@@ -262,20 +272,32 @@ class Exporter(ABC):
             self._settled.set()
             if passes_by_itself:
                 self._suspects_failed += 1
-                await asyncio.sleep(self._backoff.delay_ns(min(self._suspects_failed - 1, SLOWEST_SUSPECTS)) / 1e9)
+                now_ns = self._clock()
+                slower = 0 if self._recent.most_pass else min(self._suspects_failed - 1, SLOWEST_SUSPECTS)
+                rest_until_ns = now_ns + self._backoff.delay_ns(slower)
+                if self._only_slot and self._deliveries:
+                    rest_until_ns = max(rest_until_ns, 2 * now_ns - started_ns)  # batches have it as long
 
-    async def _next_suspect(self) -> Parcel:
-        """Take the suspect whose time comes first, when it has come."""
+    async def _next_suspect(self, patient: bool, rest_until_ns: int) -> Parcel:
+        """Take a suspect whose time has come, when one's has: those that failed least come first, and do not wait for
+        the rest after another's failure if they never failed, unless all of them seem to."""
+        all_rest = self._only_slot or self._suspects_failed > PIECES
+
+        def due_ns(parcel: Parcel) -> int:
+            rest_ns = rest_until_ns if parcel.failures or all_rest else 0
+            return max(parcel.not_before_ns, self._not_before_ns, rest_ns)
+
         while True:
             self._suspected.clear()
-            wait_ns = None
-            if self._suspects:
-                first = min(self._suspects, key=lambda parcel: parcel.not_before_ns)
-                wait_ns = max(first.not_before_ns, self._not_before_ns) - self._clock()
-                if wait_ns <= 0:
-                    self._suspects.remove(first)
-                    self._tried.append(first)
-                    return first
+            mine = [parcel for parcel in self._suspects if patient or parcel.failures < OFTEN]
+            now_ns = self._clock()
+            if due := [parcel for parcel in mine if due_ns(parcel) <= now_ns]:
+                first = min(due, key=lambda parcel: (min(parcel.failures, OFTEN), parcel.not_before_ns))
+                self._suspects.remove(first)
+                self._tried.append(first)
+                return first
+            wait_ns = min(map(due_ns, mine)) - now_ns if mine else None
+            del mine, due  # settled ones must not be kept alive
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if wait_ns is None else -(-wait_ns // 10**6) / 1e3):
                     await self._suspected.wait()
@@ -464,6 +486,24 @@ class Exporter(ABC):
         batch.probes += 1
         batch.exhausted_nbytes = parcel.nbytes if outcome.fault is Fault.EXHAUSTED else 0
         return parcel.divided(PIECES)
+
+    def _company(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+        """Take another batch beside one that fails and is not to be divided any further, where no slot is free for it:
+        else a few traces that never pass would hold all slots for ever, with nothing to tell that others would pass."""
+        batch = parcel.batch
+        if (
+            (parcel.divisible and batch.probes < MAX_PROBES)
+            or batch.failures < PROBE_AFTER
+            or (self._probe or batch) is not batch
+            or outcome.fault is Fault.UNREACHABLE
+            or not self._free.locked()
+            or not (traces := self.queue.take())
+        ):
+            return []
+        self._probe = batch
+        company = Parcel.of(traces)
+        company.batch = batch
+        return [company]
 
     def _probe_passed(self, batch: Batch) -> None:
         """Learn a limit where a part passes of what was refused, for the second time, and nothing as large has passed

@@ -436,6 +436,61 @@ def test_innocent_neighbours_are_not_given_up_with_the_poison(run, retry_after_m
     run(scenario())
 
 
+def test_neighbours_of_modest_poison_do_not_wait(run):
+    """A poisoned trace every 50 ms, each with many innocent ones around: these get out within moments all the same."""
+    poison = b"\xfa" * 8
+
+    def answer(request):
+        return Failed(Fault.OVERLOAD, "UNAVAILABLE", "no") if poison in request else Accepted()
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(Scripted(answer, batch_bytes=64 * one)) as exporter:
+            number = 0
+            waiting = []
+            end = time.monotonic() + 6
+            next_poison = 0.0
+            while time.monotonic() < end:
+                offer(exporter, range(number + 1, number + 11))
+                number += 10
+                if time.monotonic() >= next_poison:
+                    next_poison = time.monotonic() + 0.05
+                    offer(exporter, [int.from_bytes(poison + number.to_bytes(8, "big"), "big")])
+                await asyncio.sleep(0.01)
+                held = [trace for parcel in exporter._suspects for trace in parcel.traces]
+                waiting.append(sum(not trace.trace_id.startswith(poison) for trace in held))
+            assert max(waiting[len(waiting) // 2 :]) < 150
+            await until(lambda: exporter.queue.counters().exported_spans == 2 * number)
+
+    run(scenario())
+
+
+def test_poison_does_not_hold_the_only_slot(run):
+    """Poison costs a long time-out: batches have at least half of the time."""
+    poison = b"\xfa" * 8
+
+    class Slow(Scripted):
+        async def _send(self, request):
+            if poison in request:
+                await asyncio.sleep(0.2)
+                return Failed(Fault.TIMEOUT, "DEADLINE_EXCEEDED", "no")
+            await asyncio.sleep(0.01)
+            return Accepted()
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(Slow(None, batch_bytes=one, concurrency=1, give_up_ms=60_000, max_ms=20)) as exporter:
+            offer(exporter, [int.from_bytes(poison + bytes([0] * 7 + [n]), "big") for n in range(1, 6)])
+            await until(lambda: exporter.failed_tries >= 1)
+            offer(exporter, range(1, 1001))
+            await until(lambda: len(exporter._suspects) + len(exporter._tried) == 5)
+            before = counts(exporter)[0]
+            await asyncio.sleep(3)
+            assert counts(exporter)[0] - before > 2 * 80
+
+    run(scenario())
+
+
 def test_a_call_that_somebody_else_cancels_is_tried_again(run):
     """Of a batch, and of a suspect: neither is queued for ever, and the worker lives on."""
     poison = Trace(3).trace_id

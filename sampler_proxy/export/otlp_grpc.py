@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import grpc
@@ -141,14 +142,21 @@ class GrpcExporter(Exporter):
 
     async def _send(self, request: bytes) -> Accepted | Failed:
         assert self._peers is not None
-        peers = await self._peers.candidates()
+        deadline_ns = self._clock() + int(self._timeout * 1e9)
+        peers = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):  # the name may have to be resolved
+                peers = await self._peers.candidates()
         failed = Failed(Fault.UNREACHABLE, grpc.StatusCode.UNAVAILABLE.name, UNCONNECTED if peers else NO_NAME)
         for peer in peers:
             if not self._peers.uses(peer):  # given up while another one was tried
                 continue
+            left_s = (deadline_ns - self._clock()) / 1e9
+            if left_s <= 0:
+                break
             channel = peer.channel
             try:
-                response = await peer.call(request, timeout=self._timeout, metadata=self._metadata)
+                response = await peer.call(request, timeout=left_s, metadata=self._metadata)
             except grpc.aio.UsageError:  # the channel was given up before the call began: nothing was sent
                 continue
             except asyncio.CancelledError:
@@ -163,7 +171,9 @@ class GrpcExporter(Exporter):
             else:
                 self._peers.answered(peer, channel)
                 return Accepted(_rejected_spans(response))
-            if failed.fault in (Fault.UNREACHABLE, Fault.LOST, Fault.TIMEOUT):
+            if failed.fault is Fault.TIMEOUT and left_s < self._timeout / 2:
+                pass  # most of the time went to other addresses: that is not this one's fault
+            elif failed.fault in (Fault.UNREACHABLE, Fault.LOST, Fault.TIMEOUT):
                 self._peers.failed(peer, channel, timeout=failed.fault is Fault.TIMEOUT)
             else:
                 self._peers.answered(peer, channel)

@@ -74,6 +74,7 @@ class Peers:
     _turn: int = 0
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _lingering: set[asyncio.Task[None]] = field(default_factory=set)
+    _refreshing: asyncio.Task[None] | None = None
 
     async def follow(self) -> None:
         """Keep the addresses up to date, for as long as the destination is used."""
@@ -86,7 +87,12 @@ class Peers:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Resolve the name; where that fails the known addresses stay."""
+        """Resolve the name, once for all who ask meanwhile; where that fails the known addresses stay."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+        await asyncio.shield(self._refreshing)
+
+    async def _refresh(self) -> None:
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
                 targets = [self.fixed_target] if self.fixed_target else await resolve(self.host, self.port)
@@ -147,9 +153,10 @@ class Peers:
 
     async def close(self) -> None:
         """End every connection, at once."""
-        for task in self._lingering:
+        tasks = [*self._lingering, *([self._refreshing] if self._refreshing else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._lingering, *(peer.channel.close() for peer in self._peers), return_exceptions=True)
+        await asyncio.gather(*tasks, *(peer.channel.close() for peer in self._peers), return_exceptions=True)
 
     def _new(self, target: str) -> Peer:
         channel = self.open_channel(target)

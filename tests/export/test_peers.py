@@ -17,6 +17,7 @@ from sampler_proxy.export import peers
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.export.proxies import proxy_for, without_credentials
+from sampler_proxy.export.reasons import NO_NAME
 from sampler_proxy.export.retry import Accepted, Fault
 from tests.export.support import assemble, counts, offer, running, until
 from tests.export.test_otlp_grpc import config, exporting
@@ -127,6 +128,7 @@ class HeldCalls:
         self.answers = answers
         self.opened = []
         self.called = []
+        self.timeouts = []
 
     def __call__(self, target):
         self.opened.append(target)
@@ -139,8 +141,9 @@ class HeldChannel:
         self.closing = False
 
     def unary_unary(self, _method):
-        async def call(_request, **_kwargs):
+        async def call(_request, *, timeout, **_kwargs):
             self.held.called.append(self.target)
+            self.held.timeouts.append(timeout)
             if self.closing:
                 raise grpc.aio.UsageError("Channel is closing.")
             return await self.held.answers[self.target]()
@@ -259,6 +262,98 @@ def test_time_outs_of_old_calls_do_not_count_against_a_fresh_channel(run, sender
         for _ in range(10):
             exporter._peers.failed(peer, peer.channel, timeout=True)
         assert len(held.opened) == 3  # none for an address that is gone
+
+    run(scenario())
+
+
+def test_one_deadline_for_all_addresses(run, sender):
+    """Seconds of a clock that only the calls move on."""
+    now = [0]
+
+    async def slow():
+        now[0] += 4 * 10**9
+        raise unreachable()
+
+    async def scenario():
+        exporter, held = sender(dict.fromkeys((1, 2, 3, 4), slow), [1, 2, 3, 4], timeout_ns=10 * 10**9)
+        exporter._clock = lambda: now[0]
+        assert (await exporter._send(b"")).fault is Fault.UNREACHABLE
+        assert held.timeouts == pytest.approx([10, 6, 2])
+
+    run(scenario())
+
+
+def test_a_time_out_in_what_others_left_is_held_against_nobody(run, sender):
+    now = [0]
+    none = grpc.aio.Metadata()
+
+    async def slow():
+        now[0] += 8 * 10**9
+        raise unreachable()
+
+    async def times_out():
+        raise grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, none, none, "Deadline Exceeded")
+
+    async def scenario():
+        exporter, held = sender({1: times_out, 2: slow}, [1, 2], timeout_ns=10 * 10**9)
+        exporter._clock = lambda: now[0]
+        assert (await exporter._send(b"")).fault is Fault.TIMEOUT
+        assert held.timeouts == pytest.approx([10, 2])
+        assert [peer.timeouts for peer in exporter._peers._peers] == [0, 0]
+        assert [peer.failures for peer in exporter._peers._peers] == [0, 1]
+        now[0] += 10**12
+        exporter._peers._turn = 1
+        await exporter._send(b"")
+        assert [peer.timeouts for peer in exporter._peers._peers] == [1, 0]
+
+    run(scenario())
+
+
+def test_resolving_is_shared_and_bounded_by_the_time_out(run, sender, monkeypatch):
+    async def scenario():
+        release, asked = asyncio.Event(), []
+
+        async def resolve(_host, port):
+            asked.append(port)
+            await release.wait()
+            return [f"ipv4:127.0.0.1:{port}"]
+
+        monkeypatch.setattr(peers, "resolve", resolve)
+
+        async def works():
+            return b""
+
+        exporter, held = sender({1: works}, None, timeout_ns=100_000_000)
+        outcomes = await asyncio.gather(*(exporter._send(b"") for _ in range(8)))
+        assert {(outcome.fault, outcome.why) for outcome in outcomes} == {(Fault.UNREACHABLE, NO_NAME)}
+        sending = [asyncio.create_task(exporter._send(b"")) for _ in range(8)]
+        await asyncio.sleep(0)
+        sending[0].cancel()  # ends it for none of the others
+        release.set()
+        outcomes = await asyncio.gather(*sending, return_exceptions=True)
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert outcomes[1:] == [Accepted(0)] * 7
+        assert (len(asked), len(held.opened)) == (1, 1)
+
+    run(scenario())
+
+
+def test_closing_ends_resolving(run, sender, monkeypatch):
+    async def scenario():
+        asked = []
+
+        async def resolve(_host, _port):
+            asked.append(1)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(peers, "resolve", resolve)
+        exporter, held = sender({}, None)
+        refreshing = asyncio.create_task(exporter._peers.refresh())
+        await until(lambda: asked)
+        await exporter._peers.close()
+        with pytest.raises(asyncio.CancelledError):
+            await refreshing
+        assert held.opened == []
 
     run(scenario())
 

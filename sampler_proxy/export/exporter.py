@@ -25,7 +25,7 @@ from sampler_proxy.export.fates import Fates
 from sampler_proxy.export.parcel import PIECES, Batch, Parcel
 from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.reasons import LOST
-from sampler_proxy.export.recent import LEAST_FAILURES, Recent, Try
+from sampler_proxy.export.recent import LEAST_FAILURES, MANY_FAILURES, Recent, Try
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 
@@ -320,16 +320,15 @@ class Exporter(ABC):
             outcome = replace(outcome, fault=Fault.OVERLOAD)
         self._observe_latency((self._clock() - started_ns) / 1e9)
         if parcel.suspect_since_ns is not None and parcel.failures:
-            self._recent.record_retry(isinstance(outcome, Accepted))
+            self._recent.record_retry(started_ns, isinstance(outcome, Accepted))
         if isinstance(outcome, Accepted):
             parcel.batch.failures = 0
             self._recent.record(Try(started_ns, parcel.nbytes, passed=True))
             if parcel.nbytes >= self._large_nbytes:
                 self._large_nbytes = 0
             self._probe_passed(parcel.batch)
-            if parcel.nbytes < parcel.batch.too_large_nbytes:
-                self._learn_limit(parcel.batch.too_large_nbytes // 2)
-                parcel.batch.too_large_nbytes = 0
+            if parcel.nbytes < parcel.part_of_nbytes and not self._recent.passed_with(parcel.part_of_nbytes):
+                self._learn_limit(parcel.part_of_nbytes // 2)
             if self.report.succeeded():
                 self._end_pauses()
         elif outcome.fault.passes_by_itself:
@@ -393,7 +392,7 @@ class Exporter(ABC):
         if outcome.fault is Fault.SIZE:
             limit = outcome.limit_bytes or parcel.nbytes // 2
             if outcome.limit_bytes is None:
-                batch.too_large_nbytes = parcel.nbytes  # learned once a smaller part passes
+                parcel.part_of_nbytes = parcel.nbytes
             elif outcome.code:
                 limit = max(limit, LEAST_LIMIT_BYTES)
                 self._learn_limit(limit)
@@ -447,7 +446,10 @@ class Exporter(ABC):
                 for piece in pieces:
                     piece.suspect_since_ns = now_ns
             return pieces
-        elif end_ns <= now_ns and not self._recent.is_chance(parcel.failures):
+        elif end_ns <= now_ns and (
+            not self._recent.is_chance(parcel.failures)
+            or (parcel.failures >= MANY_FAILURES and end_ns + self._give_up_ns <= now_ns)  # chance or not
+        ):
             self._reject(parcel, f"{outcome.verdict}, again and again, while others pass")
             return []
         pause_ns = max(self._backoff.delay_ns(parcel.failures - 1), outcome.retry_after_ns or 0)
@@ -460,7 +462,7 @@ class Exporter(ABC):
         pieces = [parcel]
         by_size = outcome.fault is Fault.EXHAUSTED and not self._recent.passed_with(parcel.nbytes)
         if by_size:  # though smaller ones do
-            self._learn_limit(parcel.nbytes // 2)
+            parcel.part_of_nbytes = parcel.nbytes
         if parcel.divisible:
             pieces = parcel.divided(PIECES)
         elif by_size:

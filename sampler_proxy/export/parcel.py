@@ -34,7 +34,6 @@ class Batch:
     accepted: bool = False  # one of them has been
     refused: int = 0  # parcels, each for good
     probes: int = 0  # divisions while nothing passes
-    too_large_nbytes: int = 0  # of the last request that was called so without a limit, until a smaller one passes
     exhausted_nbytes: int = 0  # of the request that was divided last, if it was refused for want of resources
 
 
@@ -48,6 +47,7 @@ class Parcel:
     request: bytes | None = None  # of some spans of the only trace
     cut: CutTrace | None = None
     nbytes: int = 0  # of the request, once it has been made
+    part_of_nbytes: int = 0  # of the request, refused for its size, of which this is a part: to pass shows a limit
     failures: int = 0  # tries in succession
     first_try_ns: int | None = None
     suspect_since_ns: int | None = None  # it fails while others pass
@@ -116,7 +116,7 @@ class Parcel:
 
     def _some(self, traces: Sequence[KeptTrace]) -> Parcel:
         parcel = Parcel.of(traces)
-        parcel.batch = self.batch
+        parcel.batch, parcel.part_of_nbytes = self.batch, self.part_of_nbytes
         parcel.first_try_ns, parcel.suspect_since_ns = self.first_try_ns, self.suspect_since_ns
         return parcel
 

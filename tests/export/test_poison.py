@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
 from sampler_proxy.export.exporter import LEAST_LIMIT_BYTES, Dependencies, Exporter, Persistence
+from sampler_proxy.export.recent import LARGEST_FOR_NS, RETRIES_FOR_NS, Recent, Try
 from sampler_proxy.export.retry import Accepted, Failed, Fault, classify
 from tests.export.support import (
     Trace,
@@ -489,6 +490,49 @@ def test_poison_does_not_hold_the_only_slot(run):
             assert counts(exporter)[0] - before > 2 * 80
 
     run(scenario())
+
+
+def test_poison_is_given_up_though_others_recover_by_chance(run):
+    """Half of what is tried again passes by chance, for ever: there is an end to the doubt, twice `give_up`."""
+    poison = Trace(200).trace_id
+
+    def answer(request):
+        return Failed(Fault.OVERLOAD, "UNAVAILABLE", "no") if poison in request else Accepted()
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(Scripted(answer, batch_bytes=one, give_up_ms=500, max_ms=50)) as exporter:
+            exporter._recent.is_chance = lambda _failures: True
+            offer(exporter, range(199, 202))
+            start, number = time.monotonic(), 1000
+            while not exporter.queue.counters().rejected_spans:
+                number += 1
+                offer(exporter, [number])
+                await asyncio.sleep(0.01)
+                assert time.monotonic() - start < 5
+            assert time.monotonic() - start >= 1
+
+    run(scenario())
+
+
+def test_old_evidence_is_forgotten():
+    recent = Recent()
+    recent.record_retry(0, True)
+    recent.record_retry(RETRIES_FOR_NS, False)
+    assert recent.recoveries == 0.5
+    recent.record_retry(RETRIES_FOR_NS + 1, False)
+    assert recent.recoveries == 0
+
+
+def test_the_largest_that_passed_is_remembered_for_a_whole_period():
+    recent = Recent()
+    recent.record(Try(0, MIB, True))
+    recent.record(Try(LARGEST_FOR_NS, MIB, True))
+    recent.record(Try(LARGEST_FOR_NS + 1, 500, True))
+    assert recent.passed_with(MIB)
+    recent.record(Try(2 * LARGEST_FOR_NS + 2, 500, True))
+    assert not recent.passed_with(MIB)
+    assert recent.passed_with(500)
 
 
 def test_a_call_that_somebody_else_cancels_is_tried_again(run):

@@ -41,6 +41,8 @@ PROBE_AFTER = 3
 MAX_PROBES = 2
 """A probe is divided so often: its parts are still few when the destination works again."""
 
+HEADER_TOO_LARGE = "the attributes of the resource or scope alone are larger than it takes"
+
 LEARNED_FOR_NS = 600 * 10**9
 """A limit that was learned is forgotten after this: the destination's may have been raised."""
 
@@ -398,6 +400,10 @@ class Exporter(ABC):
                 self._learn_limit(limit)
                 limit = limit if limit < parcel.nbytes else parcel.nbytes // 2
             pieces = parcel.cut_to(limit, self._assemble)
+            if len(pieces) == 1 and parcel.spans > 1:  # its headers do not fit, or not into half of it
+                if limit == parcel.nbytes // 2:
+                    pieces = parcel.cut_to(parcel.nbytes * 7 // 8, self._assemble)
+                outcome = replace(outcome, why=HEADER_TOO_LARGE)
         elif outcome.fault is Fault.BYTES and (batch.accepted or batch.refused < HOPELESS):
             pieces = parcel.divided(2)
         else:

@@ -72,7 +72,7 @@ class Parcel:
 
     def cut_to(self, limit: int, assemble: Callable[[Sequence[Any]], bytes]) -> list[Parcel]:
         """Divide, with a request larger than `limit`, into parcels whose requests have at most so many bytes, or a
-        single span. Just this parcel, where it has only one span."""
+        single span, or spans whose headers alone are too large. Just this parcel, where it cannot be divided so."""
         if self.spans <= 1:
             return [self]
         if not self.divisible:
@@ -122,7 +122,7 @@ class Parcel:
 
     def _cut(self, limit: int, request: bytes) -> list[Parcel]:
         cut = self.cut or CutTrace(self.traces[0], self.spans)
-        parcels = []
+        parcels: list[Parcel] = []
         for part in split(request, limit):
             parcel = self._some(self.traces)
             parcel.spans, parcel.request, parcel.cut = part.spans, part.request, cut

@@ -28,29 +28,30 @@ class _Span(NamedTuple):
     field: memoryview  # with tag and length
 
 
-def split(request: bytes, limit: int) -> list[Split]:
+def split(request: bytes, limit: int) -> Iterator[Split]:
     """Split `request` into requests of at most `limit` bytes, each span under the resource and scope that it had, in
-    the same order. A span that is larger than that makes a request alone. Nothing is split where there is only one
-    span, or where everything fits."""
-    parts: list[Split] = []
+    the same order. A span that is larger than that makes a request alone. Spans whose headers alone are as large stay
+    together in one request: it would be too large with any one of them. Nothing is split where there is only one span,
+    or where everything fits."""
     spans: list[_Span] = []
     size = 0
     resource = scope = None  # of the last span in `spans`; compared by identity
     for span in _spans(memoryview(request)):
         more = len(span.field)
-        if span.scope is not scope or span.resource is not resource:
+        alike = span.scope is scope and span.resource is resource
+        headers = 2 * _FRAME + len(span.scope) + len(span.resource)
+        if not alike:
             more += _FRAME + len(span.scope)
         if span.resource is not resource:
             more += _FRAME + len(span.resource)
-        if spans and size + more > limit:
-            parts.append(_joined(spans))
+        if spans and size + more > limit and not (alike and headers >= limit):
+            yield _joined(spans)
             spans, size = [], 0
-            more = len(span.field) + 2 * _FRAME + len(span.scope) + len(span.resource)
+            more = len(span.field) + headers
         spans.append(span)
         size += more
         resource, scope = span.resource, span.scope
-    parts.append(_joined(spans))
-    return parts
+    yield _joined(spans)
 
 
 def _spans(request: memoryview) -> Iterator[_Span]:

@@ -535,6 +535,39 @@ def test_the_largest_that_passed_is_remembered_for_a_whole_period():
     assert recent.passed_with(500)
 
 
+def test_headers_over_the_limit_are_rejected_with_their_own_reason(run, caplog):
+    """2000 spans under 40 KiB of resource attributes against 32 KiB: one request, not 2000; the neighbours get out."""
+
+    class Headed(Trace):
+        def __init__(self):
+            request = ExportTraceServiceRequest()
+            resource_spans = request.resource_spans.add()
+            resource_spans.resource.attributes.add(key="k").value.string_value = "x" * (40 << 10)
+            scope_spans = resource_spans.scope_spans.add()
+            self.trace_id, self.spans = bytes(15) + b"\x63", 2000
+            for i in range(self.spans):
+                scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
+            self.data = request.SerializeToString()
+
+    def answer(request):
+        if len(request) <= 32 << 10:
+            return Accepted()
+        details = f"grpc: received message larger than max ({len(request)} vs. {32 << 10})"
+        return classify(CODES.RESOURCE_EXHAUSTED, details, len(request), None)
+
+    async def scenario():
+        async with running(Scripted(answer)) as exporter:
+            offer(exporter, range(1, 11))
+            assert exporter.queue.offer(Headed())
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (20, 2000, {})
+            assert exporter.tries < 10
+
+    run(scenario())
+    assert "2000 spans rejected: " in caplog.text
+    assert "the attributes of the resource or scope alone are larger than it takes (trace " in caplog.text
+
+
 def test_a_call_that_somebody_else_cancels_is_tried_again(run):
     """Of a batch, and of a suspect: neither is queued for ever, and the worker lives on."""
     poison = Trace(3).trace_id

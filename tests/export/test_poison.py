@@ -568,6 +568,50 @@ def test_headers_over_the_limit_are_rejected_with_their_own_reason(run, caplog):
     assert "the attributes of the resource or scope alone are larger than it takes (trace " in caplog.text
 
 
+def test_who_waits_for_a_slot_heeds_a_silence_asked_for_meanwhile(run):
+    """Four batches are in flight and more wait for their turn, suspects for example, when the first RetryInfo comes."""
+
+    async def scenario():
+        async with running(Scripted(lambda _request: Accepted(), batch_bytes=Trace(1).nbytes)) as exporter:
+            for _ in range(4):
+                await exporter._in_flight.acquire()
+            offer(exporter, range(1, 5))
+            await asyncio.sleep(0.1)  # they wait for a slot
+            exporter._throttle(500 * MS)
+            for _ in range(4):
+                exporter._in_flight.release()
+            await asyncio.sleep(0.3)
+            assert exporter.tries == 0
+            await until(lambda: exporter.queue.empty)
+            assert exporter.tries == 4
+
+    run(scenario())
+
+
+def test_only_the_lone_trace_is_given_up_where_others_recover_by_chance(run, monkeypatch):
+    """Nothing is divided at once then; when the time is up, neighbours are parted from the poison all the same."""
+    monkeypatch.setattr(Recent, "recoveries", 0.5)
+    monkeypatch.setattr(Recent, "is_chance", lambda *_: False)
+    poison = Trace(20).trace_id
+
+    def answer(request):
+        return Failed(Fault.OVERLOAD, "UNAVAILABLE", "no") if poison in request else Accepted()
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(Scripted(answer, batch_bytes=64 * one, give_up_ms=100, max_ms=20)) as exporter:
+            offer(exporter, range(1, 65))
+            number = 100
+            while not exporter.queue.counters().rejected_spans:
+                number += 1
+                offer(exporter, [number])
+                await asyncio.sleep(0.01)
+            await until(lambda: exporter.queue.empty)
+            assert exporter.queue.counters().rejected_spans == 2
+
+    run(scenario())
+
+
 def test_a_call_that_somebody_else_cancels_is_tried_again(run):
     """Of a batch, and of a suspect: neither is queued for ever, and the worker lives on."""
     poison = Trace(3).trace_id

@@ -231,6 +231,15 @@ EXPORT_LATENCY_SECONDS = _histogram(
     "destination",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+EXPORT_FAILURES = _counter(
+    "export_failures_total",
+    "Requests, or writes, that failed, every try; code is a gRPC status, HTTP with its status, or a system error.",
+    "destination",
+    "code",
+)
+DESTINATION_UP = _gauge(
+    "destination_up", "1, or 0 while the last request to the destination has failed.", "destination"
+)
 
 # Configuration.
 RULES_INFO = _gauge("rules_info", "Always 1; version is a hash of the active rules, equal for equal rules.", "version")

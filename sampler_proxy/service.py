@@ -30,6 +30,7 @@ from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator
 from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
@@ -57,6 +58,9 @@ SUMMARY_S = 5.0
 
 SAVE_S = 30.0
 """How often learned rates are saved: a crash costs so much of them at most."""
+
+SPANS_LOST = 3
+"""The exit code where a destination has not taken all kept spans in time."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How often two busy threads hand over the GIL. The default is 5 ms, which a request would wait at every tick."""
@@ -117,10 +121,11 @@ class Service:
         self._admin = Admin(
             config.admin.endpoint,
             metrics.new_registry(self._status.snapshot),
-            lambda: replace(self._readiness, detail=self._reloader.detail()),
+            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
+            self._status.destinations,
             self._failure,
         )
 
@@ -135,7 +140,7 @@ class Service:
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
         observe_latency = self._latencies[config.name].observe
-        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency)
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
         if isinstance(config, GrpcExport):
             return GrpcExporter(config, dependencies)
         return FileExporter(config, dependencies)
@@ -183,9 +188,10 @@ class Service:
             self._pipeline.replace_limit(_limit(loaded.config))
 
     async def run(self) -> int:
-        """Start, decide what is due until a signal comes or receiving fails, and drain; returns the exit code: 0, or 1
-        where receiving has failed. Raises StartError."""
+        """Start, decide what is due until a signal comes or receiving fails, and drain; returns the exit code: 0,
+        SPANS_LOST where kept spans were lost, 1 where receiving has failed. Raises StartError."""
         deadline_ns: int | None = None
+        lost = 0
         host, port = await self._admin.start()
         try:
             self._start(str(Endpoint(host, port)))
@@ -195,12 +201,20 @@ class Service:
                 log.error(f"stopping, so that a supervisor can start this anew: {failure}")
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
             await self._save_learned()  # before all that is buffered is decided at once
+            stopping_ns, sent = time.monotonic_ns(), self._exported_spans()
             await self._drain(deadline_ns)
-            return 0 if failure is None else 1
         finally:
             if deadline_ns is None:
                 await asyncio.to_thread(self._engine.stop)
-            await self._stop()
+            lost = await self._stop()
+        seconds = (time.monotonic_ns() - stopping_ns) / 1e9
+        log.info(f"stopped: {self._exported_spans() - sent} spans sent, {lost} lost in {seconds:.1f} s")
+        if failure is not None:
+            return 1
+        return SPANS_LOST if lost else 0
+
+    def _exported_spans(self) -> int:
+        return sum(exporter.queue.counters().exported_spans for exporter in self._exporters)
 
     def _start(self, admin_address: str) -> None:
         loop = asyncio.get_running_loop()
@@ -239,10 +253,12 @@ class Service:
     async def _keep_time(self) -> None:
         """Decide what is due, until it is time to stop or nothing can be received any more."""
         next_summary = time.monotonic() + SUMMARY_S
+        full_queues = FullQueues(self._exporters, time.monotonic_ns)
         next_descriptors = time.monotonic()
         while not self._stopping.is_set() and self._failure() is None:
             while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
+            full_queues.look()
             if not self._pipeline.uniformity.random and not self._warned_of_ids:
                 self._warned_of_ids = True
                 log.warning(
@@ -305,15 +321,15 @@ class Service:
             if not more and all(empty):
                 break
 
-    async def _stop(self) -> None:
-        """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged."""
+    async def _stop(self) -> int:
+        """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;
+        returns their number."""
         self._pipeline.close()
         for exporter in self._exporters:
             exporter.queue.flush()
         while self._pipeline.drain(time.monotonic_ns(), hurry=True):
             pass
-        for exporter in self._exporters:
-            await exporter.stop()
+        lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()
         await self._admin.stop()
@@ -322,6 +338,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+        return lost
 
 
 def _rule_set(loaded: Loaded, prepared: Prepared) -> tuple[list[str], list[float | Keep], Compiled]:

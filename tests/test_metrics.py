@@ -69,6 +69,8 @@ FIXED: Snapshot = {
     metrics.QUEUE_BYTES: {("tempo",): 2200},
     metrics.QUEUE_MAX_BYTES: {("tempo",): 64 << 20},
     metrics.EXPORT_LATENCY_SECONDS: {("tempo",): filled(metrics.EXPORT_LATENCY_SECONDS, 0.004, 0.02, 60)},
+    metrics.EXPORT_FAILURES: {("tempo", "UNAVAILABLE"): 7, ("tempo", "HTTP 404"): 1},
+    metrics.DESTINATION_UP: {("tempo",): 0, ("local",): 1},
     metrics.RULES_INFO: {("0123456789ab",): 1},
     metrics.RULES_LOADED_TIMESTAMP_SECONDS: {(): 1700000000.5},
     metrics.CONFIG_RELOADS: {("applied",): 2, ("unchanged",): 1, ("failed",): 3},

@@ -6,6 +6,7 @@
     GET /rules     the rules that decide, with their version
     GET /rates     demand, probability and keys of rules with a target; how much the limit removed from each rule
     GET /traces/ID the state of a trace: buffered, or decided and how; 404 if unknown, 400 if that is no trace id
+    GET /destinations  how each destination is doing, its last error, its part of the ledger
 
 A full buffer is not unreadiness: that would push the load onto the neighbours, which are as full. The buffer's metrics
 show it, and senders are told to slow down one request at a time.
@@ -49,7 +50,8 @@ class Admin:
     not block.
 
     `rules` describes the active rule set, `rates` its rules with a target, `find` the state of a trace id (None:
-    unknown), all as JSON values. `failure` says why the process is of no use any more (None: it is).
+    unknown), `destinations` where kept traces go, all as JSON values. `failure` says why the process is of no use any
+    more (None: it is).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Admin:
         rules: Callable[[], Mapping[str, object]],
         rates: Callable[[], Mapping[str, object]],
         find: Callable[[bytes], Mapping[str, object] | None],
+        destinations: Callable[[], Mapping[str, object]],
         failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._endpoint = endpoint
@@ -68,6 +71,7 @@ class Admin:
         self._rules = rules
         self._rates = rates
         self._find = find
+        self._destinations = destinations
         self._failure = failure
         self._runner: web.AppRunner | None = None
 
@@ -81,6 +85,7 @@ class Admin:
                 web.get("/readyz", self._get_readiness),
                 web.get("/rules", self._get_rules),
                 web.get("/rates", self._get_rates),
+                web.get("/destinations", self._get_destinations),
                 web.get("/traces/{trace_id}", self._get_trace),
             ]
         )
@@ -130,6 +135,9 @@ class Admin:
 
     async def _get_rates(self, _: web.Request) -> web.Response:
         return web.json_response(self._rates())
+
+    async def _get_destinations(self, _: web.Request) -> web.Response:
+        return web.json_response(self._destinations())
 
     async def _get_trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["trace_id"].lower()

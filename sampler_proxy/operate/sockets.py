@@ -59,7 +59,7 @@ class DescriptorWatch:
     """How often it is said, as long as it lasts."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` tells seconds, monotonic."""
+        """Make it; `clock` tells seconds, monotonic."""
         self._clock = clock
         self._exhausted = False
         self._next_s = 0.0

@@ -90,7 +90,50 @@ class Status:
             metrics.QUEUE_BYTES: {(name,): c.queued_bytes for name, c in counters.items()},
             metrics.QUEUE_MAX_BYTES: {(exporter.name,): exporter.queue.max_bytes for exporter in self._exporters},
             metrics.EXPORT_LATENCY_SECONDS: {(name,): data.value() for name, data in self._latencies.items()},
+            metrics.EXPORT_FAILURES: {
+                (exporter.name, code): count
+                for exporter in self._exporters
+                for code, count in exporter.report.failures.items()
+            },
+            metrics.DESTINATION_UP: {(exporter.name,): int(exporter.report.up) for exporter in self._exporters},
         }
+
+    def destinations(self) -> dict[str, object]:
+        """Describe, as JSON values, how each destination is doing, with its last error."""
+        with self._pipeline.lock:
+            counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
+        return {
+            "destinations": [
+                {
+                    "name": exporter.name,
+                    **self._health_of(exporter),
+                    "spans": {
+                        "routed": c.routed_spans,
+                        "exported": c.exported_spans,
+                        "queued": c.queued_spans,
+                        "rejected": c.rejected_spans,
+                        "lost": dict(c.lost_spans),
+                    },
+                    "queue_bytes": c.queued_bytes,
+                    "queue_max_bytes": exporter.queue.max_bytes,
+                    "failures": dict(exporter.report.failures),
+                }
+                for exporter in self._exporters
+                for c in (counters[exporter.name],)
+            ]
+        }
+
+    def unwell(self) -> dict[str, object]:
+        """Describe, as JSON values, the destinations that fail; empty where none does."""
+        failing = {exporter.name: self._health_of(exporter) for exporter in self._exporters if not exporter.report.up}
+        return {"destinations": failing} if failing else {}
+
+    def _health_of(self, exporter: Exporter) -> dict[str, object]:
+        report = exporter.report
+        health: dict[str, object] = {"up": report.up, "last_error": report.last_error}
+        if report.last_error is not None:
+            health["last_error_at"] = iso_time(self._time() - (self._clock() - report.last_error_ns) / 1e9)
+        return health
 
     def _configuration(self) -> _Values:
         active = self._reloader.active
@@ -149,6 +192,10 @@ class Status:
             found["threshold"] = shown_threshold(threshold)
             found["probability"] = probability_of(threshold)
             found["decided_at"] = iso_time(self._time() - ago_s)
+            if found["keep"]:
+                with self._pipeline.lock:
+                    fates = {exporter.name: exporter.fate_of(trace_id) for exporter in self._exporters}
+                found["destinations"] = {name: fate or "unknown" for name, fate in fates.items()}
         return found
 
 

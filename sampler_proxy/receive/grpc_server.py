@@ -92,7 +92,7 @@ class GrpcEngine(ABC):
 
     @property
     def alive(self) -> bool:
-        """Whether the engine's thread runs: from `start` to the end of `drain`, or until it dies."""
+        """Tell whether the engine's thread runs: from `start` to the end of `drain`, or until it dies."""
         return self._thread is not None and self._thread.is_alive()
 
     @abstractmethod

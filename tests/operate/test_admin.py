@@ -63,6 +63,7 @@ class Service:
             lambda: RULES,
             lambda: RATES,
             KNOWN.get,
+            dict,
             lambda: self.broken,
         )
 
@@ -237,6 +238,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
                         "/readyz",
                         "/rules",
                         "/rates",
+                        "/destinations",
                         "/traces/{trace_id}",
                     ]
                     assert response.headers["Server"] == "sampler-proxy"
@@ -247,7 +249,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates", "/destinations"])
 def test_head_is_get_without_the_body(run: Run, path: str) -> None:
     async def main() -> None:
         async with serving(Service()) as session:

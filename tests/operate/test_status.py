@@ -122,6 +122,47 @@ def test_a_trace_is_buffered_then_decided_then_unknown(bench: Bench) -> None:
     assert "ago_seconds" not in found
 
 
+def test_a_kept_trace_is_followed_to_its_destinations(bench: Bench) -> None:
+    def fates() -> Any:
+        found = bench.status.find(HIGH)
+        assert found is not None
+        return found.get("destinations")
+
+    bench.accept(span(HIGH, 2))
+    assert fates() is None
+    bench.now_ns = 2 * SECOND
+    bench.pipeline.tick(bench.now_ns)
+    assert fates() == {"local": "queued"}
+    traces = bench.exporter.queue.take()
+    assert fates() == {"local": "unknown"}
+    bench.exporter.fates.note(traces, "exported")
+    assert fates() == {"local": "exported"}
+
+
+def test_a_destination_that_fails_is_named_with_its_last_error(bench: Bench) -> None:
+    assert bench.status.unwell() == {}
+    bench.now_ns = 10 * SECOND
+    bench.exporter.report.failed("ENOSPC", "cannot write the file, ENOSPC")
+    bench.now_ns = 12 * SECOND
+    health = {
+        "up": False,
+        "last_error": "cannot write the file, ENOSPC",
+        "last_error_at": "2023-11-14T22:13:18.000Z",
+    }
+    assert bench.status.unwell() == {"destinations": {"local": health}}
+    described: Any = bench.status.destinations()
+    (local,) = described["destinations"]
+    assert local["name"] == "local"
+    assert health.items() <= local.items()
+    assert local["failures"] == {"ENOSPC": 1}
+    assert local["spans"]["queued"] == 0
+    values = bench.status.snapshot()
+    assert values[metrics.DESTINATION_UP] == {("local",): 0}
+    assert values[metrics.EXPORT_FAILURES] == {("local", "ENOSPC"): 1}
+    bench.exporter.report.succeeded()
+    assert bench.status.unwell() == {}
+
+
 def test_rates_describe_targets_and_the_limit(bench: Bench) -> None:
     described: Any = bench.status.rates()
     assert [rule["rule"] for rule in described["rules"]] == ["busy"]

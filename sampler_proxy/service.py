@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,7 @@ from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import grpc_status
+from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
@@ -49,6 +50,9 @@ TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
+
+MAX_WITHOUT_MEMORY = 200
+"""How often in a row, a tick apart, deciding may fail for want of memory, before the process ends."""
 
 DESCRIPTORS_S = 1.0
 """How often it is looked whether there are file descriptors left."""
@@ -88,6 +92,9 @@ class Service:
         self._summary = summary
         self._readiness = Readiness("starting")
         self._stopping = asyncio.Event()
+        self._failed: str | None = None
+        self._without_memory = 0  # times in a row
+        self._out_of_memory = Throttle()
         self._warned_of_ids = False
         self._descriptors = DescriptorWatch(time.monotonic)
         self._latencies = {
@@ -133,10 +140,10 @@ class Service:
         self._not_served[kind] += 1
 
     def _failure(self) -> str | None:
-        """Say why this process takes no requests though it should; None: it does, or it should not."""
-        if self._readiness.status == "ready" and not self._engine.alive:
-            return "the thread that receives requests has ended"
-        return None
+        """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
+        if self._failed is None and self._readiness.status == "ready" and not self._engine.alive:
+            self._failed = "the thread that receives requests has ended"
+        return self._failed
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
         observe_latency = self._latencies[config.name].observe
@@ -188,8 +195,8 @@ class Service:
             self._pipeline.replace_limit(_limit(loaded.config))
 
     async def run(self) -> int:
-        """Start, decide what is due until a signal comes or receiving fails, and drain; returns the exit code: 0,
-        SPANS_LOST where kept spans were lost, 1 where receiving has failed. Raises StartError."""
+        """Start, decide what is due until a signal comes or something fails for good, and drain; returns the exit code:
+        0, SPANS_LOST where kept spans were lost, 1 where something has failed. Raises StartError."""
         deadline_ns: int | None = None
         lost = 0
         host, port = await self._admin.start()
@@ -251,12 +258,12 @@ class Service:
             await asyncio.wait(tasks)
 
     async def _keep_time(self) -> None:
-        """Decide what is due, until it is time to stop or nothing can be received any more."""
+        """Decide what is due, until it is time to stop, or nothing can be received or decided any more."""
         next_summary = time.monotonic() + SUMMARY_S
         full_queues = FullQueues(self._exporters, time.monotonic_ns)
         next_descriptors = time.monotonic()
         while not self._stopping.is_set() and self._failure() is None:
-            while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
+            while self._decide(self._pipeline.tick):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
             full_queues.look()
             if not self._pipeline.uniformity.random and not self._warned_of_ids:
@@ -276,6 +283,25 @@ class Service:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    def _decide(self, step: Callable[[int], bool]) -> bool | None:
+        """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
+        as it was: try again after a pause."""
+        try:
+            more = step(time.monotonic_ns())
+        except MemoryError:
+            self._without_memory += 1
+            if self._without_memory == MAX_WITHOUT_MEMORY:
+                self._failed = "there is no memory to decide traces with"
+            with suppress(MemoryError):
+                if (held_back := self._out_of_memory.due()) is not None:
+                    log.error(
+                        f"out of memory: traces cannot be decided; trying again until it works{held_back}; lower "
+                        "buffer.max_bytes, or allow this process more memory"
+                    )
+            return None
+        self._without_memory = 0
+        return more
 
     async def _keep_learned(self) -> None:
         while True:
@@ -311,7 +337,10 @@ class Service:
         await asyncio.to_thread(self._engine.drain, left_s / 2)
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
-            more = self._pipeline.drain(time.monotonic_ns())
+            more = self._decide(self._pipeline.drain)
+            if more is None:
+                await asyncio.sleep(TICK_S)
+                more = True
             if self._pipeline.only_limit_left:  # exporters that have nothing to do do not wait
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
@@ -327,8 +356,9 @@ class Service:
         self._pipeline.close()
         for exporter in self._exporters:
             exporter.queue.flush()
-        while self._pipeline.drain(time.monotonic_ns(), hurry=True):
-            pass
+        while self._decide(partial(self._pipeline.drain, hurry=True)) is not False:
+            if self._without_memory >= MAX_WITHOUT_MEMORY:
+                break
         lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()

@@ -8,6 +8,9 @@ then it is the destination. While all slots fail, one of them, the probe, tries 
 pace, so that a batch which cannot pass is told from a destination which does not work. A parcel that fails again though
 others have passed gives its slot back and becomes a suspect: suspects are tried in smaller and smaller parts by a few
 workers of their own, and one that is alone and still fails is given up after `give_up_ns`.
+
+Long: one state machine. Slots, probe, suspects and the drain decide by the same few counters, which only stay right
+while every step that changes them stands beside the others.
 """
 
 from __future__ import annotations

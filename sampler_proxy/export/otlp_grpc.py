@@ -88,6 +88,9 @@ class GrpcExporter(Exporter):
                 return grpc.aio.insecure_channel(target, options=options, compression=self._compression)
             return grpc.aio.secure_channel(target, credentials, options=options, compression=self._compression)
 
+        # Now, while there are descriptors: without one for its wake-up socket grpcio ends the process, and channels are
+        # opened at the first try only.
+        grpc.aio.init_grpc_aio()
         self._peers = Peers(
             self._host,
             self._port,

@@ -83,11 +83,12 @@ def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
         for explanation in explain.explain(loaded, traces.requests):
             found = True
             click.echo(json.dumps(explanation.as_json()) if as_json else explain.as_text(explanation, traces))
+        remarks = list(explain.type_mismatches(loaded, traces.requests))
     except SamplerProxyError as error:
         _fail(error)
     if not found:
         click.echo(f"{trace_file}: no traces", err=True)
-    for line in traces.remarks():
+    for line in (*remarks, *traces.remarks()):
         click.echo(f"{trace_file}: {line}", err=True)
 
 
@@ -155,9 +156,15 @@ def set_up_logging(level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_not_undecodable)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+
+
+def _not_undecodable(record: logging.LogRecord) -> bool:
+    """Leave out grpcio's tracebacks for statuses that are not UTF-8: each shows what a peer, or core, wrote."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _fail(error: SamplerProxyError) -> NoReturn:

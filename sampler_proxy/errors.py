@@ -98,6 +98,14 @@ class Overloaded(RequestError):
     http_status = 503
 
 
+class OutOfMemory(RequestError):
+    """The system gave no memory for the request. What had been taken of it before is counted, and stays."""
+
+    reason = "out_of_memory"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 503
+
+
 class Draining(RequestError):
     """The service is stopping; another replica, or the next process, will take the request."""
 

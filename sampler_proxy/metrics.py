@@ -127,6 +127,17 @@ SPANS_REJECTED_INPUT = _counter(
     "Spans of accepted requests that were invalid; the reason is the faulty field, trace_id or span_id.",
     "reason",
 )
+UNKNOWN_FIELDS_DROPPED = _counter(
+    "unknown_fields_dropped_total",
+    "Fields that OTLP does not define, dropped with what they held; message is the one they stood in: request, "
+    "resource_spans or scope_spans. Those of spans, resources and scopes are kept.",
+    "message",
+)
+CALLS_NOT_SERVED = _counter(
+    "calls_not_served_total",
+    "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
+    "kind",
+)
 REDACTIONS = _counter(
     "redactions_total",
     "What was redacted in kept spans and their headers; detector is also key, allow_only, sql, urls, unknown_field, or "
@@ -154,7 +165,19 @@ LATE_SPANS = _counter(
 )
 LATE_WOULD_KEEP = _counter(
     "late_would_keep_total",
-    "Late spans that match a keep-all rule though their trace was dropped: the waits are too short.",
+    "Late spans that match a keep-all rule though their trace was dropped: the waits are too short. They are kept, and "
+    "revive their trace; so do those of a trace that was kept by chance, which are counted, too.",
+)
+TRACES_REVIVED = _counter(
+    "traces_revived_total",
+    "Traces of which late spans were kept by this keep-all rule, though another rule had decided the trace.",
+    "rule",
+)
+RULE_TYPE_MISMATCH = _gauge(
+    "rule_type_mismatch",
+    "1 where the rule has met an attribute that it compares, and only with a type that it cannot be compared with; "
+    "else 0.",
+    "rule",
 )
 LIMITED_TRACES = _counter("limited_traces_total", "Traces that the rule would have kept and the limit did not.", "rule")
 LIMITED_SPANS = _counter("limited_spans_total", "Spans of limited_traces.", "rule")
@@ -207,6 +230,15 @@ EXPORT_LATENCY_SECONDS = _histogram(
     "Time from sending a request to its answer or failure; every try counts by itself.",
     "destination",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+EXPORT_FAILURES = _counter(
+    "export_failures_total",
+    "Requests, or writes, that failed, every try; code is a gRPC status, HTTP with its status, or a system error.",
+    "destination",
+    "code",
+)
+DESTINATION_UP = _gauge(
+    "destination_up", "1, or 0 while the last request to the destination has failed.", "destination"
 )
 
 # Configuration.

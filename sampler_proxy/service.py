@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,14 +30,19 @@ from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator
 from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.sockets import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import grpc as receive_grpc
+from sampler_proxy.receive import grpc_status
+from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
 
@@ -46,11 +51,20 @@ TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
 
+MAX_WITHOUT_MEMORY = 200
+"""How often in a row, a tick apart, deciding may fail for want of memory, before the process ends."""
+
+DESCRIPTORS_S = 1.0
+"""How often it is looked whether there are file descriptors left."""
+
 SUMMARY_S = 5.0
 """How often the summary is logged, if it is."""
 
 SAVE_S = 30.0
 """How often learned rates are saved: a crash costs so much of them at most."""
+
+SPANS_LOST = 3
+"""The exit code where a destination has not taken all kept spans in time."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How often two busy threads hand over the GIL. The default is 5 ms, which a request would wait at every tick."""
@@ -64,6 +78,7 @@ def run(loaded: Loaded, summary: bool) -> int:
     `summary`: log a line every few seconds, for somebody who looks at a terminal.
     """
     allocator.tune()
+    raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(Service(loaded, summary).run())
 
@@ -77,7 +92,11 @@ class Service:
         self._summary = summary
         self._readiness = Readiness("starting")
         self._stopping = asyncio.Event()
+        self._failed: str | None = None
+        self._without_memory = 0  # times in a row
+        self._out_of_memory = Throttle()
         self._warned_of_ids = False
+        self._descriptors = DescriptorWatch(time.monotonic)
         self._latencies = {
             export.name: metrics.HistogramData(metrics.EXPORT_LATENCY_SECONDS) for export in config.export
         }
@@ -86,11 +105,13 @@ class Service:
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
+        self._not_served = dict.fromkeys(grpc_status.KINDS, 0)
         self._engine = receive_grpc.create(
             {TRACE_EXPORT: lambda request: accept(request, clock())},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
+            self._count_not_served,
         )
         self._reloader = Reloader(loaded, partial(check, loaded.path or "", os.environ), self._apply, time.time)
         self._status = Status(
@@ -100,21 +121,33 @@ class Service:
             self._exporters,
             self._latencies,
             self._engine.name,
+            self._not_served,
             clock=time.monotonic_ns,
             time=time.time,
         )
         self._admin = Admin(
             config.admin.endpoint,
             metrics.new_registry(self._status.snapshot),
-            lambda: replace(self._readiness, detail=self._reloader.detail()),
+            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
+            self._status.destinations,
+            self._failure,
         )
+
+    def _count_not_served(self, kind: str) -> None:
+        self._not_served[kind] += 1
+
+    def _failure(self) -> str | None:
+        """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
+        if self._failed is None and self._readiness.status == "ready" and not self._engine.alive:
+            self._failed = "the thread that receives requests has ended"
+        return self._failed
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
         observe_latency = self._latencies[config.name].observe
-        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency)
+        dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
         if isinstance(config, GrpcExport):
             return GrpcExporter(config, dependencies)
         return FileExporter(config, dependencies)
@@ -162,20 +195,33 @@ class Service:
             self._pipeline.replace_limit(_limit(loaded.config))
 
     async def run(self) -> int:
-        """Start, decide what is due until a signal comes, and drain; returns the exit code. Raises StartError."""
+        """Start, decide what is due until a signal comes or something fails for good, and drain; returns the exit code:
+        0, SPANS_LOST where kept spans were lost, 1 where something has failed. Raises StartError."""
         deadline_ns: int | None = None
+        lost = 0
         host, port = await self._admin.start()
         try:
-            self._start(f"{host}:{port}")
+            self._start(str(Endpoint(host, port)))
             await self._work()
+            failure = self._failure()
+            if failure is not None:
+                log.error(f"stopping, so that a supervisor can start this anew: {failure}")
             deadline_ns = time.monotonic_ns() + self._config.shutdown_timeout_ns
             await self._save_learned()  # before all that is buffered is decided at once
+            stopping_ns, sent = time.monotonic_ns(), self._exported_spans()
             await self._drain(deadline_ns)
-            return 0
         finally:
             if deadline_ns is None:
                 await asyncio.to_thread(self._engine.stop)
-            await self._stop()
+            lost = await self._stop()
+        seconds = (time.monotonic_ns() - stopping_ns) / 1e9
+        log.info(f"stopped: {self._exported_spans() - sent} spans sent, {lost} lost in {seconds:.1f} s")
+        if failure is not None:
+            return 1
+        return SPANS_LOST if lost else 0
+
+    def _exported_spans(self) -> int:
+        return sum(exporter.queue.counters().exported_spans for exporter in self._exporters)
 
     def _start(self, admin_address: str) -> None:
         loop = asyncio.get_running_loop()
@@ -191,7 +237,7 @@ class Service:
         self._readiness = Readiness("ready")
         log.info(
             "ready",
-            grpc=f"{self._config.receive.grpc.endpoint.host}:{port}",
+            grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
             version=__version__,
@@ -212,17 +258,23 @@ class Service:
             await asyncio.wait(tasks)
 
     async def _keep_time(self) -> None:
-        """Decide what is due, until it is time to stop."""
+        """Decide what is due, until it is time to stop, or nothing can be received or decided any more."""
         next_summary = time.monotonic() + SUMMARY_S
-        while not self._stopping.is_set():
-            while self._pipeline.tick(time.monotonic_ns()):  # noqa: ASYNC110 (others get their turn between slices)
+        full_queues = FullQueues(self._exporters, time.monotonic_ns)
+        next_descriptors = time.monotonic()
+        while not self._stopping.is_set() and self._failure() is None:
+            while self._decide(self._pipeline.tick):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
+            full_queues.look()
             if not self._pipeline.uniformity.random and not self._warned_of_ids:
                 self._warned_of_ids = True
                 log.warning(
                     "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out "
                     "by a sampler that leaves no ot=th?)"
                 )
+            if time.monotonic() >= next_descriptors:
+                next_descriptors += DESCRIPTORS_S
+                self._descriptors.check()
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S
                 self._status.log_summary()
@@ -231,6 +283,25 @@ class Service:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    def _decide(self, step: Callable[[int], bool]) -> bool | None:
+        """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
+        as it was: try again after a pause."""
+        try:
+            more = step(time.monotonic_ns())
+        except MemoryError:
+            self._without_memory += 1
+            if self._without_memory == MAX_WITHOUT_MEMORY:
+                self._failed = "there is no memory to decide traces with"
+            with suppress(MemoryError):
+                if (held_back := self._out_of_memory.due()) is not None:
+                    log.error(
+                        f"out of memory: traces cannot be decided; trying again until it works{held_back}; lower "
+                        "buffer.max_bytes, or allow this process more memory"
+                    )
+            return None
+        self._without_memory = 0
+        return more
 
     async def _keep_learned(self) -> None:
         while True:
@@ -266,7 +337,10 @@ class Service:
         await asyncio.to_thread(self._engine.drain, left_s / 2)
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
-            more = self._pipeline.drain(time.monotonic_ns())
+            more = self._decide(self._pipeline.drain)
+            if more is None:
+                await asyncio.sleep(TICK_S)
+                more = True
             if self._pipeline.only_limit_left:  # exporters that have nothing to do do not wait
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
@@ -276,15 +350,16 @@ class Service:
             if not more and all(empty):
                 break
 
-    async def _stop(self) -> None:
-        """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged."""
+    async def _stop(self) -> int:
+        """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;
+        returns their number."""
         self._pipeline.close()
         for exporter in self._exporters:
             exporter.queue.flush()
-        while self._pipeline.drain(time.monotonic_ns(), hurry=True):
-            pass
-        for exporter in self._exporters:
-            await exporter.stop()
+        while self._decide(partial(self._pipeline.drain, hurry=True)) is not False:
+            if self._without_memory >= MAX_WITHOUT_MEMORY:
+                break
+        lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()
         await self._admin.stop()
@@ -293,6 +368,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+        return lost
 
 
 def _rule_set(loaded: Loaded, prepared: Prepared) -> tuple[list[str], list[float | Keep], Compiled]:

@@ -270,19 +270,53 @@ class HeaderName(_Setting):
         return {"type": "string"}
 
 
+HEADER_VALUE = r"[ -~]*"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFile:
+    """The value of a header as the content of a file, behind a prefix."""
+
+    path: str
+    prefix: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderValue(_Setting):
-    """The value of gRPC metadata: characters that gRPC would refuse at each call are refused here, once."""
+    """The value of gRPC metadata, or {file: PATH, prefix: TEXT}: characters that gRPC would refuse at each call are
+    refused here, once."""
 
-    def parse(self, value: object) -> str:
+    def parse(self, value: object) -> str | HeaderFile:
+        if isinstance(value, HeaderFile):
+            return value
+        if isinstance(value, dict):
+            return self._file(value)
         if not isinstance(value, str):
-            raise ValueError("no value: write text, in quotes")
-        if not re.fullmatch(r"[ -~]*", value):
+            raise ValueError("no value: write text, in quotes, or {file: PATH}")
+        return self._text(value)
+
+    def _file(self, value: dict[object, object]) -> HeaderFile:
+        path, prefix = value.get("file"), value.get("prefix", "")
+        known = {"file", "prefix"}.issuperset(value)
+        if not known or not isinstance(path, str) or not path.strip() or not isinstance(prefix, str):
+            raise ValueError('write {file: PATH}, or {file: PATH, prefix: "Bearer "}')
+        return HeaderFile(path, self._text(prefix))
+
+    @staticmethod
+    def _text(value: str) -> str:
+        if not re.fullmatch(HEADER_VALUE, value):
             raise ValueError("a header value is one line of printable ASCII: remove line breaks and other characters")
         return value
 
+    def format(self, value: str | HeaderFile) -> Any:
+        if isinstance(value, HeaderFile):
+            return {"file": value.path, **({"prefix": value.prefix} if value.prefix else {})}
+        return value
+
     def schema(self) -> Schema:
-        return {"type": ["string", "number", "boolean"]}
+        text: Schema = {"type": "string"}
+        file = {"type": "object", "properties": {"file": text, "prefix": text}, "required": ["file"]}
+        return {"anyOf": [{"type": ["string", "number", "boolean"]}, {**file, "additionalProperties": False}]}
 
 
 @dataclass(frozen=True, slots=True)

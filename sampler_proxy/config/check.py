@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from sampler_proxy.config.file import ParsedFile, contents, read
-from sampler_proxy.config.model import Adaptive, Config, Rule
+from sampler_proxy.config.model import Adaptive, Config, GrpcExport, Rule
 from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact.policy import Policy, only_of
@@ -69,7 +70,11 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
         path=path,
         content=content,
         unexpanded=tuple(_unexpanded(file, index, rule) for index, rule in enumerate(file.config.rules)),
-        warnings=tuple(_warnings(file, file.config, expressions)),
+        warnings=(
+            *_warnings(file, file.config, expressions),
+            *_warnings_of_order(file, file.config, loaded.compiled),
+            *_warnings_of_ports(file, file.config),
+        ),
     )
 
 
@@ -230,6 +235,44 @@ def _warnings(file: ParsedFile, config: Config, expressions: _Expressions) -> It
             message = "this may not mean what it seems to, once the references in it are expanded"
         excerpt = positions.excerpt(at, hint.offset)
         yield file.fault(positions.value(at, hint.offset), f"warning: {message}\n{excerpt}")
+
+
+def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> Iterator[Fault]:
+    """Warn of the first rule that keeps those behind it from deciding early."""
+    if "rules" not in config.model_fields_set:
+        return
+    first = next(index for index, rule in enumerate((*config.rules, None)) if rule is None or rule.keep != 1.0)
+    for index in range(first + 1, len(config.rules)):
+        if config.rules[index].keep == 1.0 and compiled.monotone[index]:
+            yield file.fault(
+                file.positions.value(("rules", first)),
+                f"warning: traces are not kept early by the rules below (such as {config.rules[index].name}) while "
+                "this one stands before them: it may decide otherwise. Move it behind them if it need not go first",
+            )
+            return
+
+
+def _warnings_of_ports(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of a destination that is this proxy, whose traces would go round, and of two servers on one port."""
+    received = config.receive.grpc.endpoint
+    for index, export in enumerate(config.export):
+        if isinstance(export, GrpcExport) and "export" in config.model_fields_set:
+            url = urlsplit(export.endpoint)
+            hosts = {*_LOOPBACK, received.host.strip("[]")}
+            if url.port == received.port and (url.hostname or "") in hosts:
+                yield file.fault(
+                    file.positions.value(("export", index, "endpoint")),
+                    "warning: this is where the proxy itself receives: kept traces would come back again and again",
+                )
+    if received.port and received.port == config.admin.endpoint.port:
+        section: Path = ("admin", "endpoint") if "admin" in config.model_fields_set else ("receive", "grpc", "endpoint")
+        yield file.fault(
+            file.positions.value(section),
+            f"warning: receive.grpc and admin are both on port {received.port}: write another for one of them",
+        )
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 
 def _quotes_environment(message: str, values: tuple[str, ...]) -> bool:

@@ -22,6 +22,7 @@ from sampler_proxy.settings import (
     Expression,
     Flag,
     Frequency,
+    HeaderFile,
     HeaderName,
     HeaderValue,
     ListenAddress,
@@ -174,6 +175,9 @@ class Batch(Section):
 class Queue(Section):
     max_bytes: Annotated[int, Size()] = 64 * MIB
     """Memory for kept traces that wait to be sent."""
+    when_full: Annotated[Literal["wait", "drop"], Choice(("wait", "drop"))] = "wait"
+    """`wait`: kept traces stay in the buffer, and in the end senders are refused. `drop`: they are lost for this
+    destination, and hold up nobody."""
 
 
 class Retry(Section):
@@ -183,6 +187,8 @@ class Retry(Section):
         default=30 * SECOND, alias="max", validate_default=True
     )
     """The longest pause."""
+    give_up_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=300 * SECOND, alias="give_up")
+    """A trace that fails for so long, though others pass, is rejected; never while nothing passes."""
 
     @field_validator("max_ns")
     @classmethod
@@ -203,10 +209,10 @@ class GrpcExport(Destination):
     protocol: Literal["grpc"] = "grpc"
     endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
     """http://host:port, or https://host:port for TLS with the system's root certificates."""
-    headers: Mapping[Annotated[str, HeaderName()], Annotated[str, HeaderValue()]] = Field(
+    headers: Mapping[Annotated[str, HeaderName()], Annotated[str | HeaderFile, HeaderValue()]] = Field(
         default_factory=dict, repr=False
     )
-    """Sent with every request."""
+    """Sent with every request. A value is text or {file: PATH, prefix: TEXT}; a file is read again when it changes."""
 
     @field_validator("headers", mode="before")
     @classmethod

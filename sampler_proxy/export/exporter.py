@@ -1,9 +1,16 @@
-"""Runs a destination, of whatever kind: waits for batches, keeps some in flight, splits the refused, stops in time.
+"""Runs a destination, of whatever kind: waits for batches, keeps some in flight, tries again, divides, stops in time.
 
 An exporter lives on one event loop: `start` is called there. A destination that is down costs retries, never an
-exception; only `start` may raise (`errors.StartError`, where a destination can be known to be unusable). Logs name the
-destination and the kind of failure, at most once a minute each; never what a back end wrote, which may quote attribute
-values.
+exception; only `start` may raise (`errors.StartError`, where a destination can be known to be unusable).
+
+A batch holds one slot until it is settled. What fails is tried again with back-off, whole, as long as nothing passes:
+then it is the destination. While all slots fail, one of them, the probe, tries parts of its batch instead, at the same
+pace, so that a batch which cannot pass is told from a destination which does not work. A parcel that fails again though
+others have passed gives its slot back and becomes a suspect: suspects are tried in smaller and smaller parts by a few
+workers of their own, and one that is alone and still fails is given up after `give_up_ns`.
+
+Long: one state machine. Slots, probe, suspects and the drain decide by the same few counters, which only stay right
+while every step that changes them stands beside the others.
 """
 
 from __future__ import annotations
@@ -11,23 +18,46 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sampler_proxy.config.model import FileExport, GrpcExport
+from sampler_proxy.export.fates import Fates
+from sampler_proxy.export.parcel import PIECES, Batch, Parcel
 from sampler_proxy.export.queue import KeptTrace, Queue
-from sampler_proxy.export.retry import Backoff
+from sampler_proxy.export.reasons import LOST
+from sampler_proxy.export.recent import LEAST_FAILURES, MANY_FAILURES, Recent, Try
+from sampler_proxy.export.reporter import Reporter
+from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 
 log = logging.getLogger(__name__)
-
-LOG_INTERVAL_NS = 60 * 10**9
-"""Messages of one kind are logged this far apart; those in between are counted."""
 
 HOPELESS = 32
 """After so many traces of a batch were refused one by one, spread over the batch, and none taken, its rest is not
 divided any further: the back end refuses all there is, and a request per trace would only add load."""
+
+PROBE_AFTER = 3
+"""So many failures of a batch, while nothing passes, make it a probe; one, if they are time-outs, which last."""
+
+MAX_PROBES = 2
+"""A probe is divided so often: its parts are still few when the destination works again."""
+
+HEADER_TOO_LARGE = "the attributes of the resource or scope alone are larger than it takes"
+
+LEARNED_FOR_NS = 600 * 10**9
+"""A limit that was learned is forgotten after this: the destination's may have been raised."""
+
+LEAST_LIMIT_BYTES = 16 << 10
+"""No smaller limit is learned: that only small requests have passed may be chance. What is no larger, and is called too
+large though nothing passes, meets a destination that refuses whatever comes."""
+
+OFTEN = 2
+"""A suspect that failed so often is less likely to be somebody's neighbour than to be the one at fault."""
+
+SLOWEST_SUSPECTS = 3
+"""While little else passes, the pause of a worker for suspects doubles so often: a new one does not wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,72 +67,88 @@ class Dependencies:
     assemble: Callable[[Sequence[Any]], bytes]  # makes one request of several traces, as they were offered to the queue
     clock: Callable[[], int]  # monotonic, nanoseconds
     random: Callable[[], float]  # from [0, 1), for the jitter of pauses
-    observe_latency: Callable[[float], object]  # is told the seconds of each request, or write, that succeeded
+    observe_latency: Callable[[float], object]  # is told the seconds of each request, or write
+    environ: Mapping[str, str] = field(default_factory=dict)  # names HTTP proxies
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """The destination's final answer: taken."""
+class Persistence:
+    """Time and pauses of the tries of a destination."""
 
-    rejected_spans: int = 0  # of those sent: the destination noted and dropped them (partial success)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The destination's final answer: not these bytes. `divisible`: a part of the batch may be welcome."""
-
-    why: str
-    divisible: bool
+    initial_ns: int  # the first pause
+    max_ns: int  # the longest one
+    give_up_ns: int  # for a trace that fails while others pass
 
 
 class Exporter(ABC):
     """One destination: a queue, and the tasks that empty it. `failed_tries` counts the requests (or writes) that failed
     and were, or will be, tried again."""
 
+    place = ""  # stands before a reason in the log
+
     def __init__(
         self,
         config: GrpcExport | FileExport,
         dependencies: Dependencies,
+        persistence: Persistence,
         *,
         concurrency: int,
-        backoff_ns: tuple[int, int],
+        limit_bytes: int,
     ) -> None:
-        """Create a stopped exporter. `concurrency`: batches in flight at once. `backoff_ns`: the first and the longest
-        pause between two tries."""
+        """Create a stopped exporter. `concurrency`: requests in flight at once. `limit_bytes`: the largest request that
+        the destination takes, as far as is known before it was asked."""
         self.name = config.name
         self.queue = Queue.configured(config, dependencies.clock)
         self.failed_tries = 0
         self._assemble = dependencies.assemble
         self._clock = dependencies.clock
         self._observe_latency = dependencies.observe_latency
-        self._backoff = Backoff(*backoff_ns, dependencies.random)
-        self._free = asyncio.Semaphore(concurrency)
+        self._backoff = Backoff(persistence.initial_ns, persistence.max_ns, dependencies.random)
+        self._give_up_ns = persistence.give_up_ns
+        self._limit_bytes = self._default_limit_bytes = limit_bytes
+        self._learned_ns = 0
+        self._recent = Recent()
+        self._free = asyncio.Semaphore(concurrency)  # slots for batches
+        self._in_flight = asyncio.Semaphore(concurrency)
+        self._workers = max(1, concurrency // 2)  # for suspects
+        self._only_slot = concurrency == 1
         self._deliveries: set[asyncio.Task[None]] = set()
-        self._dispatcher: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._under_way: dict[Batch, list[Parcel]] = {}  # of each delivery
+        self._suspects: list[Parcel] = []  # those that are not being tried
+        self._tried: list[Parcel] = []  # suspects that are
+        self._suspected = asyncio.Event()
+        self._suspects_failed = 0  # in succession
+        self._probe: Batch | None = None
+        self._large_nbytes = 0  # of a request that was refused, though parts of it passed
         self._wakeup = asyncio.Event()
         self._settled = asyncio.Event()
         self._retry_now = asyncio.Event()  # set only for an instant, to end every pause there is
         self._not_before_ns = 0  # the destination asked for silence until then
         self._draining = False
-        self._failing_since_ns: int | None = None
-        self._logged: dict[str, tuple[int, int]] = {}  # kind -> when last, how many held back since
+        self.report = Reporter(config.name, dependencies.clock)
+        self.fates = Fates()
 
     def start(self) -> None:
         """Begin to deliver. On the loop; from here on the queue may be offered traces."""
         loop = asyncio.get_running_loop()
         self.queue.wake = lambda: loop.call_soon_threadsafe(self._wakeup.set)
-        self._dispatcher = loop.create_task(self._dispatch(), name=f"export {self.name}")
+        self._tasks = [loop.create_task(self._dispatch(), name=f"export {self.name}")]
+        self._tasks += [loop.create_task(self._try_suspects(number == 0)) for number in range(self._workers)]
 
     async def drain(self, deadline_ns: int) -> bool:
         """Send without waiting for batches to fill, until the queue is empty (True) or the clock says `deadline_ns`
         (False).
 
-        May be called again, so that what is offered in the meantime gets out too.
+        May be called again, so that what is offered in the meantime gets out too. The first call ends every pause,
+        once: there may not be time for a long one. From then on the back-off goes on as before: more tries would not
+        help a back end in trouble.
         """
-        self._draining = True
-        self.queue.flush()
-        self._wakeup.set()
-        self._end_pauses()
+        if not self._draining:
+            self._draining = True
+            self.queue.flush()
+            self._wakeup.set()
+            self._try_all_now()
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0, deadline_ns - self._clock()) / 1e9):
                 while not self.queue.empty:
@@ -112,21 +158,33 @@ class Exporter(ABC):
 
     async def stop(self) -> int:
         """End every delivery now. Spans not settled are lost for reason `shutdown`; returns their number."""
-        tasks = [*self._deliveries, *([self._dispatcher] if self._dispatcher else [])]
+        tasks = [*self._deliveries, *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._suspects.clear()
+        self._tried.clear()
         self.queue.wake = lambda: None
         self.queue.abandon("shutdown")
+        self.report.final()
         lost = self.queue.counters().lost_spans.get("shutdown", 0)
         if lost:
             log.error("export %s: %d spans lost at shutdown", self.name, lost)
         return lost
 
+    def fate_of(self, trace_id: bytes) -> str | None:
+        """Say what has become of a kept trace: queued, exported, rejected, partly rejected or lost; None: it was not
+        offered yet, or that is too long ago. With the offering side at rest."""
+        in_hand = [self._suspects, self._tried, *self._under_way.values()]
+        if self.queue.holds(trace_id) or any(
+            trace.trace_id == trace_id for parcels in in_hand for parcel in parcels for trace in parcel.traces
+        ):
+            return "queued"
+        return "lost" if self.queue.dropped(trace_id) else self.fates.get(trace_id)
+
     @abstractmethod
-    async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
-        """Deliver `traces` as one request, in as many tries as it takes. An exception (there should be none) loses the
-        batch, not the exporter."""
+    async def _send(self, request: bytes) -> Accepted | Failed:
+        """Try once to deliver `request`. An exception (there should be none) loses its spans, not the exporter."""
 
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -155,39 +213,331 @@ class Exporter(ABC):
         self._settled.set()
 
     async def _deliver(self, traces: list[KeptTrace]) -> None:
-        """Settle every one of `traces`. A refused batch is halved, depth first, taking every other trace, so that the
-        first traces to be tried alone come from all over the batch."""
-        parts = [traces]
+        """Settle every one of `traces`, or make suspects of them."""
+        parcels = [Parcel.of(traces)]
+        batch = parcels[0].batch
+        self._under_way[batch] = parcels
         del traces  # settled parts must not be kept alive from here
-        refused_alone = 0
-        accepted = False
         try:
-            while parts:
-                part = parts[-1]
-                outcome = await self._send(part)
+            while parcels:
+                parcel = parcels[-1]
+                outcome = await self._try(parcel)
                 if isinstance(outcome, Accepted):
-                    accepted = True
-                    self.queue.exported(part, outcome.rejected_spans)
-                    if outcome.rejected_spans > 0:
-                        self._complain("partial", "%d spans rejected by a partial success", outcome.rejected_spans)
-                elif outcome.divisible and len(part) > 1 and (accepted or refused_alone < HOPELESS):
-                    parts[-1:] = [part[1::2], part[::2]]
-                    continue
+                    self._accepted(parcel, outcome)
+                    parcels.pop()
+                elif not outcome.fault.passes_by_itself:
+                    if self._without_evidence(parcel, outcome):
+                        batch.failures += 1
+                        await self._pause(self._backoff.delay_ns(batch.failures - 1))
+                    parcels[-1:] = self._after_verdict(parcel, outcome)[::-1]
+                elif self._is_suspect(parcel, outcome):
+                    parcels.pop()
+                    self._suspect(parcel, outcome)
                 else:
-                    refused_alone += 1
-                    self.queue.rejected(part)
-                    spans = sum(trace.spans for trace in part)
-                    self._complain(outcome.why, "%d spans rejected: %s", spans, outcome.why)
-                parts.pop()
-        except Exception as error:
-            for part in parts:
-                self.queue.lost(part, "internal")
-            self._complain("internal", "a batch lost to an internal error: %s", type(error).__name__)
+                    # A RetryInfo takes the place of the first pause.
+                    if batch.failures > 1 or not outcome.retry_after_ns:
+                        await self._pause(self._backoff.delay_ns(batch.failures - 1))
+                    parcels.pop()
+                    others_failed = all(other.failures for other in parcels)
+                    parcels[:0] = self._probed(parcel, outcome)  # another part's turn, where there is one
+                    if others_failed:
+                        parcels += self._company(parcel, outcome)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _cancelled():
+                raise
+            for parcel in parcels:
+                self._lose(parcel, error)
+        finally:
+            del self._under_way[batch]
+            if self._probe is batch:
+                self._probe = None
+
+    async def _try_suspects(self, patient: bool) -> None:
+        """Try one suspect after the other, at its time, for as long as the exporter runs. Those that fail and fail are
+        left to the `patient` worker: the others are there for their neighbours."""
+        rest_until_ns = 0
+        while True:
+            parcel = await self._next_suspect(patient, rest_until_ns)
+            started_ns = self._clock()
+            passes_by_itself = False
+            try:
+                outcome = await self._try(parcel)
+                self._suspects += self._after_suspect(parcel, outcome)
+                if isinstance(outcome, Accepted):
+                    self._suspects_failed = 0
+                else:
+                    passes_by_itself = outcome.fault.passes_by_itself
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _cancelled():
+                    raise
+                self._lose(parcel, error)
+            self._tried.remove(parcel)
+            del parcel  # a settled one must not be kept alive
+            self._suspected.set()
+            self._settled.set()
+            if passes_by_itself:
+                self._suspects_failed += 1
+                now_ns = self._clock()
+                slower = 0 if self._recent.most_pass else min(self._suspects_failed - 1, SLOWEST_SUSPECTS)
+                rest_until_ns = now_ns + self._backoff.delay_ns(slower)
+                if self._only_slot and self._deliveries:
+                    rest_until_ns = max(rest_until_ns, 2 * now_ns - started_ns)  # batches have it as long
+
+    async def _next_suspect(self, patient: bool, rest_until_ns: int) -> Parcel:
+        """Take a suspect whose time has come, when one's has: those that failed least come first, and do not wait for
+        the rest after another's failure if they never failed, unless all of them seem to."""
+        all_rest = self._only_slot or self._suspects_failed > PIECES
+
+        def due_ns(parcel: Parcel) -> int:
+            rest_ns = rest_until_ns if parcel.failures or all_rest else 0
+            return max(parcel.not_before_ns, self._not_before_ns, rest_ns)
+
+        while True:
+            self._suspected.clear()
+            mine = [parcel for parcel in self._suspects if patient or parcel.failures < OFTEN]
+            now_ns = self._clock()
+            if due := [parcel for parcel in mine if due_ns(parcel) <= now_ns]:
+                first = min(due, key=lambda parcel: (min(parcel.failures, OFTEN), parcel.not_before_ns))
+                self._suspects.remove(first)
+                self._tried.append(first)
+                return first
+            wait_ns = min(map(due_ns, mine)) - now_ns if mine else None
+            del mine, due  # settled ones must not be kept alive
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if wait_ns is None else -(-wait_ns // 10**6) / 1e3):
+                    await self._suspected.wait()
+
+    async def _try(self, parcel: Parcel) -> Accepted | Failed:
+        """Send a parcel once, unless it is known to be too large, and note how it went."""
+        request = parcel.assembled(self._assemble)
+        parcel.nbytes = len(request)
+        if parcel.nbytes > self._limit() and parcel.spans > 1:
+            return Failed(Fault.SIZE, "", "", limit_bytes=self._limit_bytes)
+        await self._unthrottled()
+        async with self._in_flight:
+            await self._unthrottled()  # the answer to another one may have asked for silence meanwhile
+            started_ns = self._clock()
+            if parcel.first_try_ns is None:
+                parcel.first_try_ns = started_ns
+            outcome = await self._sent(request)
+        if parcel.nbytes <= LEAST_LIMIT_BYTES and self._without_evidence(parcel, outcome):
+            assert isinstance(outcome, Failed)
+            outcome = replace(outcome, fault=Fault.OVERLOAD)
+        self._observe_latency((self._clock() - started_ns) / 1e9)
+        if parcel.suspect_since_ns is not None and parcel.failures:
+            self._recent.record_retry(started_ns, isinstance(outcome, Accepted))
+        if isinstance(outcome, Accepted):
+            parcel.batch.failures = 0
+            self._recent.record(Try(started_ns, parcel.nbytes, passed=True))
+            if parcel.nbytes >= self._large_nbytes:
+                self._large_nbytes = 0
+            self._probe_passed(parcel.batch)
+            if parcel.nbytes < parcel.part_of_nbytes and not self._recent.passed_with(parcel.part_of_nbytes):
+                self._learn_limit(parcel.part_of_nbytes // 2)
+            if self.report.succeeded():
+                self._end_pauses()
+        elif outcome.fault.passes_by_itself:
+            self.failed_tries += 1
+            parcel.failures += 1
+            parcel.batch.failures += 1
+            self._heed_retry_info(parcel, outcome)
+            if self._tells_of_all(parcel, outcome):
+                self._recent.record(Try(started_ns, parcel.nbytes, passed=False))
+            report = self.report.failed if self._tells_of_all(parcel, outcome) else self.report.failed_alone
+            report(outcome.code, f"{self.place}{outcome.why}, {outcome.code}")
+        elif outcome.why:
+            self.report.refused(outcome.code or "refused", f"{self.place}{outcome.verdict}")
+        return outcome
+
+    async def _sent(self, request: bytes) -> Accepted | Failed:
+        """Send; a call that was cancelled, but not by this side, counts as lost."""
+        try:
+            return await self._send(request)
+        except asyncio.CancelledError:
+            if _cancelled():
+                raise
+            return Failed(Fault.LOST, "CANCELLED", LOST)
+
+    def _without_evidence(self, parcel: Parcel, outcome: Accepted | Failed) -> bool:
+        """Tell whether a destination calls a parcel too large, while nothing shows that it takes smaller ones: nothing
+        has passed since the batch was first tried."""
+        if not isinstance(outcome, Failed) or outcome.fault is not Fault.SIZE or not outcome.code:
+            return False  # without a code it is this side that says so, and knows
+        since_ns = parcel.first_try_ns
+        return not parcel.batch.accepted and not (since_ns is not None and self._recent.passed_since(since_ns))
+
+    @staticmethod
+    def _tells_of_all(parcel: Parcel, outcome: Failed) -> bool:
+        """Tell whether a failed try says something about the destination; that of a suspect, if it got there, does
+        not."""
+        return parcel.suspect_since_ns is None or outcome.fault is Fault.UNREACHABLE
+
+    def _heed_retry_info(self, parcel: Parcel, outcome: Failed) -> None:
+        """Silence the destination, or only this parcel where the last one to be tried has passed: then the next ones
+        tell whether it is alone with that."""
+        parcel.not_before_ns = 0
+        if not outcome.retry_after_ns:
+            return
+        if parcel.suspect_since_ns is not None or self._recent.last_passed:
+            parcel.not_before_ns = self._clock() + outcome.retry_after_ns
+        else:
+            self._throttle(outcome.retry_after_ns)
+
+    def _accepted(self, parcel: Parcel, outcome: Accepted) -> None:
+        parcel.batch.accepted = True
+        parcel.exported(self.queue, outcome.rejected_spans)
+        if parcel.cut is None or parcel.cut.left <= 0:
+            self.fates.note(parcel.traces, "partly rejected" if outcome.rejected_spans > 0 else "exported")
+        if outcome.rejected_spans > 0:
+            self.report.complain("partial", outcome.rejected_spans, "spans rejected by a partial success")
+
+    def _after_verdict(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+        """Divide a parcel that was refused, so far as its parts may be welcome; else settle it (none is left)."""
+        batch = parcel.batch
+        if outcome.fault is Fault.SIZE:
+            limit = outcome.limit_bytes or parcel.nbytes // 2
+            if outcome.limit_bytes is None:
+                parcel.part_of_nbytes = parcel.nbytes
+            elif outcome.code:
+                limit = max(limit, LEAST_LIMIT_BYTES)
+                self._learn_limit(limit)
+                limit = limit if limit < parcel.nbytes else parcel.nbytes // 2
+            pieces = parcel.cut_to(limit, self._assemble)
+            if len(pieces) == 1 and parcel.spans > 1:  # its headers do not fit, or not into half of it
+                if limit == parcel.nbytes // 2:
+                    pieces = parcel.cut_to(parcel.nbytes * 7 // 8, self._assemble)
+                outcome = replace(outcome, why=HEADER_TOO_LARGE)
+        elif outcome.fault is Fault.BYTES and (batch.accepted or batch.refused < HOPELESS):
+            pieces = parcel.divided(2)
+        else:
+            pieces = [parcel]
+        if len(pieces) > 1:
+            return pieces
+        batch.refused += 1
+        self._reject(parcel, outcome.verdict)
+        return []
+
+    def _is_suspect(self, parcel: Parcel, outcome: Failed) -> bool:
+        """Tell whether the fault lies with a parcel: it failed, again unless it was given much time, though another
+        that was sent later has passed; or it alone was asked for silence."""
+        if outcome.fault is Fault.UNREACHABLE or parcel.first_try_ns is None:
+            return False
+        if parcel.not_before_ns > 0:
+            return True
+        again = parcel.failures > 1 or outcome.fault is Fault.TIMEOUT
+        return again and self._recent.passed_since(parcel.first_try_ns)
+
+    def _suspect(self, parcel: Parcel, outcome: Failed) -> None:
+        now_ns = self._clock()
+        parcel.suspect_since_ns = now_ns
+        self._suspects += self._smaller(parcel, outcome)
+        self._suspected.set()
+
+    def _after_suspect(self, parcel: Parcel, outcome: Accepted | Failed) -> list[Parcel]:
+        """Settle a suspect that was tried, or return what is left to be tried of it."""
+        now_ns = self._clock()
+        if isinstance(outcome, Accepted):
+            self._accepted(parcel, outcome)
+            return []
+        if not outcome.fault.passes_by_itself:
+            return self._after_verdict(parcel, outcome)
+        assert parcel.suspect_since_ns is not None
+        if outcome.fault is Fault.UNREACHABLE or not self._recent.most_pass:
+            parcel.suspect_since_ns = now_ns  # nothing passes, or hardly anything: that is nobody's fault
+        elif not self._recent.recoveries and len(pieces := self._smaller(parcel, outcome)) > 1:
+            return pieces
+        end_ns = parcel.suspect_since_ns + self._give_up_ns
+        if end_ns <= now_ns and not self._recent.passed_since(parcel.suspect_since_ns):
+            parcel.suspect_since_ns = now_ns
+        elif parcel.divisible and (parcel.failures >= LEAST_FAILURES or end_ns <= now_ns):
+            pieces = self._smaller(parcel, outcome)  # only a lone one is given up
+            if end_ns <= now_ns:
+                for piece in pieces:
+                    piece.suspect_since_ns = now_ns
+            return pieces
+        elif end_ns <= now_ns and (
+            not self._recent.is_chance(parcel.failures)
+            or (parcel.failures >= MANY_FAILURES and end_ns + self._give_up_ns <= now_ns)  # chance or not
+        ):
+            self._reject(parcel, f"{outcome.verdict}, again and again, while others pass")
+            return []
+        pause_ns = max(self._backoff.delay_ns(parcel.failures - 1), outcome.retry_after_ns or 0)
+        parcel.not_before_ns = min(now_ns + pause_ns, max(end_ns, now_ns + self._backoff.delay_ns(0)))
+        return [parcel]
+
+    def _smaller(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+        """Divide a suspect; just itself where that is not possible. The parts wait for a pause, or
+        the time of a RetryInfo, like any other try."""
+        pieces = [parcel]
+        by_size = outcome.fault is Fault.EXHAUSTED and not self._recent.passed_with(parcel.nbytes)
+        if by_size:  # though smaller ones do
+            parcel.part_of_nbytes = parcel.nbytes
+        if parcel.divisible:
+            pieces = parcel.divided(PIECES)
+        elif by_size:
+            pieces = parcel.cut_to(parcel.nbytes // 2, self._assemble)
+        not_before_ns = max(self._clock() + self._backoff.delay_ns(0), parcel.not_before_ns)  # of a RetryInfo
+        for piece in pieces:
+            piece.not_before_ns = not_before_ns
+        return pieces
+
+    def _probed(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+        """Divide a parcel if it is the one to show whether smaller ones pass while nothing does; else just itself."""
+        batch = parcel.batch
+        enough = 1 if outcome.fault is Fault.TIMEOUT else PROBE_AFTER
+        if (
+            not parcel.divisible
+            or batch.failures < enough
+            or batch.probes >= MAX_PROBES
+            or (self._probe or batch) is not batch
+            or outcome.fault is Fault.UNREACHABLE
+        ):
+            return [parcel]
+        self._probe = batch
+        batch.probes += 1
+        batch.exhausted_nbytes = parcel.nbytes if outcome.fault is Fault.EXHAUSTED else 0
+        return parcel.divided(PIECES)
+
+    def _company(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+        """Take another batch beside one that fails and is not to be divided any further, where no slot is free for it:
+        else a few traces that never pass would hold all slots for ever, with nothing to tell that others would pass."""
+        batch = parcel.batch
+        if (
+            (parcel.divisible and batch.probes < MAX_PROBES)
+            or batch.failures < PROBE_AFTER
+            or (self._probe or batch) is not batch
+            or outcome.fault is Fault.UNREACHABLE
+            or not self._free.locked()
+            or not (traces := self.queue.take())
+        ):
+            return []
+        self._probe = batch
+        company = Parcel.of(traces)
+        company.batch = batch
+        return [company]
+
+    def _probe_passed(self, batch: Batch) -> None:
+        """Learn a limit where a part passes of what was refused, for the second time, and nothing as large has passed
+        in between: once may have been the end of an overload."""
+        nbytes, batch.exhausted_nbytes = batch.exhausted_nbytes, 0
+        if nbytes and not self._recent.passed_with(nbytes):
+            if self._large_nbytes:
+                self._learn_limit(min(nbytes, self._large_nbytes) // 2)
+            self._large_nbytes = nbytes
+
+    def _limit(self) -> int:
+        if self._limit_bytes != self._default_limit_bytes and self._clock() - self._learned_ns > LEARNED_FOR_NS:
+            self._limit_bytes = self._default_limit_bytes
+        return self._limit_bytes
+
+    def _learn_limit(self, limit: int) -> None:
+        limit = max(limit, LEAST_LIMIT_BYTES)
+        if limit < self._limit():
+            self._limit_bytes = limit
+            self._learned_ns = self._clock()
 
     async def _pause(self, delay_ns: int) -> None:
         """Wait before another try; ends early when another one succeeds, and when the drain begins."""
-        if self._draining:  # there may not be time for a long one
-            delay_ns = min(delay_ns, self._backoff.initial_ns)
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_ns / 1e9):
                 await self._retry_now.wait()
@@ -195,6 +545,13 @@ class Exporter(ABC):
     def _end_pauses(self) -> None:
         self._retry_now.set()
         self._retry_now.clear()
+
+    def _try_all_now(self) -> None:
+        """End every pause, those of suspects too."""
+        self._end_pauses()
+        for suspect in self._suspects:
+            suspect.not_before_ns = 0
+        self._suspected.set()
 
     def _throttle(self, delay_ns: int) -> None:
         """Send nothing more to this destination, by any delivery, for `delay_ns`."""
@@ -204,26 +561,19 @@ class Exporter(ABC):
         while (wait_ns := self._not_before_ns - self._clock()) > 0:  # noqa: ASYNC110 (it may move on meanwhile)
             await asyncio.sleep(-(-wait_ns // 10**6) / 1e3)
 
-    def _failed(self, why: str) -> None:
-        self.failed_tries += 1
-        if self._failing_since_ns is None:
-            self._failing_since_ns = self._clock()
-        self._complain("failing", "%s; trying again until it works", why)
+    def _reject(self, parcel: Parcel, why: str) -> None:
+        parcel.rejected(self.queue)
+        self.fates.note(parcel.traces, "rejected")
+        ids = [trace.trace_id for trace in parcel.traces]
+        self.report.complain(f"rejected {why}", parcel.spans, f"spans rejected: {why}", ids)
 
-    def _succeeded(self, started_ns: int) -> None:
-        self._observe_latency((self._clock() - started_ns) / 1e9)
-        if self._failing_since_ns is not None:
-            log.info("export %s: works again after %.1f s", self.name, (self._clock() - self._failing_since_ns) / 1e9)
-            self._failing_since_ns = None
-            self._end_pauses()
+    def _lose(self, parcel: Parcel, error: BaseException) -> None:
+        parcel.lost(self.queue, "internal")
+        self.fates.note(parcel.traces, "lost")
+        self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")
 
-    def _complain(self, kind: str, message: str, *details: object) -> None:
-        """Log a warning, unless one of its kind was logged less than LOG_INTERVAL_NS ago."""
-        now_ns = self._clock()
-        last_ns, held_back = self._logged.get(kind, (None, 0))
-        if last_ns is not None and now_ns - last_ns < LOG_INTERVAL_NS:
-            self._logged[kind] = (last_ns, held_back + 1)
-            return
-        self._logged[kind] = (now_ns, 0)
-        more = f" ({held_back} more like it since the last)" if held_back else ""
-        log.warning(f"export %s: {message}%s", self.name, *details, more)
+
+def _cancelled() -> bool:
+    """Tell whether the running task is to end, in a handler of CancelledError: a call may have been cancelled alone."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -12,25 +12,26 @@ import asyncio
 import errno
 import os
 import stat
+import sys
 from contextlib import suppress
 
 from google.protobuf.message import DecodeError
 
 from sampler_proxy.config.model import FileExport
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Accepted, Dependencies, Exporter, Refused
-from sampler_proxy.export.queue import KeptTrace
+from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
+from sampler_proxy.export.retry import Accepted, Failed, Fault
 from sampler_proxy.otlp.json import json_line
 
-RETRY_INITIAL_NS = 10**9
-RETRY_MAX_NS = 30 * 10**9
+PERSISTENCE = Persistence(initial_ns=10**9, max_ns=30 * 10**9, give_up_ns=300 * 10**9)
 
 
 class FileExporter(Exporter):
     """One file and its predecessor as a destination."""
 
     def __init__(self, config: FileExport, dependencies: Dependencies) -> None:
-        super().__init__(config, dependencies, concurrency=1, backoff_ns=(RETRY_INITIAL_NS, RETRY_MAX_NS))
+        # Requests have no limit; lines have one, and are a few times as long.
+        super().__init__(config, dependencies, PERSISTENCE, concurrency=1, limit_bytes=sys.maxsize)
         self._path = config.path
         self._lines = LineFile(config.path, config.max_bytes)
 
@@ -41,26 +42,19 @@ class FileExporter(Exporter):
             raise StartError(f"export {self.name}: cannot write {self._path}: {error.strerror}") from error
         super().start()
 
-    async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
-        request = self._assemble(traces)
-        started_ns = self._clock()
+    async def _send(self, request: bytes) -> Accepted | Failed:
         try:
             line = await asyncio.to_thread(json_line, request)
         except DecodeError:  # our scan is more patient than the official parser, in how deep values may nest for one
-            return Refused("not to be written as JSON", divisible=True)
+            return Failed(Fault.BYTES, "", "not to be written as JSON")
         if len(line) > self._lines.max_line_bytes:
-            return Refused("larger than half of the file's limit", divisible=True)
-        failures = 0
-        while True:
-            try:
-                await asyncio.to_thread(self._lines.append, line)
-            except OSError as error:
-                self._failed(f"cannot write the file, {errno.errorcode.get(error.errno or 0, 'unknown error')}")
-                await self._pause(self._backoff.delay_ns(failures))
-                failures += 1
-            else:
-                self._succeeded(started_ns)
-                return Accepted()
+            return Failed(Fault.SIZE, "", "larger than half of the file's limit")
+        try:
+            await asyncio.to_thread(self._lines.append, line)
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, "unknown error")
+            return Failed(Fault.OVERLOAD, code, "cannot write the file")
+        return Accepted()
 
 
 class LineFile:

@@ -1,14 +1,15 @@
 """Exports kept traces over OTLP/gRPC.
 
-A batch becomes one request, assembled once and sent as it is, again and again until the back end has given a final
-answer. The meaning of answers is defined in `retry`. RetryInfo silences the whole destination, not only the batch that
-was answered with it. Any try may have been stored by the back end although no answer came, so duplicates are possible,
-as OTLP allows.
+The meaning of answers is defined in `retry`. Any try may have been stored by the back end although no answer came, so
+duplicates are possible, as OTLP allows.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import grpc
@@ -19,12 +20,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy import __version__
 from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Accepted, Dependencies, Exporter, Refused
-from sampler_proxy.export.queue import KeptTrace
-from sampler_proxy.export.retry import Retryability, classify, retry_after_ns
+from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
+from sampler_proxy.export.headers import Headers, UnusableError
+from sampler_proxy.export.peers import Peers
+from sampler_proxy.export.proxies import proxy_for, without_credentials
+from sampler_proxy.export.reasons import LOST, NO_NAME, UNCONNECTED
+from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, Fault, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
+
+HEADERS_EVERY_S = 1.0
+"""How often the files of headers are looked at."""
+
+log = logging.getLogger(__name__)
 
 _OPTIONS = (
     ("grpc.primary_user_agent", f"sampler-proxy/{__version__}"),
@@ -44,77 +53,151 @@ _OPTIONS = (
 
 
 class GrpcExporter(Exporter):
-    """One OTLP/gRPC back end as a destination, over a channel of its own."""
+    """One OTLP/gRPC back end as a destination, over channels of its own, one for each address."""
 
     def __init__(self, config: GrpcExport, dependencies: Dependencies) -> None:
-        backoff_ns = config.retry.initial_ns, config.retry.max_ns
-        super().__init__(config, dependencies, concurrency=config.concurrency, backoff_ns=backoff_ns)
-        self._endpoint = config.endpoint
+        persistence = Persistence(config.retry.initial_ns, config.retry.max_ns, config.retry.give_up_ns)
+        # Whoever asks for larger batches knows of a larger limit.
+        limit_bytes = max(DEFAULT_LIMIT_BYTES, config.batch.max_bytes)
+        super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
+        self.place = f"{config.endpoint}: "
+        self._host, self._port, self._secure = _address(config.endpoint)
+        self._proxy = proxy_for(self._host, self._port, dependencies.environ)
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
-        self._metadata = grpc.aio.Metadata(*((key.lower(), value) for key, value in config.headers.items()))
-        self._channel: grpc.aio.Channel | None = None
+        self._headers = Headers(config.headers)
+        self._peers: Peers | None = None
 
     def start(self) -> None:
-        target, secure = _target(self._endpoint)
-        if secure:
-            try:
-                credentials = grpc.ssl_channel_credentials(_system_roots())
-            except OSError as error:
-                raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
-            self._channel = grpc.aio.secure_channel(
-                target, credentials, options=_OPTIONS, compression=self._compression
-            )
-        else:
-            self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS, compression=self._compression)
-        self._export = self._channel.unary_unary(EXPORT)  # bytes in, bytes out
+        try:
+            self._headers.read()
+        except UnusableError as error:
+            raise StartError(f"export {self.name}: {error}") from error
+        self._use_headers()
+        try:
+            credentials = grpc.ssl_channel_credentials(_system_roots()) if self._secure else None
+        except OSError as error:
+            raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
+        authority = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        options = [*_OPTIONS, *self._proxy_options(), ("grpc.default_authority", authority)]
+        if credentials is not None:
+            options.append(("grpc.ssl_target_name_override", self._host))
+
+        def open_channel(target: str) -> grpc.aio.Channel:
+            if credentials is None:
+                return grpc.aio.insecure_channel(target, options=options, compression=self._compression)
+            return grpc.aio.secure_channel(target, credentials, options=options, compression=self._compression)
+
+        # Now, while there are descriptors: without one for its wake-up socket grpcio ends the process, and channels are
+        # opened at the first try only.
+        grpc.aio.init_grpc_aio()
+        self._peers = Peers(
+            self._host,
+            self._port,
+            EXPORT,
+            open_channel,
+            self._clock,
+            linger_s=self._timeout + 1,
+            fixed_target=authority if self._proxy else None,
+        )
         super().start()
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._peers.follow()))
+        if self._headers.from_files:
+            self._tasks.append(loop.create_task(self._follow_headers()))
+
+    def _proxy_options(self) -> list[tuple[str, str | int]]:
+        """Decide for gRPC, which reads fewer variables, and would send addresses through a proxy that names do not
+        need."""
+        if self._proxy is None:
+            return [("grpc.enable_http_proxy", 0)]
+        log.info(
+            "export %s: %s:%d is reached through the HTTP proxy %s",
+            self.name,
+            self._host,
+            self._port,
+            without_credentials(self._proxy),
+        )
+        return [("grpc.http_proxy", self._proxy)]
+
+    async def _follow_headers(self) -> None:
+        """Read the files of headers again when they change. What was refused for its credentials is tried at once."""
+        while True:
+            await asyncio.sleep(HEADERS_EVERY_S)
+            try:
+                await asyncio.to_thread(self._headers.read)
+            except UnusableError as error:  # of some of the files
+                self.report.complain("headers", 0, f"headers stay as they were: {error}")
+            if changed := self._headers.changed_since(self._headers_in_use):
+                self._use_headers()
+                log.info("export %s: headers read again from %s", self.name, ", ".join(changed))
+                self._try_all_now()
+
+    def _use_headers(self) -> None:
+        self._headers_in_use = self._headers.items()
+        self._metadata = grpc.aio.Metadata(*self._headers_in_use)
 
     async def stop(self) -> int:
         lost = await super().stop()
-        if self._channel is not None:
-            await self._channel.close()
+        if self._peers is not None:
+            await self._peers.close()
         return lost
 
-    async def _send(self, traces: list[KeptTrace]) -> Accepted | Refused:
-        request = self._assemble(traces)
-        failures = 0
-        while True:
-            await self._unthrottled()
-            started_ns = self._clock()
+    async def _send(self, request: bytes) -> Accepted | Failed:
+        assert self._peers is not None
+        deadline_ns = self._clock() + int(self._timeout * 1e9)
+        peers = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):  # the name may have to be resolved
+                peers = await self._peers.candidates()
+        failed = Failed(Fault.UNREACHABLE, grpc.StatusCode.UNAVAILABLE.name, UNCONNECTED if peers else NO_NAME)
+        for peer in peers:
+            if not self._peers.uses(peer):  # given up while another one was tried
+                continue
+            left_s = (deadline_ns - self._clock()) / 1e9
+            if left_s <= 0:
+                break
+            channel = peer.channel
             try:
-                response = await self._export(request, timeout=self._timeout, metadata=self._metadata)
+                response = await peer.call(request, timeout=left_s, metadata=self._metadata)
+            except grpc.aio.UsageError:  # the channel was given up before the call began: nothing was sent
+                continue
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody has cancelled this task: the channel was closed, which ends its calls in this way.
+                failed = Failed(Fault.LOST, grpc.StatusCode.CANCELLED.name, LOST)
             except grpc.aio.AioRpcError as error:
-                code = error.code()
-                delay_ns = retry_after_ns(error.trailing_metadata())
+                after_ns = retry_after_ns(error.trailing_metadata())
+                failed = classify(error.code(), error.details(), len(request), after_ns, secure=self._secure)
             else:
-                self._succeeded(started_ns)
+                self._peers.answered(peer, channel)
                 return Accepted(_rejected_spans(response))
-            retryability = classify(code, delay_ns)
-            if retryability is not Retryability.RETRY:
-                return Refused(code.name, divisible=retryability is Retryability.SPLIT)
-            self._failed(f"{self._endpoint}: {code.name}")
-            if delay_ns:
-                self._throttle(delay_ns)
-            if failures or not delay_ns:
-                await self._pause(self._backoff.delay_ns(failures))
-            failures += 1
+            if failed.fault is Fault.TIMEOUT and left_s < self._timeout / 2:
+                pass  # most of the time went to other addresses: that is not this one's fault
+            elif failed.fault in (Fault.UNREACHABLE, Fault.LOST, Fault.TIMEOUT):
+                self._peers.failed(peer, channel, timeout=failed.fault is Fault.TIMEOUT)
+            else:
+                self._peers.answered(peer, channel)
+            if failed.fault is not Fault.UNREACHABLE:  # else nothing was sent: another address may be better
+                break
+        return failed
 
 
-def _rejected_spans(response: bytes) -> int:
-    """Return how many spans a partial success rejects; 0 for a response that cannot be read, since its status was OK.
-    The message of a partial success stays unread: it may quote attribute values."""
+def _rejected_spans(response: bytes | None) -> int:
+    """Return how many spans a partial success rejects; 0 for a response that is missing or cannot be read, since its
+    status was OK. The message of a partial success stays unread: it may quote attribute values."""
     try:
-        return ExportTraceServiceResponse.FromString(response).partial_success.rejected_spans
+        return ExportTraceServiceResponse.FromString(response or b"").partial_success.rejected_spans
     except DecodeError:
         return 0
 
 
-def _target(endpoint: str) -> tuple[str, bool]:
-    """Split `http[s]://host[:port]` into what gRPC dials and whether by TLS."""
+def _address(endpoint: str) -> tuple[str, int, bool]:
+    """Split `http[s]://host[:port]` into host and port, and whether it is TLS."""
     url = urlsplit(endpoint)
-    host = url.hostname or ""
-    return f"{f'[{host}]' if ':' in host else host}:{url.port or DEFAULT_PORT}", url.scheme == "https"
+    return url.hostname or "", url.port or DEFAULT_PORT, url.scheme == "https"
 
 
 def _system_roots() -> bytes | None:

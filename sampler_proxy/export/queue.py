@@ -11,7 +11,7 @@ change (bytes held, spans queued) are differences of two such numbers. `abandon`
 side at rest.
 
 A trace counts as queued, and its bytes as held, until it is settled: exported, rejected or lost. The caller of `take`
-settles each trace of the batch exactly once and then drops it, for traces hold native memory.
+settles each trace of the batch exactly once, at once or span by span, and then drops it, for traces hold native memory.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from sampler_proxy.config.model import FileExport, GrpcExport
+
+FULL = "queue_full"
+"""The reason of spans lost for want of room."""
+
+DROPPED_REMEMBERED = 1024
+"""Ids of traces that were lost for want of room."""
 
 
 class KeptTrace(Protocol):
@@ -62,7 +68,10 @@ class Queue:
     `offer` had refused.
     """
 
-    def __init__(self, *, max_bytes: int, batch_bytes: int, max_wait_ns: int, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, *, max_bytes: int, batch_bytes: int, max_wait_ns: int, clock: Callable[[], int], drop: bool = False
+    ) -> None:
+        """Create an empty queue. `drop`: a trace for which there is no room is lost instead of refused."""
         self.max_bytes = max_bytes
         self.wake: Callable[[], object] = _nothing
         self.on_room: Callable[[], object] = _nothing
@@ -75,6 +84,9 @@ class Queue:
         self._routed_traces = 0
         self._routed_spans = 0
         self._routed_bytes = 0
+        self._drop = drop
+        self._dropped_spans = 0
+        self._dropped_ids: deque[bytes] = deque(maxlen=DROPPED_REMEMBERED)
         # Written by the loop:
         self._taken_bytes = 0
         self._settled_traces = 0
@@ -98,18 +110,23 @@ class Queue:
             batch_bytes=config.batch.max_bytes,
             max_wait_ns=config.batch.max_wait_ns,
             clock=clock,
+            drop=config.queue.when_full == "drop",
         )
 
     # The offering side.
 
     def offer(self, trace: KeptTrace) -> bool:
-        """Take `trace` (True), or refuse it for want of room. A trace larger than the whole queue is taken when the
-        queue is empty.
+        """Take `trace` (True), or refuse it for want of room; lose it where the queue is to drop. A trace larger than
+        the whole queue is taken when the queue is empty.
 
         After `abandon` there is no want of room: a trace is taken, and lost at once.
         """
         nbytes = trace.nbytes
         if not self._fits(nbytes):
+            if self._drop:
+                self._dropped_spans += trace.spans
+                self._dropped_ids.append(trace.trace_id)
+                return True
             self._refused_bytes = min(nbytes, self._refused_bytes or nbytes)
             if not self._fits(nbytes):
                 return False
@@ -170,6 +187,24 @@ class Queue:
         """Tell whether nothing waits and nothing is in flight."""
         return self._settled_traces >= self._routed_traces
 
+    def holds(self, trace_id: bytes) -> bool:
+        """Tell whether a trace waits to be taken. With the offering side at rest; looks at every trace."""
+        return any(trace.trace_id == trace_id for trace in self._traces)
+
+    def dropped(self, trace_id: bytes) -> bool:
+        """Tell whether a trace is one of the last that were lost for want of room. With the offering side at rest."""
+        return trace_id in self._dropped_ids
+
+    @property
+    def dropped_spans(self) -> int:
+        """The spans lost for want of room."""
+        return self._dropped_spans
+
+    @property
+    def full(self) -> bool:
+        """Tell whether a trace has been refused and there has been no room for it since."""
+        return self._refused_bytes is not None
+
     def exported(self, traces: Sequence[KeptTrace], rejected_spans: int = 0) -> None:
         """Settle `traces` as taken by the destination, save `rejected_spans` of their spans (a number from outside: any
         may come)."""
@@ -189,6 +224,19 @@ class Queue:
         self._lose(self._settle(traces), reason)
         self._tell_room()
 
+    def part_settled(
+        self, trace: KeptTrace, last: bool, *, exported: int = 0, rejected: int = 0, lost: int = 0, reason: str = ""
+    ) -> None:
+        """Settle some spans of `trace`; with the `last` of them, the trace."""
+        self._settled_spans += exported + rejected + lost
+        self._exported_spans += exported
+        self._rejected_spans += rejected
+        self._lose(lost, reason)
+        if last:
+            self._settled_traces += 1
+            self._settled_bytes += trace.nbytes
+            self._tell_room()
+
     def abandon(self, reason: str) -> None:
         """Settle every remaining trace as lost, in flight or not, and each that is offered from now on. Settle nothing
         afterwards."""
@@ -203,12 +251,15 @@ class Queue:
 
     def counters(self) -> Counters:
         """Read the ledger."""
+        lost = dict(self._lost_spans)
+        if self._dropped_spans:
+            lost[FULL] = self._dropped_spans
         return Counters(
-            routed_spans=self._routed_spans,
+            routed_spans=self._routed_spans + self._dropped_spans,
             exported_spans=self._exported_spans,
             queued_spans=self._routed_spans - self._settled_spans,
             rejected_spans=self._rejected_spans,
-            lost_spans=dict(self._lost_spans),
+            lost_spans=lost,
             queued_bytes=self._routed_bytes - self._settled_bytes,
         )
 

@@ -1,11 +1,12 @@
 """Serves the admin port: metrics, health, rules and decisions over plain HTTP, on the loop that `start` is awaited on.
 
     GET /metrics   Prometheus text, or OpenMetrics where the scraper asks for it; one consistent snapshot
-    GET /healthz   200 as long as the loop runs: a failure means "restart me"
+    GET /healthz   200 as long as this loop runs and requests are received: a failure means "restart me"
     GET /readyz    200 when ready, 503 while starting or draining: a failure means "send me nothing"
     GET /rules     the rules that decide, with their version
     GET /rates     demand, probability and keys of rules with a target; how much the limit removed from each rule
     GET /traces/ID the state of a trace: buffered, or decided and how; 404 if unknown, 400 if that is no trace id
+    GET /destinations  how each destination is doing, its last error, its part of the ledger
 
 A full buffer is not unreadiness: that would push the load onto the neighbours, which are as full. The buffer's metrics
 show it, and senders are told to slow down one request at a time.
@@ -29,6 +30,7 @@ from prometheus_client.exposition import choose_encoder
 
 from sampler_proxy import __version__
 from sampler_proxy.errors import StartError
+from sampler_proxy.operate.sockets import WILDCARDS, listen
 from sampler_proxy.settings import Endpoint
 
 _TRACE_ID = re.compile("[0-9a-f]{32}")
@@ -48,7 +50,8 @@ class Admin:
     not block.
 
     `rules` describes the active rule set, `rates` its rules with a target, `find` the state of a trace id (None:
-    unknown), all as JSON values.
+    unknown), `destinations` where kept traces go, all as JSON values. `failure` says why the process is of no use any
+    more (None: it is).
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Admin:
         rules: Callable[[], Mapping[str, object]],
         rates: Callable[[], Mapping[str, object]],
         find: Callable[[bytes], Mapping[str, object] | None],
+        destinations: Callable[[], Mapping[str, object]],
+        failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._endpoint = endpoint
         self._registry = registry
@@ -66,6 +71,8 @@ class Admin:
         self._rules = rules
         self._rates = rates
         self._find = find
+        self._destinations = destinations
+        self._failure = failure
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> tuple[str, int]:
@@ -78,6 +85,7 @@ class Admin:
                 web.get("/readyz", self._get_readiness),
                 web.get("/rules", self._get_rules),
                 web.get("/rates", self._get_rates),
+                web.get("/destinations", self._get_destinations),
                 web.get("/traces/{trace_id}", self._get_trace),
             ]
         )
@@ -85,14 +93,15 @@ class Admin:
         runner = web.AppRunner(app, access_log=None, logger=_http_log, shutdown_timeout=_STOP_TIMEOUT_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._endpoint.host, self._endpoint.port).start()
+            for listening in listen(self._endpoint.host, self._endpoint.port):
+                await web.SockSite(runner, listening).start()
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             await runner.cleanup()
             why = error.strerror if isinstance(error, OSError) else None
             raise StartError(f"admin: cannot listen on {self._endpoint}: {why or error}") from error
         self._runner = runner
         host, port = runner.addresses[0][:2]
-        return host, port
+        return self._endpoint.host if self._endpoint.host in WILDCARDS else host, port
 
     async def stop(self) -> None:
         """Close the port and every connection, within about a second. May be called at any time, and again."""
@@ -112,6 +121,8 @@ class Admin:
         return response
 
     async def _get_health(self, _: web.Request) -> web.Response:
+        if (failure := self._failure()) is not None:
+            return web.json_response({"status": failure, "version": __version__}, status=503)
         return web.json_response({"status": "ok", "version": __version__})
 
     async def _get_readiness(self, _: web.Request) -> web.Response:
@@ -124,6 +135,9 @@ class Admin:
 
     async def _get_rates(self, _: web.Request) -> web.Response:
         return web.json_response(self._rates())
+
+    async def _get_destinations(self, _: web.Request) -> web.Response:
+        return web.json_response(self._destinations())
 
     async def _get_trace(self, request: web.Request) -> web.Response:
         trace_id = request.match_info["trace_id"].lower()

@@ -15,6 +15,8 @@ from sampler_proxy.rules.target import Target
 from sampler_proxy.traceql.ast import Field
 from sampler_proxy.traceql.compiler import compile_selection
 from sampler_proxy.traceql.conditions_as_written import conditions
+from sampler_proxy.traceql.program import Field as Read
+from sampler_proxy.traceql.program import Kind
 
 
 class Matched(NamedTuple):
@@ -90,6 +92,25 @@ def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
             [Matched(part.text, ids) for part, ids in zip(parts, spans, strict=True) if ids],
             one.spans,
         )
+
+
+def type_mismatches(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[str]:
+    """Say which rules compare an attribute that the traces have with other types only: they never match by it."""
+    for rule, mismatches in replay.type_mismatches(loaded.compiled, requests).items():
+        for field, key, kind, met in mismatches:
+            name = _PREFIXES[field] + key.decode()
+            wanted = "a text" if kind in (Kind.STRING, Kind.REGEX) else "a boolean" if kind is Kind.BOOL else "a number"
+            yield f"rule {loaded.config.rules[rule].name}: {name} is compared with {wanted}, and is {met}"
+
+
+_PREFIXES = {
+    Read.SPAN_ATTRIBUTE: "span.",
+    Read.RESOURCE_ATTRIBUTE: "resource.",
+    Read.SCOPE_ATTRIBUTE: "instrumentation.",
+    Read.ANY_ATTRIBUTE: ".",
+    Read.EVENT_ATTRIBUTE: "event.",
+    Read.LINK_ATTRIBUTE: "link.",
+}
 
 
 def as_text(explanation: Explanation, traces: Traces) -> str:

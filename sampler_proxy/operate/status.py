@@ -21,6 +21,14 @@ from sampler_proxy.otlp.sampling import probability_of, shown_threshold
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.units import format_probability
 
+_SUMMED_UP = (
+    metrics.SPANS_RECEIVED,
+    metrics.SPANS_KEPT,
+    metrics.SPANS_SAMPLED_OUT,
+    metrics.BUFFER_SPANS,
+    metrics.TRACES_DECIDED,
+)
+
 _Values = dict[metrics.Metric, dict[tuple[str, ...], float | metrics.HistogramValue]]
 
 log = structlog.get_logger()
@@ -29,7 +37,8 @@ log = structlog.get_logger()
 class Status:
     """The parts of a service, as far as questions are answered from them.
 
-    `latencies` has the histogram of each destination by name. `clock` tells monotonic nanoseconds, `time` seconds since
+    `latencies` has the histogram of each destination by name, `not_served` the calls of each kind of method that is not
+    served. `clock` tells monotonic nanoseconds, `time` seconds since
     the epoch.
     """
 
@@ -41,6 +50,7 @@ class Status:
         exporters: Sequence[Exporter],
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
+        not_served: Mapping[str, int],
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -51,6 +61,8 @@ class Status:
         self._exporters = exporters
         self._latencies = latencies
         self._grpc_engine = grpc_engine
+        self._not_served = not_served
+        self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
         self._time = time
 
@@ -62,6 +74,7 @@ class Status:
             values.update(self._rates.values(self._clock()))
             counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
         values.update(self._destinations(counters))
+        values[metrics.CALLS_NOT_SERVED] = {(kind,): calls for kind, calls in self._not_served.items()}
         values.update(self._configuration())
         return values
 
@@ -77,7 +90,50 @@ class Status:
             metrics.QUEUE_BYTES: {(name,): c.queued_bytes for name, c in counters.items()},
             metrics.QUEUE_MAX_BYTES: {(exporter.name,): exporter.queue.max_bytes for exporter in self._exporters},
             metrics.EXPORT_LATENCY_SECONDS: {(name,): data.value() for name, data in self._latencies.items()},
+            metrics.EXPORT_FAILURES: {
+                (exporter.name, code): count
+                for exporter in self._exporters
+                for code, count in exporter.report.failures.items()
+            },
+            metrics.DESTINATION_UP: {(exporter.name,): int(exporter.report.up) for exporter in self._exporters},
         }
+
+    def destinations(self) -> dict[str, object]:
+        """Describe, as JSON values, how each destination is doing, with its last error."""
+        with self._pipeline.lock:
+            counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
+        return {
+            "destinations": [
+                {
+                    "name": exporter.name,
+                    **self._health_of(exporter),
+                    "spans": {
+                        "routed": c.routed_spans,
+                        "exported": c.exported_spans,
+                        "queued": c.queued_spans,
+                        "rejected": c.rejected_spans,
+                        "lost": dict(c.lost_spans),
+                    },
+                    "queue_bytes": c.queued_bytes,
+                    "queue_max_bytes": exporter.queue.max_bytes,
+                    "failures": dict(exporter.report.failures),
+                }
+                for exporter in self._exporters
+                for c in (counters[exporter.name],)
+            ]
+        }
+
+    def unwell(self) -> dict[str, object]:
+        """Describe, as JSON values, the destinations that fail; empty where none does."""
+        failing = {exporter.name: self._health_of(exporter) for exporter in self._exporters if not exporter.report.up}
+        return {"destinations": failing} if failing else {}
+
+    def _health_of(self, exporter: Exporter) -> dict[str, object]:
+        report = exporter.report
+        health: dict[str, object] = {"up": report.up, "last_error": report.last_error}
+        if report.last_error is not None:
+            health["last_error_at"] = iso_time(self._time() - (self._clock() - report.last_error_ns) / 1e9)
+        return health
 
     def _configuration(self) -> _Values:
         active = self._reloader.active
@@ -90,16 +146,20 @@ class Status:
         }
 
     def log_summary(self) -> None:
-        """Log the ledger's totals in one line, for somebody who looks at a terminal."""
+        """Log the ledger's totals in one line, for somebody who looks at a terminal; nothing where nothing changed."""
         values = self.snapshot()
 
         def total(metric: metrics.Metric) -> int:
             return int(sum(value for value in values[metric].values() if isinstance(value, int | float)))
 
+        totals = tuple(map(total, _SUMMED_UP))
+        if totals == self._last_totals:
+            return
+        self._last_totals = totals
+        received, kept, sampled_out, waiting, traces = totals
         log.info(
-            f"{total(metrics.SPANS_RECEIVED)} spans received, {total(metrics.SPANS_KEPT)} kept, "
-            f"{total(metrics.SPANS_SAMPLED_OUT)} sampled out, {total(metrics.BUFFER_SPANS)} waiting; "
-            f"{total(metrics.TRACES_DECIDED)} traces decided"
+            f"{received} span{'' if received == 1 else 's'} received, {kept} kept, {sampled_out} sampled out, "
+            f"{waiting} waiting; {traces} trace{'' if traces == 1 else 's'} decided"
         )
 
     def rates(self) -> dict[str, object]:
@@ -112,12 +172,15 @@ class Status:
             rule: {"traces": traces, "spans": values[metrics.LIMITED_SPANS][rule,]}
             for (rule,), traces in values[metrics.LIMITED_TRACES].items()
         }
-        return {
+        answer: dict[str, object] = {
             "rules": rules,
             "limit": limit.model_dump(mode="json", exclude_none=True) if limit.rate else None,
             "removed_by_limit": removed,
             "trace_ids_random": bool(values[metrics.TRACE_IDS_RANDOM][()]),
         }
+        if not rules:
+            answer["note"] = "no rule has a target: /rules lists the rules, /metrics what each has kept"
+        return answer
 
     def find(self, trace_id: bytes) -> dict[str, object] | None:
         """Say, as JSON values, what is known of a trace, buffered or decided; None: nothing, or no longer."""
@@ -129,6 +192,10 @@ class Status:
             found["threshold"] = shown_threshold(threshold)
             found["probability"] = probability_of(threshold)
             found["decided_at"] = iso_time(self._time() - ago_s)
+            if found["keep"]:
+                with self._pipeline.lock:
+                    fates = {exporter.name: exporter.fate_of(trace_id) for exporter in self._exporters}
+                found["destinations"] = {name: fate or "unknown" for name, fate in fates.items()}
         return found
 
 

@@ -95,17 +95,23 @@ cdef inline uint64_t fragment_cost(Fragment* fragment) noexcept nogil:
     return sizeof(Fragment) + 8 * fragment.words + fragment.groups * sizeof(Group) + fragment.size + BLOCK_OVERHEAD
 
 
+cdef inline void absorb_times(Fragment* trace, uint64_t min_start, uint64_t max_end, bint has_times) noexcept nogil:
+    """Fold first start and last end of other spans of its trace into a fragment, where there are any."""
+    if not has_times:
+        return
+    if not trace.flags & HAS_TIMES or min_start < trace.min_start:
+        trace.min_start = min_start
+    if not trace.flags & HAS_TIMES or max_end > trace.max_end:
+        trace.max_end = max_end
+    trace.flags |= HAS_TIMES
+
+
 cdef inline void absorb(Fragment* trace, Fragment* fragment) noexcept nogil:
     """Fold a fragment's times and filter bits into the first one of its trace, so that readers need only the first."""
     cdef uint64_t* into = filter_words(trace)
     cdef uint64_t* words = filter_words(fragment)
     cdef uint32_t i
-    if fragment.flags & HAS_TIMES:
-        if not trace.flags & HAS_TIMES or fragment.min_start < trace.min_start:
-            trace.min_start = fragment.min_start
-        if not trace.flags & HAS_TIMES or fragment.max_end > trace.max_end:
-            trace.max_end = fragment.max_end
-        trace.flags |= HAS_TIMES
+    absorb_times(trace, fragment.min_start, fragment.max_end, fragment.flags & HAS_TIMES)
     if trace.plan == fragment.plan:
         for i in range(trace.words):
             into[i] |= words[i]
@@ -205,6 +211,7 @@ cdef class Scanned:
     cdef uint8_t* header_bytes
     cdef readonly uint32_t spans  # in the fragments
     cdef readonly uint32_t invalid_trace_ids, invalid_span_ids  # spans that were left out
+    cdef readonly uint32_t unknown_of_request, unknown_of_resource_spans, unknown_of_scope_spans  # fields left out
     cdef readonly uint64_t cost  # of the fragments, in bytes of memory
     cdef uint64_t header_cost(self) noexcept
 

@@ -1,8 +1,8 @@
 """Holds native memory behind small Python objects: scanned requests, the traces in the buffer, and those that leave.
 
 A fragment is all spans of one trace in one request: one block with what the scan read of them and a copy of their
-bytes. Fragments, and the traces in the buffer, are no Python objects. The header of a ResourceSpans or ScopeSpans (all
-of its fields but the spans inside) is an envelope: interned, held once however many fragments lie in it, and freed with
+bytes. Fragments, and the traces in the buffer, are no Python objects. The header of a ResourceSpans or ScopeSpans (its
+known fields but the spans inside) is an envelope: interned, held once however many fragments lie in it, and freed with
 the last of them.
 
 Nothing here raises. Sizes are bytes of memory, the allocator's overhead included.
@@ -20,6 +20,15 @@ class Scanned:
     @property
     def invalid_span_ids(self) -> int:
         """Spans left out whose trace id is valid: the span id is not 8 bytes, or all zero."""
+    @property
+    def unknown_of_request(self) -> int:
+        """Fields that OTLP does not define, left out with what they held: those of the request itself."""
+    @property
+    def unknown_of_resource_spans(self) -> int:
+        """The same, of its ResourceSpans."""
+    @property
+    def unknown_of_scope_spans(self) -> int:
+        """The same, of its ScopeSpans."""
     @property
     def cost(self) -> int:
         """Bytes that the fragments hold; envelopes apart."""

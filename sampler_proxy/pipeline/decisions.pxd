@@ -5,14 +5,16 @@ cdef enum:
     KEPT = 1
     INCOMPLETE = 2  # decided before the trace can have been whole
     LIMITED = 4  # dropped by the limit, though its rule would have kept it
+    HELD_BACK = 8  # a rule before was kept from it by what the trace holds: RuleSet.held_back
 
 cdef struct Decision:
     uint64_t[2] trace_id
     uint64_t threshold
+    uint64_t min_start, max_end  # of the usable times of its spans so far, ns since the epoch; 0, 0: there are none
     uint32_t when_s  # monotonic time of the decision
     uint16_t rule  # the rule's id in the ledger
     uint8_t reason  # as the ledger numbers them
-    uint8_t flags  # KEPT, INCOMPLETE, LIMITED
+    uint8_t flags  # KEPT, INCOMPLETE, LIMITED, HELD_BACK
 
 cdef class Decisions:
     cdef Decision* ring  # `room` entries, overwritten round robin

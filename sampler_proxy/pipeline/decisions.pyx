@@ -1,6 +1,6 @@
 """Remembers decisions: exact, bounded in bytes, evicting first in, first out. A trace id stands in it at most once.
 
-A ring buffer of 32-byte entries, and a hash table of their positions with open addressing: linear probing, deletion by
+A ring buffer of 48-byte entries, and a hash table of their positions with open addressing: linear probing, deletion by
 backward shift, so no tombstones (the same algorithm over other entries: buffer.pyx, rules/key_table.pyx). Both have
 their final size from the start; the operating system gives them pages as they fill up.
 """
@@ -14,9 +14,9 @@ cdef enum:
 
 cdef class Decisions:
     def __cinit__(self, max_bytes, *, seed):
-        # 32 bytes an entry, and at most 2 * 4/3 index slots of 4 bytes: below 43 in all.
+        # 48 bytes an entry, and at most 2 * 4/3 index slots of 4 bytes: below 59 in all.
         cdef uint64_t slots = MIN_ENTRIES
-        self.room = <uint32_t>min(max(max_bytes // 43, MIN_ENTRIES), (1 << 32) - 2)
+        self.room = <uint32_t>min(max(max_bytes // 59, MIN_ENTRIES), (1 << 32) - 2)
         while slots * 3 < <uint64_t>self.room * 4:
             slots *= 2
         self.mask = slots - 1

@@ -5,7 +5,8 @@ class Uniformity:
 
     @property
     def random(self) -> bool:
-        """Tell whether the last whole block of 16 384 values looked uniform; True before the first. Uniform values fail
-        once in 10^10 blocks."""
+        """Tell whether the last whole block of 16 384 values looked uniform, and every 256 since; True before any.
+        Uniform values fail once in 10^10 blocks. After a failure it is True again when a whole block, and all its
+        parts, have looked uniform."""
     def add(self, randomness: int) -> None:
         """Record one value: 56 bits that were taken from the id of a trace that no sampler has thinned out."""

@@ -8,7 +8,7 @@ from libc.string cimport memset
 
 from sampler_proxy import metrics
 
-REASONS = ("root", "wait", "size", "early", "memory", "shutdown")
+REASONS = ("root", "wait", "size", "early", "memory", "shutdown", "late")
 
 cdef enum:
     MAX_RULE_NAMES = 1 << 16  # a Decision holds 16 bits of it
@@ -55,13 +55,19 @@ cdef class Ledger:
         self.request_sizes.observe(size)
         return 0
 
-    cdef int taken(
-        self, str transport, uint32_t spans, uint32_t invalid_trace_ids, uint32_t invalid_span_ids
-    ) except -1:
-        """Count the spans of an accepted request, and those that were rejected for an invalid id."""
-        self.received_spans[transport] = self.received_spans.get(transport, 0) + spans
-        self.invalid_trace_ids += invalid_trace_ids
-        self.invalid_span_ids += invalid_span_ids
+    cdef int taken(self, str transport, Scanned scanned) except -1:
+        """Count the spans of an accepted request, and what the scan has left out of it."""
+        self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
+        self.invalid_trace_ids += scanned.invalid_trace_ids
+        self.invalid_span_ids += scanned.invalid_span_ids
+        self.unknown_fields[0] += scanned.unknown_of_request
+        self.unknown_fields[1] += scanned.unknown_of_resource_spans
+        self.unknown_fields[2] += scanned.unknown_of_scope_spans
+        return 0
+
+    cdef int taken_back(self, str transport, uint32_t spans) except -1:
+        """Take back what taken() has counted: nobody had memory for these spans."""
+        self.received_spans[transport] -= spans
         return 0
 
     cdef int refused(self, str reason) except -1:
@@ -92,12 +98,15 @@ cdef class Ledger:
         sampled_out = {}
         kept = {}
         decided = {}
+        revived = {}
         limited_traces = {}
         limited_spans = {}
         for i in range(<uint32_t>len(self.rule_names)):
             name = self.rule_names[i]
             sampled_out[name,] = self.rules[i].sampled_out
             kept[name,] = self.rules[i].kept
+            if self.rules[i].revived:
+                revived[name,] = self.rules[i].revived
             if limited or self.rules[i].limited_traces:
                 limited_traces[name,] = self.rules[i].limited_traces
                 limited_spans[name,] = self.rules[i].limited_spans
@@ -113,12 +122,17 @@ cdef class Ledger:
             metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
             metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
             metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.UNKNOWN_FIELDS_DROPPED: {
+                ("request",): self.unknown_fields[0], ("resource_spans",): self.unknown_fields[1],
+                ("scope_spans",): self.unknown_fields[2],
+            },
             metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
             metrics.TRACES_DECIDED: decided,
             metrics.LIMITED_TRACES: limited_traces,
             metrics.LIMITED_SPANS: limited_spans,
             metrics.LATE_SPANS: {("drop",): self.late_spans[0], ("keep",): self.late_spans[1]},
             metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
+            metrics.TRACES_REVIVED: revived,
             metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
             metrics.DECISION_DELAY_SECONDS: {(): metrics.HistogramValue(counts, self.delay_sum_s)},
         }

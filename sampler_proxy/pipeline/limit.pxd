@@ -12,6 +12,7 @@ cdef struct Candidate:
     uint8_t reason  # trigger of the decision, as the ledger numbers it
     uint8_t flags  # of the decision: decisions.pxd
     bint admitted
+    bint gone  # it has left the closed window before its turn
 
 cdef struct RuleDemand:
     # The candidates of one rule in the closed window.
@@ -33,7 +34,10 @@ cdef class Limit:
     cdef void pay(self, int64_t now_ns) noexcept nogil
     cdef void charge(self, double size, int64_t now_ns) noexcept nogil
     cdef void hasten(self, int64_t now_ns) noexcept nogil
-    cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil
+    cdef Candidate* candidate_of(self, void* trace) noexcept nogil
+    cdef Candidate* closed_candidate_of(self, void* trace) noexcept nogil
+    cdef void withdraw(self, Candidate* found) noexcept nogil
+    cdef void strike_out(self, Candidate* found) noexcept nogil
     cdef bint due(self, int64_t now_ns) noexcept nogil
     cdef int close(self, int64_t now_ns) except -1
     cdef uint32_t sum_demands(self, RuleDemand* rules) noexcept nogil

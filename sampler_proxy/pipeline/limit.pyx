@@ -152,6 +152,7 @@ cdef class Limit:
             self.pay(now_ns)
             self.opened_ns = now_ns
         self.waiting[self.count] = candidate[0]
+        self.waiting[self.count].gone = False
         self.count += 1
         return 0
 
@@ -177,16 +178,34 @@ cdef class Limit:
         """Make the open window due, with the budget of a whole second."""
         self.opened_ns = min(self.opened_ns, now_ns - WINDOW_NS)
 
-    cdef bint withdraw(self, void* trace, Candidate* into) noexcept nogil:
-        """Move a trace's candidate out of the open window; False: the window does not hold it. Linear search."""
+    cdef Candidate* candidate_of(self, void* trace) noexcept nogil:
+        """Look up a trace's candidate in the open window; NULL: the window does not hold it. Linear search."""
         cdef uint32_t i
         for i in range(self.count):
             if self.waiting[i].trace == trace:
-                into[0] = self.waiting[i]
-                self.count -= 1
-                self.waiting[i] = self.waiting[self.count]
-                return True
-        return False
+                return &self.waiting[i]
+        return NULL
+
+    cdef Candidate* closed_candidate_of(self, void* trace) noexcept nogil:
+        """Look up a trace's candidate among those of the closed window that have not been collected; NULL: it is none
+        of them. Linear search."""
+        cdef uint32_t i
+        for i in range(self.next, self.closed_count):
+            if self.closed[i].trace == trace and not self.closed[i].gone:
+                return &self.closed[i]
+        return NULL
+
+    cdef void withdraw(self, Candidate* found) noexcept nogil:
+        """Take what candidate_of() has found out of the open window."""
+        self.count -= 1
+        found[0] = self.waiting[self.count]
+
+    cdef void strike_out(self, Candidate* found) noexcept nogil:
+        """Have collect() pass over what closed_candidate_of() has found. The last candidate is never a struck one, so
+        that collected() need not look for them."""
+        found.gone = True
+        while self.closed_count > self.next and self.closed[self.closed_count - 1].gone:
+            self.closed_count -= 1
 
     cdef int close(self, int64_t now_ns) except -1:
         """Close the window: admit or reject each candidate, for collect() to give out. Only for a window whose
@@ -244,6 +263,8 @@ cdef class Limit:
         """Return the next candidate of the closed window, valid until close(); NULL: none is left."""
         if self.next == self.closed_count:
             return NULL
+        while self.closed[self.next].gone:
+            self.next += 1
         self.next += 1
         return &self.closed[self.next - 1]
 

@@ -138,11 +138,14 @@ class Intake:
         """Take a whole request, and answer with an encoded ExportTraceServiceResponse: b"", or a partial_success where
         spans without valid ids were rejected alone. Returns when the spans are in the buffer, or decided.
 
-        Late spans (their trace has been decided) follow the decision at once, with the same threshold, rule and reason;
+        Late spans (their trace has been decided) follow the decision at once, with the same threshold, rule and reason,
+        or change it: a rule that keeps everything, stands before the one that decided, and holds for them and the
+        trace's times, has what still comes of the trace kept with threshold 0 and reason late;
         the randomness that an incoming `th` is held against is that of the late spans themselves, since it is not
         remembered. A trace whose decision was evicted starts anew.
 
         Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooLarge where even the
         empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory, at most
-        1024 a request) and still there is no room; Draining after close().
+        1024 a request) and still there is no room; Draining after close(); MemoryError, not counted, where the scan
+        finds no memory. OutOfMemory where filing the spans does: those filed by then stay, and are counted as received.
         """

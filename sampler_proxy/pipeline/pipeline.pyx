@@ -8,28 +8,29 @@ Long: one lock's worth. Each method of `Pipeline` changes buffer, limit, decisio
 that the accounts balance whenever the lock is free. Cut in two, either part would need the other's fields, and the
 lock.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport (
-    BLOCK_OVERHEAD, HAS_RANDOMNESS, UNEQUAL_THRESHOLDS, Envelopes, Fragment, KeptTrace, Scanned, mix, prefetch,
+    BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment, Scanned, absorb_times, mix,
+    prefetch,
 )
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
-from sampler_proxy.pipeline.decisions cimport INCOMPLETE, KEPT, LIMITED, Decision, Decisions
+from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
-from sampler_proxy.pipeline.ledger cimport EARLY, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
+from sampler_proxy.pipeline.ledger cimport EARLY, LATE, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.outlets cimport Outlets
 from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.rate cimport Controller
-from sampler_proxy.rules.rule_set cimport TRACES, RuleSet, randomness_of, size_of
+from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_of, size_of
 
 import threading
 
 from sampler_proxy import metrics
-from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, RequestTooLarge
+from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooLarge
 from sampler_proxy.pipeline.ledger import REASONS
 from sampler_proxy.pipeline.scanner import response
 from sampler_proxy.rules.rule_set import UNITS
@@ -150,7 +151,7 @@ cdef class Pipeline:
         """
         cdef uint64_t need
         cdef uint32_t i
-        cdef Fragment* fragment
+        cdef bint adopted = False
         self.ledger.received(transport, size)
         if scanned is None:
             self.ledger.refused("malformed")
@@ -167,15 +168,37 @@ cdef class Pipeline:
             if not self.make_room(need):
                 self.ledger.refused("memory")
                 raise Overloaded("the buffer is full", RETRY_AFTER_NS)
-        self.envelopes.adopt(scanned)
-        self.ledger.taken(transport, scanned.spans, scanned.invalid_trace_ids, scanned.invalid_span_ids)
-        self.stamper.begin_request()  # what is decided at once is decided under one lock
+        try:
+            self.envelopes.adopt(scanned)
+            self.ledger.taken(transport, scanned)
+            self.stamper.begin_request()  # what is decided at once is decided under one lock
+            adopted = True
+            for i in range(scanned.count):
+                if i % PREFETCH_FRAGMENTS == 0:
+                    self.prefetch_slots(scanned, i)
+                self.place(&scanned.fragments[i])
+        except BaseException as error:
+            if adopted:
+                self.give_back(scanned, transport)
+            if not isinstance(error, MemoryError):
+                raise
+            self.ledger.refused("out_of_memory")
+            raise OutOfMemory("the proxy is out of memory", RETRY_AFTER_NS)
+        return 0
+
+    cdef int give_back(self, Scanned scanned, str transport) except -1:
+        """Free the fragments of an adopted request that nobody has taken, and count their spans as never received.
+
+        Those that have been taken stay: their sender sends them again, as duplicates.
+        """
+        cdef uint32_t i
+        cdef uint32_t spans = 0
         for i in range(scanned.count):
-            if i % PREFETCH_FRAGMENTS == 0:
-                self.prefetch_slots(scanned, i)
-            fragment = scanned.fragments[i]
-            scanned.fragments[i] = NULL
-            self.place(fragment)
+            if scanned.fragments[i] != NULL:
+                spans += scanned.fragments[i].spans
+                self.envelopes.free_fragment(scanned.fragments[i])
+                scanned.fragments[i] = NULL
+        self.ledger.taken_back(transport, spans)
         return 0
 
     cdef void prefetch_slots(self, Scanned scanned, uint32_t begin) noexcept nogil:
@@ -187,15 +210,20 @@ cdef class Pipeline:
             prefetch(&self.buffer.slots[key & self.buffer.mask])
             prefetch(&self.decisions.table[key & self.decisions.mask])
 
-    cdef int place(self, Fragment* fragment) except -1:
-        """Put an adopted fragment into the buffer, or let it follow the decision on its trace."""
+    cdef int place(self, Fragment** owner) except -1:
+        """Put an adopted fragment into the buffer, or let it follow the decision on its trace. `owner` holds NULL from
+        the moment that the fragment has another owner, also where an error comes after."""
+        cdef Fragment* fragment = owner[0]
         cdef Trace* trace = self.buffer.find(fragment.trace_id)
         cdef Decision* decision
+        if trace != NULL and trace.state.revivable and self.leaves_for(fragment, trace):
+            trace = NULL
         if trace == NULL:
             decision = self.decisions.find(fragment.trace_id)
             if decision != NULL:
-                return self.follow_decision(fragment, decision)
+                return self.follow_decision(owner, decision)
         trace = self.buffer.add(trace, fragment, self.now_ns)
+        owner[0] = NULL
         if trace.state.in_limit_window:
             return self.joined_in_window(trace)
         if self.rules.early_count and self.matches_early(trace):
@@ -207,11 +235,88 @@ cdef class Pipeline:
     cdef int joined_in_window(self, Trace* trace) except -1:
         """Check the size of a trace in the limit's window after spans have joined it: one that has grown too large
         leaves at once, and its size is added to the limit's debts."""
-        cdef Candidate candidate
-        if trace.cost >= self.max_trace_bytes and self.limit.withdraw(trace, &candidate):
-            self.limit.charge(size_of(self.limit_unit, trace.fragments, trace.spans), self.now_ns)
-            self.carry_out(&candidate)
+        cdef Candidate* found
+        if trace.cost >= self.max_trace_bytes and self.limit is not None:
+            found = self.limit.candidate_of(trace)
+            if found != NULL:
+                self.leave_open_window(found)
         return 0
+
+    cdef bint leaves_for(self, Fragment* fragment, Trace* trace) except -1:
+        """Let a trace in the limit's windows, which a threshold has admitted, leave before a fragment that revives it;
+        return whether it has left.
+
+        What came until now keeps that threshold, or the one that the limit has raised it to, since traces of its kind
+        that were not admitted have lost the same spans.
+        """
+        cdef Candidate* found
+        cdef bint is_open
+        cdef bint held_back = False
+        if self.limit is None:
+            return False
+        absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
+        # First by any rule: the windows are searched only for what may revive.
+        if self.rules.first_late(fragment, self.rules.count - 1, &held_back) == NO_RULE:
+            return False
+        found = self.limit.candidate_of(trace)
+        is_open = found != NULL
+        if not is_open:
+            found = self.limit.closed_candidate_of(trace)
+        if found == NULL:
+            return False
+        held_back = found.flags & HELD_BACK
+        if self.reviving_rule(fragment, found.rule, &held_back) == NO_RULE:
+            return False
+        if is_open:
+            self.leave_open_window(found)
+        else:
+            self.carry_out_limited(found)
+            self.limit.strike_out(found)
+        return True
+
+    cdef int leave_open_window(self, Candidate* found) except -1:
+        """Carry out what the rules decided on a trace in the limit's open window, at the expense of the next windows.
+
+        On an error the trace stays in the window, and nothing is owed.
+        """
+        cdef Trace* trace = <Trace*>found.trace
+        cdef double size = size_of(self.limit_unit, trace.fragments, trace.spans)
+        cdef uint64_t cost = trace.cost
+        self.carry_out(found)
+        self.limit.withdraw(found)
+        self.limit.charge(size, self.now_ns)
+        self.candidate_bytes -= min(self.candidate_bytes, cost)
+        return 0
+
+    cdef uint32_t reviving_rule(self, Fragment* late, uint16_t decided_by, bint* held_back) except? 0xFFFFFFFF:
+        """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
+        trace; NO_RULE: none. Costs next to nothing where no rule that keeps everything stands before the one that
+        decided; where that one is gone with a former rule set, the decision stays."""
+        cdef uint32_t position = self.rules.position_of(decided_by)
+        if position == NO_RULE or not self.rules.revivable[position]:
+            return NO_RULE
+        return self.rules.first_late(late, position, held_back)
+
+    cdef bint revive(self, Fragment* late, Decision* decision) except -1:
+        """Ask the rules about a late fragment of a trace that was dropped, or kept by a threshold; return whether it
+        revives the trace, whose decision then is to keep with certainty all that still comes. Counts nothing."""
+        cdef bint held_back = decision.flags & HELD_BACK
+        cdef uint32_t rule
+        absorb_times(late, decision.min_start, decision.max_end, decision.min_start != 0)
+        if late.flags & HAS_TIMES:
+            decision.min_start = late.min_start
+            decision.max_end = late.max_end
+        rule = self.reviving_rule(late, decision.rule, &held_back)
+        if held_back:
+            decision.flags |= HELD_BACK
+        if rule == NO_RULE:
+            return False
+        decision.threshold = 0
+        decision.rule = self.rules.ids[rule]
+        decision.reason = LATE
+        decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
+        decision.flags = KEPT | INCOMPLETE
+        return True
 
     cdef bint matches_early(self, Trace* trace) except -1:
         """Return whether to keep a trace at once, whatever of it is still to come.
@@ -226,30 +331,44 @@ cdef class Pipeline:
             trace.state.early_checked_spans = trace.spans
         return self.rules.matches_early(trace.fragments, with_queries)
 
-    cdef int follow_decision(self, Fragment* fragment, Decision* decision) except -1:
-        """Keep or drop a late fragment by the decision on its trace, with the decision's threshold, rule and reason."""
+    cdef int follow_decision(self, Fragment** owner, Decision* decision) except -1:
+        """Keep or drop a late fragment by the decision on its trace, with the decision's threshold, rule and reason;
+        or by a rule that it revives the trace for.
+
+        A span that is kept with certainty must not be counted for others: hence traces kept by a threshold are judged,
+        too. On an error nothing has happened, save that a destination may have the fragment already.
+        """
+        cdef Fragment* fragment = owner[0]
         cdef uint32_t spans = fragment.spans
-        cdef uint32_t rule = decision.rule
-        cdef bint kept = decision.flags & KEPT
+        cdef Decision before = decision[0]
+        cdef bint was_kept = decision.flags & KEPT
+        cdef bint kept = was_kept
+        cdef bint revived = False
+        cdef double size = size_of(self.limit_unit, fragment, spans)
         cdef bytes attributes
-        cdef KeptTrace late
-        cdef double size
+        try:
+            if not was_kept or decision.threshold != 0:
+                revived = self.revive(fragment, decision)
+                kept |= revived
+            if kept:
+                attributes = self.attributes_of(decision.rule, decision.reason, decision.flags & INCOMPLETE)
+                self.outlets.deliver(self.stamper.finish(
+                    fragment, decision.threshold, randomness_of(fragment), attributes, decision.rule
+                ))
+        except BaseException:
+            decision[0] = before
+            raise
+        if revived:
+            self.ledger.rules[decision.rule].revived += 1
+            self.ledger.late_would_keep += spans
         if decision.reason != EARLY:
             self.ledger.late_spans[kept] += spans
         self.count_unequal_thresholds(fragment)
-        if kept:
-            attributes = self.attributes_of(rule, decision.reason, decision.flags & INCOMPLETE)
-            late = self.stamper.finish(fragment, decision.threshold, randomness_of(fragment), attributes, rule)
-            if self.limit is not None:
-                # The trace itself has been counted.
-                size = 0 if self.limit_unit == TRACES else size_of(self.limit_unit, fragment, spans)
-                self.limit.charge(size, self.now_ns)
-            self.envelopes.free_fragment(fragment)
-            self.outlets.deliver(late)
-            return 0
-        self.ledger.rules[rule].sampled_out += spans
-        if self.rules.always[self.rules.first_match(fragment)]:
-            self.ledger.late_would_keep += spans
+        if not kept:
+            self.ledger.rules[decision.rule].sampled_out += spans
+        elif self.limit is not None and not (self.limit_unit == TRACES and was_kept):
+            self.limit.charge(size, self.now_ns)  # a trace itself has been counted, unless it was dropped
+        owner[0] = NULL
         self.envelopes.free_fragment(fragment)
         return 0
 
@@ -312,7 +431,7 @@ cdef class Pipeline:
         candidate.threshold = self.rules.threshold(index, fragments, trace.spans, candidate.randomness, self.now_ns)
         candidate.rule = self.rules.ids[index]
         candidate.reason = reason
-        candidate.flags = 0
+        candidate.flags = HELD_BACK if self.rules.held_back else 0
         if reason != EARLY and (trace.root_ns < 0 or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
         candidate.admitted = candidate.randomness >= candidate.threshold
@@ -324,6 +443,7 @@ cdef class Pipeline:
             self.limit.add(&candidate, self.now_ns)
             self.candidate_bytes += trace.cost
             self.buffer.move_to_window(trace)
+            trace.state.revivable = candidate.threshold != 0 and self.rules.revivable[index]
             return 0
         return self.carry_out(&candidate)
 
@@ -338,6 +458,8 @@ cdef class Pipeline:
         cdef Decision decision
         decision.trace_id = trace.fragments.trace_id
         decision.threshold = candidate.threshold
+        decision.min_start = trace.fragments.min_start if trace.fragments.flags & HAS_TIMES else 0
+        decision.max_end = trace.fragments.max_end if trace.fragments.flags & HAS_TIMES else 0
         decision.when_s = <uint32_t>(self.now_ns // 1_000_000_000)
         decision.rule = candidate.rule
         decision.reason = candidate.reason
@@ -360,33 +482,35 @@ cdef class Pipeline:
         """Carry out the limit's decisions on its closed window, at most `most`; return their number, and add to it what
         their redaction has cost, in traces."""
         cdef Candidate* candidate
-        cdef Trace* trace
-        cdef uint32_t spans
-        cdef double size
         cdef int done = 0
         while done < most and not self.congested():
             candidate = self.limit.collect()
             if candidate == NULL:
                 break
-            trace = <Trace*>candidate.trace
-            spans = trace.spans
-            size = size_of(self.limit_unit, trace.fragments, spans)
-            if not candidate.admitted:
-                candidate.flags |= LIMITED
             self.stamper.begin_trace()
             try:
-                self.carry_out(candidate)
+                self.carry_out_limited(candidate)
             except BaseException:
                 self.limit.give_back()
                 raise
-            done += self.stamper.redaction_in_traces()
-            if candidate.flags & LIMITED:
-                self.ledger.rules[candidate.rule].limited_traces += 1
-                self.ledger.rules[candidate.rule].limited_spans += spans
-            elif size > candidate.size:
-                self.limit.charge(size - candidate.size, self.now_ns)  # spans that joined it after the window closed
-            done += 1
+            done += 1 + self.stamper.redaction_in_traces()
         return done
+
+    cdef int carry_out_limited(self, Candidate* candidate) except -1:
+        """Carry out the limit's decision on a candidate of its closed window; on an error nothing has happened, as with
+        carry_out()."""
+        cdef Trace* trace = <Trace*>candidate.trace
+        cdef uint32_t spans = trace.spans
+        cdef double size = size_of(self.limit_unit, trace.fragments, spans)
+        if not candidate.admitted:
+            candidate.flags |= LIMITED
+        self.carry_out(candidate)
+        if candidate.flags & LIMITED:
+            self.ledger.rules[candidate.rule].limited_traces += 1
+            self.ledger.rules[candidate.rule].limited_spans += spans
+        elif size > candidate.size:
+            self.limit.charge(size - candidate.size, self.now_ns)  # spans that joined it after the window closed
+        return 0
 
     cdef void remeasure_window(self) noexcept nogil:
         """Update the sizes of the open window's candidates: spans may have joined them, or the limit's unit changed."""
@@ -505,6 +629,9 @@ cdef class Pipeline:
             metrics.BUFFER_SPANS: {(): self.buffer.spans + self.outlets.backlog_spans},
             metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
             metrics.REDACTIONS: dict(self.redactions),
+            metrics.RULE_TYPE_MISMATCH: {
+                (self.rules.names[rule],): 1 if mismatches else 0 for rule, mismatches in self.rules.type_mismatches()
+            },
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
             metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},

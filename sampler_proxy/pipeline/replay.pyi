@@ -12,6 +12,7 @@ from sampler_proxy.redact.lanes import Label
 from sampler_proxy.redact.policy import Observer, Policy
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.traceql.compiler import Compiled
+from sampler_proxy.traceql.program import Field, Kind
 
 class Decided(NamedTuple):
     """The decision of a rule set on one trace."""
@@ -37,9 +38,16 @@ def decide(
     Raises MalformedRequest, ValueError as RuleSet does, and MemoryError.
     """
 
+def type_mismatches(compiled: Compiled, requests: Iterable[bytes]) -> dict[int, list[tuple[Field, bytes, Kind, str]]]:
+    """Find the rules (by index) with comparisons that meet their attribute with other types only, as
+    `RuleSet.type_mismatches` says it.
+
+    Raises MalformedRequest and MemoryError.
+    """
+
 def select(compiled: Compiled, requests: Iterable[bytes]) -> dict[bytes, list[list[bytes]]]:
     """Find the spans that the filters of a `compile_selection` match: by trace id, for each filter the ids of its
-    spans, in order of arrival. Of a span id that arrives twice the first counts.
+    spans, in order of arrival. A span id that arrives twice is there once: all copies are asked.
 
     Raises MalformedRequest and MemoryError.
     """

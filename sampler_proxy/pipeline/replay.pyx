@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from sampler_proxy.rules.rate import Fixed
-from sampler_proxy.traceql.program import TRUE
+from sampler_proxy.traceql.program import FALSE, TRUE
 
 
 class Decided(NamedTuple):
@@ -95,8 +95,17 @@ def decide(names, keeps, compiled, requests):
     return decided
 
 
+def type_mismatches(compiled, requests):
+    rules = RuleSet(
+        names=range(len(compiled.programs)), keeps=[1.0] * len(compiled.programs), compiled=compiled,
+        ledger_id=lambda name: 0,
+    )
+    _Traces(rules.plan, requests)  # scanned, and left
+    return {rule: mismatches for rule, mismatches in rules.type_mismatches() if mismatches}
+
+
 def select(compiled, requests):
-    compiled = replace(compiled, programs=((TRUE,),), monotone=(False,))
+    compiled = replace(compiled, programs=((TRUE,),), monotone=(False,), late=(False,), exclusions=((FALSE,),))
     cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
     cdef _Traces traces = _Traces(rules.plan, requests)
     cdef TraceAnswers answers

@@ -40,12 +40,17 @@ cdef class Scanner:
     cdef uint64_t header_used, header_bytes_room
     cdef Fragment** fragments
     cdef uint32_t invalid_trace_ids, invalid_span_ids
+    cdef uint32_t unknown_of_request, unknown_of_resource_spans, unknown_of_scope_spans  # fields that were left out
+    cdef uint32_t legacy_count  # fields LEGACY_SCOPE_SPANS of the ResourceSpans that is being scanned
     cdef uint64_t cost
     cdef int scan_request(self, const uint8_t* p, const uint8_t* end) noexcept nogil
     cdef int scan_header(self, const uint8_t* p, const uint8_t* end, int32_t parent, uint32_t* spans) noexcept nogil
     cdef int add_header(self) noexcept nogil
     cdef int copy_to_header(self, const uint8_t* p, uint64_t size) noexcept nogil
     cdef int scan_resource_spans(self, const uint8_t* p, const uint8_t* end) noexcept nogil
+    cdef int scan_inside(
+        self, const uint8_t* p, const uint8_t* end, int32_t resource, uint32_t number, uint32_t count
+    ) noexcept nogil
     cdef int scan_scope_spans(self, const uint8_t* p, const uint8_t* end, int32_t resource) noexcept nogil
     cdef int reserve(self, uint32_t spans) noexcept nogil
     cdef uint32_t slot_hash(self, uint64_t high, uint64_t low) noexcept nogil

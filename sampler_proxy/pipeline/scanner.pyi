@@ -1,9 +1,15 @@
 """Scans an ExportTraceServiceRequest (OTLP 1, protobuf): bytes in, fragments and the answer to the sender out.
 
 Accepted is what the official parser (upb) accepts, byte for byte the same verdict: field order is free, repeated
-scalars count as they stand last, split messages merge, unknown fields and unknown groups are kept where they stand,
-nesting reaches to 100. On one point the scan accepts more: strings need not be UTF-8. Those that leave are repaired by
-`stamp`, so that a bad one costs neither its sender nor its neighbours anything.
+scalars count as they stand last, split messages merge, nesting reaches to 100. On one point the scan accepts more:
+strings need not be UTF-8. Those that leave are repaired by `stamp`, so that a bad one costs neither its sender nor its
+neighbours anything.
+
+Unknown fields and unknown groups of spans, resources and scopes are kept where they stand. Those of the request, of a
+ResourceSpans and of a ScopeSpans are left out and counted: they may hold what belongs to single spans, and would leave
+with every trace that is kept. ResourceSpans's deprecated field 1000, in which senders before OTLP 0.15 put what is now
+field 2, is read as field 2 where that has no span, and is an unknown field where it has: then both hold the same spans.
+On this point the scan accepts less: a field 1000 that is read must be sound.
 """
 
 from sampler_proxy.otlp.fragments import Scanned

@@ -19,12 +19,14 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
 from sampler_proxy.rules.slices cimport has_bytes
+from sampler_proxy.rules.span_matcher cimport has_duration
 
 from sampler_proxy.errors import MalformedRequest
 
 cdef enum:
     ERROR = -1  # damaged
     NO_MEMORY = -2
+    LEGACY_SCOPE_SPANS = 1000  # ResourceSpans.instrumentation_library_spans, whose layout is that of a ScopeSpans
     SMALLEST_SPAN = 30  # bytes of a valid one: two ids, three tags and lengths
     # What is kept for the next request, at most: some 20 MB, and a multiple of what SDKs and Collectors send.
     MAX_KEPT_ROOM = 1 << 17
@@ -62,6 +64,7 @@ cdef class Scanner:
         self.header_used = 0
         self.matcher.begin()
         self.invalid_trace_ids = self.invalid_span_ids = 0
+        self.unknown_of_request = self.unknown_of_resource_spans = self.unknown_of_scope_spans = 0
         self.cost = 0
         if size:
             with nogil:
@@ -77,6 +80,9 @@ cdef class Scanner:
             raise MalformedRequest("the request is not a valid ExportTraceServiceRequest message")
         scanned.invalid_trace_ids = self.invalid_trace_ids
         scanned.invalid_span_ids = self.invalid_span_ids
+        scanned.unknown_of_request = self.unknown_of_request
+        scanned.unknown_of_resource_spans = self.unknown_of_resource_spans
+        scanned.unknown_of_scope_spans = self.unknown_of_scope_spans
         scanned.spans = self.record_count
         scanned.cost = self.cost
         if self.slot_count:
@@ -101,11 +107,17 @@ cdef class Scanner:
                 result = self.scan_resource_spans(field.content, field.p)
                 if result:
                     return result
+            else:
+                self.unknown_of_request += 1
         return ERROR if damaged(&field) else 0
 
     cdef int scan_header(self, cbytes p, cbytes end, int32_t parent, uint32_t* spans) noexcept nogil:
-        """Copy the fields of a ResourceSpans or ScopeSpans other than field 2, which holds what is inside; validate
-        them, and give the matcher what they say. Counts the fields 2 in `spans`."""
+        """Copy the known fields of a ResourceSpans or ScopeSpans other than field 2, which holds what is inside;
+        validate them, and give the matcher what they say.
+
+        Counts the fields 2 in `spans`, and the deprecated form of ResourceSpans's in `legacy_count`. Any other field is
+        only counted: what it holds may belong to single spans, and a header leaves with every one of them that is kept.
+        """
         cdef int depth = MAX_DEPTH - (1 if parent < 0 else 2)
         cdef FieldCursor field = cursor(p, end, depth)
         cdef Header* header
@@ -115,16 +127,23 @@ cdef class Scanner:
             return NO_MEMORY
         spans[0] = 0
         while next_field(&field):
-            if field.wire == LEN:
-                if field.number == 2:
-                    spans[0] += 1
-                    continue
-                if field.number == 1:
-                    if not self.matcher.read_header(field.content, field.p, depth - 1, parent >= 0):
-                        return ERROR
-                    damaged_text |= not strings_are_valid(M_RESOURCE if parent < 0 else M_SCOPE, field.content, field.p)
-                elif field.number == 3:
-                    damaged_text |= not strings_are_valid(M_RESOURCE_SPANS, field.start, field.p)
+            if field.wire == LEN and field.number == 2:
+                spans[0] += 1
+                continue
+            if field.wire == LEN and field.number == 1:
+                if not self.matcher.read_header(field.content, field.p, depth - 1, parent >= 0):
+                    return ERROR
+                damaged_text |= not strings_are_valid(M_RESOURCE if parent < 0 else M_SCOPE, field.content, field.p)
+            elif field.wire == LEN and field.number == 3:
+                damaged_text |= not strings_are_valid(M_RESOURCE_SPANS, field.start, field.p)
+            else:
+                if parent >= 0:
+                    self.unknown_of_scope_spans += 1
+                elif field.wire == LEN and field.number == LEGACY_SCOPE_SPANS:
+                    self.legacy_count += 1
+                else:
+                    self.unknown_of_resource_spans += 1
+                continue
             if self.copy_to_header(field.start, <uint64_t>(field.p - field.start)):
                 return NO_MEMORY
         if damaged(&field):
@@ -162,26 +181,41 @@ cdef class Scanner:
         return 0
 
     cdef int scan_resource_spans(self, cbytes p, cbytes end) noexcept nogil:
-        """Scan a ResourceSpans twice: its header first, for fields come in any order, then what is inside."""
-        cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
+        """Scan a ResourceSpans twice: its header first, for fields come in any order, then what is inside. The form of
+        before OTLP 0.15 is read only where field 2 has no span: senders of the transition filled both alike."""
         cdef uint32_t inside = 0
         cdef int32_t own = <int32_t>self.header_count
         cdef uint64_t header_used = self.header_used
         cdef uint32_t record_count = self.record_count
         cdef int result
+        cdef uint32_t left_out = self.invalid_trace_ids + self.invalid_span_ids
+        self.legacy_count = 0
         self.matcher.begin_resource()
         result = self.scan_header(p, end, -1, &inside)
+        if result == 0:
+            result = self.scan_inside(p, end, own, 2, inside)
+        if result == 0 and self.legacy_count:
+            if self.record_count == record_count and self.invalid_trace_ids + self.invalid_span_ids == left_out:
+                result = self.scan_inside(p, end, own, LEGACY_SCOPE_SPANS, self.legacy_count)
+            else:
+                self.unknown_of_resource_spans += self.legacy_count
         if result:
             return result
-        while inside and next_field(&field):
-            if field.number == 2 and field.wire == LEN:
-                result = self.scan_scope_spans(field.content, field.p, own)
-                if result:
-                    return result
-                inside -= 1
         if self.record_count == record_count:  # no span, no header
             self.header_count = own
             self.header_used = header_used
+        return 0
+
+    cdef int scan_inside(self, cbytes p, cbytes end, int32_t resource, uint32_t number, uint32_t count) noexcept nogil:
+        """Scan the ScopeSpans of a ResourceSpans: the first `count` fields of this number."""
+        cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
+        cdef int result
+        while count and next_field(&field):
+            if field.number == number and field.wire == LEN:
+                result = self.scan_scope_spans(field.content, field.p, resource)
+                if result:
+                    return result
+                count -= 1
         return 0
 
     cdef int scan_scope_spans(self, cbytes p, cbytes end, int32_t resource) noexcept nogil:
@@ -307,7 +341,7 @@ cdef class Scanner:
         slot.last = index
         slot.spans += 1
         slot.payload += 1 + varint_size(size) + size
-        if facts.start and facts.end >= facts.start:
+        if has_duration(facts):
             if not slot.flags & HAS_TIMES or facts.start < slot.min_start:
                 slot.min_start = facts.start
             if not slot.flags & HAS_TIMES or facts.end > slot.max_end:

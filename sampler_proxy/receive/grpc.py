@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import grpc
 import structlog
 
-from sampler_proxy.errors import Overloaded
+from sampler_proxy.errors import Overloaded, StartError
+from sampler_proxy.receive import grpc_server
 from sampler_proxy.receive.grpc_aio import AioEngine
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 
@@ -24,7 +26,11 @@ log = structlog.get_logger()
 
 
 def create(
-    methods: Mapping[str, Handler], address: str, max_request_bytes: int, on_refused: Callable[[str], None]
+    methods: Mapping[str, Handler],
+    address: str,
+    max_request_bytes: int,
+    on_refused: Callable[[str], None],
+    on_not_served: Callable[[str], None] = lambda _: None,
 ) -> GrpcEngine:
     """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
 
@@ -34,7 +40,11 @@ def create(
     try:
         from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
 
-        self_check(chosen := CompletionQueueEngine)
+        chosen = CompletionQueueEngine
+        if (address_of_check := loopback()) is None:
+            log.warning("no loopback address to check the gRPC engine on: it is used unchecked")
+        else:
+            self_check(chosen, address_of_check)
     except Exception as error:  # whatever a changed internal module may do
         log.warning(
             "falling back to the slower grpc.aio engine: this grpcio does not behave as expected",
@@ -42,22 +52,34 @@ def create(
             error=type(error).__name__,
         )
         chosen = AioEngine
-    return chosen(methods, address, max_request_bytes, on_refused)
+    return chosen(methods, address, max_request_bytes, on_refused, on_not_served)
 
 
-def self_check(engine_class: type[GrpcEngine]) -> None:
-    """Start an engine of this class, call it, and drain it. Raises unless every answer is as it should be: to a plain
-    message, a compressed one, one that is too large, to a refusal, and to a method that does not exist."""
+def loopback() -> str | None:
+    """Return a loopback address with port 0 that this machine has: of IPv4, else of IPv6; None where it has neither."""
+    for address in ("127.0.0.1:0", "[::1]:0"):
+        with suppress(StartError):
+            grpc_server.check_address(address)
+            return address
+    return None
+
+
+def self_check(engine_class: type[GrpcEngine], address: str = "127.0.0.1:0") -> None:
+    """Start an engine of this class at a loopback address, call it, and drain it.
+
+    Raises unless every answer is as it should be: to a plain message, a compressed one, one that is too large, to a
+    refusal, and to a method that does not exist.
+    """
     refused: list[str] = []
 
     def refuse(_: bytes) -> bytes:
         raise Overloaded("full", retry_after_ns=1)
 
-    engine = engine_class({"/check/Echo": bytes, "/check/Refuse": refuse}, "127.0.0.1:0", 4096, refused.append)
+    engine = engine_class({"/check/Echo": bytes, "/check/Refuse": refuse}, address, 4096, refused.append)
     try:
         port = engine.start()
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
-        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        with grpc.insecure_channel(f"{address.rpartition(':')[0]}:{port}", options) as channel:
 
             def call(
                 method: str, message: bytes, compression: grpc.Compression = grpc.Compression.NoCompression

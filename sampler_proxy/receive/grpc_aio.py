@@ -61,7 +61,7 @@ class AioEngine(GrpcEngine):
             self._slots = asyncio.Semaphore(grpc_server.MAX_RECEIVING)
             self._server = grpc.aio.server(options=self._core_options(2 * self._max_request_bytes))
             self._server.add_generic_rpc_handlers(
-                (_Methods({m: self._behaviour(h) for m, h in self._methods.items()}),)
+                (_Methods({m: self._behaviour(h) for m, h in self._methods.items()}, self._not_served),)
             )
             try:
                 port = self._server.add_insecure_port(self.address)
@@ -87,6 +87,15 @@ class AioEngine(GrpcEngine):
             if isinstance(answer, bytes):
                 return answer
             await context.abort(_CODES[answer.code], answer.message, answer.trailers)
+            raise AssertionError("abort raises")
+
+        return behaviour
+
+    def _not_served(self, method: str) -> Callable[[object, Any], Awaitable[bytes]]:
+        async def behaviour(_: object, context: Any) -> bytes:
+            kind, refusal = grpc_status.not_served(method)
+            self._on_not_served(kind)
+            await context.abort(_CODES[refusal.code], refusal.message)
             raise AssertionError("abort raises")
 
         return behaviour
@@ -132,9 +141,14 @@ class AioEngine(GrpcEngine):
                 await stalled.abort(_CODES[refusal.code], refusal.message, refusal.trailers)
 
 
+_Behaviour = Callable[[object, Any], Awaitable[bytes]]
+
+
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, behaviours: dict[str, Callable[[object, Any], Awaitable[bytes]]]) -> None:
+    def __init__(self, behaviours: dict[str, _Behaviour], not_served: Callable[[str], _Behaviour]) -> None:
         self._handlers = {name: grpc.stream_unary_rpc_method_handler(b) for name, b in behaviours.items()}
+        self._not_served = not_served
 
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method)
+        method = handler_call_details.method
+        return self._handlers.get(method) or grpc.stream_unary_rpc_method_handler(self._not_served(method))

@@ -13,14 +13,16 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import ClassVar
 
 import structlog
 
-from sampler_proxy.errors import RequestError, RequestTooLarge, StartError
+from sampler_proxy.errors import OutOfMemory, RequestError, RequestTooLarge, StartError
 from sampler_proxy.receive import grpc_status
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, inflate
+from sampler_proxy.receive.throttle import Throttle
 
 Handler = Callable[[bytes], bytes]
 
@@ -62,8 +64,10 @@ class GrpcEngine(ABC):
 
     `methods` maps full names ("/package.Service/Method") to handlers: request message (after decompression) to response
     message, or raise `RequestError`. `on_refused(reason)` is called for every request that the engine refuses itself:
-    "too_large", "compression" (damaged gzip), "busy" (MAX_WAITING), "stalled" (STALLED_S), "internal" (the handler
-    raised something else). Handlers and hook run on the engine's thread. `start` once; the rest from any thread.
+    "too_large", "compression" (damaged gzip), "busy" (MAX_WAITING), "stalled" (STALLED_S), "out_of_memory"
+    (MemoryError, wherever it was met; its sender is told to try again), "internal" (the handler raised something else).
+    `on_not_served(kind)` is called for every call of another method, see `grpc_status.not_served`. Handlers and hooks
+    run on the engine's thread. `start` once; the rest from any thread.
     """
 
     name: ClassVar[str]
@@ -74,14 +78,22 @@ class GrpcEngine(ABC):
         address: str,
         max_request_bytes: int,
         on_refused: Callable[[str], None],
+        on_not_served: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.address = address
         self._methods = dict(methods)
         self._max_request_bytes = max_request_bytes
         self._on_refused = on_refused
+        self._on_not_served = on_not_served
         self._logged: set[str] = set()
+        self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the engine's thread runs: from `start` to the end of `drain`, or until it dies."""
+        return self._thread is not None and self._thread.is_alive()
 
     @abstractmethod
     def start(self) -> int:
@@ -96,7 +108,7 @@ class GrpcEngine(ABC):
         Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`.
         True if every call ended by itself. May be called again, with a shorter grace to cut short one that is waiting.
         """
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None or not self.alive:
             return True
         self._begin_shutdown()
         end = time.monotonic() + grace_s
@@ -147,14 +159,36 @@ class GrpcEngine(ABC):
         except RequestError as error:
             self._on_refused("too_large" if isinstance(error, RequestTooLarge) else "compression")
             return grpc_status.refusal(error)
+        except MemoryError:
+            return self._refuse_out_of_memory()
         try:
             return handler(message)
+        except OutOfMemory as error:  # counted already
+            self._log_out_of_memory()
+            return grpc_status.refusal(error)
         except RequestError as error:
             return grpc_status.refusal(error)
+        except MemoryError:
+            return self._refuse_out_of_memory()
         except Exception as error:
             self._log_once(error)
             self._on_refused("internal")
             return grpc_status.INTERNAL
+
+    def _refuse_out_of_memory(self) -> Refusal:
+        """Count and log a request for which there was no memory, as far as there is memory for that."""
+        with suppress(MemoryError):
+            self._on_refused("out_of_memory")
+        self._log_out_of_memory()
+        return grpc_status.OUT_OF_MEMORY
+
+    def _log_out_of_memory(self) -> None:
+        with suppress(MemoryError):
+            if (more := self._out_of_memory.due()) is not None:
+                log.error(
+                    "out of memory: the request was refused, to be sent again; lower buffer.max_bytes, or allow this "
+                    f"process more memory{more}"
+                )
 
     def _log_once(self, error: Exception) -> None:
         """Log the first error of a kind, by class and place only: its text may quote the bytes that caused it."""

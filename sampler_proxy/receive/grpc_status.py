@@ -54,7 +54,29 @@ def _refusal(code: int, message: str, retry_after_ns: int | None) -> Refusal:
 
 # The codes follow gRPC's own table (grpc/doc/statuscodes.md), "Request cardinality violation" among it.
 UNKNOWN_METHOD = Refusal(12, "no such method")
+TRACES_ONLY = Refusal(12, "this proxy takes traces only: send metrics, logs and profiles elsewhere")
 NO_MESSAGE = Refusal(12, "a unary call has exactly one message")
 INTERNAL = Refusal(13, "internal error")
 TOO_MANY_CALLS = _refusal(14, "too many calls at once", 1_000_000_000)
 STALLED = _refusal(14, "the request's message did not arrive in time", None)
+OUT_OF_MEMORY = _refusal(14, "the proxy is out of memory", 1_000_000_000)  # made in advance: there is none by then
+
+_KINDS = (
+    ("/opentelemetry.proto.collector.metrics.", "metrics"),
+    ("/opentelemetry.proto.collector.logs.", "logs"),
+    ("/opentelemetry.proto.collector.profiles.", "profiles"),
+    ("/grpc.health.", "health"),
+    ("/grpc.reflection.", "reflection"),
+)
+
+
+KINDS = (*(kind for _, kind in _KINDS), "other")
+"""The kinds of methods that nobody handles."""
+
+
+def not_served(method: str) -> tuple[str, Refusal]:
+    """Return the kind of a method that nobody handles (a label of metrics, so one of a few), and its answer."""
+    for prefix, kind in _KINDS:
+        if method.startswith(prefix):
+            return kind, TRACES_ONLY if prefix.startswith("/opentelemetry.") else UNKNOWN_METHOD
+    return "other", UNKNOWN_METHOD

@@ -20,6 +20,13 @@ cdef struct Value:
     int64_t integer
     double real
 
+cdef enum:
+    # What a condition has met so far, in ConditionList.met. From MET_OTHERS on: values, but none that it compares with;
+    # less MET_OTHERS, the ValueType of the last one.
+    MET_NOTHING = 0
+    MET_COMPARABLE = 1
+    MET_OTHERS = 2
+
 cdef struct ArrayWalk:
     # A place among the elements of a V_ARRAY.
     FieldCursor parts  # the fields of the AnyValue: each array in it is a part of the whole
@@ -98,11 +105,13 @@ cdef class ConditionList:
     cdef Condition* items
     cdef readonly uint32_t count
     cdef readonly tuple source
+    cdef uint8_t* met  # by condition. All else never changes; this is written without a lock, a byte at a time
     cdef list regexes  # callables, each once
 
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil
 cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil
 cdef bint holds(Condition* condition, Value* value, RegexCache regexes) noexcept nogil
+cdef uint8_t met_by(Condition* condition, Value* value) noexcept nogil
 cdef bint ordered(int op, int order) noexcept nogil
 cdef int compare_text(cbytes p, uint32_t size, cbytes q, uint32_t other) noexcept nogil
 cdef ArrayWalk elements_of(Value* array) noexcept nogil

@@ -196,6 +196,22 @@ cdef bint holds(Condition* condition, Value* value, RegexCache regexes) noexcept
     return _compare(condition, value, regexes) == 1
 
 
+cdef uint8_t met_by(Condition* condition, Value* value) noexcept nogil:
+    """Return what ConditionList.met says after a value, other than V_NIL, of which the condition does not hold."""
+    cdef bint comparable
+    if condition.kind == KIND_STRING or condition.kind == KIND_REGEX:
+        comparable = value.type == V_STRING
+    elif condition.kind == KIND_BOOL:
+        comparable = value.type == V_BOOL
+    elif condition.kind == KIND_NONE:
+        comparable = True
+    else:
+        comparable = value.type == V_INT or value.type == V_DOUBLE or value.type == V_BEYOND
+    if comparable or value.type == V_ARRAY:  # arrays hold what they hold
+        return MET_COMPARABLE
+    return <uint8_t>(MET_OTHERS + value.type)
+
+
 cdef class ConditionList:
     """Conditions in native form, shared by all matchers. Raises ValueError for a constant that does not fit its kind.
     """
@@ -206,7 +222,8 @@ cdef class ConditionList:
         self.source = tuple(source)
         self.regexes = []
         self.items = <Condition*>calloc(max(len(self.source), 1), sizeof(Condition))
-        if self.items == NULL:
+        self.met = <uint8_t*>calloc(max(len(self.source), 1), 1)
+        if self.items == NULL or self.met == NULL:
             raise MemoryError
         for condition in self.source:
             item = &self.items[self.count]
@@ -237,6 +254,7 @@ cdef class ConditionList:
             for i in range(self.count):
                 free(<void*>self.items[i].text)
         free(self.items)
+        free(self.met)
 
 
 cdef class RegexCache:

@@ -12,6 +12,13 @@ cdef enum:
     EARLY_QUERY = 2  # the same, but it has to read the spans again
 
 cdef enum:
+    LATE_TOLD = 1  # late spans may tell that the rule holds
+    LATE_EXCLUDES = 2  # unless something that an earlier span of their trace may have had
+
+cdef enum:
+    NO_RULE = 0xFFFFFFFE
+
+cdef enum:
     TRACES
     SPANS
     BYTES
@@ -35,6 +42,7 @@ cdef class RuleSet:
     cdef RegexCache regexes  # of the trace conditions
     cdef SpanTable table
     cdef readonly list controllers  # rate.Controller, by rule
+    cdef list comparing  # (rule, numbers of its conditions on attributes), for rules that have any
     cdef list readers  # by rule: the TraceKeyReader of a keyed controller, else None
     cdef uint8_t* always  # by rule: it keeps everything
     cdef uint8_t* units  # by rule: what its rate counts
@@ -43,13 +51,22 @@ cdef class RuleSet:
     cdef uint8_t* early  # by rule: EARLY_BITS or EARLY_QUERY; 0 where early_filters say it all
     cdef uint32_t early_count  # rules behind this one never decide early
     cdef bint early_queries  # some rule has EARLY_QUERY
+    cdef uint8_t* late  # by rule: LATE_TOLD, LATE_EXCLUDES; 0: late spans do not tell whether it holds
+    cdef uint8_t* revivable  # by rule: a rule before it keeps everything, and late spans may tell that it holds
+    cdef bint excluding  # some rule has LATE_EXCLUDES
+    cdef bint held_back  # by first_match(): see there
+    cdef uint32_t first_exclusion  # number of the first rule's exclusions among the programs
     cdef uint64_t* matched  # room for TraceAnswers.matched
     cdef signed char* answers  # room for TraceAnswers.answers
     cdef uint8_t[32] trace_hex  # the trace id, for values that point to it
     cdef int allocate(self) except -1
     cdef int set_keeps(self, list keeps, uint64_t seed) except -1
     cdef int find_early_rules(self, list programs, monotone) except -1
+    cdef int find_comparing(self, compiled) except -1
+    cdef int find_late_rules(self, compiled) except -1
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF
+    cdef uint32_t position_of(self, uint16_t rule) noexcept nogil
+    cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back) except? 0xFFFFFFFF
     cdef bint matches_early(self, Fragment* trace, bint with_queries) except -1
     cdef uint64_t threshold(
         self, uint32_t rule, Fragment* trace, uint32_t spans, uint64_t randomness, int64_t now_ns

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from sampler_proxy.rules.plan import Plan
 from sampler_proxy.rules.rate import Controller
 from sampler_proxy.traceql.compiler import Compiled
-from sampler_proxy.traceql.program import Slot
+from sampler_proxy.traceql.program import Field, Kind, Slot
 
 UNITS: tuple[str, ...]
 """What a rate may count: traces, spans, bytes."""
@@ -40,6 +40,10 @@ class RuleSet:
         not match everything, an operand that is not there, a program that does not leave one answer, a controller that
         is keyed without slots.
         """
+    def type_mismatches(self) -> list[tuple[int, list[tuple[Field, bytes, Kind, str]]]]:
+        """Return, for each rule (its index) that compares attributes with constants, those of its comparisons that have
+        met their attribute with other types only, as (where, key, kind of the constant, what the last value was). Since
+        the rule set was made; without a lock, so that the last requests may be missing."""
     @property
     def plan(self) -> Plan: ...
     @property

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport HAS_RANDOMNESS, filter_words
 from sampler_proxy.otlp.protobuf cimport bswap64
-from sampler_proxy.rules.conditions cimport Value, holds
+from sampler_proxy.rules.conditions cimport MET_OTHERS, Value, holds
 from sampler_proxy.rules.plan cimport Consumers, OF_TRACE
 from sampler_proxy.rules.programs cimport (
     ProgramRun, begin_program, bit_of, next_operand, program_answer, push_answer,
@@ -24,7 +24,12 @@ from sampler_proxy.rules.trace_matcher cimport Node, build_query, selects_any
 from typing import NamedTuple
 
 from sampler_proxy.rules.rate import Fixed
-from sampler_proxy.traceql.program import TRUE
+from sampler_proxy.traceql.compiler import selects
+from sampler_proxy.traceql.program import FALSE, TRUE, Field, Kind
+
+_ATTRIBUTES = frozenset(field for field in Field if field.name.endswith("ATTRIBUTE"))
+# By ValueType; a value of none cannot be met, and arrays are never a mismatch.
+_MET = ("nothing", "a text", "a boolean", "a number", "a number", "a number", "an array", "bytes or a key-value list")
 
 UNITS = ("traces", "spans", "bytes")
 
@@ -70,8 +75,11 @@ cdef class RuleSet:
         cdef list guards = [tuple(query.guard) for query in compiled.queries]
         self.names = tuple(names)
         self.count = <uint32_t>len(self.names)
+        cdef list exclusions = [tuple(program) for program in compiled.exclusions]
         if self.count == 0 or not len(programs) == len(keeps) == len(compiled.monotone) == self.count:
             raise ValueError("every rule has a name, a probability and a program")
+        if not len(compiled.late) == len(exclusions) == self.count:
+            raise ValueError("of every rule it is known what late spans tell, and what it excludes")
         if programs[self.count - 1] != (TRUE,):
             raise ValueError("the last rule must match everything")
         self.trace_conditions = ConditionList(compiled.trace_conditions)
@@ -81,16 +89,21 @@ cdef class RuleSet:
             trace_conditions=self.trace_conditions.count, deferred=compiled.deferred, arguments=arguments,
         )
         self.question_count = self.trace_conditions.count + <uint32_t>len(self.queries)
-        for program in programs + guards:
+        for program in programs + guards + exclusions:
             for token in program:
                 if token >= 0 and token >> 1 >= (self.question_count if token & 1 else self.plan.filters.count):
                     raise ValueError(f"operand {token} is not there")
-        self.programs = Programs(programs + guards, 2 * max(self.plan.filters.count, self.question_count))
+        self.first_exclusion = self.count + <uint32_t>len(guards)
+        self.programs = Programs(
+            programs + guards + exclusions, 2 * max(self.plan.filters.count, self.question_count)
+        )
         self.regexes = RegexCache(self.trace_conditions, seed)
         self.table = SpanTable(self.plan, seed)
         self.allocate()
         self.set_keeps([keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps], seed)
         self.find_early_rules(programs, compiled.monotone)
+        self.find_late_rules(compiled)
+        self.find_comparing(compiled)
         for rule in range(self.count):  # only now that nothing can be wrong with the rules any more
             self.ids[rule] = ledger_id(self.names[rule])
 
@@ -99,6 +112,8 @@ cdef class RuleSet:
         free(self.units)
         free(self.ids)
         free(self.early)
+        free(self.late)
+        free(self.revivable)
         free(self.early_filters)
         free(self.matched)
         free(self.answers)
@@ -109,10 +124,14 @@ cdef class RuleSet:
         self.units = <uint8_t*>calloc(self.count, 1)
         self.ids = <uint16_t*>calloc(self.count, sizeof(uint16_t))
         self.early = <uint8_t*>calloc(self.count, 1)
+        self.late = <uint8_t*>calloc(self.count, 1)
+        self.revivable = <uint8_t*>calloc(self.count, 1)
         self.early_filters = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
         self.matched = <uint64_t*>calloc(self.plan.filter_words + 1, sizeof(uint64_t))
         self.answers = <signed char*>malloc(self.question_count + 1)
         if self.always == NULL or self.units == NULL or self.ids == NULL or self.early == NULL:
+            raise MemoryError
+        if self.late == NULL or self.revivable == NULL:
             raise MemoryError
         if self.early_filters == NULL or self.matched == NULL or self.answers == NULL:
             raise MemoryError
@@ -154,17 +173,101 @@ cdef class RuleSet:
                     self.early_queries = True
         return 0
 
+    cdef int find_late_rules(self, compiled) except -1:
+        """Find the rules that late spans may tell, and those that have one before them that keeps everything."""
+        cdef uint32_t rule
+        cdef bint revivable = False
+        for rule in range(self.count):
+            self.revivable[rule] = revivable
+            if not compiled.late[rule]:
+                continue
+            self.late[rule] = LATE_TOLD
+            if tuple(compiled.exclusions[rule]) != (FALSE,):
+                self.late[rule] |= LATE_EXCLUDES
+                self.excluding = True
+            revivable |= self.always[rule]
+        return 0
+
+    cdef int find_comparing(self, compiled) except -1:
+        """Find the conditions on attributes of each rule."""
+        cdef uint32_t trace_conditions = self.trace_conditions.count
+        asked = {
+            number for number, condition in enumerate(compiled.conditions)
+            if condition.field in _ATTRIBUTES and condition.kind != Kind.NONE
+        }
+        filters = [sorted(asked.intersection(program)) for program in compiled.filters]
+        self.comparing = []
+        for rule, program in enumerate(compiled.programs):
+            numbers = set()
+            for token in program:
+                if token >= 0 and not token & 1:
+                    numbers.update(filters[token >> 1])
+                elif token >= 0 and token >> 1 >= trace_conditions:
+                    for selected in selects(compiled.queries[(token >> 1) - trace_conditions].root):
+                        numbers.update(filters[selected])
+            if numbers:
+                self.comparing.append((rule, tuple(sorted(numbers))))
+        return 0
+
+    def type_mismatches(self):
+        cdef uint8_t met
+        found = []
+        for rule, numbers in self.comparing:
+            conditions = []
+            for number in numbers:
+                met = self.plan.conditions.met[number]
+                if met >= MET_OTHERS:
+                    condition = self.plan.conditions.source[number]
+                    mismatch = (condition.field, condition.key, condition.kind, _MET[met - MET_OTHERS])
+                    if mismatch not in conditions:
+                        conditions.append(mismatch)
+            found.append((rule, conditions))
+        return found
+
     # Deciding a trace.
 
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:
-        """Return the index of the rule that decides a trace."""
+        """Return the index of the rule that decides a trace. `held_back` is set if a rule before it, that late spans
+        may tell, has been kept from it by what the trace holds: by its `unless`, most often."""
         cdef TraceAnswers answers
         cdef uint32_t rule
+        self.held_back = False
         self.begin_trace(trace, &answers)
         for rule in range(self.count):
             if self.run(rule, &answers):
                 return rule
+            if self.excluding and self.late[rule] & LATE_EXCLUDES and self.run(self.first_exclusion + rule, &answers):
+                self.held_back = True
         return self.count - 1
+
+    cdef uint32_t position_of(self, uint16_t rule) noexcept nogil:
+        """Return the index of the rule with this number in the ledger; NO_RULE: it is none of this rule set."""
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.ids[i] == rule:
+                return i
+        return NO_RULE
+
+    cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back) except? 0xFFFFFFFF:
+        """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
+        trace; NO_RULE: none does. Only rules before the one that decided (`before`) are asked, and only those that late
+        spans tell; the first that holds decides: it revives the trace if it keeps everything.
+
+        `held_back`: as first_match() has said it of the trace. Rules that exclude something then stay silent; it is set
+        if the late spans hold what they exclude.
+        """
+        cdef TraceAnswers answers
+        cdef uint32_t rule
+        self.begin_trace(late, &answers)
+        for rule in range(before):
+            if self.late[rule] & LATE_EXCLUDES:
+                if not held_back[0]:
+                    held_back[0] = self.run(self.first_exclusion + rule, &answers)
+                if held_back[0]:
+                    continue
+            if self.late[rule] and self.run(rule, &answers):
+                return rule if self.always[rule] else NO_RULE
+        return NO_RULE
 
     cdef bint matches_early(self, Fragment* trace, bint with_queries) except -1:
         """Tell whether a trace is bound to be kept whole, whatever of it is still to come."""

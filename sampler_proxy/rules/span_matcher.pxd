@@ -13,6 +13,12 @@ cdef struct Facts:
     uint64_t start, end  # ns since the epoch
     int32_t kind, status
 
+
+cdef inline bint has_duration(Facts* facts) noexcept nogil:
+    """Return whether a span's times are usable: a start of 0 is none, and no end lies before the start."""
+    return facts.start and facts.end >= facts.start
+
+
 cdef struct Level:
     # The answers and values read so far.
     uint64_t* bits  # plan.words: one for each condition, comparison and trace condition
@@ -30,6 +36,11 @@ cdef class SpanMatcher:
     cdef Level of_scope
     cdef Level of_span
     cdef Level bound  # of the span with one event and one link
+    # Which keys have been met already, to notice one that comes again: by place and key the `mark` of the resource,
+    # scope, span, event or link that it was last met on. Marks are never used twice.
+    cdef uint64_t* met_on
+    cdef uint64_t[5] marks  # of what is being read, by place
+    cdef uint64_t mark  # the last one given
     cdef SliceList events  # of the span; only where the plan asks for them
     cdef SliceList links
     cdef Scratch* scratch[3]  # copied values, by lifetime: OF_HEADERS, OF_ONE_SPAN, OF_ONE_BINDING
@@ -48,10 +59,12 @@ cdef class SpanMatcher:
         self, const uint8_t* p, const uint8_t* end, int depth, int place, Level* level
     ) noexcept nogil
     cdef bint read_merged_attribute(
-        self, const uint8_t* p, const uint8_t* end, Consumers consumers, Level* level
+        self, const uint8_t* p, const uint8_t* end, Consumers consumers, Level* level, bint again
     ) noexcept nogil
     cdef void record(self, Level* level, uint32_t number, Value* value) noexcept nogil
     cdef void record_all(self, Level* level, Consumers consumers, Value* value) noexcept nogil
+    cdef void begin_keys(self, int place) noexcept nogil
+    cdef void record_again(self, Level* level, Consumers consumers, Value* value) noexcept nogil
     cdef void record_text(self, Level* level, Consumers consumers, Value* value) noexcept nogil
     cdef bint read_span(self, const uint8_t* body, uint32_t size, Facts* facts) noexcept nogil
     cdef bint read_status(self, const uint8_t* p, const uint8_t* end, Facts* facts) noexcept nogil

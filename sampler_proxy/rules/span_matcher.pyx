@@ -3,6 +3,9 @@
 Answers are bits, collected in levels: a resource's hold for its scopes, a scope's for its spans, until something nearer
 overwrites them; an event or link is bound last. A SpanMatcher belongs to one thread; the pointers in it live as long as
 the bytes that it was given. `begin` starts a new request or trace.
+
+Long: one pass over a span. Each method reads into the levels or answers from them; apart, the readers of headers,
+spans, events and links would share all their fields, and calls between them, one an attribute, would not be inlined.
 """
 cimport cython
 from libc.stdlib cimport calloc, free
@@ -15,8 +18,8 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.rules.answer_cache cimport MAX_CACHED_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 from sampler_proxy.rules.conditions cimport (
-    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, NAME, SCOPE_NAME, SPAN_ID, STATUS, STATUS_MESSAGE, V_BEYOND, V_INT,
-    V_NIL, V_STRING, holds, read_any_value, validate,
+    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, OP_IS_NIL, SCOPE_NAME, SPAN_ID, STATUS,
+    STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value, validate,
 )
 from sampler_proxy.rules.plan cimport (
     DEFERRED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, AttributeKey, Consumer,
@@ -55,7 +58,8 @@ cdef class SpanMatcher:
         self.filter_cache = FilterCache(plan.words, plan.filter_words)
         self.all_bits = <uint64_t*>calloc(5 * words, sizeof(uint64_t))
         self.all_values = <Value*>calloc(5 * slots, sizeof(Value))
-        if self.all_bits == NULL or self.all_values == NULL:
+        self.met_on = <uint64_t*>calloc(5 * <uint64_t>plan.key_count + 1, sizeof(uint64_t))
+        if self.all_bits == NULL or self.all_values == NULL or self.met_on == NULL:
             raise MemoryError
         for i in range(5):
             levels[i].bits = self.all_bits + i * words
@@ -66,6 +70,7 @@ cdef class SpanMatcher:
         self.begin()
         free(self.all_bits)
         free(self.all_values)
+        free(self.met_on)
         free(self.events.items)
         free(self.links.items)
 
@@ -90,30 +95,60 @@ cdef class SpanMatcher:
     cdef void begin_resource(self) noexcept nogil:
         """Begin the level of a resource."""
         self.copy_level(&self.of_resource, &self.defaults)
+        self.begin_keys(OF_RESOURCE)
 
     cdef void begin_scope(self) noexcept nogil:
         """Begin the level of a scope, under the resource that was begun last."""
         cdef Value empty
         self.copy_level(&self.of_scope, &self.of_resource)
+        self.begin_keys(OF_SCOPE)
         memset(&empty, 0, sizeof(Value))
         empty.type = V_STRING
         empty.text = self.span_hex  # not NULL; the size is 0
         self.record_all(&self.of_scope, self.plan.intrinsics[OF_SCOPE], &empty)
 
+    cdef void begin_keys(self, int place) noexcept nogil:
+        """Begin with the attributes of the next resource, scope, span, event or link."""
+        self.mark += 1
+        self.marks[place] = self.mark
+
     # Recording values.
 
     cdef void record(self, Level* level, uint32_t number, Value* value) noexcept nogil:
         """Answer the condition of this number, or fill the slot."""
+        cdef Condition* condition
+        cdef uint8_t* met
+        cdef bint answer
         if number >= self.plan.condition_count:
             level.values[number - self.plan.condition_count] = value[0]
             return
-        set_bit(level.bits, number, holds(&self.plan.conditions.items[number], value, self.regexes))
+        condition = &self.plan.conditions.items[number]
+        answer = holds(condition, value, self.regexes)
+        set_bit(level.bits, number, answer)
+        met = &self.plan.conditions.met[number]
+        if met[0] != MET_COMPARABLE and value.type != V_NIL:
+            met[0] = MET_COMPARABLE if answer else met_by(condition, value)
 
     cdef void record_all(self, Level* level, Consumers consumers, Value* value) noexcept nogil:
         """Give a value to each of its consumers."""
         cdef uint32_t i
         for i in range(consumers.start, consumers.end):
             self.record(level, self.plan.consumers[i].number, value)
+
+    cdef void record_again(self, Level* level, Consumers consumers, Value* value) noexcept nogil:
+        """Give the value of a key that has come before to each of its consumers: conditions hold if they hold of any of
+        its values (as in Tempo, where each is an attribute), `= nil` of all; slots take the last."""
+        cdef uint32_t i, number
+        cdef bint before
+        for i in range(consumers.start, consumers.end):
+            number = self.plan.consumers[i].number
+            if number >= self.plan.condition_count:
+                self.record(level, number, value)
+                continue
+            before = bit_of(level.bits, number)
+            self.record(level, number, value)
+            if before != (self.plan.conditions.items[number].op == OP_IS_NIL):
+                set_bit(level.bits, number, before)
 
     cdef void record_text(self, Level* level, Consumers consumers, Value* value) noexcept nogil:
         """Give a short string to each of its consumers, with the answers of the cache if it is there."""
@@ -190,6 +225,8 @@ cdef class SpanMatcher:
         cdef AttributeKey* known
         cdef Consumers consumers
         cdef Value value
+        cdef uint64_t* met_on
+        cdef bint again
         key.p = p
         key.size = 0
         while next_field(&field):
@@ -207,11 +244,16 @@ cdef class SpanMatcher:
         if known == NULL:
             return True
         consumers = known.consumers[place]
+        met_on = &self.met_on[<uint64_t>place * self.plan.key_count + <uint64_t>(known - self.plan.keys)]
+        again = met_on[0] == self.marks[place]
+        met_on[0] = self.marks[place]
         if parts == 0:
             value.type = V_NIL
         elif parts > 1:
-            return self.read_merged_attribute(p, end, consumers, level)
-        if value.type == V_STRING and value.size <= MAX_CACHED_TEXT and (
+            return self.read_merged_attribute(p, end, consumers, level, again)
+        if again:
+            self.record_again(level, consumers, &value)
+        elif value.type == V_STRING and value.size <= MAX_CACHED_TEXT and (
             1 < consumers.end - consumers.start <= MAX_TEXT_ANSWERS
         ):
             self.record_text(level, consumers, &value)
@@ -219,7 +261,9 @@ cdef class SpanMatcher:
             self.record_all(level, consumers, &value)
         return True
 
-    cdef bint read_merged_attribute(self, cbytes p, cbytes end, Consumers consumers, Level* level) noexcept nogil:
+    cdef bint read_merged_attribute(
+        self, cbytes p, cbytes end, Consumers consumers, Level* level, bint again
+    ) noexcept nogil:
         """Record the value of a valid KeyValue that has it in several parts. Messages merge as if their bytes stood one
         behind the other, so they are copied that way. False: there is no memory."""
         cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
@@ -239,7 +283,10 @@ cdef class SpanMatcher:
                 memcpy(joined + size, field.content, field.size)
                 size += field.size
         read_any_value(joined, joined + size, MAX_DEPTH, &value)
-        self.record_all(level, consumers, &value)
+        if again:
+            self.record_again(level, consumers, &value)
+        else:
+            self.record_all(level, consumers, &value)
         return True
 
     cdef bint read_span(self, cbytes body, uint32_t size, Facts* facts) noexcept nogil:
@@ -250,6 +297,7 @@ cdef class SpanMatcher:
         facts.name.p = facts.message.p = body  # never NULL: an empty one is compared and copied, too
         free_blocks(&self.scratch[OF_ONE_SPAN])
         self.copy_level(&self.of_span, &self.of_scope)
+        self.begin_keys(OF_SPAN)
         self.events.count = self.links.count = 0
         while next_field(&field):
             if field.wire == LEN:
@@ -357,10 +405,11 @@ cdef class SpanMatcher:
                 value.type = V_INT
                 value.integer = facts.status if field == STATUS else facts.kind
             elif field == DURATION:
-                elapsed = facts.end - facts.start if facts.end > facts.start else 0
-                value.type = V_INT if elapsed <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
-                value.integer = <long long>elapsed
-                value.real = <double>elapsed
+                if has_duration(facts):  # else it is missing, as it is for traceDuration
+                    elapsed = facts.end - facts.start
+                    value.type = V_INT if elapsed <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
+                    value.integer = <long long>elapsed
+                    value.real = <double>elapsed
             else:
                 value.type = V_STRING
                 if field == NAME:
@@ -453,6 +502,7 @@ cdef class SpanMatcher:
         cdef Value name, since_start
         cdef Consumers intrinsics = self.plan.intrinsics[OF_EVENT]
         cdef Consumer* consumer
+        self.begin_keys(OF_EVENT)
         memset(&name, 0, sizeof(Value))
         memset(&since_start, 0, sizeof(Value))
         name.type = V_STRING
@@ -466,8 +516,9 @@ cdef class SpanMatcher:
                     self.read_attribute(field.content, field.p, MAX_DEPTH, OF_EVENT, &self.bound)
             elif field.wire == FIXED64 and field.number == 1:
                 time = field.integer
-        since_start.type = V_INT
-        since_start.integer = <long long>(time - facts.start)
+        if time and facts.start:
+            since_start.type = V_INT
+            since_start.integer = <long long>(time - facts.start)
         for i in range(intrinsics.start, intrinsics.end):
             consumer = &self.plan.consumers[i]
             self.record(&self.bound, consumer.number, &name if consumer.field == EVENT_NAME else &since_start)
@@ -479,6 +530,7 @@ cdef class SpanMatcher:
         cdef Value trace_id, span_id
         cdef Consumers intrinsics = self.plan.intrinsics[OF_LINK]
         cdef Consumer* consumer
+        self.begin_keys(OF_LINK)
         memset(&trace_id, 0, sizeof(Value))
         memset(&span_id, 0, sizeof(Value))
         trace_id.type = span_id.type = V_STRING

@@ -16,8 +16,8 @@ cdef class SpanTable:
     cdef Plan plan
     cdef SpanMatcher matcher
     cdef Row* rows  # the first `count` of `capacity`, in order of arrival
-    cdef uint64_t* bits  # plan.filter_words for each row
-    cdef Value* arguments  # plan.arithmetic.argument_count for each row: numbers or V_NIL
+    cdef uint64_t* bits  # plan.filter_words for each row: what any span of its id matches
+    cdef Value* arguments  # plan.arithmetic.argument_count for each row, of the last span of its id: numbers or V_NIL
     cdef uint64_t* matched  # filters that any span matches, those that arrived twice included
     cdef uint32_t count, capacity
     cdef int32_t* index  # row + 1, by span id; 0: free
@@ -28,5 +28,6 @@ cdef class SpanTable:
     cdef int clear(self, uint64_t spans) except -1
     cdef int reserve(self) except -1
     cdef int add(self, Facts* facts) except -1
+    cdef void read_arguments(self, uint32_t row, Facts* facts) noexcept nogil
     cdef int32_t find(self, uint64_t span_id) noexcept nogil
     cdef bint matches(self, uint32_t row, uint32_t filter) noexcept nogil

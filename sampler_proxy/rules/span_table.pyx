@@ -1,7 +1,9 @@
 """Reads the spans of a trace into a table, for what cannot be answered span by span: structure, aggregates, pipelines.
 
 A trace is read again from its fragments' bytes, at decision time and only if a query needs it. A row is a distinct span
-id; the first span to arrive stands for it. Rows are found by span id through a hash index (linear probing under a
+id. What arrives twice under one id has been sent twice, or in two states: it matches what any of the copies matches, so
+that no error hides behind another copy; an aggregate takes its values from the last; the first says who its parent is.
+Rows are found by span id through a hash index (linear probing under a
 secret seed). Reading is linear in the number of spans; the memory is used again for the next trace.
 """
 from libc.stdlib cimport calloc, free, realloc
@@ -101,12 +103,12 @@ cdef class SpanTable:
         return 0
 
     cdef int add(self, Facts* facts) except -1:
-        """Add the span that the matcher has read, unless its id is there already; its filters count either way."""
+        """Add the span that the matcher has read, or join it with the row of its id."""
         cdef Row* row
+        cdef uint32_t known
         cdef uint32_t i, at
         cdef uint64_t span_id = load64(facts.span_id.p)
         cdef uint64_t* bits
-        cdef uint64_t arguments
         self.reserve()
         bits = self.bits + <uint64_t>self.count * self.plan.filter_words
         memset(bits, 0, 8 * self.plan.filter_words)
@@ -115,19 +117,28 @@ cdef class SpanTable:
             self.matched[i] |= bits[i]
         at = <uint32_t>hash_two(span_id, 0, self.seed) & self.index_mask
         while self.index[at]:
-            if self.rows[self.index[at] - 1].span_id == span_id:
+            known = <uint32_t>self.index[at] - 1
+            if self.rows[known].span_id == span_id:
+                for i in range(self.plan.filter_words):
+                    self.bits[<uint64_t>known * self.plan.filter_words + i] |= bits[i]
+                self.read_arguments(known, facts)
                 return 0
             at = (at + 1) & self.index_mask
         row = &self.rows[self.count]
         row.span_id = span_id
         row.parent = -1  # until all rows are there
         _set_parent_id(row, facts)
-        arguments = <uint64_t>self.count * self.plan.arithmetic.argument_count
-        for i in range(self.plan.arithmetic.argument_count):
-            self.matcher.evaluate_argument(i, facts, &self.arguments[arguments + i])
+        self.read_arguments(self.count, facts)
         self.count += 1
         self.index[at] = <int32_t>self.count
         return 0
+
+    cdef void read_arguments(self, uint32_t row, Facts* facts) noexcept nogil:
+        """Set a row's arguments of aggregates to those of the span that the matcher has read."""
+        cdef uint64_t first = <uint64_t>row * self.plan.arithmetic.argument_count
+        cdef uint32_t i
+        for i in range(self.plan.arithmetic.argument_count):
+            self.matcher.evaluate_argument(i, facts, &self.arguments[first + i])
 
     cdef int32_t find(self, uint64_t span_id) noexcept nogil:
         """Return the row of a span id; -1 if there is none."""

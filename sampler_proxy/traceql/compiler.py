@@ -70,6 +70,10 @@ class Compiled:
     operand 2j + 1 is the j-th of `trace_conditions`, then (in programs only) `queries`.
 
     `monotone`, for each rule: once its program is true of a trace, it stays true whatever more arrives.
+
+    `late`, for each rule: spans that come after the decision on their trace, with the times remembered of it, can tell
+    that the rule holds; save where its program in `exclusions` (`unless`, and what is negated otherwise) was true of
+    the trace. (FALSE,): nothing is excluded.
     """
 
     conditions: tuple[Condition, ...]
@@ -80,6 +84,8 @@ class Compiled:
     queries: tuple[Query, ...]
     programs: tuple[Program, ...]
     monotone: tuple[bool, ...]
+    late: tuple[bool, ...]
+    exclusions: tuple[Program, ...]
 
 
 def compile_rules(rules: Sequence[tuple[Expression | None, Expression | None]]) -> Compiled:
@@ -136,7 +142,7 @@ class Compiler:
         all_queries, all_filters = list(self.queries.queries), list(self.queries.filters)
         queries = [all_queries[index] for index in of_rules[QUERY]]
         of_traces = _Used([*programs, *(query.guard for query in queries)])
-        chosen = {*of_traces[FILTER], *(index for query in queries for index in _selects(query.root))}
+        chosen = {*of_traces[FILTER], *(index for query in queries for index in selects(query.root))}
         kept = sorted(chosen) if selected is None else list(selected)
         filters = [all_filters[index] for index in kept]
         of_spans = _Used(filters)
@@ -168,6 +174,8 @@ class Compiler:
             ),
             tuple(formulas.renumbered(program, in_programs) for program in programs),
             tuple(growth.monotone(formula) for formula in rules),
+            tuple(growth.told_late(formula) for formula in rules),
+            tuple(formulas.renumbered(emit(formulas.excluded(formula)), in_programs) for formula in rules),
         )
 
 
@@ -196,7 +204,7 @@ def _reads_trace(program: Program) -> bool:
     return any(token >= 0 and formulas.sort_of(token) in (TRACE_CONDITION, DEFERRED) for token in program)
 
 
-def _selects(node: Node) -> Iterator[int]:
+def selects(node: Node) -> Iterator[int]:
     """Yield the filters of a query."""
     pending = [node]
     while pending:

@@ -4,7 +4,10 @@ Meaning, where Tempo's documentation leaves it open (decided after its code, and
 
 missing      What is missing makes a comparison false, `!=` too, and so its inverse true. `!.x` alone is x = false and
              `!!.x` is x = true: false where x is missing. An intrinsic is never missing, save of the root, of events
-             and links, and `traceDuration`.
+             and links, and durations: a start of 0, or an end before it, is no time to reckon with.
+keys         A key that is there twice has two values: a comparison with a constant (a bare attribute, too) holds if it
+             holds of any, with `!=` as well; `= nil` if all are missing. Arithmetic, and a comparison of two fields,
+             read the last.
 comparisons  Two values: numbers with numbers (int with int exactly, else as doubles; NaN only differs), strings with
              strings as bytes, booleans with booleans (`=` and `!=` only). Anything else is false. An array on one side:
              `=` and the orders hold for any comparable element, `!=` if there are comparable ones and all differ; an
@@ -89,7 +92,7 @@ _INTRINSICS = {
     Name.TRACE_ID: Read.TRACE_ID,
 }
 _MAY_BE_MISSING = {
-    *(Read.TRACE_DURATION, Read.ROOT_NAME, Read.ROOT_SERVICE),
+    *(Read.DURATION, Read.TRACE_DURATION, Read.ROOT_NAME, Read.ROOT_SERVICE),
     *(Read.EVENT_NAME, Read.EVENT_TIME, Read.LINK_TRACE_ID, Read.LINK_SPAN_ID),
 }
 _TRACE_IDS = {Read.TRACE_ID, Read.LINK_TRACE_ID}

@@ -62,6 +62,12 @@ def inverse(formula: Formula) -> Formula:
     return (NOT, (formula,))
 
 
+def excluded(formula: Formula) -> Formula:
+    """Return what must not hold where the formula does: the negated parts of an outermost AND, joined by OR."""
+    parts = formula[1] if isinstance(formula, tuple) and formula[0] == AND else (formula,)
+    return join(OR, [part[1][0] for part in parts if isinstance(part, tuple) and part[0] == NOT])
+
+
 def pushed_inverse(formula: Formula) -> Formula:
     """Negate a formula in negation normal form (NOT before operands only) by De Morgan's laws; the result is in it."""
     if isinstance(formula, int):

@@ -5,6 +5,8 @@
     - a rule that no trace can match;
     - `&&` and `||` mixed without parentheses;
     - durations compared with a number without a unit, which counts nanoseconds;
+    - a key that the conventions make an integer, compared with a text;
+    - a regular expression that is a plain word, or anchored at one end: it must match the whole value;
     - attributes that look like a name from the semantic conventions and are not, or are not where they stand.
 
 Takes expressions that compile. Time is linear in the rules, so that ten thousand of them take a second or so.
@@ -24,6 +26,7 @@ from sampler_proxy.traceql.ast import (
     Field,
     Intrinsic,
     Literal,
+    Regex,
     Remark,
     Scope,
     Type,
@@ -32,8 +35,8 @@ from sampler_proxy.traceql.ast import (
 from sampler_proxy.traceql.compiler import Compiler
 from sampler_proxy.traceql.formulas import FILTER, Formula, Program, emit, index_of, sort_of
 from sampler_proxy.traceql.parse import warnings
-from sampler_proxy.traceql.program import FALSE, NOT, OR, TRUE
-from sampler_proxy.traceql.semconv import advise
+from sampler_proxy.traceql.program import FALSE, NOT, OR, TRUE, Op
+from sampler_proxy.traceql.semconv import INTEGERS, advise
 
 Part = OneOf["match", "unless"]
 
@@ -146,6 +149,10 @@ class _Advice:
                 yield Remark(
                     node.start, "a number without a unit counts nanoseconds here: write 5s, 5ms, or 5ns if so meant"
                 )
+            if isinstance(node, Comparison):
+                for message in (_text_for_number(node), _part_of_value(node)):
+                    if message is not None:
+                        yield Remark(node.start, message)
             if isinstance(node, Attribute):
                 key = (node.scope, node.key)
                 if key not in self._known:
@@ -153,6 +160,36 @@ class _Advice:
                 message = self._known[key]
                 if message is not None:
                     yield Remark(node.start, message)
+
+
+def _text_for_number(node: Comparison) -> str | None:
+    """Return what is wrong where a key that is an integer is compared with a text."""
+    for attribute, constant in ((node.left, node.right), (node.right, node.left)):
+        if not (isinstance(attribute, Attribute) and isinstance(constant, Literal)):
+            continue
+        name = attribute.key.decode()
+        if name in INTEGERS and constant.type in (Type.STRING, Type.REGEX):
+            return f"{name} is a number, and never equal to a text: write it without quotes, as in >= 500"
+    return None
+
+
+def _part_of_value(node: Comparison) -> str | None:
+    """Return what is wrong where a regular expression seems to look for a part of a value."""
+    if node.op not in (Op.MATCH, Op.NOT_MATCH) or not isinstance(node.right, Literal):
+        return None
+    pattern = node.right.value
+    if not isinstance(pattern, Regex) or not pattern.pattern:
+        return None
+    begins, ends = pattern.pattern.startswith(b"^"), pattern.pattern.endswith(b"$")
+    word = pattern.pattern.removeprefix(b"^").removesuffix(b"$")
+    if (begins and ends) or any(character in _META for character in word):
+        return None
+    text = word.decode()
+    wanted = f"{'' if begins else '.*'}{text}{'' if ends else '.*'}"
+    return f'a regular expression matches the whole value: write "{wanted}" for a part of it'
+
+
+_META = rb"\.+*?()|[]{}^$"
 
 
 def _without_unit(node: Comparison | Aggregate) -> bool:

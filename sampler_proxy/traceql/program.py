@@ -29,13 +29,13 @@ class Field(IntEnum):
     STATUS = 5
     STATUS_MESSAGE = 6
     KIND = 7
-    DURATION = 8  # nanoseconds; 0 where the end lies before the start
+    DURATION = 8  # nanoseconds; missing where the start is 0, or the end lies before the start
     SPAN_ID = 9  # as lower-case hex text
     PARENT_ID = 10  # as lower-case hex text; empty for a root
     SCOPE_NAME = 11
     SCOPE_VERSION = 12
     EVENT_NAME = 16
-    EVENT_TIME = 17  # nanoseconds since the start of the span; negative where the event is older
+    EVENT_TIME = 17  # nanoseconds since the start of the span, negative if the event is older; missing if either is 0
     EVENT_ATTRIBUTE = 18
     LINK_TRACE_ID = 20  # as lower-case hex text
     LINK_SPAN_ID = 21  # as lower-case hex text

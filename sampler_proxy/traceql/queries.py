@@ -1,8 +1,11 @@
 """Compiles what needs the spans of a trace side by side into queries: their nodes, their guards, their monotony.
 
 A node selects some of the spans it is given, and a query holds of a trace if its root selects any of all its spans
-(`rules.trace_matcher` evaluates them). Spans are distinct by span id; the first to arrive stands for all of that id.
-They stand in order of arrival. Meaning, decided after Tempo's code:
+(`rules.trace_matcher` evaluates them). Spans are distinct by span id, and stand in order of their first arrival.
+Meaning, decided after Tempo's code:
+
+Copies      Of spans with one id all are asked what they match, each by itself, and one is enough; the first says which
+            span is its parent; aggregates count the id once, and take the values of the last.
 
 Select      Those of the input for which the filter holds. Each one binds events and links anew.
 Spansets    The spans that any of the parts select; with AND none, if one of the parts selects none.
@@ -170,10 +173,16 @@ class Queries:
 
 
 class Growth:
-    """Finds formulas over a trace that are monotone: once true, they stay true whatever more of the trace arrives.
+    """Finds formulas over a trace that a part of the trace can tell.
 
-    Spans do not change, so that filters, and selections by them, only grow; so do `traceDuration >`, `count() >`,
-    `max() >`, `min() <` and the relations without `!`. The root, however, may be another span tomorrow.
+    Monotone ones: once true, they stay true whatever more of the trace arrives.
+
+    Spans do not change, so that filters, and selections by them, only grow; so do `traceDuration >`, `count() >` and
+    the relations without `!`. The root, however, may be another span tomorrow; and of a span that comes again the last
+    copy's values stand, so that even a maximum may shrink.
+
+    Those that late spans tell: true of these spans by themselves, they are true of the trace. That is more: the times
+    of the trace are remembered with its decision, so that they are known; and a root that comes late is its root.
     """
 
     def __init__(self, fields: Fields, queries: Queries) -> None:
@@ -192,33 +201,61 @@ class Growth:
         index, sort = formulas.index_of(formula), sort_of(formula)
         if sort == TRACE_CONDITION:
             return _condition_grows(self._trace_conditions[index], positive)
-        return positive and (sort == FILTER or self._grows(self._queries[index].root))
+        return positive and (sort == FILTER or self._grows(self._queries[index].root, late=False))
 
-    def _grows(self, node: Node) -> bool:
+    def told_late(self, formula: Formula) -> bool:
+        """Tell whether late spans can tell that a rule holds, as far as what it excludes is known to be absent."""
+        if isinstance(formula, int):
+            return formula < 0 or self._operand_told_late(formula, True)
+        if formula[0] == NOT:  # excluded: the caller's to look at
+            return True
+        if formula[0] == AND:
+            return all(self.told_late(part) for part in formula[1])
+        return all(self._alternative_told_late(part) for part in formula[1])
+
+    def _alternative_told_late(self, formula: Formula) -> bool:
+        if isinstance(formula, tuple):
+            if formula[0] == NOT:
+                return self._operand_told_late(formula[1][0], False)
+            return all(self._alternative_told_late(part) for part in formula[1])
+        return formula < 0 or self._operand_told_late(formula, True)
+
+    def _operand_told_late(self, formula: Formula, positive: bool) -> bool:
+        if not isinstance(formula, int):
+            return False
+        index, sort = formulas.index_of(formula), sort_of(formula)
+        if sort == TRACE_CONDITION:
+            return _told_late(self._trace_conditions[index], positive)
+        return positive and (sort == FILTER or self._grows(self._queries[index].root, late=True))
+
+    def _grows(self, node: Node, late: bool) -> bool:
         match node:
             case Select():
-                return self._filter_grows(self._filters[node.filter])
+                return self._filter_grows(self._filters[node.filter], late)
             case Spansets():
-                return all(self._grows(part) for part in node.parts)
+                return all(self._grows(part, late) for part in node.parts)
             case Pipeline():
-                return all(self._grows(stage) for stage in node.stages)
+                return all(self._grows(stage, late) for stage in node.stages)
             case Related():
-                return node.op[0] != "!" and self._grows(node.left) and self._grows(node.right)
+                return node.op[0] != "!" and self._grows(node.left, late) and self._grows(node.right, late)
             case Aggregate():
                 if node.argument is not None and reads_trace(node.argument):
                     return False
-                orders = {"count": (Op.GT, Op.GE), "max": (Op.GT, Op.GE), "min": (Op.LT, Op.LE)}
+                orders = {"count": (Op.GT, Op.GE)}
+                if late:  # no copy has come after these spans
+                    orders |= {"max": (Op.GT, Op.GE), "min": (Op.LT, Op.LE)}
                 return node.op in orders.get(node.function, ())
 
-    def _filter_grows(self, program: Program) -> bool:
+    def _filter_grows(self, program: Program, late: bool) -> bool:
         for place, token in enumerate(program):
             if token < 0:
                 continue
-            if sort_of(token) == DEFERRED:
+            positive = program[place + 1 : place + 2] != (NOT,)
+            if sort_of(token) == DEFERRED and not (late and positive):
                 return False
             if sort_of(token) == TRACE_CONDITION:
-                positive = program[place + 1 : place + 2] != (NOT,)
-                if not _condition_grows(self._trace_conditions[formulas.index_of(token)], positive):
+                grows = _told_late if late else _condition_grows
+                if not grows(self._trace_conditions[formulas.index_of(token)], positive):
                     return False
         return True
 
@@ -236,3 +273,11 @@ def _condition_grows(condition: Condition, positive: bool) -> bool:
     if condition.field is Read.TRACE_ID:
         return True  # never changes
     return positive and condition.field is Read.TRACE_DURATION and condition.op in (Op.GT, Op.GE)
+
+
+def _told_late(condition: Condition, positive: bool) -> bool:
+    """Tell whether late spans and the remembered times of their trace tell that a condition holds. Without a root among
+    them nothing is known of it: not that it is missing, either."""
+    if condition.field in (Read.TRACE_ID, Read.TRACE_DURATION):
+        return True
+    return positive and condition.op is not Op.IS_NIL

@@ -175,6 +175,18 @@ _SHORTEST = 8  # characters of a name in which one may be wrong; in twice as man
 _HOMES = ((SPAN, Scope.SPAN, "spans"), (RESOURCE, Scope.RESOURCE, "resources"), (EVENT, Scope.EVENT, "events"))
 
 
+INTEGERS = _names("""
+    client.port code.column.number code.line.number db.operation.batch.size db.response.returned_rows destination.port
+    gen_ai.request.max_tokens gen_ai.usage.input_tokens gen_ai.usage.output_tokens
+    http.request.body.size http.request.resend_count http.request.size http.response.body.size http.response.size
+    http.response.status_code messaging.batch.message_count messaging.kafka.offset messaging.message.body.size
+    messaging.message.envelope.size network.local.port network.peer.port process.parent_pid process.pid process.vpid
+    server.port source.port thread.id
+    http.status_code net.host.port net.peer.port rpc.grpc.status_code
+    """)
+"""Attributes that are integers, former names included."""
+
+
 def advise(scope: Scope, name: str) -> str | None:
     """Say what is probably wrong with an attribute in a rule; None where nothing seems to be."""
     if name in RENAMED:

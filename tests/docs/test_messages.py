@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sampler_proxy import errors
+from sampler_proxy.export import reasons
 from tests.docs import pages
 
 SOURCES = sorted(path for path in (pages.ROOT / "sampler_proxy").rglob("*") if path.suffix in (".py", ".pyx"))
@@ -25,7 +26,7 @@ RAISED = {
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.RequestError | errors.StartError | errors.TraceFileError)
 }
-ANSWERS = {"Refusal", "_refusal", "Refused", "_complain", "_failed"}
+ANSWERS = {"Refusal", "_refusal", "Refused", "complain", "failed_alone", "_reject", "Failed"}
 """What else makes a text that somebody reads: refusals without an exception, and what exporters log."""
 
 _IN_CYTHON = re.compile(rf"raise (?:{'|'.join(sorted(RAISED))})\(\s*f?\"((?:[^\"\\]|\\.)*)\"")
@@ -77,6 +78,14 @@ def test_every_reason_of_a_refusal_is_in_the_catalogue() -> None:
         counted |= set(re.findall(r"(?:on_refused|ledger\.refused)\(\"([a-z_]+)\"\)", path.read_text()))
     assert {"memory", "draining", "malformed", "too_large", "busy", "stalled", "internal"} <= counted
     assert [reason for reason in sorted(counted) if f"`{reason}`" not in PAGE] == []
+
+
+def test_every_reason_of_a_failed_request_is_in_the_catalogue() -> None:
+    sentences = [sentence for _, sentence in reasons.CONNECTION]
+    sentences += [text for name, text in vars(reasons).items() if name.isupper() and isinstance(text, str)]
+    sentences += reasons.STATUSES.values()
+    assert len(sentences) > 15
+    assert [sentence for sentence in sentences if sentence not in PAGE] == []
 
 
 def test_the_reader_of_sources_finds_texts() -> None:

@@ -77,6 +77,7 @@ class Backend:
 
     answer: Answer = lambda _request, _context: None
     port: int = 0
+    host: str = "localhost"
     max_receive_bytes: int = -1
     credentials: grpc.ServerCredentials | None = None
     seen: list[Received] = field(default_factory=list)
@@ -87,7 +88,7 @@ class Backend:
         self.server, self.port = serve(
             self._export,
             self.port,
-            host="localhost",
+            host=self.host,
             threads=16,
             max_receive_bytes=self.max_receive_bytes,
             credentials=self.credentials,

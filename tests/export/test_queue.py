@@ -178,6 +178,33 @@ def test_a_queue_smaller_than_a_batch_is_ready_when_full(now):
     assert queue.wait_ns(0) == 0
 
 
+def test_a_queue_that_drops_refuses_nothing(now):
+    queue = Queue(max_bytes=MAX, batch_bytes=BATCH, max_wait_ns=WAIT, clock=now, drop=True)
+    told = calls_of(queue, "on_room")
+    assert queue.offer(Kept(MAX, 3))
+    assert queue.offer(Kept(1, 4))
+    assert queue.offer(Kept(MAX, 5))
+    assert queue.counters() == (12, 0, 3, 0, {"queue_full": 9}, MAX)
+    assert_ledger(queue)
+    assert queue.dropped_spans == 9
+    assert not queue.full
+    queue.exported(queue.take())
+    assert queue.empty
+    assert queue.offer(Kept(1, 1))
+    assert queue.counters()[:5] == (13, 3, 1, 0, {"queue_full": 9})
+    assert told == []
+
+
+def test_a_queue_is_full_from_a_refusal_until_there_is_room(queue):
+    assert not queue.full
+    queue.offer(Kept(MAX))
+    assert not queue.full
+    assert not queue.offer(Kept(1))
+    assert queue.full
+    queue.exported(queue.take())
+    assert not queue.full
+
+
 def test_flush_makes_all_ready(queue):
     queue.offer(Kept(1))
     queue.flush()

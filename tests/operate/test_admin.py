@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -41,6 +42,7 @@ class Service:
         self.scrapes = 0
         self.failure: Exception | None = None
         self.readiness = Readiness("ready")
+        self.broken: str | None = None
 
     def snapshot(self) -> Snapshot:
         self.scrapes += 1
@@ -54,7 +56,16 @@ class Service:
 
     def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
         registry = metrics.new_registry(self.snapshot)
-        return Admin(Endpoint(host, port), registry, lambda: self.readiness, lambda: RULES, lambda: RATES, KNOWN.get)
+        return Admin(
+            Endpoint(host, port),
+            registry,
+            lambda: self.readiness,
+            lambda: RULES,
+            lambda: RATES,
+            KNOWN.get,
+            dict,
+            lambda: self.broken,
+        )
 
 
 @asynccontextmanager
@@ -143,6 +154,19 @@ def test_health_says_the_version(run: Run) -> None:
     run(main())
 
 
+def test_health_fails_where_nothing_is_received(run: Run) -> None:
+    async def main() -> None:
+        service = Service()
+        async with serving(service) as session:
+            for service.broken, status in ((None, 200), ("the thread has ended", 503), (None, 200)):
+                async with session.get("/healthz") as response:
+                    assert response.status == status
+                    expected = {"status": service.broken or "ok", "version": __version__}
+                    assert await response.json() == expected
+
+    run(main())
+
+
 def test_readiness_follows_the_service(run: Run) -> None:
     async def main() -> None:
         service = Service()
@@ -214,6 +238,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
                         "/readyz",
                         "/rules",
                         "/rates",
+                        "/destinations",
                         "/traces/{trace_id}",
                     ]
                     assert response.headers["Server"] == "sampler-proxy"
@@ -224,7 +249,7 @@ def test_anything_else_lists_what_there_is(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/rules", "/rates", "/destinations"])
 def test_head_is_get_without_the_body(run: Run, path: str) -> None:
     async def main() -> None:
         async with serving(Service()) as session:
@@ -247,6 +272,50 @@ def test_ipv6(run: Run) -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 here")
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_wildcard_is_reached_over_both_families(run: Run, host: str) -> None:
+    async def main() -> None:
+        admin = Service().admin(host)
+        bound, port = await admin.start()
+        assert bound == host
+        try:
+            async with aiohttp.ClientSession() as session:
+                for address in ("127.0.0.1", "[::1]"):
+                    async with session.get(f"http://{address}:{port}/healthz") as response:
+                        assert response.status == 200
+            for other in ("0.0.0.0", "::"):
+                with pytest.raises(StartError, match=r"Address already in use$"):
+                    await Service().admin(other, port).start()
+        finally:
+            await admin.stop()
+
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    run(main())
+
+
+def test_a_wildcard_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    create = socket.create_server
+
+    def without_ipv6(address: Any, *, family: int, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return create(address, family=family, **options)
+
+    async def main() -> None:
+        async with serving(Service(), "127.0.0.1") as session, session.get("/healthz") as response:
+            assert response.status == 200
+        admin = Service().admin("0.0.0.0")
+        _, port = await admin.start()
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        await admin.stop()
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
     run(main())
 
 

@@ -14,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from sampler_proxy.traceql.conditions_as_written import conditions
 from tests.operate.traces import GOOD, HIGH, LOW, line, otlp_json, request, span, store, tagged
+from tests.rules.conformance import traces as conformance
 from tests.support import nezha, reference
 
 ROOT = Path(__file__).parents[2]
@@ -226,3 +227,27 @@ def test_faults_end_with_1_and_without_traceback(tmp_path: Path) -> None:
         assert done.stderr.startswith(start)
         assert "Traceback" not in done.stderr
     assert command().returncode == 2
+
+
+def test_an_attribute_of_another_type_is_told(tmp_path: Path) -> None:
+    spans = [
+        conformance.span("a", attrs={"code": "500", "ok": True}, events=[conformance.event("e", 1, n=1.5)]),
+        conformance.span("b", attrs={"code": "200", "fine": 7}),
+    ]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        """\
+rules:
+  - {name: failed, match: '{ span.code >= 500 }', keep: all}
+  - {name: odd, match: '{ .ok = "yes" && .fine > 5 || event.n =~ "1.*" }', keep: all}
+  - {name: rest, keep: none}
+"""
+    )
+    trace = store(tmp_path, conformance.request(spans).SerializeToString())
+    done = command("--config", str(rules), trace)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        f"{trace}: rule failed: span.code is compared with a number, and is a text",
+        f"{trace}: rule odd: .ok is compared with a text, and is a boolean",
+        f"{trace}: rule odd: event.n is compared with a text, and is a number",
+    ]

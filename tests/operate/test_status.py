@@ -34,10 +34,11 @@ RULES = (
 class Bench:
     """A status, and the pipeline that it is about, at `now_ns`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *rules: Rule) -> None:
+        rules = rules or RULES
         self.now_ns = 0
         export = FileExport(name="local", protocol="file", path=str(folder / "out"))
-        loaded = load_config(Config(rules=RULES, limit=Limit(spans=50.0), export=(export,)))
+        loaded = load_config(Config(rules=rules, limit=Limit(spans=50.0), export=(export,)))
         rates = Rates(1)
         prepared = rates.prepare(loaded)
         rates.adopt(prepared)
@@ -45,7 +46,7 @@ class Bench:
         dependencies = Dependencies(assemble, lambda: self.now_ns, random.random, self.latency.observe)
         self.exporter = FileExporter(export, dependencies)
         self.pipeline = Pipeline(
-            rules=([rule.name for rule in RULES], prepared.keeps, loaded.compiled),
+            rules=([rule.name for rule in rules], prepared.keeps, loaded.compiled),
             destinations=[self.exporter.queue],
             max_bytes=1 << 30,
             max_trace_bytes=1 << 20,
@@ -63,6 +64,7 @@ class Bench:
             [self.exporter],
             {"local": self.latency},
             "an engine",
+            {"logs": 3, "other": 0},
             clock=lambda: self.now_ns,
             time=lambda: 1_700_000_000.0,
         )
@@ -85,6 +87,7 @@ def test_a_snapshot_has_every_metric(bench: Bench) -> None:
     values = bench.status.snapshot()
     assert set(values) == set(metrics.METRICS)
     assert values[metrics.SPANS_RECEIVED] == {("grpc",): 2}
+    assert values[metrics.CALLS_NOT_SERVED] == {("logs",): 3, ("other",): 0}
     assert values[metrics.QUEUE_MAX_BYTES] == {("local",): 64 << 20}
     assert values[metrics.EXPORT_LATENCY_SECONDS]["local",] == bench.latency.value()
     assert values[metrics.RULES_LOADED_TIMESTAMP_SECONDS] == {(): 7.0}
@@ -119,12 +122,80 @@ def test_a_trace_is_buffered_then_decided_then_unknown(bench: Bench) -> None:
     assert "ago_seconds" not in found
 
 
+def test_a_kept_trace_is_followed_to_its_destinations(bench: Bench) -> None:
+    def fates() -> Any:
+        found = bench.status.find(HIGH)
+        assert found is not None
+        return found.get("destinations")
+
+    bench.accept(span(HIGH, 2))
+    assert fates() is None
+    bench.now_ns = 2 * SECOND
+    bench.pipeline.tick(bench.now_ns)
+    assert fates() == {"local": "queued"}
+    traces = bench.exporter.queue.take()
+    assert fates() == {"local": "unknown"}
+    bench.exporter.fates.note(traces, "exported")
+    assert fates() == {"local": "exported"}
+
+
+def test_a_destination_that_fails_is_named_with_its_last_error(bench: Bench) -> None:
+    assert bench.status.unwell() == {}
+    bench.now_ns = 10 * SECOND
+    bench.exporter.report.failed("ENOSPC", "cannot write the file, ENOSPC")
+    bench.now_ns = 12 * SECOND
+    health = {
+        "up": False,
+        "last_error": "cannot write the file, ENOSPC",
+        "last_error_at": "2023-11-14T22:13:18.000Z",
+    }
+    assert bench.status.unwell() == {"destinations": {"local": health}}
+    described: Any = bench.status.destinations()
+    (local,) = described["destinations"]
+    assert local["name"] == "local"
+    assert health.items() <= local.items()
+    assert local["failures"] == {"ENOSPC": 1}
+    assert local["spans"]["queued"] == 0
+    values = bench.status.snapshot()
+    assert values[metrics.DESTINATION_UP] == {("local",): 0}
+    assert values[metrics.EXPORT_FAILURES] == {("local", "ENOSPC"): 1}
+    bench.exporter.report.succeeded()
+    assert bench.status.unwell() == {}
+
+
 def test_rates_describe_targets_and_the_limit(bench: Bench) -> None:
     described: Any = bench.status.rates()
     assert [rule["rule"] for rule in described["rules"]] == ["busy"]
     assert described["limit"] == {"spans": "50/s", "floor": "20%"}
     assert described["removed_by_limit"] == {}
+    assert "note" not in described
     assert described["trace_ids_random"] is True
+
+
+def test_rates_without_a_target_say_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path, Rule(name="half", keep=0.5))
+        described: Any = bench.status.rates()
+        assert described["rules"] == []
+        assert described["note"].startswith("no rule has a target")
+
+    asyncio.run(main())
+
+
+def test_the_summary_counts_one_span_as_one_and_is_silent_where_nothing_changes(bench: Bench) -> None:
+    with structlog.testing.capture_logs() as logs:
+        bench.status.log_summary()
+        bench.accept(span(HIGH, 1))
+        for _ in range(3):
+            bench.status.log_summary()
+        bench.now_ns = 2 * SECOND
+        bench.pipeline.tick(bench.now_ns)
+        for _ in range(3):
+            bench.status.log_summary()
+    assert [line["event"] for line in logs] == [
+        "1 span received, 0 kept, 0 sampled out, 1 waiting; 0 traces decided",
+        "1 span received, 1 kept, 0 sampled out, 0 waiting; 1 trace decided",
+    ]
 
 
 def test_the_log_sums_up_for_a_terminal(bench: Bench) -> None:

@@ -176,7 +176,6 @@ TREE = [
         "{ name = `checkout` } >> { status = error }",
         "{ status = error } < { name = `charge` }",
         "({ name = `checkout` } > { .n = 3 }) && { status = error }",
-        "{} | max(span.n) > 3",
     ],
 )
 @pytest.mark.parametrize("together", [True, False])

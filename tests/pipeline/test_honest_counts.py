@@ -1,5 +1,5 @@
-"""Adjusted counts add up to the traffic there was: with errors, slow traces, a target and the limit all at once,
-behind head samplers of several rates, over many seeded runs of the whole pipeline in simulated time."""
+"""Adjusted counts add up to the traffic there was: with errors, also late ones, slow traces, a target and the limit all
+at once, behind head samplers of several rates, over many seeded runs of the whole pipeline in simulated time."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ HEAD = {0: 0.5, threshold_of(0.5): 0.3, threshold_of(0.1): 0.2}  # one of these 
 ID, SPAN_ID = b"\xa1" * 16, b"\xa2" * 8
 
 
-def _template(service: str, spans: int, state: str, error: bool, slow: bool) -> bytes:
-    """Encode a ResourceSpans with ID and SPAN_ID to be replaced."""
+def _template(service: str, spans: int, state: str, error: bool, slow: bool, late: bool = False) -> bytes:
+    """Encode a ResourceSpans with ID and SPAN_ID to be replaced. `late`: of spans that follow the others."""
     message = ResourceSpans()
     message.resource.attributes.add(key="service.name").value.string_value = service
     scope = message.scope_spans.add()
     for number in range(spans):
         span = scope.spans.add(
             trace_id=ID,
-            span_id=SPAN_ID[:7] + bytes([number]),
-            parent_span_id=b"\x01" * 8 if number else b"",
+            span_id=SPAN_ID[:7] + bytes([number + 100 * late]),
+            parent_span_id=b"\x01" * 8 if number or late else b"",
             name="step",
             trace_state=state,
             start_time_unix_nano=SECOND,
@@ -79,8 +79,9 @@ def run(seed: int, templates: dict[tuple[object, ...], bytes]) -> tuple[dict[str
     services, heads = random.choices(list(SERVICES), list(SERVICES.values()), k=SECONDS * TRACES_PER_S), list(HEAD)
     shares = list(HEAD.values())
     per_step = round(TRACES_PER_S * STEP_S)
+    late: dict[int, list[bytes]] = {}  # by step: errors that come around the decision on their trace, and after it
     for step in range(round(SECONDS / STEP_S)):
-        parts = []
+        parts = late.pop(step, [])
         for service in services[step * per_step : (step + 1) * per_step]:
             spans = random.randrange(1, 5)
             truth[service] += spans
@@ -89,23 +90,35 @@ def run(seed: int, templates: dict[tuple[object, ...], bytes]) -> tuple[dict[str
             fate = random.random()
             if randomness >= head:
                 template = templates[service, spans, head, fate < 0.02, 0.02 <= fate < 0.05]
-                parts.append(template.replace(ID, random.randbytes(9) + randomness.to_bytes(7)))
+                trace_id = random.randbytes(9) + randomness.to_bytes(7)
+                parts.append(template.replace(ID, trace_id))
+            if 0.05 <= fate < 0.09:
+                truth[service] += 1
+                if randomness >= head:
+                    due = min(step + random.randrange(4, 50), round(SECONDS / STEP_S) + 20)
+                    late.setdefault(due, []).append(templates[service, "late", head].replace(ID, trace_id))
         now_ns = round(step * STEP_S * SECOND)
         driver.send(b"".join(parts), now_ns)
         driver.tick(now_ns)
     now_ns = SECONDS * SECOND
     for _ in range(60):
+        driver.send(b"".join(late.pop(round(now_ns / SECOND / STEP_S), [])), now_ns)
         now_ns += round(STEP_S * SECOND)
         driver.tick(now_ns)
+    assert not late
     while driver.pipeline.drain(now_ns, hurry=True):
         pass
     estimates, variances = Counter[str](), Counter[str]()
     for trace in reference.traces([driver.kept()]).values():
         service = trace[0].resource.attributes[0].value.string_value
-        threshold = parse_tracestate(trace[0].span.trace_state.encode()).threshold or 0
-        count = adjusted_count(threshold)
-        estimates[service] += len(trace) * count
-        variances[service] += len(trace) ** 2 * count * (count - 1)
+        spans = Counter(adjusted_count(parse_tracestate(one.span.trace_state.encode()).threshold or 0) for one in trace)
+        for count, number in spans.items():
+            estimates[service] += number * count
+            # What is kept with a larger count is kept together with what has a smaller one.
+            variances[service] += sum(
+                number * other * max(count, count_of_other) * (min(count, count_of_other) - 1)
+                for count_of_other, other in spans.items()
+            )
     return (
         {service: Estimate(estimates[service] - truth[service], math.sqrt(variances[service])) for service in SERVICES},
         driver,
@@ -122,20 +135,29 @@ def test_adjusted_counts_estimate_the_traffic_without_bias() -> None:
         for head in HEAD
         for error, slow in ((False, False), (True, False), (False, True))
     }
+    templates |= {
+        (service, "late", head): _template(
+            service, 1, f"ot=th:{encode_threshold(head)}" if head else "", True, False, late=True
+        )
+        for service in SERVICES
+        for head in HEAD
+    }
     runs = []
-    limited = Counter[str]()
+    limited, revived = Counter[str](), Counter[str]()
     for seed in range(RUNS):
         found, driver = run(seed, templates)
         runs.append(found)
         driver.check_ledger()
         values = driver.values()
         limited.update({rule: int(count) for (rule,), count in values[metrics.LIMITED_TRACES].items()})
+        revived.update({rule: int(count) for (rule,), count in values[metrics.TRACES_REVIVED].items()})
         if seed == 0:
             decided = values[metrics.TRACES_DECIDED]
             assert {rule for rule, decision, _ in decided if decision == "keep"} == {"errors", "slow", "rest"}
             # What is seen of the estimate is its sampling: nothing else is kept, and by far not all.
-            assert driver.total(metrics.SPANS_KEPT) < SECONDS * 175
+            assert driver.total(metrics.SPANS_KEPT) < SECONDS * 200
     assert limited["rest"] > 20 * RUNS  # the cap was felt
+    assert revived["errors"] > 20 * RUNS
     for service in SERVICES:
         errors = [one[service].error for one in runs]
         mean = sum(errors) / RUNS

@@ -17,7 +17,7 @@ from sampler_proxy.errors import Draining, MalformedRequest, Overloaded, Request
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.rules.rule_set import RuleSet
 from sampler_proxy.traceql.compiler import Compiled
-from sampler_proxy.traceql.program import AND, TRUE, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, FALSE, TRUE, Condition, Field, Kind, Op
 from tests.pipeline.driver import (
     ERRORS,
     KEEP_ALL,
@@ -192,7 +192,7 @@ def test_when_memory_runs_out_the_oldest_traces_are_decided_by_the_same_rules() 
     assert spans_in(driver.kept()) == [(n, 1) for n in range(1, early + 1, 2)]
     assert driver.total(metrics.BUFFER_TRACES) == sent + 1 - early
     assert not driver.values()[metrics.REQUESTS_REFUSED]
-    driver.send(request((2, 2), error=True))  # it was decided early: dropped, whatever comes
+    driver.send(request((2, 2)))  # it was decided early, and dropped
     assert driver.values()[metrics.LATE_SPANS] == {("drop",): 1, ("keep",): 0}
 
 
@@ -345,10 +345,10 @@ def test_late_spans_follow_the_decision() -> None:
     driver.tick(WAIT_AFTER_ROOT)
     assert decided(driver) == {("half", "keep", "root"): 1, ("rest", "drop", "root"): 1}
 
-    driver.send(request((1, 2), (2, 2), error=True))  # by itself it would match the rule that keeps all errors
-    driver.send(request((2, 3), (1, 3)))
+    driver.send(request((1, 2), error=True))  # the rule that keeps all errors stands behind the one that decided
+    driver.send(request((2, 2), (2, 3), (1, 3)))
     assert driver.values()[metrics.LATE_SPANS] == {("keep",): 2, ("drop",): 2}
-    assert driver.values()[metrics.LATE_WOULD_KEEP] == {(): 1}
+    assert driver.values()[metrics.LATE_WOULD_KEEP] == {(): 0}
     assert driver.values()[metrics.SPANS_SAMPLED_OUT][("rest",)] == 3
     assert driver.values()[metrics.SPANS_KEPT][("half",)] == 3
     assert decided(driver) == {("half", "keep", "root"): 1, ("rest", "drop", "root"): 1}
@@ -579,6 +579,8 @@ def rule_set(**changes: object) -> RuleSet:
         queries=(),
         programs=((0,), (TRUE,)),
         monotone=(True, True),
+        late=(True, True),
+        exclusions=((FALSE,), (FALSE,)),
     )
     parts: dict[str, Any] = {
         "names": ["errors", "rest"],

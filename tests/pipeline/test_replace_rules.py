@@ -18,7 +18,7 @@ from sampler_proxy import metrics
 from sampler_proxy.pipeline import replay
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.parse import parse
-from sampler_proxy.traceql.program import AND, TRUE
+from sampler_proxy.traceql.program import AND, FALSE, TRUE
 from tests.pipeline.driver import (
     ERRORS,
     KEEP_ALL,
@@ -189,7 +189,7 @@ def test_late_spans_follow_the_old_decision() -> None:
     assert rule_of(driver, 1) == ("half", True, 1 << 55)
     assert rule_of(driver, 2)[:2] == ("none", False)
     assert driver.values()[metrics.LATE_SPANS] == {("keep",): 2, ("drop",): 1}
-    assert driver.total(metrics.LATE_WOULD_KEEP) == 1  # by the new rules
+    assert driver.total(metrics.LATE_WOULD_KEEP) == 0  # their rules are gone, and what stood before them
     assert driver.values()[metrics.SPANS_KEPT] == {("half",): 3, ("none",): 0, ("all",): 0}
     driver.check_ledger()
 
@@ -238,6 +238,9 @@ def damaged(**changes: Any) -> Callable[[], tuple[Any, ...]]:
         damaged(keeps=[1.0]),
         damaged(keeps=[1.0, float("nan")]),
         damaged(monotone=()),
+        damaged(late=()),
+        damaged(exclusions=((FALSE,),)),
+        damaged(exclusions=((7,), (FALSE,))),
         damaged(programs=((0,), (0,))),
         damaged(programs=((2,), (TRUE,))),
         damaged(programs=((1,), (TRUE,))),

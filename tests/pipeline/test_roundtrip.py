@@ -15,11 +15,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from sampler_proxy import metrics
+from sampler_proxy.errors import MalformedRequest
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.traceql.compiler import Compiled
-from sampler_proxy.traceql.program import AND, NOT, OR, TRUE, Condition, Field, Kind, Op
+from sampler_proxy.traceql.program import AND, FALSE, NOT, OR, TRUE, Condition, Field, Kind, Op
 from tests.pipeline.driver import KEEP_ALL, MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Driver, request, rules_of, trace_id
 from tests.support import nezha, reference, strategies, wire
 from tests.support.reference import Filter, Rule, Selection
@@ -66,6 +68,8 @@ def rules_over(
         queries=(),
         programs=(*native_programs, (TRUE,)),
         monotone=(False,) * len(names),
+        late=(False,) * len(names),
+        exclusions=((FALSE,),) * len(names),
     )
     native = (names, list(keeps), compiled)
     return Rules(rules, native)
@@ -276,7 +280,7 @@ def test_spans_of_many_requests_share_their_envelopes() -> None:
 
 
 def test_envelopes_that_differ_stay_apart() -> None:
-    """In any byte: a schema_url, an entity, an unknown field, the order of attributes."""
+    """In any byte: a schema_url, an entity, an unknown field of a resource or scope, the order of attributes."""
     message = ExportTraceServiceRequest()
     changes: list[Callable[[Any, Any], object]] = [
         lambda *_: None,
@@ -284,8 +288,8 @@ def test_envelopes_that_differ_stay_apart() -> None:
         lambda outer, _: outer.resource.entity_refs.add(type="service"),
         lambda _, inner: setattr(inner, "schema_url", "x"),
         lambda _, inner: setattr(inner.scope, "version", "x"),
-        lambda outer, _: outer.MergeFromString(wire.field(99, wire.LEN, b"x")),
-        lambda _, inner: inner.MergeFromString(wire.field(99, wire.LEN, b"x")),
+        lambda outer, _: outer.resource.MergeFromString(wire.field(99, wire.LEN, b"x")),
+        lambda _, inner: inner.scope.MergeFromString(wire.field(99, wire.LEN, b"x")),
     ]
     for n, change in enumerate(changes):
         outer = message.resource_spans.add()
@@ -315,6 +319,113 @@ def test_assembling_in_parts_gives_the_same_spans() -> None:
         ExportTraceServiceRequest.FromString(assemble(traces[::-1]))
     )
     assert assemble([]) == b""
+
+
+# What is not to pass the sampler unseen
+
+
+UNKNOWN = wire.field(99, wire.LEN, b"a span of another trace") + wire.field(20, wire.VARINT, wire.varint(7))
+
+
+def test_unknown_fields_around_spans_are_dropped_and_counted() -> None:
+    """They left with every kept trace that shared the header; inside of a resource, scope or span they stay."""
+    inside = ExportTraceServiceRequest()
+    outer = inside.resource_spans.add(schema_url="s")
+    outer.resource.MergeFromString(UNKNOWN)
+    inner = outer.scope_spans.add(schema_url="t")
+    inner.scope.MergeFromString(UNKNOWN)
+    inner.spans.add(trace_id=trace_id(1), span_id=b"\x01" * 8).MergeFromString(UNKNOWN)
+    around = ExportTraceServiceRequest()
+    around.CopyFrom(inside)
+    around.MergeFromString(UNKNOWN * 2)
+    around.resource_spans[0].MergeFromString(UNKNOWN)
+    around.resource_spans[0].MergeFromString(wire.field(1, wire.VARINT, wire.varint(1)))  # a known number, another type
+    around.resource_spans[0].scope_spans[0].MergeFromString(UNKNOWN * 3)
+    driver = Driver(KEEP_ALL, stamp_decision=False)
+    driver.send(around)
+    driver.tick(WAIT)
+    assert driver.kept().SerializeToString(deterministic=True) == inside.SerializeToString(deterministic=True)
+    assert driver.values()[metrics.UNKNOWN_FIELDS_DROPPED] == {
+        ("request",): 4,
+        ("resource_spans",): 3,
+        ("scope_spans",): 6,
+    }
+
+
+def test_unknown_fields_of_a_refused_request_are_not_counted() -> None:
+    driver = Driver(KEEP_ALL)
+    with pytest.raises(MalformedRequest):
+        driver.send(UNKNOWN + b"\xff")
+    assert set(driver.values()[metrics.UNKNOWN_FIELDS_DROPPED].values()) == {0}
+
+
+def legacy(n: int, *, spans: int = 1, field: int = 1000, scope: str = "library") -> bytes:
+    """Spans of trace `n` as ResourceSpans.instrumentation_library_spans; the layout has stayed the same."""
+    inner = ScopeSpans(schema_url="t")
+    inner.scope.name = scope
+    for number in range(1, spans + 1):
+        inner.spans.add(trace_id=trace_id(n), span_id=number.to_bytes(8), name=f"of {n}")
+    return wire.field(field, wire.LEN, inner.SerializeToString())
+
+
+RESOURCE = wire.field(1, wire.LEN, wire.field(1, wire.LEN, wire.field(1, wire.LEN, b"service.name")))
+EMPTY = wire.field(2, wire.LEN, b"")
+INVALID = wire.field(2, wire.LEN, wire.field(2, wire.LEN, b""))  # a span without ids
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "dropped"),
+    [
+        (legacy(1, spans=3) + RESOURCE, {1: 3}, 0),
+        (RESOURCE + legacy(1) + legacy(2) + legacy(1, scope="other"), {1: 2, 2: 1}, 0),
+        (RESOURCE + legacy(1, spans=2) + legacy(1, spans=2, field=2), {1: 2}, 1),  # the same twice
+        (RESOURCE + legacy(1, field=2) + legacy(1) + legacy(1), {1: 1}, 2),
+        (RESOURCE + EMPTY + legacy(1), {1: 1}, 0),
+        (RESOURCE + INVALID + legacy(1), {}, 1),
+        (RESOURCE + wire.field(1000, wire.VARINT, wire.varint(1)), {}, 1),
+        (RESOURCE + wire.field(1000, wire.LEN, b""), {}, 0),
+    ],
+)
+def test_spans_in_the_deprecated_field(fields: bytes, expected: dict[int, int], dropped: int) -> None:
+    """OTLP before 0.15 had them in ResourceSpans's field 1000; they were answered with OK and lost, or left unsampled
+    with the traces of other ResourceSpans."""
+    neighbour = wire.field(1, wire.LEN, RESOURCE + legacy(9, field=2))
+    driver = Driver(KEEP_ALL, stamp_decision=False)
+    driver.send(wire.field(1, wire.LEN, fields) + neighbour)
+    driver.tick(WAIT)
+    driver.check_ledger()
+    found = {trace.trace_id: trace.spans for trace in driver.destinations[0].traces}
+    assert found == {trace_id(n): spans for n, spans in (expected | {9: 1}).items()}
+    assert driver.values()[metrics.UNKNOWN_FIELDS_DROPPED]["resource_spans",] == dropped
+    for outer in driver.kept().resource_spans:
+        assert [attribute.key for attribute in outer.resource.attributes] == ["service.name"]
+        assert {(inner.schema_url, inner.scope.name) for inner in outer.scope_spans} <= {
+            ("t", "library"),
+            ("t", "other"),
+        }
+        assert b"\xc2\x3e" not in outer.SerializeToString()  # the tag of field 1000
+
+
+def test_a_deprecated_field_in_every_truncation() -> None:
+    (content,) = (
+        ExportTraceServiceRequest.FromString(wire.field(1, wire.LEN, legacy(1, spans=2, field=2)))
+        .resource_spans[0]
+        .scope_spans
+    )
+    whole = content.SerializeToString()
+    driver = Driver(KEEP_ALL, stamp_decision=False)
+    for size in range(len(whole) + 1):
+        raw = wire.field(1, wire.LEN, wire.field(1000, wire.LEN, whole[:size]))
+        current = wire.field(1, wire.LEN, wire.field(2, wire.LEN, whole[:size]))
+        assert _verdict(driver, raw) == _verdict(driver, current)
+
+
+def _verdict(driver: Driver, raw: bytes) -> bool:
+    try:
+        driver.send(raw)
+    except MalformedRequest:
+        return False
+    return True
 
 
 # Details that generators seldom meet

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import pytest
@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from sampler_proxy import metrics
 from sampler_proxy.errors import Overloaded, TraceQLError
 from sampler_proxy.otlp.sampling import NEVER, encode_threshold
+from sampler_proxy.pipeline.id_randomness import Uniformity
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.rules.target import Target
 from sampler_proxy.rules.trace_key import values_of
@@ -534,6 +535,54 @@ def test_ids_that_do_not_look_random_are_noticed() -> None:
     assert driver.values()[metrics.TRACE_IDS_RANDOM][()] == 0
     send(block)
     assert driver.values()[metrics.TRACE_IDS_RANDOM][()] == 1
+
+
+ANYHOW = Random(3)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        lambda n: n,  # counted up
+        lambda n: n << 64,
+        lambda n: int.from_bytes(n.to_bytes(16, "little")),
+        lambda n: (1_790_000_000_000 + n) << 22,  # a snowflake: time first
+        lambda _: ANYHOW.getrandbits(32),  # too short
+        lambda _: ANYHOW.getrandbits(128) & ~(0xFF << 40),  # one byte that is always the same
+        lambda n: n if n % 8 == 0 else ANYHOW.getrandbits(128),  # one sender of eight
+        lambda _: ANYHOW.getrandbits(64) << 64 | 0x9F_0242_AC12_0002,  # an address, as in UUIDs of version 1
+        lambda _: ANYHOW.choice([0xABCDEF, 0x123456]) << 32 | ANYHOW.getrandbits(32),  # few of one kind
+    ],
+)
+def test_ids_that_are_no_chance_are_noticed_after_a_few_hundred(ids: Callable[[int], int]) -> None:
+    driver = Driver(native=native(("rest", None, 0.1)), wait_after_root_ns=0)
+    for at in range(0, 512, 128):
+        message = request(*((number, 1) for number in range(128)), root=True)
+        for number, one in enumerate(message.resource_spans[0].scope_spans[0].spans, at + 1):
+            one.trace_id = ids(number).to_bytes(16)
+        driver.send(message)
+        driver.tick(0)
+    assert driver.values()[metrics.TRACE_IDS_RANDOM][()] == 0
+
+
+def test_ids_that_become_counted_are_noticed_wherever_they_begin() -> None:
+    uniformity, random = Uniformity(), Random(4)
+    for _ in range(8_000):
+        uniformity.add(random.getrandbits(56))
+    assert uniformity.random
+    for number in range(512):
+        uniformity.add(number)
+    assert not uniformity.random
+    for _ in range(2 << 14):
+        uniformity.add(random.getrandbits(56))
+    assert uniformity.random
+
+
+def test_ids_that_are_random_stay_so() -> None:
+    uniformity, random = Uniformity(), Random(5)
+    for _ in range(1 << 20):
+        uniformity.add(random.getrandbits(56))
+        assert uniformity.random
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -48,7 +48,8 @@ class Server:
         self.refused: list[str] = []
         self.answer: Callable[[bytes], bytes] = lambda request: b"answer to " + request[:16]
         methods = {EXPORT: self._export, "/grpc.health.v1.Health/Check": lambda _: b"\x08\x01"}
-        self.engine = engine_class(methods, address, limit, self.refused.append)
+        self.not_served: list[str] = []
+        self.engine = engine_class(methods, address, limit, self.refused.append, self.not_served.append)
         self.port = self.engine.start()
         self._channel: grpc.Channel | None = None
 
@@ -323,13 +324,27 @@ def test_damaged_gzip(server: Server, damage: str) -> None:
     server.check_alive()
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "identity", ""])
-def test_a_compression_that_nobody_offered(server: Server, encoding: str) -> None:
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("encoding", ["zstd", "snappy", "lz4", "br", "identity", ""])
+def test_a_compression_that_nobody_offered(server: Server, encoding: str, compressed: bool) -> None:
+    """Core answers by itself what docs/messages.md says, and other calls of the connection go on."""
+    known = encoding in ("identity", "")
     with Connection(server.port) as connection:
         connection.begin(1, encoding=encoding)
-        connection.data(1, message(b"\x28\xb5\x2f\xfd ...", compressed=True))
-        connection.answer(1)
-    server.check_alive()
+        connection.data(1, message(b"\x28\xb5\x2f\xfd ...", compressed=compressed))
+        answer = b"".join(frame.payload for frame in connection.answer(1))
+        connection.begin(3)
+        connection.data(3, message(b"alive?"))
+        assert connection.answer(3)[1].payload == message(b"answer to alive?")
+    if known and not compressed:
+        assert server.requests == [b"\x28\xb5\x2f\xfd ...", b"alive?"]
+        return
+    text = b"Compression bit set but no encoding" if known else b"Error parsing 'grpc-encoding' metadata"
+    assert b"grpc-status\x0213" in answer
+    assert text in answer
+    assert server.requests == [b"alive?"]
+    if not known:
+        assert server.refused == []
 
 
 # Calls that end early
@@ -681,6 +696,25 @@ def test_the_completion_queue_is_preferred() -> None:
     assert logs == []
 
 
+@pytest.mark.parametrize("missing", ["127.0.0.1", "both"])
+def test_a_machine_without_127_0_0_1_has_the_faster_engine_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    check_address = grpc_server.check_address
+
+    def without(address: str) -> None:
+        if missing == "both" or address.startswith("127."):
+            raise errors.StartError(f"grpc: cannot listen on {address}: Cannot assign requested address")
+        check_address(address)
+
+    monkeypatch.setattr(grpc_server, "check_address", without)
+    with structlog.testing.capture_logs() as logs:
+        engine = create({}, "[::1]:0", LIMIT, print)
+    assert isinstance(engine, CompletionQueueEngine)
+    expected = ["no loopback address to check the gRPC engine on: it is used unchecked"] if missing == "both" else []
+    assert [entry["event"] for entry in logs] == expected
+
+
 @pytest.mark.parametrize("fault", ["import", "operation", "answer", "drain"])
 def test_falling_back(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "import":
@@ -700,3 +734,176 @@ def test_falling_back(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         assert channel.unary_unary(EXPORT)(b"hello", timeout=20) == b"hello"
     assert engine.drain(10)
+
+
+# Out of memory
+
+
+def test_a_handler_without_memory_is_tried_again(server: Server) -> None:
+    good = server.answer
+
+    def answer(_: bytes) -> bytes:
+        raise MemoryError
+
+    server.answer = answer
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            refusal = server.refusal(b"x")
+            assert details(refusal)[:2] == (grpc.StatusCode.UNAVAILABLE, "the proxy is out of memory")
+            assert len(refusal.trailing_metadata()) == 2
+    assert [entry["event"].split(":")[0] for entry in logs] == ["out of memory"]
+    assert server.refused == ["out_of_memory"] * 3
+    server.answer = good
+    server.check_alive()
+
+
+def test_a_handler_that_has_counted_its_lack_of_memory(server: Server) -> None:
+    def answer(_: bytes) -> bytes:
+        raise errors.OutOfMemory("the proxy is out of memory", retry_after_ns=1)
+
+    server.answer = answer
+    assert server.refusal(b"x").code() is grpc.StatusCode.UNAVAILABLE
+    assert server.refused == []
+
+
+def test_memory_that_is_missing_for_a_compressed_message(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def inflate(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(grpc_server, "inflate", inflate)
+    assert server.refusal(b"x" * 1000, compression=GZIP).code() is grpc.StatusCode.UNAVAILABLE
+    assert server.refused == ["out_of_memory"]
+    server.check_alive()
+
+
+class LosesEvents:
+    """A completion queue whose `poll` takes an event and then finds no memory for it, where `lose` says so."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+        self.lose: Callable[[Any], bool] = lambda _: False
+        self.lost = 0
+
+    def poll(self, deadline: float | None = None) -> Any:
+        event = self._queue.poll(deadline)
+        if self.lose(event):
+            self.lost += 1
+            raise MemoryError
+        return event
+
+    def shutdown(self) -> None:
+        self._queue.shutdown()
+
+
+@pytest.fixture
+def losing(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, LosesEvents]]:
+    made: list[LosesEvents] = []
+    run = CompletionQueueEngine._run
+
+    def with_losses(engine: Any) -> None:
+        # Core wants its own object as the queue of a request; only the loop's polls go through ours.
+        made.append(LosesEvents(engine._queue))
+        poll_from = made[0]
+        real, engine._queue = engine._queue, _Both(engine._queue, poll_from)
+        engine._server = _WithQueue(engine._server, real)
+        run(engine)
+
+    monkeypatch.setattr(CompletionQueueEngine, "_run", with_losses)
+    server = Server(CompletionQueueEngine)
+    eventually(lambda: bool(made))
+    yield server, made[0]
+    server.close()
+
+
+class _Both:
+    def __init__(self, queue: Any, losing: LosesEvents) -> None:
+        self.poll, self.shutdown, self.queue = losing.poll, queue.shutdown, queue
+
+
+class _WithQueue:
+    def __init__(self, server: Any, queue: Any) -> None:
+        self._server, self._queue = server, queue
+        self.cancel_all_calls = server.cancel_all_calls
+
+    def request_call(self, _: Any, __: Any, tag: object) -> None:
+        self._server.request_call(self._queue, self._queue, tag)
+
+    def shutdown(self, _: Any, tag: object) -> None:
+        self._server.shutdown(self._queue, tag)
+
+
+@pytest.mark.parametrize("kind", ["message", "call", "answer"])
+def test_events_that_are_lost_for_want_of_memory(losing: tuple[Server, LosesEvents], kind: str) -> None:
+    server, queue = losing
+    engine: Any = server.engine
+    server.check_alive()
+    queue.lose = {
+        "message": lambda event: type(event.tag) is tuple,
+        "call": lambda event: event.tag is engine._begun,
+        "answer": lambda event: event.tag is engine._answered,
+    }[kind]
+    with structlog.testing.capture_logs() as logs:
+        for number in range(200):  # more than there are calls asked for, and slots
+            if kind == "answer":
+                assert server.call(b"x") == b"answer to x"
+            elif kind == "message":
+                assert server.refusal(b"x").code() is grpc.StatusCode.UNAVAILABLE
+            else:
+                assert server.refusal(b"x").code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+            eventually(lambda number=number: queue.lost > number)  # type: ignore[misc]
+        queue.lose = lambda _: False
+        server.check_alive()
+    assert [entry["event"].split(":")[0] for entry in logs] == ["out of memory"]
+    assert server.refused == (["out_of_memory"] * 200 if kind == "message" else [])
+    eventually(lambda: engine._in_flight == 0 and not engine._receiving)
+    assert engine.alive
+    assert engine.drain(5)
+
+
+def test_a_loop_that_cannot_go_on_ends_and_says_so(
+    losing: tuple[Server, LosesEvents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sampler_proxy.receive.grpc_completion_queue._MAX_FAILURES", 5)
+    server, queue = losing
+    queue.lose = lambda _: True
+    with structlog.testing.capture_logs() as logs:
+        futures = [server.method().future(b"x", timeout=20) for _ in range(10)]
+        eventually(lambda: not server.engine.alive)
+    assert [entry["event"] for entry in logs][-1] == "grpc: the receiving thread cannot go on, and ends"
+    for future in futures:
+        assert future.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+    assert server.refusal(b"x").code() is grpc.StatusCode.UNAVAILABLE  # the port is closed
+
+
+def test_alive(server: Server, engine_class: type[GrpcEngine]) -> None:
+    assert not engine_class({}, "127.0.0.1:0", LIMIT, print).alive
+    assert server.engine.alive
+    assert server.engine.drain(5)
+    assert not server.engine.alive
+
+
+# Methods that nobody handles
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "text"),
+    [
+        ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", "logs", "takes traces only"),
+        ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", "metrics", "takes traces only"),
+        ("/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export", "profiles", "traces only"),
+        ("/grpc.health.v1.Health/Watch", "health", "no such method"),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "reflection", "no such method"),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "reflection", "no such method"),
+        (EXPORT + "s", "other", "no such method"),
+        ("/", "other", "no such method"),
+    ],
+)
+def test_methods_that_nobody_handles_are_counted_by_kind(server: Server, method: str, kind: str, text: str) -> None:
+    for number in range(1, 3):
+        with pytest.raises(grpc.RpcError) as caught:
+            server.method(method)(b"x" * 1000, timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert text in caught.value.details()
+        assert server.not_served == [kind] * number
+    assert server.refused == []
+    server.check_alive()

@@ -28,6 +28,7 @@ import sampler_proxy
 IMPORTED_FROM = str(Path(sampler_proxy.__file__).resolve().parent.parent)
 PREFIX = "sampler_proxy_"
 START_S = 30.0
+RUN = (sys.executable, "-m", "sampler_proxy", "run")
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 T = TypeVar("T")
@@ -171,16 +172,19 @@ class Metrics:
 
 
 class Proxy(Process):
-    """`sampler-proxy run`, ready. `config` is written to a file as YAML (JSON is YAML); None runs without one."""
+    """`sampler-proxy run`, ready. `config` is written to a file as YAML (JSON is YAML); None runs without one. `run`:
+    another command that does as much; `options` are those of a Popen."""
 
-    def __init__(self, config: Mapping[str, Any] | None, folder: Path) -> None:
+    def __init__(
+        self, config: Mapping[str, Any] | None, folder: Path, *, run: Sequence[str] = RUN, **options: Any
+    ) -> None:
         arguments = []
         if config is not None:
             folder.mkdir(parents=True, exist_ok=True)
             file = folder / "sampler-proxy.yaml"
             file.write_text(yaml.safe_dump(dict(config), sort_keys=False))
             arguments = ["--config", str(file)]
-        super().__init__("proxy", [sys.executable, "-m", "sampler_proxy", "run", *arguments], folder)
+        super().__init__("proxy", [*run, *arguments], folder, **options)
         ready = self.await_event("ready", START_S)
         self.port = int(ready["grpc"].rpartition(":")[2])
         self.admin_port = int(ready["admin"].rpartition(":")[2])

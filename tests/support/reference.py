@@ -3,14 +3,17 @@
 A trace is a list of `Seen` in order of arrival. Decisions about the meaning of data, where the specifications leave
 room:
 
-attributes  Of several with one key the last counts. No value, or a value with nothing in it, is nil, as is a missing
-            attribute. An unscoped key is the span's if the span has that key at all (nil, too), else the resource's.
+attributes  Of several with one key any may fulfil a condition, whatever its operator, and `IS_NIL` wants all of them
+            nil; where one value is read (root, arithmetic) the last counts. No value, or a value with nothing in it, is
+            nil, as is a missing attribute. An unscoped key is the span's if the span has that key at all (nil, too),
+            else the resource's.
 values      String, int, double, bool compare; bytes, kvlists and nested arrays are not nil and compare with nothing. An
             int and a double compare as two doubles, the int rounded to nearest, ties to even. NaN equals nothing, so
             `!=` holds. Strings compare as bytes. Bools have no order: `<` and its kin are false.
 arrays      Elements that the constant cannot be compared with (nested arrays, bytes, nil, other types) are left out. If
             none is left, every comparison is false. `=`, the orders and MATCH hold if they hold for any element; `!=`
             and NOT_MATCH if they hold for all.
+durations   A span has one if its start is not 0 and its end not before it; otherwise DURATION is missing.
 fields      An absent message reads like an empty one: name, version and status message are then "", status code and
             kind 0. DURATION and TRACE_DURATION are unsigned 64-bit numbers; ints compare by their mathematical value,
             -1 < any duration.
@@ -69,16 +72,19 @@ def invalid(span: Span) -> str | None:
 
 
 def seen(request: ExportTraceServiceRequest) -> list[Seen]:
-    """List every span of a request, the invalid ones too, in order."""
+    """List every span of a request, the invalid ones too, in order.
+
+    Envelopes have the known fields of a ResourceSpans and ScopeSpans: the manual says that the others are dropped.
+    """
     found = []
     for resource_spans in request.resource_spans:
-        outer = ResourceSpans()
-        outer.CopyFrom(resource_spans)
-        outer.ClearField("scope_spans")
+        outer = ResourceSpans(schema_url=resource_spans.schema_url)
+        if resource_spans.HasField("resource"):
+            outer.resource.CopyFrom(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans:
-            inner = ScopeSpans()
-            inner.CopyFrom(scope_spans)
-            inner.ClearField("spans")
+            inner = ScopeSpans(schema_url=scope_spans.schema_url)
+            if scope_spans.HasField("scope"):
+                inner.scope.CopyFrom(scope_spans.scope)
             envelope = (deterministic(outer), deterministic(inner))
             found += [Seen(resource_spans.resource, scope_spans.scope, span, envelope) for span in scope_spans.spans]
     return found
@@ -114,6 +120,11 @@ def root_service(trace: Trace) -> bytes | None:
     top = root(trace)
     found = last_value(top.resource.attributes, b"service.name") if top else None
     return found.string_value.encode() if found is not None and found.WhichOneof("value") == "string_value" else None
+
+
+def duration(span: Span) -> int | None:
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    return end - start if start != 0 and end >= start else None
 
 
 def trace_duration(trace: Trace) -> int | None:
@@ -156,6 +167,10 @@ def last_value(attributes: Iterable[KeyValue], key: bytes) -> AnyValue | None:
     return found
 
 
+def all_values(attributes: Iterable[KeyValue], key: bytes) -> list[AnyValue]:
+    return [attribute.value for attribute in attributes if attribute.key.encode() == key]
+
+
 def plain(value: AnyValue | None) -> Any:
     """Convert a value: nil to None, a string to bytes; int, float, bool, lists; all else to an incomparable object."""
     which = value.WhichOneof("value") if value is not None else None
@@ -170,19 +185,27 @@ def plain(value: AnyValue | None) -> Any:
     return object()
 
 
-def left_side(condition: Condition, one: Seen, trace: Trace) -> Any:
+def left_sides(condition: Condition, one: Seen, trace: Trace) -> list[Any]:
+    """List the values that may fulfil a condition: of an attribute all, and nil where it is missing."""
+    holders = {
+        Field.SPAN_ATTRIBUTE: (one.span,),
+        Field.RESOURCE_ATTRIBUTE: (one.resource,),
+        Field.SCOPE_ATTRIBUTE: (one.scope,),
+        Field.ANY_ATTRIBUTE: (one.span, one.resource),
+    }
+    if condition.field not in holders:
+        return [intrinsic(condition, one, trace)]
+    for holder in holders[condition.field]:
+        found = all_values(holder.attributes, condition.key)
+        if found:
+            return [plain(value) for value in found]
+    return [None]
+
+
+def intrinsic(condition: Condition, one: Seen, trace: Trace) -> Any:
     field, span = condition.field, one.span
-    if field == Field.SPAN_ATTRIBUTE:
-        return plain(last_value(span.attributes, condition.key))
-    if field == Field.RESOURCE_ATTRIBUTE:
-        return plain(last_value(one.resource.attributes, condition.key))
-    if field == Field.SCOPE_ATTRIBUTE:
-        return plain(last_value(one.scope.attributes, condition.key))
-    if field == Field.ANY_ATTRIBUTE:
-        own = last_value(span.attributes, condition.key)
-        return plain(own if own is not None else last_value(one.resource.attributes, condition.key))
     if field == Field.DURATION:
-        return max(0, span.end_time_unix_nano - span.start_time_unix_nano)
+        return duration(span)
     if field == Field.PARENT_ID:
         return span.parent_span_id.hex().encode() if has_parent(span) else b""
     if field == Field.TRACE_DURATION:
@@ -227,9 +250,13 @@ def compares(value: Any, condition: Condition) -> bool:
 
 def holds(condition: Condition, one: Seen, trace: Trace) -> bool:
     """Return whether a condition is true of a span. `trace` is read for the fields of the trace only."""
-    value = left_side(condition, one, trace)
+    values = left_sides(condition, one, trace)
     if condition.op == Op.IS_NIL:
-        return value is None
+        return all(value is None for value in values)
+    return any(holds_of(condition, value) for value in values)
+
+
+def holds_of(condition: Condition, value: Any) -> bool:
     if condition.op == Op.NOT_NIL:
         return value is not None
     elements = value if isinstance(value, list) else [value]
@@ -346,8 +373,8 @@ class Stamp(NamedTuple):
 
 
 class SpanKey(NamedTuple):
-    """A span and where it lies, each in deterministic encoding, schema_url and unknown fields included: ResourceSpans
-    without scope_spans, ScopeSpans without spans, Span."""
+    """A span and where it lies, each in deterministic encoding: the known fields of ResourceSpans without scope_spans,
+    of ScopeSpans without spans, and the Span with its unknown fields."""
 
     resource: bytes
     scope: bytes

@@ -331,7 +331,7 @@ def test_attribute(field: Field, value: Any, op: Op, right: Any, expected: bool)
     assert reference.holds(Condition(field, b"k", *constant(op, right)), seen, [seen]) is expected
 
 
-def test_the_last_of_several_attributes_counts_and_the_span_goes_before_the_resource() -> None:
+def test_any_of_several_attributes_counts_and_the_span_goes_before_the_resource() -> None:
     span = Span(
         attributes=[*attributes({"k": "a"}), *attributes({"k": "b"}), *attributes({"n": "x"}), KeyValue(key="n")]
     )
@@ -340,8 +340,13 @@ def test_the_last_of_several_attributes_counts_and_the_span_goes_before_the_reso
     def holds(key: bytes, op: Op, right: Any) -> bool:
         return reference.holds(Condition(Field.ANY_ATTRIBUTE, key, *constant(op, right)), seen, [seen])
 
+    assert holds(b"k", Op.EQ, "a")
     assert holds(b"k", Op.EQ, "b")
-    assert holds(b"n", Op.IS_NIL, None)
+    assert holds(b"k", Op.NE, "b")
+    assert not holds(b"k", Op.EQ, "c")
+    assert not holds(b"n", Op.EQ, "y")
+    assert not holds(b"n", Op.IS_NIL, None)
+    assert holds(b"n", Op.NOT_NIL, None)
     assert holds(b"r", Op.EQ, "z")
 
 
@@ -372,7 +377,7 @@ SPAN = Span(
         (Field.STATUS, Span(), 0),
         (Field.STATUS_MESSAGE, Span(), ""),
         (Field.KIND, Span(), 0),
-        (Field.DURATION, Span(start_time_unix_nano=2, end_time_unix_nano=1), 0),
+        (Field.DURATION, Span(start_time_unix_nano=2, end_time_unix_nano=2), 0),
         (Field.PARENT_ID, Span(), ""),
         (Field.PARENT_ID, Span(parent_span_id=bytes(8)), ""),
         (Field.PARENT_ID, Span(parent_span_id=b"\x00\x01"), "0001"),

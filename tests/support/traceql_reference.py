@@ -3,8 +3,10 @@
 Shares nothing with the plan compiler or the native side. What values, roots and times are is said in `reference`; the
 rest, where Tempo's documentation leaves room:
 
-spans       Distinct by span id: the first to arrive stands for it, its parent and attributes included. Where only
-            braces are joined by && and || nothing counts spans, and every arrival is looked at.
+spans       Distinct by span id, in order of first arrival. Braces look at every arrival, each by itself, and one that
+            fulfils them is enough; the first says which span is the parent; aggregates read the last.
+keys        Of an attribute that is there several times, any value may fulfil a comparison with a constant or condition;
+            `= nil` wants all missing. Where two fields are compared, and in arithmetic, the last counts.
 braces      Hold for a span if they hold for some pair of one event and one link of it; where it has none of either,
             that is tried once as missing.
 bare        `{ x }` is x = true and `!x` is x = false, both false where x is missing; `!!x` is x = true again.
@@ -55,7 +57,7 @@ def selects(expression: ast.Expression, trace: Sequence[Seen]) -> bool:
 def selected_spans(expression: ast.Expression, trace: Sequence[Seen]) -> list[Seen]:
     """In no particular order."""
     plain = all(isinstance(node, ast.Filter | ast.SpansetLogical) for node in _spansets(expression.root))
-    return _Trace(trace).select(expression.root, list(trace) if plain else distinct(trace))
+    return _Trace(trace, arrivals=plain).select(expression.root, list(trace) if plain else distinct(trace))
 
 
 def distinct(trace: Sequence[Seen]) -> list[Seen]:
@@ -76,8 +78,10 @@ def _spansets(root: ast.Spanset) -> Iterator[ast.Spanset]:
 
 
 class _Trace:
-    def __init__(self, trace: Sequence[Seen]) -> None:
+    def __init__(self, trace: Sequence[Seen], *, arrivals: bool) -> None:
+        """`arrivals`: spans are what arrived, not what is distinct."""
         self.trace = trace
+        self.arrivals = arrivals
         self.by_id = {one.span.span_id: one for one in distinct(trace)}
 
     def select(self, node: ast.Spanset, spans: list[Seen]) -> list[Seen]:
@@ -85,7 +89,13 @@ class _Trace:
         match node:
             case ast.Filter():
                 return [
-                    one for one in spans if any(holds(node.condition, bound) for bound in bindings(one, self.trace))
+                    one
+                    for one in spans
+                    if any(
+                        holds(node.condition, bound)
+                        for copy in self.copies(one)
+                        for bound in bindings(copy, self.trace)
+                    )
                 ]
             case ast.SpansetLogical():
                 parts = [self.select(operand, spans) for operand in node.operands]
@@ -103,6 +113,12 @@ class _Trace:
                 for stage in node.stages:
                     spans = self.select(stage, spans)
                 return spans
+
+    def copies(self, one: Seen) -> list[Seen]:
+        """All that arrived under the id of a span."""
+        if self.arrivals:
+            return [one]
+        return [other for other in self.trace if other.span.span_id == one.span.span_id]
 
     def relation(self, op: str) -> Callable[[Seen, Seen], bool]:
         """Of a span of the left side and one of the right side."""
@@ -134,7 +150,9 @@ class _Trace:
         return bool(values) and compare(node.op, aggregate(node.function, values), node.value.value)
 
     def number_of(self, argument: ast.Field, one: Seen) -> int | float | None:
-        return next((n for bound in bindings(one, self.trace) if is_number(n := value(argument, bound))), None)
+        return next(
+            (n for bound in bindings(self.copies(one)[-1], self.trace) if is_number(n := value(argument, bound))), None
+        )
 
 
 def aggregate(function: str, values: list[int | float]) -> int | float:
@@ -173,13 +191,13 @@ def holds(node: ast.Field, bound: Bound) -> bool:
         case ast.Literal():
             return node.value is True
         case ast.Attribute():
-            return compare(Op.EQ, value(node, bound), True)
+            return any(compare(Op.EQ, found, True) for found in values(node, bound))
         case ast.Not():
             wanted, operand = False, node.operand
             while isinstance(operand, ast.Not):
                 wanted, operand = not wanted, operand.operand
             if isinstance(operand, ast.Attribute):
-                return compare(Op.EQ, value(operand, bound), wanted)
+                return any(compare(Op.EQ, found, wanted) for found in values(operand, bound))
             return holds(operand, bound) == wanted
         case ast.Logical():
             results = [holds(operand, bound) for operand in node.operands]
@@ -190,10 +208,23 @@ def holds(node: ast.Field, bound: Bound) -> bool:
 
 
 def comparison_holds(node: ast.Comparison, bound: Bound) -> bool:
-    left = value(node.left, bound)
     if node.right is None:
-        return (left is None) == (node.op is Op.IS_NIL)
-    right = value(node.right, bound)
+        found = values(node.left, bound)
+        return all(one is None for one in found) if node.op is Op.IS_NIL else any(one is not None for one in found)
+    if is_constant(node.right) and not is_constant(node.left):
+        lefts, right = values(node.left, bound), value(node.right, bound)
+        return any(compare_sides(node, left, right) for left in lefts)
+    if is_constant(node.left):
+        return any(compare_sides(node, value(node.left, bound), right) for right in values(node.right, bound))
+    return compare_sides(node, value(node.left, bound), value(node.right, bound))
+
+
+def is_constant(node: ast.Field) -> bool:
+    """Tell whether a side is a constant, or itself a condition."""
+    return isinstance(node, ast.Literal | ast.Comparison | ast.Logical | ast.Not)
+
+
+def compare_sides(node: ast.Comparison, left: Any, right: Any) -> bool:
     if isinstance(node.left, ast.Intrinsic) and isinstance(node.right, ast.Literal) and node.op in (Op.EQ, Op.NE):
         if node.left.name in (Name.SPAN_ID, Name.PARENT_ID, Name.LINK_SPAN_ID):
             right = right.lower()
@@ -254,22 +285,28 @@ def value(node: ast.Field, bound: Bound) -> Any:
     return holds(node, bound)
 
 
-def attribute(node: ast.Attribute, bound: Bound) -> Any:
-    def last(holder: Any) -> Any:
-        return reference.last_value(holder.attributes, node.key) if holder is not None else None
-
+def values(node: ast.Field, bound: Bound) -> list[Any]:
+    """All that an attribute holds, never nothing; of anything else its one value."""
+    if not isinstance(node, ast.Attribute):
+        return [value(node, bound)]
     one = bound.one
-    if node.scope is Scope.ANY:
-        own = last(one.span)
-        return reference.plain(own if own is not None else last(one.resource))
-    holder = {
-        Scope.SPAN: one.span,
-        Scope.RESOURCE: one.resource,
-        Scope.INSTRUMENTATION: one.scope,
-        Scope.EVENT: bound.event,
-        Scope.LINK: bound.link,
-    }[node.scope]
-    return reference.plain(last(holder))
+    holders: dict[Scope, tuple[Any, ...]] = {
+        Scope.ANY: (one.span, one.resource),
+        Scope.SPAN: (one.span,),
+        Scope.RESOURCE: (one.resource,),
+        Scope.INSTRUMENTATION: (one.scope,),
+        Scope.EVENT: (bound.event,),
+        Scope.LINK: (bound.link,),
+    }
+    for holder in holders[node.scope]:
+        found = reference.all_values(holder.attributes, node.key) if holder is not None else []
+        if found:
+            return [reference.plain(one) for one in found]
+    return [None]
+
+
+def attribute(node: ast.Attribute, bound: Bound) -> Any:
+    return values(node, bound)[-1]
 
 
 def intrinsic(name: Name, bound: Bound) -> Any:
@@ -284,18 +321,25 @@ def intrinsic(name: Name, bound: Bound) -> Any:
         Name.STATUS: lambda: int(span.status.code),
         Name.STATUS_MESSAGE: lambda: span.status.message.encode(),
         Name.KIND: lambda: int(span.kind),
-        Name.DURATION: lambda: max(0, span.end_time_unix_nano - span.start_time_unix_nano),
+        Name.DURATION: lambda: reference.duration(span),
         Name.SPAN_ID: lambda: span.span_id.hex().encode(),
         Name.PARENT_ID: lambda: parent_id(one).hex().encode(),
         Name.TRACE_DURATION: lambda: reference.trace_duration(bound.trace),
         Name.TRACE_ID: lambda: span.trace_id.hex().encode(),
         Name.EVENT_NAME: lambda: event.name.encode() if event is not None else None,
-        Name.EVENT_TIME: lambda: event.time_unix_nano - span.start_time_unix_nano if event is not None else None,
+        Name.EVENT_TIME: lambda: since_start(event, span) if event is not None else None,
         Name.LINK_TRACE_ID: lambda: link.trace_id.hex().encode() if link is not None else None,
         Name.LINK_SPAN_ID: lambda: link.span_id.hex().encode() if link is not None else None,
         Name.SCOPE_NAME: lambda: one.scope.name.encode(),
         Name.SCOPE_VERSION: lambda: one.scope.version.encode(),
     }[name]()
+
+
+def since_start(event: Span.Event, span: Span) -> int | None:
+    """Missing where one of the times was never set."""
+    if event.time_unix_nano == 0 or span.start_time_unix_nano == 0:
+        return None
+    return event.time_unix_nano - span.start_time_unix_nano
 
 
 # Arithmetic

@@ -100,6 +100,21 @@ class _Spans:
             span.status.CopyFrom(Status(message=self.name(), code=random.randrange(3)))  # type: ignore[arg-type]
         return span
 
+    def copy(self, one: Seen) -> Seen:
+        """Something under the same id: the same, or another state of it. Name, start and parent stay, which say what is
+        root and where everybody stands."""
+        if self.chance(2):
+            return one
+        other = self.span()
+        span = Span()
+        span.CopyFrom(one.span)
+        for field in ("attributes", "events", "links", "status", "end_time_unix_nano", "kind"):
+            span.ClearField(field)  # type: ignore[arg-type]
+        other.ClearField("name")
+        other.ClearField("start_time_unix_nano")
+        span.MergeFrom(other)
+        return one._replace(span=span)
+
     def trace(self, size: int) -> list[Seen]:
         random = self.random
         trace_id = random.choice(TRACE_IDS)
@@ -119,13 +134,13 @@ class _Spans:
             span.parent_span_id = b"" if n == 0 and not rootless else random.choice(parents)
             span.trace_id, span.span_id = trace_id, span_id
             found.append(Seen(*random.choice(envelopes), span))
-        found += [one for one in found if self.chance(6)]
+        found += [self.copy(one) for one in found if self.chance(6)]
         return random.sample(found, len(found))
 
 
 def traces() -> st.SearchStrategy[list[Seen]]:
     """Spans of one trace, in order of arrival: trees, mostly, but several roots or none, parents that never come and
-    cycles as well. Some arrive twice, unchanged."""
+    cycles as well. Some arrive twice, unchanged or in another state."""
     return st.builds(lambda random, size: _Spans(random).trace(size), uniform, st.integers(1, 7))
 
 

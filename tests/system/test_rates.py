@@ -253,7 +253,9 @@ def test_damaged_state_is_left_alone_with_one_warning(timed: TimedSink, client: 
     proxy.await_settled()
     assert proxy.terminate() == 0
     warnings = [line["event"] for line in proxy.log() if line["level"] == "warning"]
-    assert warnings == ["storage: the learned rates are not used, and learned anew: it is damaged"]
+    # The ids of this traffic are spread evenly, so that counts vary little: that they are not random is noticed, too.
+    told = [warning for warning in warnings if not warning.startswith("trace ids do not look random")]
+    assert told == ["storage: the learned rates are not used, and learned anew: it is damaged"]
     assert json.loads((state / "rates.json").read_text())["format"] == 1
 
 

@@ -77,7 +77,7 @@ def test_without_configuration(client: Connect, tmp_path: Path) -> None:
     client(proxy.port).export(fine)
 
     summary = proxy.await_event("18 spans received", 15)["event"]
-    assert re.fullmatch(r"18 spans received, \d+ kept, \d+ sampled out, \d+ waiting; \d+ traces decided", summary)
+    assert re.fullmatch(r"18 spans received, \d+ kept, \d+ sampled out, \d+ waiting; \d+ traces? decided", summary)
     traces = folder / "sampler-proxy-traces.jsonl"
     until(lambda: traces.stat().st_size, what=proxy.stderr)  # by the wait after the root, 5 s
     proxy.await_event("18 spans received, 3 kept, 15 sampled out, 0 waiting; 6 traces decided", 15)
@@ -144,6 +144,47 @@ def test_a_back_end_that_is_down_at_start(client: Connect, tmp_path: Path) -> No
         assert proxy.terminate() == 0
     finally:
         sink.stop()
+
+
+def test_what_an_operator_sees_of_a_dead_back_end(client: Connect, tmp_path: Path) -> None:
+    port = free_port()
+    proxy = Proxy(config(f"http://127.0.0.1:{port}", shutdown_timeout="1s"), tmp_path)
+    request = one_trace(Random(5), error=True)
+    client(proxy.port).export(request)
+    event = proxy.await_event("trying again until it works")["event"]
+    assert "nothing listens there: connection refused, UNAVAILABLE" in event
+    status, body = proxy.get("/readyz")
+    assert status == 200
+    assert "connection refused" in json.loads(body)["destinations"]["sink"]["last_error"]
+    (destination,) = json.loads(proxy.get("/destinations")[1])["destinations"]
+    assert (destination["up"], destination["spans"]["queued"]) == (False, 3)
+    trace_id = request.resource_spans[0].scope_spans[0].spans[0].trace_id.hex()
+    assert json.loads(proxy.get(f"/traces/{trace_id}")[1])["destinations"] == {"sink": "queued"}
+    metrics = proxy.metrics()
+    assert metrics.total("export_failures_total") >= 1
+    assert metrics.total("destination_up") == 0
+    assert proxy.terminate() == 3
+    assert re.fullmatch(r"stopped: 0 spans sent, 3 lost in [\d.]+ s", proxy.await_event("stopped:")["event"])
+
+
+def test_a_dead_second_destination_that_may_drop_holds_up_nobody(sink: Sink, client: Connect, tmp_path: Path) -> None:
+    settings = config(sink.endpoint, buffer={"decision_wait": "100ms", "max_bytes": "1MiB"}, shutdown_timeout="1s")
+    dead = {"name": "dead", "endpoint": f"http://127.0.0.1:{free_port()}"}
+    settings["export"].append({**dead, "queue": {"max_bytes": "64KiB", "when_full": "drop"}})
+    proxy = Proxy(settings, tmp_path)
+    sender, random = client(proxy.port), Random(7)
+    total = 0
+    for _ in range(100):
+        request = ExportTraceServiceRequest()
+        for _ in range(20):
+            add_trace(request, random, error=True)
+        total += sum(len(scope.spans) for one in request.resource_spans for scope in one.scope_spans)
+        sender.export(request)
+    proxy.await_metrics(lambda m: m.total("spans_exported_total", destination="sink") == total)
+    proxy.await_metrics(lambda m: m.total("spans_lost_total", destination="dead", reason="queue_full") > 0)
+    assert not proxy.metrics().unbalanced()
+    assert "spans dropped" in proxy.await_event("its queue is full")["event"]
+    assert proxy.terminate() == 3  # what was still queued for the dead one
 
 
 def test_what_is_damaged_is_refused_and_harms_nothing_else(sink: Sink, client: Connect, tmp_path: Path) -> None:
@@ -252,9 +293,10 @@ def test_draining_is_not_ready_and_a_second_signal_hurries(client: Connect, tmp_
     proxy = Proxy(config(f"http://127.0.0.1:{free_port()}", shutdown_timeout="10m"), tmp_path)
     sender = client(proxy.port)
     sender.export(one_trace(Random(6), error=True))
-    assert proxy.get("/readyz") == (200, '{"status": "ready"}')
+    assert proxy.get("/readyz")[0] == 200
     proxy.signal(signal.SIGTERM)
-    until(lambda: proxy.get("/readyz") == (503, '{"status": "draining"}'), what=proxy.stderr)
+    until(lambda: proxy.get("/readyz")[0] == 503, what=proxy.stderr)
+    assert json.loads(proxy.get("/readyz")[1])["status"] == "draining"
     assert proxy.get("/healthz")[0] == 200
     until(lambda: unavailable(sender), what="requests are still taken")
     drained = proxy.await_metrics(lambda m: m.total("queue_spans") == 3)  # decided, and waiting for the back end
@@ -262,7 +304,7 @@ def test_draining_is_not_ready_and_a_second_signal_hurries(client: Connect, tmp_
     assert not drained.unbalanced()
     assert proxy.running
     asked_at = time.monotonic()
-    assert proxy.terminate() == 0
+    assert proxy.terminate() == 3
     assert time.monotonic() - asked_at < 5
     assert "3 spans lost" in proxy.await_event("lost")["event"]
 

@@ -44,7 +44,9 @@ def rules(*texts: str | tuple[str, str]) -> Compiled:
 
 def only(**parts: Any) -> Compiled:
     empty: dict[str, Any] = dict.fromkeys(Compiled.__slots__, ())
-    return Compiled(**(empty | {"deferred": frozenset(), "monotone": (True,)} | parts))
+    return Compiled(
+        **(empty | {"deferred": frozenset(), "monotone": (True,), "late": (True,), "exclusions": ((FALSE,),)} | parts)
+    )
 
 
 def slot(key: str) -> Slot:
@@ -133,7 +135,9 @@ def test_condition_on_spans(text: str, expected: Condition) -> None:
 )
 def test_condition_on_traces(text: str, expected: Condition) -> None:
     compiled = rules("{ " + text + " }")
-    assert compiled == only(trace_conditions=(expected,), programs=((1,),), monotone=compiled.monotone)
+    assert compiled == only(
+        trace_conditions=(expected,), programs=((1,),), monotone=compiled.monotone, late=compiled.late
+    )
 
 
 @pytest.mark.parametrize(
@@ -430,7 +434,7 @@ def test_selection_keeps_order_and_repetitions() -> None:
     assert compiled.filters[2] == (TRUE,)
     assert compiled.deferred == {1, 4, 5}
     assert (compiled.queries, compiled.programs, compiled.monotone) == ((), (), ())
-    assert compile_selection([]) == only(monotone=())
+    assert compile_selection([]) == only(monotone=(), late=(), exclusions=())
 
 
 def test_ten_thousand_rules_share_their_filters() -> None:

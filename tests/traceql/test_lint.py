@@ -47,6 +47,50 @@ def test_durations_without_a_unit_get_a_remark(expression: str, offset: int | No
     assert [hint.offset for hint in found] == ([] if offset is None else [offset])
 
 
+@pytest.mark.parametrize(
+    ("expression", "offset"),
+    [
+        ('{ span.http.response.status_code = "500" }', 2),
+        ('{ .http.response.status_code != "500" }', 2),
+        ("{ name = `x` && span.http.response.status_code >= `500` }", 16),
+        ('{ span.server.port =~ "80.*" }', 2),
+        ('{ resource.process.pid = "1" }', 2),
+        ("{ span.http.response.status_code = 500 }", None),
+        ('{ span.db.response.status_code = "500" }', None),  # a text by the conventions
+        ('{ span.code = "500" }', None),
+        ("{ span.http.response.status_code = span.expected }", None),
+        ("{ span.http.response.status_code != nil }", None),
+    ],
+)
+def test_integers_compared_with_text_get_a_remark(expression: str, offset: int | None) -> None:
+    found = [hint for hint in hints(expression) if "is a number, and never" in hint.message]
+    assert [hint.offset for hint in found] == ([] if offset is None else [offset])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("api", ".*api.*"),
+        ("/api/", ".*/api/.*"),
+        ("^api", "api.*"),
+        ("api$", ".*api"),
+        ("^api$", None),
+        ("api.*", None),
+        ("GET|POST", None),
+        ("(?i)api", None),
+        ("a.b", None),
+        ("[0-9]", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("op", ["=~", "!~"])
+def test_patterns_for_a_part_of_a_value_get_a_remark(op: str, pattern: str, wanted: str | None) -> None:
+    found = [hint.message for hint in hints(f"{{ .a && name {op} `{pattern}` }}") if "whole value" in hint.message]
+    assert found == (
+        [] if wanted is None else [f'a regular expression matches the whole value: write "{wanted}" for a part of it']
+    )
+
+
 NEVER = "this rule is never reached: a before it matches every trace"
 
 

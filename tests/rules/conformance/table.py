@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.rules.conformance.traces import (
     CLIENT,
@@ -13,6 +13,7 @@ from tests.rules.conformance.traces import (
     OK,
     PRODUCER,
     SERVER,
+    attributes,
     event,
     link,
     span,
@@ -229,6 +230,66 @@ TIMES = trace(
     span("a", "root", ms=(10, 20)),
     span("b", "backwards", parent="a", ms=(900, 5)),
     _ZERO,
+)
+
+# So for events: without a time of their own, or of their span, nobody knows when they were.
+_NO_START = span("b", parent="a", events=[event("no start", 5)])
+_NO_START.span.start_time_unix_nano = 0
+_NO_TIME = span("a", "root", ms=(0, 10), events=[event("timed", 1), event("no time", 2)])
+_NO_TIME.span.events[1].time_unix_nano = 0
+LOST = trace(_NO_TIME, _NO_START)
+
+
+def _again(one: Seen, **more: Any) -> Seen:
+    """Add values under keys that a span, its resource, scope, first event and first link may have already."""
+    for holder in (one.span, one.resource, one.scope, *one.span.events[:1], *one.span.links[:1]):
+        plain = {key.replace("__", "."): value for key, value in more.items()}
+        holder.attributes.extend(
+            attributes({key: plain[key] for key in {a.key for a in holder.attributes} & plain.keys()})
+        )
+    return one
+
+
+KEYS_TWICE = trace(
+    _again(
+        span(
+            "a",
+            attrs={
+                "http.response.status_code": 500,
+                "last": 200,
+                "text": "a",
+                "flag": True,
+                "late": None,
+                "empty": None,
+                "list": [1, 2],
+                "own": "span",
+                "other": "500",
+            },
+            res={"zone": "eu", "own": "resource"},
+            scope_attrs={"kind": "x"},
+            events=[event("e", 1, kind="x")],
+            links=[link("ab", "b", kind="x")],
+        ),
+        http__response__status_code=200,
+        text="bb",
+        flag=False,
+        late="set",
+        empty=None,
+        list=[9],
+        zone="us",
+        kind="y",
+    )
+)
+
+# A span that was sent before it ended, and again; and one whose parent came twice. What aggregates read is the same in
+# both, since rows of this table hold in any order of arrival.
+COPIES = trace(
+    span("a", "top", attrs={"one": 1}),
+    span("a", "top", attrs={"one": 1}),
+    span("b", parent="a", status=OK, attrs={"a": True, "one": 1}),
+    span("b", parent="a", status=ERROR, attrs={"b": True, "one": 1}),
+    span("c", "sister", parent="a", attrs={"one": 1}),
+    span("d", "bottom", parent="b"),
 )
 
 KINDS = trace(
@@ -1036,11 +1097,110 @@ GROUPS: dict[str, Group] = {
         TIMES,
         [
             "{ traceDuration = 10ms }",
-            '{ name = "backwards" && duration = 0 }',
+            '{ name = "backwards" && !(duration > 0) }',
+            '{ name = "no times" && !(duration < 0) }',
             '{ rootName = "root" }',
-            "{ duration > 1h }",
+            "{} | avg(duration) = 10ms",
+            "{} | max(duration) = 10ms",
+            "{} | min(duration) = 10ms",
+            "{} | sum(duration) = 10ms",
+            "{ duration != nil } | count() = 1",
+            "{} | count() = 3",
         ],
-        ["{ traceDuration > 10ms }", "{ traceDuration > 1h }", "{ duration < 0 }"],
+        [
+            "{ traceDuration > 10ms }",
+            "{ traceDuration > 1h }",
+            "{ duration < 0 }",
+            "{ duration > 1h }",
+            '{ name = "backwards" && duration = 0 }',
+            '{ name = "backwards" && duration != 1s }',
+            '{ name = "no times" && duration >= 0 }',
+            '{ name = "no times" && duration * 2 != 1s }',
+            '{ name = "no times" && duration != nil }',
+            '{ name != "root" } | max(duration) >= 0',
+        ],
+    ),
+    "times of events": Group(
+        LOST,
+        [
+            "{ event:timeSinceStart = 1ms }",
+            "{ event:name = `no time` && !(event:timeSinceStart < 1h) }",
+            "{} | max(event:timeSinceStart) = 1ms",
+            "{ event:timeSinceStart != nil } | count() = 1",
+        ],
+        [
+            "{ event:timeSinceStart > 1ms }",
+            "{ event:timeSinceStart < 0 }",
+            "{ event:name = `no time` && event:timeSinceStart != 1ms }",
+            "{ event:name = `no start` && event:timeSinceStart != nil }",
+        ],
+    ),
+    "a key twice": Group(
+        KEYS_TWICE,
+        [
+            "{ span.http.response.status_code >= 500 }",
+            "{ span.http.response.status_code = 200 }",
+            "{ .http.response.status_code >= 500 && span.http.response.status_code < 300 }",
+            "{ span.http.response.status_code != 500 }",
+            "{ span.http.response.status_code != nil }",
+            '{ span.text = "a" }',
+            '{ span.text =~ "b+" }',
+            '{ span.text !~ "b+" }',
+            "{ span.flag }",
+            "{ !span.flag }",
+            '{ .zone = "eu" && .zone = "us" }',
+            '{ resource.zone = "us" }',
+            '{ resource.zone != "us" }',
+            '{ event.kind = "x" && event.kind = "y" }',
+            '{ link.kind = "x" && link.kind = "y" }',
+            '{ instrumentation.kind = "x" && instrumentation.kind = "y" }',
+            '{ span.late = "set" }',
+            "{ span.late != nil }",
+            "{ span.empty = nil }",
+            "{ span.list = 1 && span.list = 9 }",
+            "{ span.list != 9 }",
+            '{ .own = "span" }',
+            "{ span.http.response.status_code >= 500 } | count() = 1",
+            "{ span.http.response.status_code + 0 = 200 }",  # the last
+            "{ span.http.response.status_code = span.last }",
+            "{} | max(span.http.response.status_code) = 200",
+        ],
+        [
+            "{ span.http.response.status_code = 404 }",
+            "{ span.http.response.status_code = nil }",
+            "{ span.late = nil }",
+            "{ span.empty != nil }",
+            '{ .own = "resource" }',
+            '{ span.text = "c" }',
+            "{ span.text = 3 }",
+            "{ span.http.response.status_code + 0 = 500 }",
+            "{ span.other >= 500 }",
+        ],
+    ),
+    "a span id twice": Group(
+        COPIES,
+        [
+            "{ status = error }",
+            "{ status = ok }",
+            "{ status = error } | count() = 1",
+            "{ status = error } | { status = ok }",
+            "{ status = ok } | count() = 1",
+            "{ span.b } | count() = 1",
+            '{ name = "top" } >> { status = error }',
+            '{ name = "top" } > { status = ok }',
+            "{ status = error } ~ { name = `sister` }",
+            "{ name = `bottom` } < { status = error }",
+            "{} | count() = 4",
+            "{} | sum(span.one) = 3",
+            "{} | avg(span.one) = 1",
+        ],
+        [
+            "{ span.a && span.b }",
+            "{} | count() = 5",
+            "{ status = error } ~ { status = error }",
+            "{ name = `top` } !> { status = error }",
+            "{} | sum(span.one) = 5",
+        ],
     ),
     "kinds and status": Group(
         KINDS,

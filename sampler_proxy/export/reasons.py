@@ -1,0 +1,64 @@
+"""Says in a sentence why a request did not get through: from what this side knows, never from what a server wrote.
+
+The texts of grpcio's C core (1.70 to 1.85) about connections are recognized and translated; they are the only source
+for the reason of a connection that failed. Whatever they quote stays out.
+"""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+NO_NAME = "the name does not resolve"
+
+CONNECTION = (
+    (r"resolv|Domain name not found|DNS", NO_NAME),
+    (r"Connection refused", "nothing listens there: connection refused"),
+    (r"certificate has expired", "its certificate has expired"),
+    (r"Hostname Verification|doesn't match|PEER_DID_NOT_RETURN", "its certificate is for another name"),
+    (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    (r"WRONG_VERSION_NUMBER|HTTP_REQUEST", "TLS is met by plaintext: write http://, or the port that speaks TLS"),
+    (r"CERTIFICATE_REQUIRED|certificate required|BAD_CERTIFICATE", "it wants a certificate of this side"),
+    (
+        r"http1\.x server|Failed parsing HTTP/2|SETTINGS frame",
+        "it does not speak gRPC: is that the port for OTLP/gRPC?",
+    ),
+    (r"Tls handshake failed|SSL_ERROR", "the TLS handshake failed"),
+    (r"No route to host|Network is unreachable|EHOSTUNREACH|ENETUNREACH", "there is no route to it"),
+    (r"timed? ?out|Deadline|handshake timeout", "connecting takes too long"),
+)
+"""What the library says of a connection, and what to say. The first that is found holds."""
+
+CUT_OFF_PLAIN = "it closes the connection at once: does it want TLS? Then write https://"
+CUT_OFF_TLS = "it closes the connection during the TLS handshake: does it want a certificate of this side?"
+UNCONNECTED = "no connection"
+
+STATUSES = {
+    grpc.StatusCode.UNAVAILABLE: "it is unavailable",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "it is overloaded, or limits the rate",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
+    grpc.StatusCode.UNAUTHENTICATED: "it refuses the credentials in headers",
+    grpc.StatusCode.PERMISSION_DENIED: "it refuses these credentials the permission",
+}
+LOST = "the connection was lost before an answer came"
+ANSWERED = "it answers with an error"
+HTTP = "a proxy in between, or another server, answers"
+HTTP_CREDENTIALS = "a proxy in between, or another server, refuses the credentials"
+
+_CONNECTION = [(re.compile(pattern, re.IGNORECASE), sentence) for pattern, sentence in CONNECTION]
+
+
+def why_unreachable(details: str, secure: bool) -> str:
+    """Say why there is no connection; `secure`: by TLS."""
+    for pattern, sentence in _CONNECTION:
+        if pattern.search(details):
+            return sentence
+    if re.search("Socket closed|Connection reset|EOF|Broken pipe", details):
+        return CUT_OFF_TLS if secure else CUT_OFF_PLAIN
+    return UNCONNECTED
+
+
+def why_refused(code: grpc.StatusCode) -> str:
+    """Say what a status means."""
+    return STATUSES.get(code, ANSWERED)

@@ -1,0 +1,85 @@
+"""What check warns of beside the expressions themselves: the order of rules, and ports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sampler_proxy.config.check import check
+
+ALL = "  - {name: errors, match: '{ status = error }', keep: all}\n"
+NONE = "  - {name: health, match: '{ name = `x` }', keep: none}\n"
+SOME = "  - {name: some, match: '{ name = `y` }', keep: 50%}\n"
+TARGET = "  - {name: aim, match: '{ name = `y` }', keep: {target: 1 traces/s}}\n"
+SURE = "  - {name: sure, match: '{ .a }', keep: all}\n"
+GROWS_NOT = "  - {name: short, match: '{ traceDuration < 1s }', keep: all}\n"
+REST = "  - {name: rest, keep: 1%}\n"
+
+
+def warnings(tmp_path: Path, text: str) -> list[tuple[int, int, str]]:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    return [(one.line, one.column, one.message) for one in check(str(file), {}).warnings]
+
+
+@pytest.mark.parametrize(
+    ("rules", "line", "blocked"),
+    [
+        ([NONE, ALL, REST], 2, "errors"),
+        ([SOME, ALL, SURE, REST], 2, "errors"),
+        ([TARGET, ALL, REST], 2, "errors"),
+        ([ALL, NONE, SURE, REST], 3, "sure"),
+        ([NONE, GROWS_NOT, ALL, REST], 2, "errors"),
+        ([ALL, SURE, NONE, REST], None, ""),
+        ([ALL, NONE, GROWS_NOT, REST], None, ""),  # that one decides nothing early anyway
+        ([ALL, GROWS_NOT, SURE, REST], None, ""),  # all of these keep everything
+        ([REST], None, ""),
+    ],
+)
+def test_rules_that_keep_others_from_deciding_early(
+    tmp_path: Path, rules: list[str], line: int | None, blocked: str
+) -> None:
+    found = warnings(tmp_path, "rules:\n" + "".join(rules))
+    assert [one[0] for one in found] == ([] if line is None else [line])
+    assert all(f"(such as {blocked})" in message and message.startswith("warning: ") for *_, message in found)
+
+
+RECEIVE = "receive: {grpc: {endpoint: '0.0.0.0:4317'}}\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "loop"),
+    [
+        ("http://localhost:4317", True),
+        ("http://127.0.0.1:4317", True),
+        ("http://[::1]:4317", True),
+        ("http://0.0.0.0:4317", True),
+        ("http://localhost:14317", False),
+        ("http://tempo:4317", False),
+    ],
+)
+@pytest.mark.parametrize("receive", [RECEIVE, ""], ids=["written", "default"])
+def test_a_destination_that_is_the_proxy_itself(tmp_path: Path, receive: str, endpoint: str, loop: bool) -> None:
+    found = warnings(tmp_path, receive + f"export:\n  - name: a\n    endpoint: '{endpoint}'\n")
+    assert [message for *_, message in found] == (
+        ["warning: this is where the proxy itself receives: kept traces would come back again and again"]
+        if loop
+        else []
+    )
+    assert all(one[:2] == (3 + bool(receive), 15) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("receive: {grpc: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
+        ("admin: {endpoint: '0.0.0.0:4317'}\n", (1, 19)),
+        ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0'}\n", None),
+        ("admin: {endpoint: '0.0.0.0:4318'}\n", None),
+    ],
+)
+def test_two_servers_on_one_port(tmp_path: Path, text: str, at: tuple[int, int] | None) -> None:
+    found = warnings(tmp_path, text)
+    assert [one[:2] for one in found] == ([] if at is None else [at])
+    assert all("are both on port" in message for *_, message in found)

@@ -1,0 +1,195 @@
+"""A request for which the system has no memory: refused, to be sent again; counted as it was filed; nothing leaks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sampler_proxy import metrics
+from sampler_proxy.errors import OutOfMemory
+from sampler_proxy.otlp.fragments import KeptTrace
+from tests.pipeline.driver import SECOND, WAIT_AFTER_ROOT, Destination, Driver
+from tests.pipeline.test_late import CHILD, HIGH, ROOT, driver_of, leaving, revived, send
+from tests.rules.conformance.traces import ERROR, TRACE_ID, span
+
+TOP = Path(__file__).parent.parent.parent
+
+PROGRAM = r"""
+import gc, resource, sys
+from random import Random
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from sampler_proxy import metrics
+from sampler_proxy.config.check import load_config
+from sampler_proxy.config.model import Config
+from sampler_proxy.errors import OutOfMemory
+from sampler_proxy.pipeline.pipeline import Pipeline
+
+loaded = load_config(Config())
+pipeline = Pipeline(
+    rules=([rule.name for rule in loaded.config.rules], [0.0] * len(loaded.config.rules), loaded.compiled),
+    destinations=[], max_bytes=1 << 40, max_trace_bytes=1 << 40, wait_ns=1 << 60, wait_after_root_ns=1 << 60,
+    decision_memory_bytes=1 << 16, stamp_decision=False, stamp_adjusted_count=False, seed=1,
+)
+intake = pipeline.intake("grpc")
+random = Random(7)
+
+def made(traces, header=b""):
+    request = ExportTraceServiceRequest()
+    for number in range(traces):
+        scopes = request.resource_spans.add()
+        scopes.resource.attributes.add(key="n").value.bytes_value = random.randbytes(8) + header  # no header twice
+        span = scopes.scope_spans.add().spans.add(trace_id=random.randbytes(16), span_id=b"12345678", name="x")
+        span.start_time_unix_nano, span.end_time_unix_nano = 1, 2
+    return request.SerializeToString()
+
+def limit(more):
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, HARD))
+
+def values(now_ns):
+    with pipeline.lock:
+        return pipeline.snapshot(now_ns)
+
+def outcome(request):
+    try:
+        intake.accept(request, 1)
+    except (OutOfMemory, MemoryError) as error:
+        return type(error).__name__
+    return "taken"
+
+HARD = resource.getrlimit(resource.RLIMIT_AS)[1]
+THREE_QUARTERS = 49152  # of the buffer's table, which then has to grow to 2 MiB
+many, large = [made(400) for _ in range(2)], made(1, bytes(600_000))
+scan_only = made(1, bytes(4_000_000))
+while (left := THREE_QUARTERS - pipeline.buffer.traces) > 100:
+    intake.accept(made(min(left - 100, 5000)), 1)
+gc.collect()
+limit(1 << 20)
+outcomes = {
+    "filing": [outcome(request) for request in many],
+    "header": outcome(large),
+    "scan": outcome(scan_only),
+    "afterwards": None,
+}
+resource.setrlimit(resource.RLIMIT_AS, (HARD, HARD))
+outcomes["afterwards"] = [outcome(request) for request in (*many, large, scan_only)]
+now = values(1)
+taken = THREE_QUARTERS + 800 + 2
+assert outcomes == {
+    "filing": ["OutOfMemory"] * 2, "header": "OutOfMemory", "scan": "MemoryError", "afterwards": ["taken"] * 4
+}, outcomes
+assert now[metrics.SPANS_RECEIVED]["grpc",] == now[metrics.BUFFER_SPANS][()] == taken, now
+assert now[metrics.REQUESTS_REFUSED] == {("out_of_memory",): 3}
+while pipeline.drain(2):
+    pass
+now = values(3)
+assert sum(now[metrics.SPANS_SAMPLED_OUT].values()) == taken
+assert (len(pipeline.envelopes), now[metrics.BUFFER_SPANS][()]) == (0, 0)
+"""
+
+
+def test_nothing_leaks_and_the_ledger_holds_when_memory_runs_out() -> None:
+    """In a process of its own, whose memory is limited: while a request's spans are filed (the first hundred are, and
+    count), while its header is, and while it is scanned."""
+    # Without a fixed threshold the allocator may serve large blocks from what was freed before.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=TOP, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Failing(Destination):
+    failing = False
+
+    def offer(self, trace: KeptTrace) -> bool:
+        if self.failing:
+            raise MemoryError
+        return super().offer(trace)
+
+
+LATE = span("late", parent="root", status=ERROR)
+LIMIT = (1000.0, "spans", 0.2)
+
+
+def refused(driver: Driver, destination: Failing, at_ns: int, trace: bytes) -> None:
+    """Send an error while the destination has no memory: refused, and as if it had never come."""
+    destination.failing = True
+    with pytest.raises(OutOfMemory):
+        send(driver, [LATE], at_ns, trace)
+    destination.failing = False
+    driver.check_ledger()
+
+
+def test_a_late_span_without_memory_leaves_no_trace() -> None:
+    destination = Failing()
+    driver = driver_of(destinations=[destination])
+    send(driver, [ROOT, CHILD], 0)
+    driver.tick(WAIT_AFTER_ROOT)
+    before = driver.pipeline.find(TRACE_ID, 7 * SECOND)
+    refused(driver, destination, 7 * SECOND, TRACE_ID)
+    assert driver.pipeline.find(TRACE_ID, 7 * SECOND) == before
+    assert len(driver.pipeline.envelopes) == 0
+    assert (revived(driver), driver.total(metrics.LATE_SPANS), driver.total(metrics.LATE_WOULD_KEEP)) == ({}, 0, 0)
+    send(driver, [LATE], 7 * SECOND)
+    assert [letters for letters, *_ in leaving(driver)] == ["late"]
+    assert (revived(driver), driver.total(metrics.LATE_SPANS)) == ({"errors": 1}, 1)
+    driver.check_ledger()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("then", ["drain", "again", "no limit"])
+def test_a_trace_in_the_limits_windows_stays_there_without_memory(closed: bool, then: str) -> None:
+    destination = Failing()
+    driver = driver_of(
+        [("errors", "{ status = error }", None, 1.0), ("baseline", None, None, 0.01)],
+        limit=LIMIT,
+        destinations=[destination],
+    )
+    other = bytes(8) + HIGH[8:]
+    for trace in (HIGH, other):
+        send(driver, [ROOT, CHILD], 0, trace)
+    driver.tick(WAIT_AFTER_ROOT)
+    at = WAIT_AFTER_ROOT + 1
+    if closed:
+        at = WAIT_AFTER_ROOT + SECOND
+        driver.pipeline.tick(at, 1)  # one of both leaves
+        assert len(destination.traces) == 1
+    waiting = [trace for trace in (HIGH, other) if driver.pipeline.find(trace, at)["state"] == "buffered"]
+    assert len(waiting) == (1 if closed else 2)
+    for trace in waiting:
+        refused(driver, destination, at, trace)
+        assert driver.pipeline.find(trace, at)["state"] == "buffered"
+    assert driver.pipeline.limit.owed == 0
+    if then == "no limit":
+        driver.pipeline.replace_limit(None)
+        for seconds in range(1, 5):
+            driver.tick(at + seconds * SECOND)
+        assert driver.pipeline.limit is None
+    if then != "drain":
+        for trace in waiting:
+            send(driver, [LATE], at + 9 * SECOND if then == "no limit" else at, trace)
+        assert revived(driver) == {"errors": len(waiting)}
+    driver.pipeline.close()
+    assert not all(driver.pipeline.drain(at + 10 * SECOND, hurry=True) for _ in range(1000))
+    driver.check_ledger()
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+    assert len(leaving(driver)) == 4 + (len(waiting) if then != "drain" else 0)
+
+
+def test_a_trace_that_outgrows_the_window_stays_there_without_memory() -> None:
+    destination = Failing()
+    driver = driver_of([("baseline", None, None, 0.01)], limit=LIMIT, destinations=[destination], max_trace_bytes=4096)
+    send(driver, [ROOT], 0, HIGH)
+    driver.tick(WAIT_AFTER_ROOT)
+    destination.failing = True
+    with pytest.raises(OutOfMemory):
+        send(driver, [span("large", "x" * 5000, parent="root")], WAIT_AFTER_ROOT, HIGH)
+    destination.failing = False
+    driver.check_ledger()
+    driver.tick(WAIT_AFTER_ROOT + 2 * SECOND)
+    assert len(leaving(driver)) == 2
+    assert driver.total(metrics.BUFFER_SPANS) == 0

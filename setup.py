@@ -19,8 +19,8 @@ DIRECTIVES = {
     "auto_pickle": False,
 }
 
-# Python's own flags ask for debugging information, which takes a third of the compiler's time. CFLAGS takes their place,
-# the optimisation among them, without which nothing is inlined.
+# Python's own flags ask for debugging information, which takes a third of the compiler's time. CFLAGS takes the place
+# of these flags, the optimisation among them, without which nothing is inlined.
 CFLAGS = os.environ.get("CFLAGS", "")
 ARGUMENTS = [*([] if "-g" in CFLAGS else ["-g0"]), *([] if "-O" in CFLAGS else ["-O3"])]
 

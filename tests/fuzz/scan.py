@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 
+from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
@@ -27,8 +28,17 @@ RULES = [
 SOME = rules_of(RULES, early=True)
 
 
+DEPRECATED_SCOPE_SPANS = 1000
+
+
 def one(data: bytes) -> None:
     message = official.structure(data)
+    if message is not None and any(
+        field.field_number == DEPRECATED_SCOPE_SPANS
+        for outer in message.resource_spans
+        for field in UnknownFieldSet(outer)
+    ):
+        return  # spans to the scan, unknown to the official classes: tests/pipeline has them
     exact = array("B", data)  # a block that ends where the bytes end, so that a sanitizer sees a read beyond them
     for scanner in (IDLE, BUSY):
         try:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, RequestReceived
 from h2.exceptions import ProtocolError, StreamClosedError
+from hpack import Encoder
 
 from sampler_proxy.receive.grpc_status import Refusal
 
 ACCEPTED = "identity,deflate,gzip"
 """The compressions that core offers, as it names them itself (grpc-accept-encoding)."""
+
+
+class _PlainEncoder(Encoder):
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
+        return super().encode(headers, huffman=False)
 
 
 class UnreadableCalls:
@@ -25,6 +32,8 @@ class UnreadableCalls:
         self._refusal = refusal
         self._on_call = on_call
         self._connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        # Plain text in a packet capture, like core's own answers.
+        self._connection.encoder = _PlainEncoder()
         self._connection.initiate_connection()
         self.ended = False
         """Whether the client has gone away, or has broken HTTP/2."""

@@ -21,7 +21,7 @@ ACCEPTED = "identity,deflate,gzip"
 
 class _PlainEncoder(Encoder):
     def encode(self, headers: Any, huffman: bool = False) -> bytes:
-        return super().encode(headers, huffman=False)
+        return super().encode(headers, huffman)
 
 
 class UnreadableCalls:

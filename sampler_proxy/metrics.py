@@ -138,6 +138,12 @@ CALLS_NOT_SERVED = _counter(
     "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
     "kind",
 )
+CONNECTIONS_REFUSED = _counter(
+    "connections_refused_total",
+    "Connections to the gRPC port that were closed since they did not begin with HTTP/2: kind is http1, tls, "
+    "proxy_protocol, other, or silent (nothing came).",
+    "kind",
+)
 REDACTIONS = _counter(
     "redactions_total",
     "What was redacted in kept spans and their headers; detector is also key, allow_only, sql, urls, unknown_field, or "

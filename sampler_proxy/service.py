@@ -30,16 +30,16 @@ from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator
 from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
-from sampler_proxy.operate.sockets import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
-from sampler_proxy.receive import grpc_status
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
@@ -105,13 +105,17 @@ class Service:
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
-        self._not_served = dict.fromkeys(grpc_status.KINDS, 0)
+        kinds = {
+            metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
+            metrics.CONNECTIONS_REFUSED: dict.fromkeys(accepting.KINDS, 0),
+        }
         self._engine = receive_grpc.create(
             {TRACE_EXPORT: lambda request: accept(request, clock())},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
-            self._count_not_served,
+            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
+            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
         )
         self._reloader = Reloader(loaded, partial(check, loaded.path or "", os.environ), self._apply, time.time)
         self._status = Status(
@@ -121,7 +125,7 @@ class Service:
             self._exporters,
             self._latencies,
             self._engine.name,
-            self._not_served,
+            kinds,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -135,9 +139,6 @@ class Service:
             self._status.destinations,
             self._failure,
         )
-
-    def _count_not_served(self, kind: str) -> None:
-        self._not_served[kind] += 1
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -369,6 +370,10 @@ class Service:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
         return lost
+
+
+def _count(counts: dict[str, int], kind: str) -> None:
+    counts[kind] += 1
 
 
 def _rule_set(loaded: Loaded, prepared: Prepared) -> tuple[list[str], list[float | Keep], Compiled]:

@@ -30,11 +30,12 @@ from prometheus_client.exposition import choose_encoder
 
 from sampler_proxy import __version__
 from sampler_proxy.errors import StartError
-from sampler_proxy.operate.sockets import WILDCARDS, listen
+from sampler_proxy.receive.listeners import WILDCARDS, listen
 from sampler_proxy.settings import Endpoint
 
 _TRACE_ID = re.compile("[0-9a-f]{32}")
 _STOP_TIMEOUT_S = 1.0  # for answers being written; idle connections are closed at once
+_BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Admin:
         runner = web.AppRunner(app, access_log=None, logger=_http_log, shutdown_timeout=_STOP_TIMEOUT_S)
         await runner.setup()
         try:
-            for listening in listen(self._endpoint.host, self._endpoint.port):
+            for listening in listen(self._endpoint.host, self._endpoint.port, _BACKLOG):
                 await web.SockSite(runner, listening).start()
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             await runner.cleanup()

@@ -37,9 +37,8 @@ log = structlog.get_logger()
 class Status:
     """The parts of a service, as far as questions are answered from them.
 
-    `latencies` has the histogram of each destination by name, `not_served` the calls of each kind of method that is not
-    served. `clock` tells monotonic nanoseconds, `time` seconds since
-    the epoch.
+    `latencies` has the histogram of each destination by name, `kinds` the counts of metrics that have a kind for their
+    only label. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Status:
         exporters: Sequence[Exporter],
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
-        not_served: Mapping[str, int],
+        kinds: Mapping[metrics.Metric, Mapping[str, int]],
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -61,7 +60,7 @@ class Status:
         self._exporters = exporters
         self._latencies = latencies
         self._grpc_engine = grpc_engine
-        self._not_served = not_served
+        self._kinds = kinds
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
         self._time = time
@@ -74,7 +73,8 @@ class Status:
             values.update(self._rates.values(self._clock()))
             counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
         values.update(self._destinations(counters))
-        values[metrics.CALLS_NOT_SERVED] = {(kind,): calls for kind, calls in self._not_served.items()}
+        for metric, counts in self._kinds.items():
+            values[metric] = {(kind,): count for kind, count in counts.items()}
         values.update(self._configuration())
         return values
 

@@ -1,8 +1,9 @@
 """Chooses between the two gRPC engines.
 
-`create` prefers the completion-queue engine (grpc_completion_queue.py), which costs 40 % of the CPU per small call but
-stands on grpcio's internal module: before it is used, a few real calls prove that this grpcio behaves as needed. If
-not: one warning, and the engine over the public `grpc.aio` (grpc_aio.py). One contract suite holds for both.
+`create` prefers the completion-queue engine (grpc_completion_queue.py), which costs 40 % of the CPU per small call and
+accepts connections itself, but stands on grpcio's internals: before it is used, a few real calls prove that this grpcio
+behaves as needed. If not: one warning, and the engine over the public `grpc.aio` (grpc_aio.py). One contract suite
+holds for both.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def create(
     max_request_bytes: int,
     on_refused: Callable[[str], None],
     on_not_served: Callable[[str], None] = lambda _: None,
+    on_connection_refused: Callable[[str], None] = lambda _: None,
 ) -> GrpcEngine:
     """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
 
@@ -52,7 +54,7 @@ def create(
             error=type(error).__name__,
         )
         chosen = AioEngine
-    return chosen(methods, address, max_request_bytes, on_refused, on_not_served)
+    return chosen(methods, address, max_request_bytes, on_refused, on_not_served, on_connection_refused)
 
 
 def loopback() -> str | None:

@@ -1,9 +1,10 @@
 """Serves gRPC by grpcio's public asyncio server, with a loop on a thread of its own.
 
 This engine takes 2.5 times the CPU per small call, so it is used only where grpc_completion_queue.py does not work with
-the grpcio at hand. The contract is the same, save for one count: core refuses messages above twice the size limit
-without telling us, so `on_refused` is called only for those between. Methods are registered as client-streaming ones,
-since only such a method may read when it chooses, and is told of a call without a message.
+the grpcio at hand. The contract is the same, save for what core does without telling anybody: it refuses messages above
+twice the size limit, so `on_refused` is called only for those between; and it listens itself, so that calls in an
+unknown compression and connections that are not HTTP/2 end without a count. Methods are registered as client-streaming
+ones, since only such a method may read when it chooses, and is told of a call without a message.
 """
 
 from __future__ import annotations

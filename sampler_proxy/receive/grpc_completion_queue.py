@@ -35,8 +35,9 @@ from typing import Any
 import structlog
 from grpc._cython import cygrpc
 
-from sampler_proxy.errors import StartError
 from sampler_proxy.receive import grpc_server, grpc_status
+from sampler_proxy.receive.accepting import Acceptor
+from sampler_proxy.receive.core_acceptor import CoreAcceptor
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
 
@@ -70,30 +71,47 @@ class CompletionQueueEngine(GrpcEngine):
     """The engine over the completion queue; its contract is GrpcEngine's."""
 
     name = "completion queue"
+    _draining = False
 
     def start(self) -> int:
-        grpc_server.check_address(self.address)
         self._handlers: dict[bytes, Handler] = {method.encode(): handler for method, handler in self._methods.items()}
         self._receiving: dict[Any, tuple[float, object]] = {}  # call -> since when, and its tag; oldest first
         self._waiting: deque[tuple[Any, Handler]] = deque()
-        self._queue = cygrpc.CompletionQueue()
-        self._server = cygrpc.Server(self._core_options(self._max_request_bytes), False)
-        self._server.register_completion_queue(self._queue)
+        listeners = grpc_server.open_listeners(self.address)
         try:
-            port: int = self._server.add_http2_port(self.address.encode())
-        except RuntimeError:  # some versions raise, some return 0
-            port = 0
-        if not port:
-            raise StartError(f"grpc: cannot listen on {self.address}")
-        self._server.start()
+            core = self._start_server()
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        self._acceptor = Acceptor(listeners, core.hand_over, self._on_refused, self._on_connection_refused)
         self._begun, self._answered = object(), object()  # objects of their own, so that their references count events
         self._idle_references = sys.getrefcount(self._begun)
         self._request_calls()
         self._thread = threading.Thread(target=self._serve, name="grpc", daemon=True)
         self._thread.start()
+        port: int = listeners[0].getsockname()[1]
+        self._acceptor.start()
         return port
 
+    def _start_server(self) -> CoreAcceptor:
+        """Start core's server, and return the way in for connections: it listens to nothing by itself."""
+        core = CoreAcceptor()
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server((*self._core_options(self._max_request_bytes), core.option), False)
+        self._server.register_completion_queue(self._queue)
+        self._server.add_http2_port(core.port)  # what it returns differs between versions
+        core.connect()
+        self._server.start()
+        return core
+
+    @property
+    def alive(self) -> bool:
+        return super().alive and (self._acceptor.alive or self._draining)
+
     def _begin_shutdown(self) -> None:
+        self._draining = True
+        self._acceptor.close()
         self._server.shutdown(self._queue, _DOWN)  # nothing happens the second time
 
     def _cancel_calls(self) -> None:
@@ -105,8 +123,8 @@ class CompletionQueueEngine(GrpcEngine):
         try:
             self._run()
         except BaseException as error:
-            self._server.shutdown(self._queue, _DOWN)
-            self._server.cancel_all_calls()
+            self._begin_shutdown()
+            self._cancel_calls()
             with suppress(Exception):
                 log.error("grpc: the receiving thread cannot go on, and ends", error=type(error).__name__)
 

@@ -6,7 +6,6 @@ exceptions into statuses (grpc_status.py). A handler runs on the engine's thread
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import threading
@@ -20,8 +19,10 @@ import structlog
 
 from sampler_proxy.errors import OutOfMemory, RequestError, RequestTooLarge, StartError
 from sampler_proxy.receive import grpc_status
+from sampler_proxy.receive.accepting import BACKLOG
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, inflate
+from sampler_proxy.receive.listeners import listen
 from sampler_proxy.receive.throttle import Throttle
 
 Handler = Callable[[bytes], bytes]
@@ -64,10 +65,12 @@ class GrpcEngine(ABC):
 
     `methods` maps full names ("/package.Service/Method") to handlers: request message (after decompression) to response
     message, or raise `RequestError`. `on_refused(reason)` is called for every request that the engine refuses itself:
-    "too_large", "compression" (damaged gzip), "busy" (MAX_WAITING), "stalled" (STALLED_S), "out_of_memory"
-    (MemoryError, wherever it was met; its sender is told to try again), "internal" (the handler raised something else).
-    `on_not_served(kind)` is called for every call of another method, see `grpc_status.not_served`. Handlers and hooks
-    run on the engine's thread. `start` once; the rest from any thread.
+    "too_large", "compression" (damaged gzip, or one that is not read here), "busy" (MAX_WAITING), "stalled"
+    (STALLED_S), "out_of_memory" (MemoryError, wherever it was met; its sender is told to try again), "internal" (the
+    handler raised something else).
+    `on_not_served(kind)` is called for every call of another method, see `grpc_status.not_served`, and
+    `on_connection_refused(kind)` for every connection that does not speak HTTP/2, see `accepting.KINDS`. Handlers and
+    hooks run on threads of the engine. `start` once; the rest from any thread.
     """
 
     name: ClassVar[str]
@@ -79,12 +82,14 @@ class GrpcEngine(ABC):
         max_request_bytes: int,
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
+        on_connection_refused: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.address = address
         self._methods = dict(methods)
         self._max_request_bytes = max_request_bytes
         self._on_refused = on_refused
         self._on_not_served = on_not_served
+        self._on_connection_refused = on_connection_refused
         self._logged: set[str] = set()
         self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
@@ -92,7 +97,7 @@ class GrpcEngine(ABC):
 
     @property
     def alive(self) -> bool:
-        """Tell whether the engine's thread runs: from `start` to the end of `drain`, or until it dies."""
+        """Tell whether the engine's threads run: from `start` to the end of `drain`, or until one of them dies."""
         return self._thread is not None and self._thread.is_alive()
 
     @abstractmethod
@@ -108,7 +113,7 @@ class GrpcEngine(ABC):
         Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`.
         True if every call ended by itself. May be called again, with a shorter grace to cut short one that is waiting.
         """
-        if self._thread is None or not self.alive:
+        if self._thread is None or not self._thread.is_alive():
             return True
         self._begin_shutdown()
         end = time.monotonic() + grace_s
@@ -208,31 +213,29 @@ class GrpcEngine(ABC):
             )
 
 
-def check_address(address: str) -> None:
-    """Bind `address` for an instant; StartError, with the system's reason, where that fails.
-
-    gRPC core says only that it failed, and not even that where a name has several addresses and one of them is free.
-    """
+def parse_address(address: str) -> tuple[str, int]:
+    """Return host (without brackets) and port; StartError where `address` is not HOST:PORT."""
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise StartError(f"grpc: cannot listen on {address!r}: expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def open_listeners(address: str) -> list[socket.socket]:
+    """Listen on `address`; StartError, with the system's reason, where that fails."""
+    host, port = parse_address(address)
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return listen(host, port, BACKLOG)
     except OSError as error:
         raise StartError(f"grpc: cannot listen on {address}: {error.strerror}") from error
-    failure: OSError | None = None
-    usable = False
-    for family, kind, protocol, _, socket_address in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as core does: TIME_WAIT is no obstacle
-                probe.bind(socket_address)
-            usable = True
-        except OSError as error:
-            failure = error
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                break
-    else:
-        if usable:  # a name may have addresses of a family that this machine has not
-            return
-    raise StartError(f"grpc: cannot listen on {address}: {failure.strerror if failure else 'no address'}") from failure
+    except UnicodeError as error:
+        raise StartError(f"grpc: cannot listen on {address}: not a host name") from error
+
+
+def check_address(address: str) -> None:
+    """Listen on `address` for an instant; StartError, with the system's reason, where that fails.
+
+    gRPC core says only that it failed, and not even that where a name has several addresses and one of them is free.
+    """
+    for listener in open_listeners(address):
+        listener.close()

@@ -52,10 +52,13 @@ def _refusal(code: int, message: str, retry_after_ns: int | None) -> Refusal:
     )
 
 
-# The codes follow gRPC's own table (grpc/doc/statuscodes.md), "Request cardinality violation" among it.
+# The codes follow gRPC's own table (grpc/doc/statuscodes.md), "Request cardinality violation" among it,
+# and gRPC's compression.md.
 UNKNOWN_METHOD = Refusal(12, "no such method")
 TRACES_ONLY = Refusal(12, "this proxy takes traces only: send metrics, logs and profiles elsewhere")
 NO_MESSAGE = Refusal(12, "a unary call has exactly one message")
+UNKNOWN_COMPRESSION = Refusal(12, "unknown compression: this proxy reads gzip and deflate")
+NO_COMPRESSION = Refusal(13, "the message is marked as compressed, but the call names no grpc-encoding")
 INTERNAL = Refusal(13, "internal error")
 TOO_MANY_CALLS = _refusal(14, "too many calls at once", 1_000_000_000)
 STALLED = _refusal(14, "the request's message did not arrive in time", None)

@@ -64,7 +64,7 @@ class Bench:
             [self.exporter],
             {"local": self.latency},
             "an engine",
-            {"logs": 3, "other": 0},
+            {metrics.CALLS_NOT_SERVED: {"logs": 3, "other": 0}, metrics.CONNECTIONS_REFUSED: {"tls": 1}},
             clock=lambda: self.now_ns,
             time=lambda: 1_700_000_000.0,
         )

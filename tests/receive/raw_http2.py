@@ -23,16 +23,22 @@ def message(payload: bytes, compressed: bool = False) -> bytes:
 
 
 class Connection:
-    """A client connection. Reading times out after 10 s: a missing answer fails a test and does not hang it."""
+    """A client connection. Reading times out after 10 s: a missing answer fails a test and does not hang it.
 
-    def __init__(self, port: int) -> None:
+    Like most clients it waits for the server's SETTINGS before it calls; `patient` ones wait until the server has
+    acknowledged theirs, too.
+    """
+
+    def __init__(self, port: int, patient: bool = False) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._buffer = b""
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self.send(SETTINGS, 0, 0)
-        while not (frame := self.read()).flags & ACK or frame.kind != SETTINGS:
-            if frame.kind == SETTINGS:
-                self.send(SETTINGS, ACK, 0)
+        waits_for = {(SETTINGS, 0), (SETTINGS, ACK)} if patient else {(SETTINGS, 0)}
+        while waits_for:
+            frame = self.read()
+            waits_for.discard((frame.kind, frame.flags))
+            self._acknowledge(frame)
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +78,16 @@ class Connection:
         kind, flags, stream = struct.unpack(">BBI", head[3:])
         return Frame(kind, flags, stream, self._exactly(int.from_bytes(head[:3], "big")))
 
+    def _acknowledge(self, frame: Frame) -> None:
+        if frame.kind == SETTINGS and not frame.flags & ACK:
+            self.send(SETTINGS, ACK, 0)
+
     def answer(self, stream: int) -> list[Frame]:
         """The HEADERS and DATA frames of a call's answer, to its end (none if it was reset before there were any)."""
         frames: list[Frame] = []
         while True:
             frame = self.read()
+            self._acknowledge(frame)
             if frame.kind == GOAWAY:
                 raise ConnectionError("GOAWAY")
             if frame.stream == stream and frame.kind in (HEADERS, DATA):

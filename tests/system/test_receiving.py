@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import resource
 import socket
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.receive.raw_http2 import EXPORT, Connection
 from tests.support.processes import Proxy, until
 from tests.support.sink import Sink
 from tests.system.test_run import config
@@ -100,3 +102,30 @@ def test_wildcards_are_reached_over_both_families(sink: Sink, tmp_path: Path, ho
     for loopback in ("127.0.0.1", "::1"):
         for port in (proxy.port, proxy.admin_port):
             socket.create_connection((loopback, port), timeout=5).close()
+
+
+def test_senders_that_do_not_speak_grpc_are_told_and_counted(client: Connect, sink: Sink, tmp_path: Path) -> None:
+    proxy = Proxy(config(sink.endpoint), tmp_path)
+    wrong = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+    wrong.request("POST", "/v1/traces", body=one_trace(Random(1), error=True).SerializeToString())
+    answer = wrong.getresponse()
+    assert answer.status == 400
+    assert b"OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in answer.read()
+    wrong.close()
+    credentials = grpc.ssl_channel_credentials()
+    with grpc.secure_channel(f"127.0.0.1:{proxy.port}", credentials) as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary(EXPORT)(b"", timeout=5)
+    with Connection(proxy.port) as connection:
+        connection.begin(1, encoding="zstd")
+        assert b"reads gzip and deflate" in connection.answer(1)[0].payload
+    http_1 = proxy.await_event("grpc: a sender speaks HTTP/1.1 to this port")
+    assert http_1["peer"].startswith("127.0.0.1:")
+    proxy.await_event("grpc: a sender speaks TLS to this port")
+    assert proxy.await_event("grpc: a sender compresses in a way")["encoding"] == "zstd"
+    client(proxy.port).export(one_trace(Random(2), error=True))
+    until(lambda: len(sink.traces) == 1)
+    kinds = proxy.metrics().by("connections_refused_total", "kind")
+    assert kinds["http1"] == 1
+    assert kinds["tls"] >= 1
+    assert proxy.metrics().by("requests_refused_total", "reason") == {"compression": 1}
+    assert "Traceback" not in proxy.stderr()

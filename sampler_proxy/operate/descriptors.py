@@ -1,54 +1,15 @@
-"""Opens the admin port's listening sockets, and looks after file descriptors.
-
-gRPC core makes one socket for both families of a wildcard address, `0.0.0.0` as well as `[::]`; the admin port does
-the same, so that a probe reaches both ports over the same addresses.
-"""
+"""Looks after file descriptors: how many there may be, and whether they have run out."""
 
 from __future__ import annotations
 
 import errno
 import os
 import resource
-import socket
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 
-WILDCARDS = ("0.0.0.0", "::")
-_BACKLOG = 128
-
 log = structlog.get_logger()
-
-
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of a host (a wildcard: on all addresses of both families), on one port. Raises OSError,
-    and UnicodeError where the host cannot be a name; nothing is left open then."""
-    if host in WILDCARDS and socket.has_dualstack_ipv6():
-        try:
-            return [_server(("::", port), socket.AF_INET6, dualstack_ipv6=True)]
-        except OSError as error:
-            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                raise  # else there is no IPv6 here after all
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
-            if port == 0 and sockets:  # the port that the first one was given
-                address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            sockets.append(_server(address, family))
-    except BaseException:
-        for each in sockets:
-            each.close()
-        raise
-    return sockets
-
-
-def _server(address: Any, family: int, *, dualstack_ipv6: bool = False) -> socket.socket:
-    try:
-        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack_ipv6)
-    except OSError as error:  # its text repeats the address
-        raise OSError(error.errno, os.strerror(error.errno or 0)) from None
 
 
 class DescriptorWatch:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import structlog
 
-from sampler_proxy.operate.sockets import DescriptorWatch
+from sampler_proxy.operate.descriptors import DescriptorWatch
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 99));"
-        "from sampler_proxy.operate.sockets import raise_file_limit; raise_file_limit(); raise_file_limit();"
+        "from sampler_proxy.operate.descriptors import raise_file_limit; raise_file_limit(); raise_file_limit();"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "(99, 99)\n"

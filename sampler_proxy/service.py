@@ -142,7 +142,7 @@ class Service:
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
         if self._failed is None and self._readiness.status == "ready" and not self._engine.alive:
-            self._failed = "the thread that receives requests has ended"
+            self._failed = "the thread that receives requests has ended, or stands still"
         return self._failed
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:

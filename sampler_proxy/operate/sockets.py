@@ -17,26 +17,38 @@ import structlog
 
 WILDCARDS = ("0.0.0.0", "::")
 _BACKLOG = 128
+_NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 log = structlog.get_logger()
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of a host (a wildcard: on all addresses of both families), on one port. Raises OSError,
-    and UnicodeError where the host cannot be a name; nothing is left open then."""
+    """Listen on every address of a host (a wildcard: on all addresses of both families), on one port. Addresses of a
+    family that this machine has not, or that are not its own, are passed over where another one works.
+
+    Raises OSError, and UnicodeError where the host cannot be a name; nothing is left open then.
+    """
     if host in WILDCARDS and socket.has_dualstack_ipv6():
         try:
             return [_server(("::", port), socket.AF_INET6, dualstack_ipv6=True)]
         except OSError as error:
-            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            if error.errno not in _NOT_HERE:
                 raise  # else there is no IPv6 here after all
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
+    not_here: OSError | None = None
     try:
         for family, _, _, _, address in dict.fromkeys(found):
             if port == 0 and sockets:  # the port that the first one was given
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            sockets.append(_server(address, family))
+            try:
+                sockets.append(_server(address, family))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                not_here = error
+        if not sockets and not_here is not None:
+            raise not_here
     except BaseException:
         for each in sockets:
             each.close()
@@ -58,23 +70,39 @@ class DescriptorWatch:
     PERIOD_S = 60.0
     """How often it is said, as long as it lasts."""
 
+    SPARE = 8
+    """Descriptors that have to be free, so that the lack is over..."""
+
+    OVER_S = 5.0
+    """... and for how long: near the limit each connection that comes or goes would be a change."""
+
     def __init__(self, clock: Callable[[], float]) -> None:
         """Make it; `clock` tells seconds, monotonic."""
         self._clock = clock
         self._exhausted = False
         self._next_s = 0.0
+        self._free_since_s: float | None = None
 
     def check(self) -> None:
-        """Log where a descriptor cannot be had, and once more when one can again. Costs two system calls."""
+        """Log where a descriptor cannot be had, and once more when some can again. Costs two system calls."""
+        spare: list[int] = []
         try:
-            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            for _ in range(self.SPARE if self._exhausted else 1):
+                spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            self._free_since_s = None
+            if not spare and error.errno in (errno.EMFILE, errno.ENFILE):
                 self._complain("this process" if error.errno == errno.EMFILE else "the machine")
             return
+        finally:
+            for descriptor in spare:
+                os.close(descriptor)
         if self._exhausted:
-            self._exhausted = False
-            log.info("there are file descriptors again: new connections are taken")
+            now = self._clock()
+            self._free_since_s = now if self._free_since_s is None else self._free_since_s
+            if now - self._free_since_s >= self.OVER_S:
+                self._exhausted = False
+                log.info("there are file descriptors again: new connections are taken")
 
     def _complain(self, who: str) -> None:
         self._exhausted = True

@@ -86,13 +86,15 @@ class GrpcEngine(ABC):
         self._on_refused = on_refused
         self._on_not_served = on_not_served
         self._logged: set[str] = set()
+        self._uncounted: dict[str, int] = dict.fromkeys(("out_of_memory", "internal", "busy", "stalled", "too_large"), 0)
         self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
 
     @property
     def alive(self) -> bool:
-        """Tell whether the engine's thread runs: from `start` to the end of `drain`, or until it dies."""
+        """Tell whether the engine's thread runs: from `start` to the end of `drain`, or until it dies. One that stands
+        still is not told from one that waits, but where the engine says so."""
         return self._thread is not None and self._thread.is_alive()
 
     @abstractmethod
@@ -108,7 +110,7 @@ class GrpcEngine(ABC):
         Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`.
         True if every call ended by itself. May be called again, with a shorter grace to cut short one that is waiting.
         """
-        if self._thread is None or not self.alive:
+        if self._thread is None or not self._thread.is_alive():
             return True
         self._begin_shutdown()
         end = time.monotonic() + grace_s
@@ -172,15 +174,27 @@ class GrpcEngine(ABC):
             return self._refuse_out_of_memory()
         except Exception as error:
             self._log_once(error)
-            self._on_refused("internal")
-            return grpc_status.INTERNAL
+            return self._refuse_internal()
+
+    def _count_refused(self, reason: str) -> None:
+        """Count a request that the engine refuses; later on, where there is no memory for it now."""
+        self._uncounted[reason] += 1
+        with suppress(MemoryError):
+            for each in self._uncounted:
+                while self._uncounted[each]:
+                    self._on_refused(each)
+                    self._uncounted[each] -= 1
 
     def _refuse_out_of_memory(self) -> Refusal:
-        """Count and log a request for which there was no memory, as far as there is memory for that."""
-        with suppress(MemoryError):
-            self._on_refused("out_of_memory")
+        """Count and log a request for which there was no memory."""
+        self._count_refused("out_of_memory")
         self._log_out_of_memory()
         return grpc_status.OUT_OF_MEMORY
+
+    def _refuse_internal(self) -> Refusal:
+        """Count a request that met an error of ours."""
+        self._count_refused("internal")
+        return grpc_status.INTERNAL
 
     def _log_out_of_memory(self) -> None:
         with suppress(MemoryError):

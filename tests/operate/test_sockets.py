@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from sampler_proxy.operate.sockets import DescriptorWatch
+from sampler_proxy.operate import sockets
+from sampler_proxy.operate.sockets import DescriptorWatch, listen
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
@@ -40,11 +42,83 @@ def test_a_lack_of_descriptors_is_said_once_a_minute_and_so_is_its_end(
 
     monkeypatch.setattr(os, "open", opened)
     with structlog.testing.capture_logs() as logs:
-        for now in (0.0, 1.0, 59.0, 60.0, 61.0):  # noqa: B007
+        for now in (0.0, 1.0, 59.0, 60.0, 61.0):
             watch.check()
         lacking = False
-        for _ in range(3):
+        for now in (62.0, 63.0, 66.9, 67.0, 68.0, 69.0):  # noqa: B007
             watch.check()
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     line = f"{who} is out of file descriptors (limit of this process: {soft})"
     assert [entry["event"].partition(": new")[0] for entry in logs] == [line, line, "there are file descriptors again"]
+
+
+def test_descriptors_that_come_and_go_near_the_limit_are_one_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, free, held = 0.0, 0, 0
+    watch = DescriptorWatch(lambda: now)
+
+    def opened(*_: Any) -> int:
+        nonlocal held
+        if held == free:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        held += 1
+        return held
+
+    def closed(_: int) -> None:
+        nonlocal held
+        held -= 1
+
+    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
+        patched.setattr(os, "open", opened)
+        patched.setattr(os, "close", closed)
+        for free in (0, 1, 0, 7, 1, 0, 7, 7, 7, 7, 7, 7, 7, 9, 0, 9, 9, 9, 9, 9):  # each second
+            watch.check()
+            assert held == 0
+            now += 1
+        assert [entry["event"].partition(" (")[0] for entry in logs] == ["this process is out of file descriptors"]
+        watch.check()
+        assert logs[-1]["event"].startswith("there are file descriptors again")
+
+
+@pytest.mark.parametrize(
+    ("missing", "left"),
+    [
+        ({"::1": errno.EADDRNOTAVAIL}, ["127.0.0.1"]),
+        ({"127.0.0.1": errno.EAFNOSUPPORT}, ["::1"]),
+        ({"127.0.0.1": errno.EADDRNOTAVAIL, "::1": errno.EAFNOSUPPORT}, errno.EAFNOSUPPORT),
+        ({"127.0.0.1": errno.EADDRINUSE}, errno.EADDRINUSE),
+        ({"::1": errno.EACCES}, errno.EACCES),
+    ],
+)
+def test_addresses_that_are_not_here_are_passed_over_where_another_works(
+    monkeypatch: pytest.MonkeyPatch, missing: dict[str, int], left: list[str] | int
+) -> None:
+    opened: list[Any] = []
+
+    class Listening:
+        def __init__(self, address: Any) -> None:
+            self.address, self.closed = address, False
+            opened.append(self)
+
+        def getsockname(self) -> Any:
+            return (self.address[0], 4321)
+
+        def close(self) -> None:
+            self.closed = True
+
+    def server(address: Any, family: int, **_: Any) -> Any:
+        if (number := missing.get(address[0])) is not None:
+            raise OSError(number, os.strerror(number))
+        return Listening(address)
+
+    found = [(socket.AF_INET, 1, 6, "", ("127.0.0.1", 0)), (socket.AF_INET6, 1, 6, "", ("::1", 0, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(sockets, "_server", server)
+    if isinstance(left, int):
+        with pytest.raises(OSError, match=r".") as caught:
+            listen("localhost", 0)
+        assert caught.value.errno == left
+        assert all(each.closed for each in opened)
+    else:
+        listen("localhost", 0)
+        assert [each.address[0] for each in opened] == left
+        assert not any(each.closed for each in opened)

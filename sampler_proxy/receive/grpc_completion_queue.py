@@ -277,7 +277,7 @@ class CompletionQueueEngine(GrpcEngine):
         Trailers-Only. On an error it stays open."""
         if isinstance(answer, Refusal):
             status = _Status(answer.trailers, answer.code, answer.message.encode(), 0)
-            operations = (_NO_INITIAL_METADATA, status, _CLOSE)
+            operations: tuple[Any, ...] = (_NO_INITIAL_METADATA, status, _CLOSE)
         else:
             operations = (_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE)
         call.start_server_batch(operations, self._answered)

@@ -86,7 +86,9 @@ class GrpcEngine(ABC):
         self._on_refused = on_refused
         self._on_not_served = on_not_served
         self._logged: set[str] = set()
-        self._uncounted: dict[str, int] = dict.fromkeys(("out_of_memory", "internal", "busy", "stalled", "too_large"), 0)
+        self._uncounted: dict[str, int] = dict.fromkeys(
+            ("out_of_memory", "internal", "busy", "stalled", "too_large"), 0
+        )
         self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only

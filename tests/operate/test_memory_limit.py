@@ -88,7 +88,7 @@ def test_a_lowered_bound_is_said_once_a_minute() -> None:
     pipeline, now = Bounded(), 0.0
     watch = BoundWatch(pipeline, lambda: now)
     with structlog.testing.capture_logs() as logs:
-        for now, bound in ((1.0, 300), (2.0, 300), (3.0, 200), (60.0, 100), (61.0, 100), (200.0, 100)):
+        for now, bound in ((1.0, 300), (2.0, 300), (3.0, 200), (60.0, 100), (61.0, 100), (200.0, 100)):  # noqa: B007
             pipeline.max_bytes = bound * MIB + 5
             watch.look()
     told = [entry["event"].partition(" from now")[0] for entry in logs]

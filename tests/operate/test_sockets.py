@@ -42,7 +42,7 @@ def test_a_lack_of_descriptors_is_said_once_a_minute_and_so_is_its_end(
 
     monkeypatch.setattr(os, "open", opened)
     with structlog.testing.capture_logs() as logs:
-        for now in (0.0, 1.0, 59.0, 60.0, 61.0):
+        for now in (0.0, 1.0, 59.0, 60.0, 61.0):  # noqa: B007
             watch.check()
         lacking = False
         for now in (62.0, 63.0, 66.9, 67.0, 68.0, 69.0):  # noqa: B007
@@ -70,7 +70,7 @@ def test_descriptors_that_come_and_go_near_the_limit_are_one_lack(monkeypatch: p
     with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
         patched.setattr(os, "open", opened)
         patched.setattr(os, "close", closed)
-        for free in (0, 1, 0, 7, 1, 0, 7, 7, 7, 7, 7, 7, 7, 9, 0, 9, 9, 9, 9, 9):  # each second
+        for free in (0, 1, 0, 7, 1, 0, 7, 7, 7, 7, 7, 7, 7, 9, 0, 9, 9, 9, 9, 9):  # noqa: B007 (each second)
             watch.check()
             assert held == 0
             now += 1
@@ -105,7 +105,7 @@ def test_addresses_that_are_not_here_are_passed_over_where_another_works(
         def close(self) -> None:
             self.closed = True
 
-    def server(address: Any, family: int, **_: Any) -> Any:
+    def server(address: Any, _: int) -> Any:
         if (number := missing.get(address[0])) is not None:
             raise OSError(number, os.strerror(number))
         return Listening(address)

@@ -14,6 +14,7 @@ import gc
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -29,10 +30,10 @@ LISTED: list[tuple[str, str | None, float]] = [
 ]
 RULES, EARLY = rules_of(LISTED), rules_of(LISTED, early=True)
 
-Step = Callable[[Driver], None]
+Step = Callable[[Driver], object]
 
 
-def damaged(*spans: tuple[int, int], **settings: bool) -> bytes:
+def damaged(*spans: tuple[int, int], **settings: Any) -> bytes:
     """Build a request of two resources, with a header and spans that are not UTF-8, and a span without valid ids."""
     message = ExportTraceServiceRequest()
     for service in ("sh\x01p", "other"):
@@ -41,7 +42,7 @@ def damaged(*spans: tuple[int, int], **settings: bool) -> bytes:
     return message.SerializeToString().replace(b"sh\x01p", b"sh\xffp").replace(b"GET /", b"GET \xff")
 
 
-def send(*spans: tuple[int, int], at: int = 0, **settings: bool) -> Step:
+def send(*spans: tuple[int, int], at: int = 0, **settings: Any) -> Step:
     data = damaged(*spans, **settings)
 
     def step(driver: Driver) -> None:
@@ -137,7 +138,7 @@ def count_sent(driver: Driver) -> None:
         driver.sent += 1  # type: ignore[attr-defined]
         return answer
 
-    driver.send = counting  # type: ignore[method-assign]
+    driver.send = counting  # type: ignore[assignment, method-assign]
 
 
 def finish(driver: Driver, failed: str) -> int:

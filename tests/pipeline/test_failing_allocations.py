@@ -1,5 +1,5 @@
-"""Whatever allocation fails, in whatever step of a pipeline: every span and request is accounted for, nothing leaks, and
-the next try works."""
+"""Whatever allocation fails, in whatever step of a pipeline: every span and request is accounted for, nothing leaks,
+and the next try works."""
 
 from __future__ import annotations
 

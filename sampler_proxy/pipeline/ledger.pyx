@@ -10,7 +10,9 @@ from libc.string cimport memset
 from sampler_proxy import metrics
 
 REASONS = ("root", "wait", "size", "early", "memory", "shutdown", "late")
-REFUSALS = ("malformed", "draining", "too_large", "memory", "out_of_memory", "compression", "busy", "stalled", "internal")
+REFUSALS = (
+    "malformed", "draining", "too_large", "memory", "out_of_memory", "compression", "busy", "stalled", "internal",
+)
 
 cdef enum:
     MAX_RULE_NAMES = 1 << 16  # a Decision holds 16 bits of it

@@ -96,7 +96,9 @@ class Pipeline:
     def max_trace_bytes(self) -> int: ...
     def replace_rules(self, rules: Rules) -> None:
         """Decide by other rules from now on, the traces that are buffered included: fragments that were scanned for the
-        old rules are read again. Counters go on under the rules' names. The rules are compiled outside the lock.
+        old rules are read again. Counters go on under the rules' names. Late spans of traces decided before are judged by
+        the new rules before the one with the name of theirs, save those that exclude something. The rules are compiled
+        outside the lock.
 
         Raises ValueError and MemoryError, and has then changed nothing.
         """

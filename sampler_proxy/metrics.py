@@ -124,7 +124,8 @@ REQUESTS_RECEIVED = _counter("requests_received_total", "Export requests receive
 REQUESTS_REFUSED = _counter("requests_refused_total", "Requests refused whole; nothing of them was taken.", "reason")
 SPANS_REJECTED_INPUT = _counter(
     "spans_rejected_input_total",
-    "Spans of accepted requests that were invalid; the reason is the faulty field, trace_id or span_id.",
+    "Spans of accepted requests that were left out; the reason is the faulty field, trace_id or span_id, or "
+    "deprecated_field: they stood in field 1000 of a ResourceSpans that has spans in field 2, too.",
     "reason",
 )
 UNKNOWN_FIELDS_DROPPED = _counter(
@@ -223,7 +224,7 @@ DECISION_DELAY_SECONDS = _histogram(
 # Memory.
 BUFFER_TRACES = _gauge("buffer_traces", "Traces held in the buffer.")
 BUFFER_BYTES = _gauge("buffer_bytes", "Memory held by the buffer, overhead included.")
-BUFFER_MAX_BYTES = _gauge("buffer_max_bytes", "Configured bound of buffer_bytes.")
+BUFFER_MAX_BYTES = _gauge("buffer_max_bytes", "Bound of buffer_bytes: as configured, or less where memory ran out.")
 BUFFER_OLDEST_SECONDS = _gauge("buffer_oldest_seconds", "Age of the oldest trace in the buffer; 0 when it is empty.")
 DECISION_MEMORY_TRACES = _gauge("decision_memory_traces", "Traces whose decision is remembered.")
 DECISION_MEMORY_BYTES = _gauge("decision_memory_bytes", "Memory held by remembered decisions.")

@@ -28,7 +28,7 @@ from sampler_proxy.config.model import Config, FileExport, GrpcExport
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
-from sampler_proxy.operate import allocator
+from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.full_queues import FullQueues
@@ -143,7 +143,7 @@ class Service:
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
         if self._failed is None and self._readiness.status == "ready" and not self._engine.alive:
-            self._failed = "the thread that receives requests has ended"
+            self._failed = "the thread that receives requests has ended, or stands still"
         return self._failed
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
@@ -244,6 +244,7 @@ class Service:
             version=__version__,
         )
         log_faults("warning", self._warnings)
+        memory_limit.warn(self._config)
         if self._summary:
             log_introduction(self._config)
 
@@ -262,11 +263,14 @@ class Service:
         """Decide what is due, until it is time to stop, or nothing can be received or decided any more."""
         next_summary = time.monotonic() + SUMMARY_S
         full_queues = FullQueues(self._exporters, time.monotonic_ns)
+        bound = memory_limit.BoundWatch(self._pipeline)
         next_descriptors = time.monotonic()
         while not self._stopping.is_set() and self._failure() is None:
             while self._decide(self._pipeline.tick):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
             full_queues.look()
+            with suppress(MemoryError):
+                bound.look()
             if not self._pipeline.uniformity.random and not self._warned_of_ids:
                 self._warned_of_ids = True
                 log.warning(
@@ -291,6 +295,7 @@ class Service:
         try:
             more = step(time.monotonic_ns())
         except MemoryError:
+            self._pipeline.ran_out_of_memory()
             self._without_memory += 1
             if self._without_memory == MAX_WITHOUT_MEMORY:
                 self._failed = "there is no memory to decide traces with"

@@ -19,23 +19,39 @@ class DescriptorWatch:
     PERIOD_S = 60.0
     """How often it is said, as long as it lasts."""
 
+    SPARE = 8
+    """Descriptors that have to be free, so that the lack is over..."""
+
+    OVER_S = 5.0
+    """... and for how long: near the limit each connection that comes or goes would be a change."""
+
     def __init__(self, clock: Callable[[], float]) -> None:
         """Make it; `clock` tells seconds, monotonic."""
         self._clock = clock
         self._exhausted = False
         self._next_s = 0.0
+        self._free_since_s: float | None = None
 
     def check(self) -> None:
-        """Log where a descriptor cannot be had, and once more when one can again. Costs two system calls."""
+        """Log where a descriptor cannot be had, and once more when some can again. Costs two system calls."""
+        spare: list[int] = []
         try:
-            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            for _ in range(self.SPARE if self._exhausted else 1):
+                spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            self._free_since_s = None
+            if not spare and error.errno in (errno.EMFILE, errno.ENFILE):
                 self._complain("this process" if error.errno == errno.EMFILE else "the machine")
             return
+        finally:
+            for descriptor in spare:
+                os.close(descriptor)
         if self._exhausted:
-            self._exhausted = False
-            log.info("there are file descriptors again: new connections are taken")
+            now = self._clock()
+            self._free_since_s = now if self._free_since_s is None else self._free_since_s
+            if now - self._free_since_s >= self.OVER_S:
+                self._exhausted = False
+                log.info("there are file descriptors again: new connections are taken")
 
     def _complain(self, who: str) -> None:
         self._exhausted = True

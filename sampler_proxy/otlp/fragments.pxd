@@ -210,7 +210,7 @@ cdef class Scanned:
     cdef uint32_t header_count
     cdef uint8_t* header_bytes
     cdef readonly uint32_t spans  # in the fragments
-    cdef readonly uint32_t invalid_trace_ids, invalid_span_ids  # spans that were left out
+    cdef readonly uint32_t invalid_trace_ids, invalid_span_ids, legacy_spans  # spans that were left out
     cdef readonly uint32_t unknown_of_request, unknown_of_resource_spans, unknown_of_scope_spans  # fields left out
     cdef readonly uint64_t cost  # of the fragments, in bytes of memory
     cdef uint64_t header_cost(self) noexcept

@@ -21,6 +21,9 @@ class Scanned:
     def invalid_span_ids(self) -> int:
         """Spans left out whose trace id is valid: the span id is not 8 bytes, or all zero."""
     @property
+    def legacy_spans(self) -> int:
+        """Spans left out since they stood in the deprecated field of a ResourceSpans that has other spans, too."""
+    @property
     def unknown_of_request(self) -> int:
         """Fields that OTLP does not define, left out with what they held: those of the request itself."""
     @property

@@ -7,14 +7,14 @@ cdef extern from *:
     # Bit fields, which Cython cannot declare: a Trace is counted in memory, and a flag of its own would make it larger.
     """
     typedef struct {
-        unsigned early_checked_spans : 30;
-        unsigned revivable : 1;
+        unsigned mark : 31;
         unsigned in_limit_window : 1;
     } sampler_proxy_trace_state;
     """
     ctypedef struct TraceState "sampler_proxy_trace_state":
-        uint32_t early_checked_spans  # the trace's span count at the last early check that read its spans again
-        bint revivable  # in the limit's window: by a threshold, so that late spans may still revive it
+        # The trace's span count at the last early check that read its spans again; in the limit's window, the place of
+        # its candidate among those of the window when that was, or is, open.
+        uint32_t mark
         bint in_limit_window  # kept by its rule, and a candidate in the limit's open or closed window
 
 cdef struct Trace:

@@ -13,8 +13,26 @@ cdef enum:  # the trigger of a decision; from MEMORY on, the trace cannot be kno
     LATE  # decided anew by late spans; never counted as a decision
     REASON_COUNT
 
+cdef enum:  # why a request is refused, as far as the pipeline itself does so; other reasons are numbered as they come
+    MALFORMED
+    DRAINING
+    TOO_LARGE
+    NO_ROOM
+    OUT_OF_MEMORY
+
 cdef enum:
-    DELAY_BUCKETS = 32  # room; metrics.py defines fewer
+    BUCKETS = 32  # room; metrics.py defines fewer
+    MAX_TRANSPORTS = 8
+    MAX_REFUSALS = 32
+
+cdef struct Histogram:
+    uint64_t[BUCKETS] counts  # the bucket behind the bounds has no bound
+    int64_t[BUCKETS] bounds
+    int bound_count
+    double sum
+
+cdef struct TransportCounters:
+    uint64_t requests, accepted, spans  # all that were read or refused; of these, those taken; their spans
 
 cdef struct RuleCounters:
     uint64_t sampled_out, kept  # spans
@@ -26,19 +44,17 @@ cdef class Ledger:
     cdef dict rule_ids
     cdef list rule_names
     cdef RuleCounters* rules  # by a rule's id; rule_id() may move the array
-    cdef dict received_spans, received_requests, refused_requests  # by transport; the last by reason
-    cdef uint64_t invalid_trace_ids, invalid_span_ids
+    cdef list transports, refusals  # their names, by number
+    cdef TransportCounters[MAX_TRANSPORTS] received_
+    cdef uint64_t[MAX_REFUSALS] refused_
+    cdef uint64_t invalid_trace_ids, invalid_span_ids, legacy_spans
     cdef uint64_t[3] unknown_fields  # of requests, of ResourceSpans, of ScopeSpans
     cdef uint64_t[2] late_spans  # dropped, kept
     cdef uint64_t late_would_keep, unequal_thresholds
-    cdef uint64_t[DELAY_BUCKETS] delays  # histogram of decision delays; the bucket behind the bounds has no bound
-    cdef int64_t[DELAY_BUCKETS] delay_bounds_ns
-    cdef int delay_bucket_count
-    cdef double delay_sum_s
-    cdef object request_sizes
-    cdef int received(self, str transport, uint64_t size) except -1
-    cdef int taken(self, str transport, Scanned scanned) except -1
-    cdef int taken_back(self, str transport, uint32_t spans) except -1
-    cdef int refused(self, str reason) except -1
+    cdef Histogram delays_ns, request_sizes
+    cdef void received(self, uint32_t transport, uint64_t size) noexcept
+    cdef void taken(self, uint32_t transport, Scanned scanned) noexcept
+    cdef void taken_back(self, uint32_t transport, uint32_t spans) noexcept
+    cdef void refused(self, uint32_t reason) noexcept
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil
     cdef dict values(self, bint limited)

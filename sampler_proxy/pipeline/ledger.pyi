@@ -2,3 +2,6 @@
 
 REASONS: tuple[str, ...]
 """What triggered a decision, in the order of the ledger's numbers: root, wait, size, early, memory, shutdown, late."""
+
+REFUSALS: tuple[str, ...]
+"""Why a request was refused, in the order of the ledger's numbers. Others are numbered behind these as they come."""

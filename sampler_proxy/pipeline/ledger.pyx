@@ -1,7 +1,8 @@
 """Counts every request, span and decision of a pipeline, in plain integers. Used under the pipeline's lock.
 
 The ledger decides nothing. A rule is known by a number, which its name keeps until the process ends: counters go on
-when rules are replaced.
+when rules are replaced. So are transports and reasons of refusals. To count never fails, whatever memory there is: what
+counts is declared noexcept, and allocates nothing.
 """
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
@@ -9,23 +10,57 @@ from libc.string cimport memset
 from sampler_proxy import metrics
 
 REASONS = ("root", "wait", "size", "early", "memory", "shutdown", "late")
+REFUSALS = (
+    "malformed", "draining", "too_large", "memory", "out_of_memory", "compression", "busy", "stalled", "internal",
+)
 
 cdef enum:
     MAX_RULE_NAMES = 1 << 16  # a Decision holds 16 bits of it
+
+
+cdef int set_bounds(Histogram* histogram, bounds, double unit) except -1:
+    """Begin a histogram: the metric's bounds, in units of what is observed."""
+    histogram.bound_count = len(bounds)
+    for i, bound in enumerate(bounds):
+        histogram.bounds[i] = int(bound * unit)
+    return 0
+
+
+cdef inline void observe(Histogram* histogram, int64_t value) noexcept nogil:
+    """Count a value. One that equals a bound belongs to that bound's bucket."""
+    cdef int i = 0
+    while i < histogram.bound_count and value > histogram.bounds[i]:
+        i += 1
+    histogram.counts[i] += 1
+    histogram.sum += <double>value
+
+
+cdef value_of(Histogram* histogram, double unit):
+    """Return a histogram as it is shown."""
+    counts = tuple([histogram.counts[i] for i in range(histogram.bound_count + 1)])
+    return metrics.HistogramValue(counts, histogram.sum / unit)
+
+
+cdef uint32_t number_of(list names, name, uint32_t room) except? 0xFFFFFFFF:
+    """Return the place of a name in a list; a new name is added at its end. ValueError where there is no room."""
+    cdef uint32_t i
+    for i in range(<uint32_t>len(names)):
+        if names[i] == name:
+            return i
+    if len(names) == room:
+        raise ValueError(f"more than {room} transports or reasons of a refusal")
+    names.append(name)
+    return <uint32_t>len(names) - 1
 
 
 cdef class Ledger:
     def __cinit__(self):
         self.rule_ids = {}
         self.rule_names = []
-        self.received_spans = {}
-        self.received_requests = {}
-        self.refused_requests = {}
-        bounds = metrics.DECISION_DELAY_SECONDS.buckets
-        self.delay_bucket_count = len(bounds)
-        for i, bound in enumerate(bounds):
-            self.delay_bounds_ns[i] = int(bound * 1e9)
-        self.request_sizes = metrics.HistogramData(metrics.REQUEST_SIZE_BYTES)
+        self.transports = []
+        self.refusals = list(REFUSALS)
+        set_bounds(&self.delays_ns, metrics.DECISION_DELAY_SECONDS.buckets, 1e9)
+        set_bounds(&self.request_sizes, metrics.REQUEST_SIZE_BYTES.buckets, 1)
 
     def __dealloc__(self):
         free(self.rules)
@@ -45,49 +80,53 @@ cdef class Ledger:
                 raise MemoryError
             self.rules = <RuleCounters*>rules
             memset(&self.rules[len(self.rule_names)], 0, sizeof(RuleCounters))
-            self.rule_ids[name] = len(self.rule_names)
             self.rule_names.append(name)
+            try:
+                self.rule_ids[name] = len(self.rule_names) - 1
+            except MemoryError:  # else the next name would get this one's number
+                self.rule_names.pop()
+                raise
         return self.rule_ids[name]
 
-    cdef int received(self, str transport, uint64_t size) except -1:
-        """Count a request that was read whole, and its size in bytes; taken() or refused() follows."""
-        self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
-        self.request_sizes.observe(size)
-        return 0
+    def transport_id(self, name):
+        """Return the number of a transport's name, a new one for a new name. Raises ValueError and MemoryError."""
+        return number_of(self.transports, name, MAX_TRANSPORTS)
 
-    cdef int taken(self, str transport, Scanned scanned) except -1:
+    cdef void received(self, uint32_t transport, uint64_t size) noexcept:
+        """Count a request that was read whole, and its size in bytes: one that was taken, or refused."""
+        self.received_[transport].requests += 1
+        observe(&self.request_sizes, <int64_t>size)
+
+    cdef void taken(self, uint32_t transport, Scanned scanned) noexcept:
         """Count the spans of an accepted request, and what the scan has left out of it."""
-        self.received_spans[transport] = self.received_spans.get(transport, 0) + scanned.spans
+        self.received_[transport].accepted += 1
+        self.received_[transport].spans += scanned.spans
         self.invalid_trace_ids += scanned.invalid_trace_ids
         self.invalid_span_ids += scanned.invalid_span_ids
+        self.legacy_spans += scanned.legacy_spans
         self.unknown_fields[0] += scanned.unknown_of_request
         self.unknown_fields[1] += scanned.unknown_of_resource_spans
         self.unknown_fields[2] += scanned.unknown_of_scope_spans
-        return 0
 
-    cdef int taken_back(self, str transport, uint32_t spans) except -1:
+    cdef void taken_back(self, uint32_t transport, uint32_t spans) noexcept:
         """Take back what taken() has counted: nobody had memory for these spans."""
-        self.received_spans[transport] -= spans
-        return 0
+        self.received_[transport].spans -= spans
 
-    cdef int refused(self, str reason) except -1:
+    cdef void refused(self, uint32_t reason) noexcept:
         """Count a refused request."""
-        self.refused_requests[reason] = self.refused_requests.get(reason, 0) + 1
-        return 0
+        self.refused_[reason] += 1
 
     def refused_unread(self, transport, reason):
-        """Count a request that was refused before it was read whole."""
-        self.received_requests[transport] = self.received_requests.get(transport, 0) + 1
-        self.refused(reason)
+        """Count a request that was refused before it was read whole. Raises ValueError and MemoryError for a reason, or
+        a transport, that is new; it has then counted nothing."""
+        cdef uint32_t number = number_of(self.refusals, reason, MAX_REFUSALS)
+        self.received_[number_of(self.transports, transport, MAX_TRANSPORTS)].requests += 1
+        self.refused(number)
 
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil:
         """Count a decided trace, and the time since its first span in the histogram of delays."""
-        cdef int i = 0
         self.rules[rule].decided[REASON_COUNT * kept + reason] += 1
-        while i < self.delay_bucket_count and delay_ns > self.delay_bounds_ns[i]:
-            i += 1
-        self.delays[i] += 1
-        self.delay_sum_s += <double>delay_ns / 1e9
+        observe(&self.delays_ns, delay_ns)
 
     cdef dict values(self, bint limited):
         """Return the value of every metric that is counted here.
@@ -114,19 +153,24 @@ cdef class Ledger:
                 for k in range(REASON_COUNT):
                     if self.rules[i].decided[REASON_COUNT * j + k]:
                         decided[name, "keep" if j else "drop", REASONS[k]] = self.rules[i].decided[REASON_COUNT * j + k]
-        counts = tuple([self.delays[i] for i in range(self.delay_bucket_count + 1)])
+        received = [(name, self.received_[i]) for i, name in enumerate(self.transports)]
         return {
-            metrics.SPANS_RECEIVED: {(transport,): n for transport, n in self.received_spans.items()},
+            metrics.SPANS_RECEIVED: {(name,): one["spans"] for name, one in received if one["accepted"]},
             metrics.SPANS_SAMPLED_OUT: sampled_out,
             metrics.SPANS_KEPT: kept,
-            metrics.REQUESTS_RECEIVED: {(transport,): n for transport, n in self.received_requests.items()},
-            metrics.REQUESTS_REFUSED: {(reason,): n for reason, n in self.refused_requests.items()},
-            metrics.SPANS_REJECTED_INPUT: {("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids},
+            metrics.REQUESTS_RECEIVED: {(name,): one["requests"] for name, one in received if one["requests"]},
+            metrics.REQUESTS_REFUSED: {
+                (reason,): self.refused_[i] for i, reason in enumerate(self.refusals) if self.refused_[i]
+            },
+            metrics.SPANS_REJECTED_INPUT: {
+                ("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids,
+                ("deprecated_field",): self.legacy_spans,
+            },
             metrics.UNKNOWN_FIELDS_DROPPED: {
                 ("request",): self.unknown_fields[0], ("resource_spans",): self.unknown_fields[1],
                 ("scope_spans",): self.unknown_fields[2],
             },
-            metrics.REQUEST_SIZE_BYTES: {(): self.request_sizes.value()},
+            metrics.REQUEST_SIZE_BYTES: {(): value_of(&self.request_sizes, 1)},
             metrics.TRACES_DECIDED: decided,
             metrics.LIMITED_TRACES: limited_traces,
             metrics.LIMITED_SPANS: limited_spans,
@@ -134,5 +178,5 @@ cdef class Ledger:
             metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
             metrics.TRACES_REVIVED: revived,
             metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
-            metrics.DECISION_DELAY_SECONDS: {(): metrics.HistogramValue(counts, self.delay_sum_s)},
+            metrics.DECISION_DELAY_SECONDS: {(): value_of(&self.delays_ns, 1e9)},
         }

@@ -11,8 +11,10 @@ cdef struct Candidate:
     uint16_t rule  # the rule's id in the ledger
     uint8_t reason  # trigger of the decision, as the ledger numbers it
     uint8_t flags  # of the decision: decisions.pxd
-    bint admitted
-    bint gone  # it has left the closed window before its turn
+    uint8_t by_threshold  # its rule keeps it by a threshold, so that late spans may still revive the trace
+    uint8_t admitted
+    uint8_t gone  # it has left the closed window before its turn
+    uint32_t number  # its place in the window when that was open
 
 cdef struct RuleDemand:
     # The candidates of one rule in the closed window.
@@ -27,6 +29,8 @@ cdef class Limit:
     cdef uint32_t room
     cdef Candidate* closed  # candidates of the last closed window; from `next` on not collected yet
     cdef uint32_t closed_count, closed_room, next
+    cdef uint32_t* places  # of the closed window's candidates, by their numbers
+    cdef uint32_t place_count  # of these
     cdef int64_t opened_ns, paid_ns  # start of the open window; time up to which debts are paid
     cdef double debt, extra  # owed by the next windows; granted to the next one; both in the limit's unit
     cdef double spare  # unspent budget of windows that were closed early
@@ -34,9 +38,9 @@ cdef class Limit:
     cdef void pay(self, int64_t now_ns) noexcept nogil
     cdef void charge(self, double size, int64_t now_ns) noexcept nogil
     cdef void hasten(self, int64_t now_ns) noexcept nogil
-    cdef Candidate* candidate_of(self, void* trace) noexcept nogil
-    cdef Candidate* closed_candidate_of(self, void* trace) noexcept nogil
-    cdef void withdraw(self, Candidate* found) noexcept nogil
+    cdef Candidate* candidate_of(self, void* trace, uint32_t number) noexcept nogil
+    cdef Candidate* closed_candidate_of(self, void* trace, uint32_t number) noexcept nogil
+    cdef void* withdraw(self, Candidate* found) noexcept nogil
     cdef void strike_out(self, Candidate* found) noexcept nogil
     cdef bint due(self, int64_t now_ns) noexcept nogil
     cdef int close(self, int64_t now_ns) except -1

@@ -132,13 +132,15 @@ cdef class Limit:
     def __dealloc__(self):
         free(self.waiting)
         free(self.closed)
+        free(self.places)
 
     cdef uint64_t nbytes(self) noexcept nogil:
         """Return the bytes of memory reserved for candidates."""
-        return (<uint64_t>self.room + self.closed_room) * sizeof(Candidate)
+        return (<uint64_t>self.room + self.closed_room) * sizeof(Candidate) + self.place_count * sizeof(uint32_t)
 
     cdef int add(self, Candidate* candidate, int64_t now_ns) except -1:
-        """Copy a candidate into the open window; the first one opens it. On MemoryError nothing was taken."""
+        """Copy a candidate into the open window, at its end: its place there is its number. The first one opens the
+        window. On MemoryError nothing was taken."""
         cdef void* grown
         cdef uint32_t room
         if self.count == self.room:
@@ -178,27 +180,29 @@ cdef class Limit:
         """Make the open window due, with the budget of a whole second."""
         self.opened_ns = min(self.opened_ns, now_ns - WINDOW_NS)
 
-    cdef Candidate* candidate_of(self, void* trace) noexcept nogil:
-        """Look up a trace's candidate in the open window; NULL: the window does not hold it. Linear search."""
-        cdef uint32_t i
-        for i in range(self.count):
-            if self.waiting[i].trace == trace:
-                return &self.waiting[i]
+    cdef Candidate* candidate_of(self, void* trace, uint32_t number) noexcept nogil:
+        """Look up a trace's candidate, with its number, in the open window; NULL: the window does not hold it."""
+        if number < self.count and self.waiting[number].trace == trace:
+            return &self.waiting[number]
         return NULL
 
-    cdef Candidate* closed_candidate_of(self, void* trace) noexcept nogil:
+    cdef Candidate* closed_candidate_of(self, void* trace, uint32_t number) noexcept nogil:
         """Look up a trace's candidate among those of the closed window that have not been collected; NULL: it is none
-        of them. Linear search."""
-        cdef uint32_t i
-        for i in range(self.next, self.closed_count):
-            if self.closed[i].trace == trace and not self.closed[i].gone:
-                return &self.closed[i]
-        return NULL
+        of them. `number`: the one that it had when the window was closed."""
+        cdef uint32_t place
+        if number >= self.place_count:
+            return NULL
+        place = self.places[number]
+        if place < self.next or place >= self.closed_count or self.closed[place].gone:
+            return NULL
+        return &self.closed[place] if self.closed[place].trace == trace else NULL
 
-    cdef void withdraw(self, Candidate* found) noexcept nogil:
-        """Take what candidate_of() has found out of the open window."""
+    cdef void* withdraw(self, Candidate* found) noexcept nogil:
+        """Take what candidate_of() has found out of the open window. Returns the trace whose candidate has got its
+        number instead; NULL: none has."""
         self.count -= 1
         found[0] = self.waiting[self.count]
+        return NULL if found == &self.waiting[self.count] else found.trace
 
     cdef void strike_out(self, Candidate* found) noexcept nogil:
         """Have collect() pass over what closed_candidate_of() has found. The last candidate is never a struck one, so
@@ -217,8 +221,11 @@ cdef class Limit:
         cdef double left
         cdef double budget = earned - paid
         cdef RuleDemand* rules = <RuleDemand*>malloc((self.count + 1) * sizeof(RuleDemand))
+        cdef uint32_t* places = <uint32_t*>malloc((self.count + 1) * sizeof(uint32_t))
         cdef RuleDemand* rule
-        if rules == NULL:
+        if rules == NULL or places == NULL:
+            free(rules)
+            free(places)
             raise MemoryError
         # The two arrays change places: the one that was collected takes the next window's candidates.
         if self.closed_room > MAX_KEPT_ROOM:
@@ -229,7 +236,14 @@ cdef class Limit:
         self.room, self.closed_room = self.closed_room, self.room
         self.closed_count = self.count
         self.next = self.count = 0
+        for i in range(self.closed_count):
+            self.closed[i].number = i
         qsort(self.closed, self.closed_count, sizeof(Candidate), _order)
+        for i in range(self.closed_count):
+            places[self.closed[i].number] = i
+        free(self.places)
+        self.places = places
+        self.place_count = self.closed_count
         count = self.sum_demands(rules)
         # The floor's part is granted fairly; what it leaves goes to the rules from the first down.
         _grant_max_min(rules, count, budget * self.floor)
@@ -291,7 +305,7 @@ cdef class Limit:
         candidate.size = size
         candidate.rule = 0
         candidate.reason = candidate.flags = 0
-        candidate.admitted = False
+        candidate.admitted = candidate.by_threshold = False
         self.add(&candidate, now_ns)
 
     def grant(self, seconds):

@@ -87,12 +87,18 @@ class Pipeline:
         """Tell whether nothing is left to decide or to send, save traces that wait for the end of the limit's
         window."""
     @property
-    def max_bytes(self) -> int: ...
+    def max_bytes(self) -> int:
+        """The bound in force: the configured one, or a lower one where the system had no memory for it. Then it is four
+        fifths of what was in use, 16 MiB at least, and stays so for the life of the pipeline."""
+    @property
+    def configured_max_bytes(self) -> int: ...
     @property
     def max_trace_bytes(self) -> int: ...
     def replace_rules(self, rules: Rules) -> None:
         """Decide by other rules from now on, the traces that are buffered included: fragments that were scanned for the
-        old rules are read again. Counters go on under the rules' names. The rules are compiled outside the lock.
+        old rules are read again. Counters go on under the rules' names. Late spans of traces decided before are judged
+        by the new rules before the one with the name of theirs, save those that exclude something. The rules are
+        compiled outside the lock.
 
         Raises ValueError and MemoryError, and has then changed nothing.
         """
@@ -114,8 +120,10 @@ class Pipeline:
     def ledger_id(self, name: str) -> int:
         """Return the number under which the counters know a rule; a name keeps its number as long as the pipeline
         lives. Raises ValueError beyond 65 536 different names, and MemoryError."""
+    def ran_out_of_memory(self) -> None:
+        """Lower the bound, since there was no memory for something outside of the lock."""
     def count_refused(self, transport: str, reason: str) -> None:
-        """Count a request that was refused before it was read whole."""
+        """Count a request that was refused before it was read whole. Needs no memory for a reason that is known."""
     def tick(self, now_ns: int, slice: int = 256) -> bool:
         """Offer again what destinations refused, then decide what is due, at most `slice` traces, or fewer where
         redaction takes its time. Return whether more may be due right now. While kept traces cannot leave and memory is

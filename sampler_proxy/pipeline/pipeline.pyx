@@ -9,6 +9,7 @@ that the accounts balance whenever the lock is free. Cut in two, either part wou
 lock.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport (
@@ -18,7 +19,9 @@ from sampler_proxy.otlp.fragments cimport (
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
 from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
-from sampler_proxy.pipeline.ledger cimport EARLY, LATE, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
+from sampler_proxy.pipeline.ledger cimport (
+    DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, ROOT, SHUTDOWN, SIZE, TOO_LARGE, WAIT, Ledger,
+)
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.outlets cimport Outlets
 from sampler_proxy.pipeline.scanner cimport Scanner
@@ -40,6 +43,11 @@ cdef enum:
     # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
     EARLY_DECISIONS = 1024
     PREFETCH_FRAGMENTS = 32  # fragments of a request whose table slots are prefetched together
+    # What the system has to have left whenever the buffer has grown by PROBE_STEP: gRPC's core, which ends the process
+    # where it gets no memory, and the exporters need some of it.
+    HEADROOM = 32 << 20
+    PROBE_STEP = 8 << 20
+    LEAST_BOUND = 16 << 20  # as far as the bound may be lowered
 
 cdef double BEYOND_ALL = 1e300  # a limit that admits everything
 # A refused sender comes back after this long: RetryInfo and Retry-After.
@@ -58,7 +66,10 @@ cdef class Pipeline:
     cdef readonly Uniformity uniformity
     cdef Ledger ledger
     cdef Stamper stamper
-    cdef readonly uint64_t max_bytes, max_trace_bytes
+    cdef readonly uint64_t configured_max_bytes, max_trace_bytes
+    cdef readonly uint64_t max_bytes  # as configured, or less since the system has no more memory
+    cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
+    cdef int64_t rules_since_s  # decisions up to then are of other rules; -1: there were no others
     cdef Outlets outlets
     cdef uint64_t candidate_bytes  # of the traces in the limit's open window, when they came into it
     cdef bint closed  # close() was called: requests are refused
@@ -75,7 +86,8 @@ cdef class Pipeline:
         self.stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
         self.redactions = {}
         self.replace_redaction(redact)
-        self.max_bytes = max_bytes
+        self.max_bytes = self.configured_max_bytes = max_bytes
+        self.rules_since_s = -1
         self.max_trace_bytes = max_trace_bytes
         self.attributes = {}
         self.ledger = Ledger()
@@ -94,9 +106,17 @@ cdef class Pipeline:
         return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id, seed=self.buffer.seed)
 
     def replace_rules(self, rules):
+        cdef uint32_t i
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         with self.lock:
             self.rules = rule_set
+            # Whether what these rules exclude has been met, nobody knows of traces that others decided.
+            self.rules_since_s = self.now_ns // 1_000_000_000
+            if self.limit is not None:
+                for i in range(self.limit.count):
+                    self.limit.waiting[i].flags |= HELD_BACK
+                for i in range(self.limit.next, self.limit.closed_count):
+                    self.limit.closed[i].flags |= HELD_BACK
 
     cdef int set_limit(self, limit) except -1:
         """Set the limit and its unit; None: there is no limit."""
@@ -110,11 +130,12 @@ cdef class Pipeline:
             if self.limit is None:
                 self.set_limit(limit)
                 return
-            self.unlimited = limit is None
             if limit is None:
                 self.limit.configure(BEYOND_ALL, self.limit.unit, self.limit.floor)
+                self.unlimited = True
                 return
             self.limit.configure(*limit)
+            self.unlimited = False
             self.limit_unit = UNITS.index(self.limit.unit)
 
     @property
@@ -135,7 +156,7 @@ cdef class Pipeline:
 
     # Receiving.
 
-    cdef uint64_t bytes_in_use(self):
+    cdef uint64_t bytes_in_use(self) noexcept:
         """Return the bytes that `max_bytes` bounds: of the buffer, the backlogs and the limit's windows."""
         cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
         return self.buffer.nbytes_() + self.outlets.backlog_bytes + window
@@ -144,35 +165,70 @@ cdef class Pipeline:
         with self.lock:
             self.ledger.refused_unread(transport, reason)
 
-    cdef int take(self, Scanned scanned, str transport, uint64_t size, int64_t now_ns) except -1:
+    cdef void lower_bound(self) noexcept:
+        """Lower the bound to four fifths of what is in use: the system has no memory, and what the traces that are
+        decided then leave behind is there for everything else in this process.
+
+        It is not raised again. The limit of the system is still there; to meet it once more may end the process, with
+        all that is buffered, where it is gRPC's core that asks.
+        """
+        cdef uint64_t bound = max(self.bytes_in_use() // 5 * 4, <uint64_t>LEAST_BOUND)
+        self.max_bytes = min(self.max_bytes, bound)
+
+    cdef void probe(self, uint64_t in_use) noexcept:
+        """Try whether there is HEADROOM, as long as there always was; lower the bound where there is not. Costs two
+        system calls each PROBE_STEP by which the buffer grows beyond all that it ever was."""
+        cdef void* headroom = malloc(HEADROOM)
+        if headroom == NULL:
+            self.lower_bound()
+            self.probe_at = <uint64_t>-1  # what is freed may not be in one piece, though it is of use
+        else:
+            self.probe_at = in_use + PROBE_STEP
+        free(headroom)
+
+    def ran_out_of_memory(self):
+        with self.lock:
+            self.lower_bound()
+
+    cdef int refuse(self, uint32_t reason, uint32_t transport, uint64_t size, error) except -1:
+        """Count the refusal of a request that was read whole, and raise it."""
+        self.ledger.received(transport, size)
+        self.ledger.refused(reason)
+        raise error
+
+    cdef int take(self, Scanned scanned, uint32_t transport, uint64_t size, int64_t now_ns) except -1:
         """Take ownership of a scanned request's fragments and decide what is due by them, or raise the refusal.
 
         The lock is held. `scanned` is None for a malformed request, which is only counted; `size`: its bytes.
+
+        Every request is counted once: here, or by the engine where not even a refusal finds memory.
         """
-        cdef uint64_t need
+        cdef uint64_t need, in_use
         cdef uint32_t i
         cdef bint adopted = False
-        self.ledger.received(transport, size)
         if scanned is None:
-            self.ledger.refused("malformed")
+            self.ledger.received(transport, size)
+            self.ledger.refused(MALFORMED)
             return 0
         if self.closed:
-            self.ledger.refused("draining")
-            raise Draining("the proxy is stopping", RETRY_AFTER_NS)
+            self.refuse(DRAINING, transport, size, Draining("the proxy is stopping", RETRY_AFTER_NS))
         self.now_ns = max(self.now_ns, now_ns)
         need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD) + scanned.header_cost()
-        if self.bytes_in_use() + need > self.max_bytes:
-            if need + self.buffer.empty_cost() > self.max_bytes:
-                self.ledger.refused("too_large")
-                raise RequestTooLarge("the request is larger than the whole buffer (buffer.max_bytes)")
-            if not self.make_room(need):
-                self.ledger.refused("memory")
-                raise Overloaded("the buffer is full", RETRY_AFTER_NS)
+        in_use = self.bytes_in_use()
+        if in_use + need > self.probe_at:
+            self.probe(in_use + need)
         try:
+            if in_use + need > self.max_bytes:
+                if need + self.buffer.empty_cost() > self.configured_max_bytes:
+                    self.refuse(TOO_LARGE, transport, size, RequestTooLarge(
+                        "the request is larger than the whole buffer (buffer.max_bytes)"
+                    ))
+                if not self.make_room(need):
+                    self.refuse(NO_ROOM, transport, size, Overloaded("the buffer is full", RETRY_AFTER_NS))
             self.envelopes.adopt(scanned)
+            adopted = True
             self.ledger.taken(transport, scanned)
             self.stamper.begin_request()  # what is decided at once is decided under one lock
-            adopted = True
             for i in range(scanned.count):
                 if i % PREFETCH_FRAGMENTS == 0:
                     self.prefetch_slots(scanned, i)
@@ -182,11 +238,12 @@ cdef class Pipeline:
                 self.give_back(scanned, transport)
             if not isinstance(error, MemoryError):
                 raise
-            self.ledger.refused("out_of_memory")
-            raise OutOfMemory("the proxy is out of memory", RETRY_AFTER_NS)
+            self.lower_bound()
+            self.refuse(OUT_OF_MEMORY, transport, size, OutOfMemory("the proxy is out of memory", RETRY_AFTER_NS))
+        self.ledger.received(transport, size)
         return 0
 
-    cdef int give_back(self, Scanned scanned, str transport) except -1:
+    cdef void give_back(self, Scanned scanned, uint32_t transport) noexcept:
         """Free the fragments of an adopted request that nobody has taken, and count their spans as never received.
 
         Those that have been taken stay: their sender sends them again, as duplicates.
@@ -199,7 +256,6 @@ cdef class Pipeline:
                 self.envelopes.free_fragment(scanned.fragments[i])
                 scanned.fragments[i] = NULL
         self.ledger.taken_back(transport, spans)
-        return 0
 
     cdef void prefetch_slots(self, Scanned scanned, uint32_t begin) noexcept nogil:
         """Prefetch the cache lines of both hash tables for the next fragments: they miss together, not one by one."""
@@ -216,7 +272,7 @@ cdef class Pipeline:
         cdef Fragment* fragment = owner[0]
         cdef Trace* trace = self.buffer.find(fragment.trace_id)
         cdef Decision* decision
-        if trace != NULL and trace.state.revivable and self.leaves_for(fragment, trace):
+        if trace != NULL and trace.state.in_limit_window and self.leaves_for(fragment, trace):
             trace = NULL
         if trace == NULL:
             decision = self.decisions.find(fragment.trace_id)
@@ -237,7 +293,7 @@ cdef class Pipeline:
         leaves at once, and its size is added to the limit's debts."""
         cdef Candidate* found
         if trace.cost >= self.max_trace_bytes and self.limit is not None:
-            found = self.limit.candidate_of(trace)
+            found = self.limit.candidate_of(trace, trace.state.mark)
             if found != NULL:
                 self.leave_open_window(found)
         return 0
@@ -251,19 +307,16 @@ cdef class Pipeline:
         """
         cdef Candidate* found
         cdef bint is_open
-        cdef bint held_back = False
+        cdef bint held_back
         if self.limit is None:
             return False
-        absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
-        # First by any rule: the windows are searched only for what may revive.
-        if self.rules.first_late(fragment, self.rules.count - 1, &held_back) == NO_RULE:
-            return False
-        found = self.limit.candidate_of(trace)
+        found = self.limit.candidate_of(trace, trace.state.mark)
         is_open = found != NULL
         if not is_open:
-            found = self.limit.closed_candidate_of(trace)
-        if found == NULL:
+            found = self.limit.closed_candidate_of(trace, trace.state.mark)
+        if found == NULL or not found.by_threshold:
             return False
+        absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
         held_back = found.flags & HELD_BACK
         if self.reviving_rule(fragment, found.rule, &held_back) == NO_RULE:
             return False
@@ -282,8 +335,12 @@ cdef class Pipeline:
         cdef Trace* trace = <Trace*>found.trace
         cdef double size = size_of(self.limit_unit, trace.fragments, trace.spans)
         cdef uint64_t cost = trace.cost
+        cdef uint32_t number = trace.state.mark
+        cdef Trace* renumbered
         self.carry_out(found)
-        self.limit.withdraw(found)
+        renumbered = <Trace*>self.limit.withdraw(found)
+        if renumbered != NULL:
+            renumbered.state.mark = number
         self.limit.charge(size, self.now_ns)
         self.candidate_bytes -= min(self.candidate_bytes, cost)
         return 0
@@ -291,7 +348,10 @@ cdef class Pipeline:
     cdef uint32_t reviving_rule(self, Fragment* late, uint16_t decided_by, bint* held_back) except? 0xFFFFFFFF:
         """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
         trace; NO_RULE: none. Costs next to nothing where no rule that keeps everything stands before the one that
-        decided; where that one is gone with a former rule set, the decision stays."""
+        decided.
+
+        The rules in force are asked, those that now stand before the one with the name of the one that decided; where
+        that is gone with a former rule set, the decision stays."""
         cdef uint32_t position = self.rules.position_of(decided_by)
         if position == NO_RULE or not self.rules.revivable[position]:
             return NO_RULE
@@ -300,7 +360,7 @@ cdef class Pipeline:
     cdef bint revive(self, Fragment* late, Decision* decision) except -1:
         """Ask the rules about a late fragment of a trace that was dropped, or kept by a threshold; return whether it
         revives the trace, whose decision then is to keep with certainty all that still comes. Counts nothing."""
-        cdef bint held_back = decision.flags & HELD_BACK
+        cdef bint held_back = decision.flags & HELD_BACK or <int64_t>decision.when_s <= self.rules_since_s
         cdef uint32_t rule
         absorb_times(late, decision.min_start, decision.max_end, decision.min_start != 0)
         if late.flags & HAS_TIMES:
@@ -324,11 +384,11 @@ cdef class Pipeline:
         Rules that have to read its spans again are evaluated each time while it is small, and then each time it has
         grown by an eighth, so that their cost stays proportional to its size.
         """
-        cdef uint32_t checked = trace.state.early_checked_spans
+        cdef uint32_t checked = trace.state.mark
         cdef bint with_queries = False
         if self.rules.early_queries and (trace.spans < 64 or trace.spans - checked >= checked >> 3):
             with_queries = True
-            trace.state.early_checked_spans = trace.spans
+            trace.state.mark = trace.spans
         return self.rules.matches_early(trace.fragments, with_queries)
 
     cdef int follow_decision(self, Fragment** owner, Decision* decision) except -1:
@@ -440,10 +500,11 @@ cdef class Pipeline:
         if candidate.admitted and self.limit is not None and not self.unlimited:
             candidate.position = index
             candidate.size = size_of(self.limit_unit, fragments, trace.spans)
+            candidate.by_threshold = candidate.threshold != 0
             self.limit.add(&candidate, self.now_ns)
             self.candidate_bytes += trace.cost
             self.buffer.move_to_window(trace)
-            trace.state.revivable = candidate.threshold != 0 and self.rules.revivable[index]
+            trace.state.mark = self.limit.count - 1
             return 0
         return self.carry_out(&candidate)
 
@@ -534,6 +595,8 @@ cdef class Pipeline:
             self.now_ns = max(self.now_ns, now_ns)
             if self.outlets.backlog_spans:
                 self.outlets.flush()
+            if self.max_bytes < self.configured_max_bytes and self.bytes_in_use() > self.max_bytes:
+                self.make_room(0)
             if self.limit is not None:
                 if self.limit.due(self.now_ns):
                     self.close_window()
@@ -646,27 +709,32 @@ cdef class Pipeline:
 
 cdef class Intake:
     cdef Pipeline pipeline
-    cdef str transport
+    cdef uint32_t transport  # as the ledger numbers it
     cdef Scanner scanner  # None before the first request
 
     def __init__(self, Pipeline pipeline not None, str transport not None):
         self.pipeline = pipeline
-        self.transport = transport
+        with pipeline.lock:
+            self.transport = pipeline.ledger.transport_id(transport)
 
     def accept(self, bytes request not None, int64_t now_ns):
         cdef Scanned scanned
         cdef Pipeline pipeline = self.pipeline
+        cdef bytes answer = b""
         # Without the lock: rules are replaced as a whole, and fragments scanned for an older plan are read again.
-        if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
-            self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed)
         try:
+            if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
+                self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed)
             scanned = self.scanner.scan(request)
+            if scanned.invalid_trace_ids or scanned.invalid_span_ids:  # before anything is taken: it may find no memory
+                answer = response(scanned.invalid_trace_ids, scanned.invalid_span_ids)
+        except MemoryError:
+            pipeline.ran_out_of_memory()
+            raise
         except MalformedRequest:
             with pipeline.lock:
                 pipeline.take(None, self.transport, len(request), now_ns)
             raise
         with pipeline.lock:
             pipeline.take(scanned, self.transport, len(request), now_ns)
-        if scanned.invalid_trace_ids or scanned.invalid_span_ids:
-            return response(scanned.invalid_trace_ids, scanned.invalid_span_ids)
-        return b""
+        return answer

@@ -42,12 +42,16 @@ cdef class Scanner:
     cdef uint32_t invalid_trace_ids, invalid_span_ids
     cdef uint32_t unknown_of_request, unknown_of_resource_spans, unknown_of_scope_spans  # fields that were left out
     cdef uint32_t legacy_count  # fields LEGACY_SCOPE_SPANS of the ResourceSpans that is being scanned
+    cdef uint32_t legacy_spans  # spans in such fields that were left out, beside those of field 2
     cdef uint64_t cost
     cdef int scan_request(self, const uint8_t* p, const uint8_t* end) noexcept nogil
     cdef int scan_header(self, const uint8_t* p, const uint8_t* end, int32_t parent, uint32_t* spans) noexcept nogil
     cdef int add_header(self) noexcept nogil
     cdef int copy_to_header(self, const uint8_t* p, uint64_t size) noexcept nogil
     cdef int scan_resource_spans(self, const uint8_t* p, const uint8_t* end) noexcept nogil
+    cdef uint32_t count_fields(
+        self, const uint8_t* p, const uint8_t* end, uint32_t number, uint32_t within
+    ) noexcept nogil
     cdef int scan_inside(
         self, const uint8_t* p, const uint8_t* end, int32_t resource, uint32_t number, uint32_t count
     ) noexcept nogil

@@ -61,18 +61,16 @@ cdef class Scanner:
         if size >= 1 << 31:
             raise MalformedRequest("the request has 2 GiB or more")
         self.record_count = self.slot_count = self.header_count = 0
-        self.header_used = 0
+        self.header_used = self.cost = 0
         self.matcher.begin()
-        self.invalid_trace_ids = self.invalid_span_ids = 0
+        self.invalid_trace_ids = self.invalid_span_ids = self.legacy_spans = 0
         self.unknown_of_request = self.unknown_of_resource_spans = self.unknown_of_scope_spans = 0
-        self.cost = 0
         if size:
             with nogil:
                 result = self.scan_request(p, p + size)
                 if result == 0 and self.slot_count:
                     result = self.cut_fragments()
-                elif result:
-                    self.clear_table()
+                self.clear_table()  # whatever came of it
                 self.shrink()
         if result == NO_MEMORY:
             raise MemoryError
@@ -80,6 +78,7 @@ cdef class Scanner:
             raise MalformedRequest("the request is not a valid ExportTraceServiceRequest message")
         scanned.invalid_trace_ids = self.invalid_trace_ids
         scanned.invalid_span_ids = self.invalid_span_ids
+        scanned.legacy_spans = self.legacy_spans
         scanned.unknown_of_request = self.unknown_of_request
         scanned.unknown_of_resource_spans = self.unknown_of_resource_spans
         scanned.unknown_of_scope_spans = self.unknown_of_scope_spans
@@ -94,8 +93,7 @@ cdef class Scanner:
             scanned.header_bytes = self.header_bytes
             self.headers = NULL
             self.header_bytes = NULL
-            self.header_room = 0
-            self.header_bytes_room = 0
+            self.header_room = self.header_bytes_room = 0
         return scanned
 
     cdef int scan_request(self, cbytes p, cbytes end) noexcept nogil:
@@ -198,13 +196,22 @@ cdef class Scanner:
             if self.record_count == record_count and self.invalid_trace_ids + self.invalid_span_ids == left_out:
                 result = self.scan_inside(p, end, own, LEGACY_SCOPE_SPANS, self.legacy_count)
             else:
-                self.unknown_of_resource_spans += self.legacy_count
+                self.legacy_spans += self.count_fields(p, end, 2, LEGACY_SCOPE_SPANS)
         if result:
             return result
         if self.record_count == record_count:  # no span, no header
             self.header_count = own
             self.header_used = header_used
         return 0
+
+    cdef uint32_t count_fields(self, cbytes p, cbytes end, uint32_t number, uint32_t within) noexcept nogil:
+        """Count the length-delimited fields of a number, inside of those with the number `within` if that is not 0."""
+        cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
+        cdef uint32_t count = 0
+        while next_field(&field):
+            if field.wire == LEN and field.number == (within or number):
+                count += self.count_fields(field.content, field.p, number, 0) if within else 1
+        return count
 
     cdef int scan_inside(self, cbytes p, cbytes end, int32_t resource, uint32_t number, uint32_t count) noexcept nogil:
         """Scan the ScopeSpans of a ResourceSpans: the first `count` fields of this number."""
@@ -222,9 +229,8 @@ cdef class Scanner:
         """Scan a ScopeSpans in the same way."""
         cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
         cdef uint32_t inside = 0
-        cdef uint32_t own = self.header_count
+        cdef uint32_t own = self.header_count, record_count = self.record_count
         cdef uint64_t header_used = self.header_used
-        cdef uint32_t record_count = self.record_count
         cdef int result
         self.matcher.begin_scope()
         result = self.scan_header(p, end, resource, &inside)
@@ -244,9 +250,8 @@ cdef class Scanner:
 
     cdef int reserve(self, uint32_t spans) noexcept nogil:
         """Make room for this many records and slots, kept from request to request."""
-        cdef uint32_t room, mask
+        cdef uint32_t room, mask, i, at
         cdef void* grown
-        cdef uint32_t i, at
         if spans <= self.record_room:
             return 0
         room = spans + spans // 2 + 64
@@ -281,9 +286,7 @@ cdef class Scanner:
 
     cdef uint32_t slot_hash(self, uint64_t high, uint64_t low) noexcept nogil:
         """Return where a trace id belongs in the table."""
-        cdef uint64_t[2] trace_id
-        trace_id[0] = high
-        trace_id[1] = low
+        cdef uint64_t[2] trace_id = [high, low]
         return <uint32_t>mix(trace_id, self.seed) & self.table_mask
 
     cdef Slot* slot_of(self, uint64_t high, uint64_t low) noexcept nogil:
@@ -392,11 +395,9 @@ cdef class Scanner:
                     free(self.fragments[i])
                 free(self.fragments)
                 self.fragments = NULL
-                self.clear_table()
                 return NO_MEMORY
             self.fragments[i] = fragment
             self.cost += fragment_cost(fragment)
-        self.clear_table()
         return 0
 
     cdef void clear_table(self) noexcept nogil:
@@ -422,8 +423,7 @@ cdef class Scanner:
             self.slots = NULL
             self.slot_bits = NULL
             self.table = NULL
-            self.record_room = 0
-            self.table_mask = 0
+            self.record_room = self.table_mask = 0
         if self.header_bytes_room > MAX_KEPT_HEADER_BYTES and self.slot_count == 0:
             free(self.header_bytes)
             self.header_bytes = NULL

@@ -28,6 +28,12 @@ from sampler_proxy.receive.grpc_status import Refusal
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _FOREVER_S = 86_400.0  # longer than any drain
 
+BEAT_S = 1.0
+"""How often the loop shows that it runs."""
+
+STUCK_S = 30.0
+"""A loop that has not run for so long is given up. A request takes it milliseconds, the largest one a second."""
+
 
 class AioEngine(GrpcEngine):
     """The engine over `grpc.aio`; its contract is GrpcEngine's."""
@@ -38,10 +44,32 @@ class AioEngine(GrpcEngine):
         grpc_server.check_address(self.address)
         self._receiving: dict[Any, float] = {}  # call -> since when; oldest first
         self._waiting = 0
+        self._beats = self._beats_seen = 0
+        self._silent_s, self._looked_s = 0.0, time.monotonic()
         started: Future[int] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(started)), name="grpc", daemon=True)
         self._thread.start()
         return started.result()
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the thread runs, and its loop within STUCK_S. To be asked by one thread, every second or more
+        often: of the time between two looks no more than BEAT_S counts, since this whole process may have stood
+        still."""
+        if not super().alive:
+            return False
+        now = time.monotonic()
+        if self._beats != self._beats_seen:
+            self._beats_seen, self._silent_s = self._beats, 0.0
+        else:
+            self._silent_s += min(now - self._looked_s, BEAT_S)
+        self._looked_s = now
+        return self._silent_s < STUCK_S
+
+    async def _beat(self) -> None:
+        while True:
+            self._beats += 1
+            await asyncio.sleep(BEAT_S)
 
     def _begin_shutdown(self) -> None:
         self._stop(_FOREVER_S)
@@ -75,8 +103,10 @@ class AioEngine(GrpcEngine):
             started.set_exception(error)
             return
         started.set_result(port)
+        beating = self._loop.create_task(self._beat())
         await self._server.wait_for_termination()
         await asyncio.gather(*self._stops)
+        beating.cancel()
 
     def _behaviour(self, handler: Handler) -> Callable[[object, Any], Awaitable[bytes]]:
         async def behaviour(_: object, context: Any) -> bytes:

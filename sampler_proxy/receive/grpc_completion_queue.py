@@ -20,7 +20,8 @@ keeps calls but the tags of pending batches, `_receiving` and `_waiting`, and th
 waits again.
 
 Where there is no memory for an event, `poll` raises and the event is gone. Which one it was shows in the reference
-counts: core's side holds a reference to the tag of everything that is still to come.
+counts: core's side holds a reference to the tag of everything that is still to come. Where there is none to handle an
+event, its call is `_open`: it has been neither answered nor put where it waits for something, and is answered then.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ _MAX_FAILURES = 1000
 
 _FAILURE_PAUSE_S = 0.01
 
-_HELD_HERE = 3
-"""References to a tag whose event is lost: from `_receiving`, from a variable, and from the argument of getrefcount."""
+_ANSWER_TRIES = 100
+"""How often it is tried to answer a call for which there was no memory, a pause apart, before it is left to core, which
+cancels it: its sender tries again, after a pause of its own."""
 
 # Operations without state of their own may take part in many batches at once: these have no metadata, no details that
 # would have to be freed, and a flag that nobody reads.
@@ -87,6 +89,10 @@ class CompletionQueueEngine(GrpcEngine):
         self._acceptor = Acceptor(listeners, core.hand_over, self._on_refused, self._on_connection_refused)
         self._begun, self._answered = object(), object()  # objects of their own, so that their references count events
         self._idle_references = sys.getrefcount(self._begun)
+        # What a tag whose event is lost is referred to by; it depends on the interpreter.
+        self._lost_references = _references({0: (0.0, object())}, 0)
+        self._open: Any = None  # the call whose event is being handled, until it is answered or waits
+        self._open_answer: bytes | Refusal | None = None  # what its request has been answered with; None: not yet
         self._request_calls()
         self._thread = threading.Thread(target=self._serve, name="grpc", daemon=True)
         self._thread.start()
@@ -131,6 +137,7 @@ class CompletionQueueEngine(GrpcEngine):
     def _run(self) -> None:
         poll = self._queue.poll
         failures = 0
+        out_of_memory = False
         while True:
             failed, event, tag = False, None, None
             try:
@@ -158,8 +165,10 @@ class CompletionQueueEngine(GrpcEngine):
                     raise
                 with suppress(Exception):
                     self._log_failure(error)
+                out_of_memory = isinstance(error, MemoryError)
             if failed:
                 event = tag = None
+                self._answer_open(out_of_memory)
                 self._recover(failures)
 
     def _log_failure(self, error: Exception) -> None:
@@ -168,16 +177,36 @@ class CompletionQueueEngine(GrpcEngine):
         else:
             self._log_once(error)
 
+    def _answer_open(self, out_of_memory: bool) -> None:
+        """Answer the call whose handling has failed: as its request was answered, or with a refusal, which is
+        counted."""
+        call, self._open = self._open, None
+        answer, self._open_answer = self._open_answer, None
+        if call is None:
+            return
+        if answer is None:
+            answer = self._refuse_out_of_memory() if out_of_memory else self._refuse_internal()
+        for _ in range(_ANSWER_TRIES):
+            try:
+                self._answer(call, answer)
+                return
+            except MemoryError:
+                time.sleep(_FAILURE_PAUSE_S)
+            except Exception:  # the call is of no use any more
+                return
+
     def _recover(self, failures: int) -> None:
         """Put right what a failure has left behind: a message that will not come, a call that nobody has asked for, an
         answer that nobody has counted."""
         if failures > 1:
             time.sleep(_FAILURE_PAUSE_S)
         with suppress(Exception):  # it is tried again at the next failure
-            for call, (_, tag) in [*self._receiving.items()]:
-                if sys.getrefcount(tag) <= _HELD_HERE:
+            for call in [*self._receiving]:
+                if _references(self._receiving, call) <= self._lost_references:
                     del self._receiving[call]
-                    _refuse(call, self._refuse_out_of_memory(), self._answered)
+                    self._open = call
+                    self._answer_open(out_of_memory=True)
+            self._fill_slots()
             answering = sys.getrefcount(self._answered) - self._idle_references
             self._in_flight = len(self._receiving) + len(self._waiting) + answering
             self._request_calls()
@@ -192,59 +221,87 @@ class CompletionQueueEngine(GrpcEngine):
             self._server.request_call(self._queue, self._queue, self._begun)
 
     def _accept(self, event: Any) -> None:
+        call = self._open = event.call
         self._request_call()
         self._in_flight += 1
-        call = event.call
         handler = self._handlers.get(event.call_details.method)
         if handler is None:
             kind, refusal = grpc_status.not_served(event.call_details.method.decode("utf-8", "replace"))
+            self._open_answer = refusal
             self._on_not_served(kind)
-            _refuse(call, refusal, self._answered)
+            self._answer(call, refusal)
         elif len(self._receiving) < grpc_server.MAX_RECEIVING:
             self._receive(call, handler)
         elif len(self._waiting) < grpc_server.MAX_WAITING:
             self._waiting.append((call, handler))
+            self._open = None
             self._refuse_stalled()
         else:
-            self._on_refused("busy")
-            _refuse(call, grpc_status.TOO_MANY_CALLS, self._answered)
+            self._refuse(call, "busy", grpc_status.TOO_MANY_CALLS)
 
     def _receive(self, call: Any, handler: Handler) -> None:
+        """Ask for a call's message. On an error nothing is asked for."""
         tag = (call, handler)
         self._receiving[call] = (time.monotonic(), tag)
-        call.start_server_batch((_Message(0),), tag)
+        try:
+            call.start_server_batch((_Message(0),), tag)
+        except BaseException:
+            del self._receiving[call]
+            raise
+        if self._open is call:
+            self._open = None
+
+    def _fill_slots(self) -> None:
+        """Give free slots to the calls that wait. On an error they go on waiting."""
+        while self._waiting and len(self._receiving) < grpc_server.MAX_RECEIVING:
+            self._receive(*self._waiting[0])
+            self._waiting.popleft()
 
     def _refuse_stalled(self) -> None:
         """Refuse a stalled call, and give its slot to the first one that waits."""
-        stalled, (since, _) = next(iter(self._receiving.items()))
-        if self._waiting and time.monotonic() - since > grpc_server.STALLED_S:
-            del self._receiving[stalled]
-            self._on_refused("stalled")
-            _refuse(stalled, grpc_status.STALLED, self._answered)
-            self._receive(*self._waiting.popleft())
+        if self._waiting and self._receiving:
+            stalled, (since, _) = next(iter(self._receiving.items()))
+            if time.monotonic() - since > grpc_server.STALLED_S:
+                del self._receiving[stalled]
+                self._refuse(stalled, "stalled", grpc_status.STALLED)
+        self._fill_slots()
+
+    def _refuse(self, call: Any, reason: str, refusal: Refusal) -> None:
+        """Count a refusal of the engine's own, and answer with it."""
+        self._open, self._open_answer = call, refusal
+        self._count_refused(reason)
+        self._answer(call, refusal)
 
     def _received(self, tag: tuple[Any, Handler], event: Any) -> None:
         call, handler = tag
         if self._receiving.pop(call, None) is None:
             return  # stalled, and so answered already
+        self._open = call
         if self._waiting:
-            self._receive(*self._waiting.popleft())
+            self._fill_slots()
         message = event.batch_operations[0].message()
         if message is not None:
-            answer = self._handle(handler, message)
-            if isinstance(answer, Refusal):
-                _refuse(call, answer, self._answered)
-            else:
-                call.start_server_batch((_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE), self._answered)
+            self._open_answer = answer = self._handle(handler, message)
+            self._answer(call, answer)
         elif event.success:
-            _refuse(call, grpc_status.NO_MESSAGE, self._answered)  # unless the client has cancelled: it will not hear
+            self._open_answer = grpc_status.NO_MESSAGE
+            self._answer(call, grpc_status.NO_MESSAGE)  # unless the client has cancelled: it will not hear
         else:
-            self._on_refused("too_large")
             # Core has answered RESOURCE_EXHAUSTED; this only ends the call.
-            _refuse(call, grpc_status.NO_MESSAGE, self._answered)
+            self._refuse(call, "too_large", grpc_status.NO_MESSAGE)
+
+    def _answer(self, call: Any, answer: bytes | Refusal) -> None:
+        """Answer a call; a refusal with initial metadata and status in one batch without a message, which core sends as
+        Trailers-Only. On an error it stays open."""
+        if isinstance(answer, Refusal):
+            status = _Status(answer.trailers, answer.code, answer.message.encode(), 0)
+            operations: tuple[Any, ...] = (_NO_INITIAL_METADATA, status, _CLOSE)
+        else:
+            operations = (_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE)
+        call.start_server_batch(operations, self._answered)
+        self._open = self._open_answer = None
 
 
-def _refuse(call: Any, refusal: Refusal, tag: object) -> None:
-    """Answer with initial metadata and status in one batch without a message, which core sends as Trailers-Only."""
-    status = _Status(refusal.trailers, refusal.code, refusal.message.encode(), 0)
-    call.start_server_batch((_NO_INITIAL_METADATA, status, _CLOSE), tag)
+def _references(receiving: dict[Any, tuple[float, object]], call: Any) -> int:
+    """Return how many references there are to the tag of a call that is being received, those of this question too."""
+    return sys.getrefcount(receiving[call][1])

@@ -91,13 +91,17 @@ class GrpcEngine(ABC):
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
         self._logged: set[str] = set()
+        self._uncounted: dict[str, int] = dict.fromkeys(
+            ("out_of_memory", "internal", "busy", "stalled", "too_large"), 0
+        )
         self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
 
     @property
     def alive(self) -> bool:
-        """Tell whether the engine's threads run: from `start` to the end of `drain`, or until one of them dies."""
+        """Tell whether the engine's threads run: from `start` to the end of `drain`, or until one of them dies. One
+        that stands still is not told from one that waits, but where the engine says so."""
         return self._thread is not None and self._thread.is_alive()
 
     @abstractmethod
@@ -177,15 +181,27 @@ class GrpcEngine(ABC):
             return self._refuse_out_of_memory()
         except Exception as error:
             self._log_once(error)
-            self._on_refused("internal")
-            return grpc_status.INTERNAL
+            return self._refuse_internal()
+
+    def _count_refused(self, reason: str) -> None:
+        """Count a request that the engine refuses; later on, where there is no memory for it now."""
+        self._uncounted[reason] += 1
+        with suppress(MemoryError):
+            for each in self._uncounted:
+                while self._uncounted[each]:
+                    self._on_refused(each)
+                    self._uncounted[each] -= 1
 
     def _refuse_out_of_memory(self) -> Refusal:
-        """Count and log a request for which there was no memory, as far as there is memory for that."""
-        with suppress(MemoryError):
-            self._on_refused("out_of_memory")
+        """Count and log a request for which there was no memory."""
+        self._count_refused("out_of_memory")
         self._log_out_of_memory()
         return grpc_status.OUT_OF_MEMORY
+
+    def _refuse_internal(self) -> Refusal:
+        """Count a request that met an error of ours."""
+        self._count_refused("internal")
+        return grpc_status.INTERNAL
 
     def _log_out_of_memory(self) -> None:
         with suppress(MemoryError):

@@ -15,6 +15,7 @@ import pytest
 
 from sampler_proxy import errors
 from sampler_proxy.export import reasons
+from sampler_proxy.pipeline.ledger import REFUSALS
 from tests.docs import pages
 
 SOURCES = sorted(path for path in (pages.ROOT / "sampler_proxy").rglob("*") if path.suffix in (".py", ".pyx"))
@@ -29,7 +30,7 @@ RAISED = {
 ANSWERS = {"Refusal", "_refusal", "Refused", "complain", "failed_alone", "_reject", "Failed"}
 """What else makes a text that somebody reads: refusals without an exception, and what exporters log."""
 
-_IN_CYTHON = re.compile(rf"raise (?:{'|'.join(sorted(RAISED))})\(\s*f?\"((?:[^\"\\]|\\.)*)\"")
+_IN_CYTHON = re.compile(rf"\b(?:{'|'.join(sorted(RAISED))})\(\s*f?\"((?:[^\"\\]|\\.)*)\"")
 _FILLED_IN = re.compile(r"%(?:\.\d+)?[a-z]|\{[^{}]*\}")
 
 
@@ -75,7 +76,8 @@ def test_every_text_is_in_the_catalogue(path: Path) -> None:
 def test_every_reason_of_a_refusal_is_in_the_catalogue() -> None:
     counted = {kind.reason for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "reason")}
     for path in SOURCES:
-        counted |= set(re.findall(r"(?:on_refused|ledger\.refused)\(\"([a-z_]+)\"\)", path.read_text()))
+        counted |= set(re.findall(r"(?:on|count)_refused\(\"([a-z_]+)\"\)", path.read_text()))
+    counted |= set(REFUSALS)
     assert {"memory", "draining", "malformed", "too_large", "busy", "stalled", "internal"} <= counted
     assert [reason for reason in sorted(counted) if f"`{reason}`" not in PAGE] == []
 

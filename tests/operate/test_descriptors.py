@@ -43,8 +43,35 @@ def test_a_lack_of_descriptors_is_said_once_a_minute_and_so_is_its_end(
         for now in (0.0, 1.0, 59.0, 60.0, 61.0):  # noqa: B007
             watch.check()
         lacking = False
-        for _ in range(3):
+        for now in (62.0, 63.0, 66.9, 67.0, 68.0, 69.0):  # noqa: B007
             watch.check()
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     line = f"{who} is out of file descriptors (limit of this process: {soft})"
     assert [entry["event"].partition(": new")[0] for entry in logs] == [line, line, "there are file descriptors again"]
+
+
+def test_descriptors_that_come_and_go_near_the_limit_are_one_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, free, held = 0.0, 0, 0
+    watch = DescriptorWatch(lambda: now)
+
+    def opened(*_: Any) -> int:
+        nonlocal held
+        if held == free:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        held += 1
+        return held
+
+    def closed(_: int) -> None:
+        nonlocal held
+        held -= 1
+
+    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
+        patched.setattr(os, "open", opened)
+        patched.setattr(os, "close", closed)
+        for free in (0, 1, 0, 7, 1, 0, 7, 7, 7, 7, 7, 7, 7, 9, 0, 9, 9, 9, 9, 9):  # noqa: B007 (each second)
+            watch.check()
+            assert held == 0
+            now += 1
+        assert [entry["event"].partition(" (")[0] for entry in logs] == ["this process is out of file descriptors"]
+        watch.check()
+        assert logs[-1]["event"].startswith("there are file descriptors again")

@@ -336,3 +336,99 @@ def test_errors_that_come_while_their_traces_wait_in_the_limits_windows_count_on
         counts[letters] += int(adjusted)
     assert counts["e"] == count
     assert abs(counts["root"] - count) < 0.25 * count
+
+
+# Other rules
+
+ONLY_REST: Rule = ("baseline", None, None, 0.01)
+BASELINE: Rule = ("baseline", "{ true }", None, 0.01)
+EXCLUDING: Rule = ("errors", "{ status = error }", '{ span.x = "y" }', ALL)
+
+
+@pytest.mark.parametrize("where", ["decided", "open window", "closed window"])
+@pytest.mark.parametrize(
+    ("before", "after", "rule"),
+    [
+        # A rule that was not there, or not before the one that decided.
+        ([ONLY_REST], [ERROR_RULE, ONLY_REST], "errors"),
+        ([ONLY_REST], [HEALTH, ERROR_RULE, ONLY_REST], "errors"),
+        # A rule that is no longer there, or behind, or keeps less.
+        ([ERROR_RULE, ONLY_REST], [ONLY_REST], None),
+        ([ERROR_RULE, BASELINE, REST], [BASELINE, ERROR_RULE, REST], None),
+        ([ERROR_RULE, ONLY_REST], [("errors", "{ status = error }", None, 0.5), ONLY_REST], None),
+        # The one that decided is gone.
+        ([ERROR_RULE, ONLY_REST], [ERROR_RULE, REST], None),
+        # What the trace held before, nobody has asked for the sake of the new rules.
+        ([ONLY_REST], [EXCLUDING, ONLY_REST], None),
+        ([ERROR_RULE, ONLY_REST], [EXCLUDING, ONLY_REST], None),
+    ],
+)
+def test_late_spans_are_judged_by_the_rules_in_force(
+    where: str, before: list[Rule], after: list[Rule], rule: str | None
+) -> None:
+    limit = None if where == "decided" else (1000.0, "spans", 0.2)
+    driver = driver_of(before, limit=limit)
+    other = bytes(8) + HIGH[8:]
+    send(driver, [ROOT, CHILD], 0, HIGH)
+    send(driver, [ROOT, CHILD], 0, other)
+    driver.tick(WAIT_AFTER_ROOT)
+    at = 7 * SECOND
+    if where == "closed window":
+        driver.pipeline.tick(at, 1)
+    trace = next(
+        one for one in (HIGH, other) if (driver.pipeline.find(one, at)["state"] == "decided") == (where == "decided")
+    )
+    driver.pipeline.replace_rules(native(after))
+    send(driver, [span("late", parent="root", status=ERROR)], at, trace)
+    driver.tick(at + 5 * SECOND)
+    driver.tick(at + 10 * SECOND)
+    assert revived(driver) == ({} if rule is None else {rule: 1})
+    late = [stamps for letters, *stamps in leaving(driver) if letters == "late"]
+    assert late == [["errors", "late", True, 1] if rule else ["baseline", "root", False, 100]]
+    driver.check_ledger()
+
+
+def test_traces_decided_by_the_new_rules_know_what_these_exclude() -> None:
+    driver = driver_of([ONLY_REST])
+    driver.pipeline.replace_rules(native([EXCLUDING, ONLY_REST]))
+    send(driver, [ROOT, CHILD], SECOND)
+    driver.tick(SECOND + WAIT_AFTER_ROOT)
+    send(driver, [span("late", parent="root", status=ERROR)], 7 * SECOND)
+    assert revived(driver) == {"errors": 1}
+
+
+# The limit's windows
+
+
+def test_each_of_many_traces_is_found_in_the_limits_windows() -> None:
+    """Late errors come in any order, while both windows hold traces: each revives its own trace and no other."""
+    random = Random(3)
+    driver = driver_of(
+        [ERROR_RULE, ("rest", None, None, 0.999)], limit=(1e6, "spans", 0.2), max_trace_bytes=3000, max_bytes=64 << 20
+    )
+    traces = [random.randbytes(9) + b"\xff" + random.randbytes(6) for _ in range(400)]
+    for trace in traces[:200]:
+        send(driver, [ROOT, CHILD], 0, trace)
+    driver.tick(WAIT_AFTER_ROOT)
+    at = WAIT_AFTER_ROOT + SECOND
+    driver.pipeline.tick(at, 50)  # the window is closed, and partly collected
+    for trace in traces[200:]:  # decided at once, by their size: they wait in the next window
+        send(driver, [ROOT, span("large", "x" * 3000, parent="root")], at, trace)
+    limit = driver.pipeline.limit
+    assert limit is not None
+    assert (limit.count, len(driver.destinations[0].traces)) == (200, 50)
+    late = random.sample(traces, 300)
+    for trace in late:
+        send(driver, [span("late", parent="root", status=ERROR)], at + 1, trace)
+        driver.check_ledger()
+    assert limit.count == 200 - len({*late} & {*traces[200:]})
+    driver.tick(at + 9 * SECOND)
+    driver.tick(at + 19 * SECOND)
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+    assert revived(driver) == {"errors": 300}
+    stamped: dict[bytes, list[str]] = {trace: [] for trace in traces}
+    for one in reference.seen(driver.kept()):
+        rule = next(each.value.string_value for each in one.span.attributes if each.key == "sampler_proxy.rule")
+        stamped[one.span.trace_id].append(rule)
+    for trace, rules in stamped.items():
+        assert sorted(rules) == (["errors"] if trace in late else []) + ["rest", "rest"]

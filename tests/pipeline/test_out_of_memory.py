@@ -25,7 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy import metrics
 from sampler_proxy.config.check import load_config
 from sampler_proxy.config.model import Config
-from sampler_proxy.errors import OutOfMemory
+from sampler_proxy.errors import OutOfMemory, Overloaded
 from sampler_proxy.pipeline.pipeline import Pipeline
 
 loaded = load_config(Config())
@@ -57,33 +57,36 @@ def values(now_ns):
 def outcome(request):
     try:
         intake.accept(request, 1)
-    except (OutOfMemory, MemoryError) as error:
+    except (OutOfMemory, Overloaded, MemoryError) as error:
         return type(error).__name__
     return "taken"
 
 HARD = resource.getrlimit(resource.RLIMIT_AS)[1]
 THREE_QUARTERS = 49152  # of the buffer's table, which then has to grow to 2 MiB
-many, large = [made(400) for _ in range(2)], made(1, bytes(600_000))
-scan_only = made(1, bytes(4_000_000))
+request = {"filing": made(400), "header": made(1, bytes(600_000)), "scan": made(1, bytes(4_000_000))}[sys.argv[1]]
 while (left := THREE_QUARTERS - pipeline.buffer.traces) > 100:
     intake.accept(made(min(left - 100, 5000)), 1)
+before, in_use = values(1)[metrics.SPANS_RECEIVED]["grpc",], values(1)[metrics.BUFFER_BYTES][()]
 gc.collect()
 limit(1 << 20)
-outcomes = {
-    "filing": [outcome(request) for request in many],
-    "header": outcome(large),
-    "scan": outcome(scan_only),
-    "afterwards": None,
-}
+first, bound = outcome(request), pipeline.max_bytes
 resource.setrlimit(resource.RLIMIT_AS, (HARD, HARD))
-outcomes["afterwards"] = [outcome(request) for request in (*many, large, scan_only)]
+assert first == sys.argv[2], first
+assert 1 << 24 <= bound <= max(1 << 24, 0.81 * in_use), (bound, in_use)
+filed = values(1)[metrics.SPANS_RECEIVED]["grpc",] - before  # the sender will make duplicates of them
+assert filed == (100 if sys.argv[1] == "filing" else 0), filed
+tries = 1
+while (again := outcome(request)) == "Overloaded":  # until the oldest traces have been decided
+    tries += 1
 now = values(1)
-taken = THREE_QUARTERS + 800 + 2
-assert outcomes == {
-    "filing": ["OutOfMemory"] * 2, "header": "OutOfMemory", "scan": "MemoryError", "afterwards": ["taken"] * 4
-}, outcomes
-assert now[metrics.SPANS_RECEIVED]["grpc",] == now[metrics.BUFFER_SPANS][()] == taken, now
-assert now[metrics.REQUESTS_REFUSED] == {("out_of_memory",): 3}
+assert again == "taken"
+taken = before + filed + (400 if sys.argv[1] == "filing" else 1)
+refused = dict(now[metrics.REQUESTS_REFUSED])
+assert refused.pop(("out_of_memory",), 0) == (1 if first == "OutOfMemory" else 0)
+assert refused.pop(("memory",), 0) == tries - 1 and not refused
+assert now[metrics.SPANS_RECEIVED]["grpc",] == taken
+assert now[metrics.BUFFER_SPANS][()] + sum(now[metrics.SPANS_SAMPLED_OUT].values()) == taken
+assert now[metrics.BUFFER_MAX_BYTES][()] == pipeline.max_bytes == bound >= now[metrics.BUFFER_BYTES][()]
 while pipeline.drain(2):
     pass
 now = values(3)
@@ -92,12 +95,15 @@ assert (len(pipeline.envelopes), now[metrics.BUFFER_SPANS][()]) == (0, 0)
 """
 
 
-def test_nothing_leaks_and_the_ledger_holds_when_memory_runs_out() -> None:
+@pytest.mark.parametrize(
+    ("while_", "outcome"), [("filing", "OutOfMemory"), ("header", "OutOfMemory"), ("scan", "MemoryError")]
+)
+def test_nothing_leaks_and_the_ledger_holds_when_memory_runs_out(while_: str, outcome: str) -> None:
     """In a process of its own, whose memory is limited: while a request's spans are filed (the first hundred are, and
-    count), while its header is, and while it is scanned."""
+    count), while its header is, and while it is scanned. The bound of the buffer is lowered each time."""
     # Without a fixed threshold the allocator may serve large blocks from what was freed before.
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-c", PROGRAM, while_, outcome]
     done = subprocess.run(command, cwd=TOP, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 

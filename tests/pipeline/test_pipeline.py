@@ -535,7 +535,11 @@ def test_spans_without_valid_ids_are_rejected_alone(bad: int) -> None:
     answer = ExportTraceServiceResponse.FromString(driver.send(message)).partial_success
     assert answer.rejected_spans == bad + 1
     assert answer.error_message == f"rejected: {bad} spans with an invalid trace id, 1 with an invalid span id"
-    assert driver.values()[metrics.SPANS_REJECTED_INPUT] == {("trace_id",): bad, ("span_id",): 1}
+    assert driver.values()[metrics.SPANS_REJECTED_INPUT] == {
+        ("trace_id",): bad,
+        ("span_id",): 1,
+        ("deprecated_field",): 0,
+    }
     assert driver.total(metrics.SPANS_RECEIVED) == 1
     driver.tick(WAIT)
     assert spans_in(driver.kept()) == [(1, 1)]

@@ -374,19 +374,21 @@ INVALID = wire.field(2, wire.LEN, wire.field(2, wire.LEN, b""))  # a span withou
 
 
 @pytest.mark.parametrize(
-    ("fields", "expected", "dropped"),
+    ("fields", "expected", "unknown", "left_out"),
     [
-        (legacy(1, spans=3) + RESOURCE, {1: 3}, 0),
-        (RESOURCE + legacy(1) + legacy(2) + legacy(1, scope="other"), {1: 2, 2: 1}, 0),
-        (RESOURCE + legacy(1, spans=2) + legacy(1, spans=2, field=2), {1: 2}, 1),  # the same twice
-        (RESOURCE + legacy(1, field=2) + legacy(1) + legacy(1), {1: 1}, 2),
-        (RESOURCE + EMPTY + legacy(1), {1: 1}, 0),
-        (RESOURCE + INVALID + legacy(1), {}, 1),
-        (RESOURCE + wire.field(1000, wire.VARINT, wire.varint(1)), {}, 1),
-        (RESOURCE + wire.field(1000, wire.LEN, b""), {}, 0),
+        (legacy(1, spans=3) + RESOURCE, {1: 3}, 0, 0),
+        (RESOURCE + legacy(1) + legacy(2) + legacy(1, scope="other"), {1: 2, 2: 1}, 0, 0),
+        (RESOURCE + legacy(1, spans=2) + legacy(1, spans=2, field=2), {1: 2}, 0, 2),  # the same twice
+        (RESOURCE + legacy(1, field=2) + legacy(1) + legacy(2, spans=3), {1: 1}, 0, 4),  # others
+        (RESOURCE + legacy(1, field=2) + wire.field(1000, wire.LEN, b""), {1: 1}, 0, 0),
+        (RESOURCE + legacy(1, field=2) + wire.field(1000, wire.LEN, b"\x12\x00\x12\x05"), {1: 1}, 0, 1),  # damaged
+        (RESOURCE + EMPTY + legacy(1), {1: 1}, 0, 0),
+        (RESOURCE + INVALID + legacy(1), {}, 0, 1),
+        (RESOURCE + wire.field(1000, wire.VARINT, wire.varint(1)), {}, 1, 0),
+        (RESOURCE + wire.field(1000, wire.LEN, b""), {}, 0, 0),
     ],
 )
-def test_spans_in_the_deprecated_field(fields: bytes, expected: dict[int, int], dropped: int) -> None:
+def test_spans_in_the_deprecated_field(fields: bytes, expected: dict[int, int], unknown: int, left_out: int) -> None:
     """OTLP before 0.15 had them in ResourceSpans's field 1000; they were answered with OK and lost, or left unsampled
     with the traces of other ResourceSpans."""
     neighbour = wire.field(1, wire.LEN, RESOURCE + legacy(9, field=2))
@@ -396,7 +398,8 @@ def test_spans_in_the_deprecated_field(fields: bytes, expected: dict[int, int], 
     driver.check_ledger()
     found = {trace.trace_id: trace.spans for trace in driver.destinations[0].traces}
     assert found == {trace_id(n): spans for n, spans in (expected | {9: 1}).items()}
-    assert driver.values()[metrics.UNKNOWN_FIELDS_DROPPED]["resource_spans",] == dropped
+    assert driver.values()[metrics.UNKNOWN_FIELDS_DROPPED]["resource_spans",] == unknown
+    assert driver.values()[metrics.SPANS_REJECTED_INPUT]["deprecated_field",] == left_out
     for outer in driver.kept().resource_spans:
         assert [attribute.key for attribute in outer.resource.attributes] == ["service.name"]
         assert {(inner.schema_url, inner.scope.name) for inner in outer.scope_spans} <= {

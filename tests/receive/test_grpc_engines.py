@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from sampler_proxy import errors
 from sampler_proxy.receive import grpc as grpc_choice
-from sampler_proxy.receive import grpc_server
+from sampler_proxy.receive import grpc_aio, grpc_completion_queue, grpc_server
 from sampler_proxy.receive.grpc import create, self_check
 from sampler_proxy.receive.grpc_aio import AioEngine
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
@@ -934,3 +934,173 @@ def test_methods_that_nobody_handles_are_counted_by_kind(server: Server, method:
         assert server.not_served == [kind] * number
     assert server.refused == []
     server.check_alive()
+
+
+# An engine that stands still
+
+
+def test_a_loop_that_stands_still_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_aio, "BEAT_S", 0.01)
+    monkeypatch.setattr(grpc_aio, "STUCK_S", 0.3)
+    server = Server(AioEngine)
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def answer(_: bytes) -> bytes:
+        hanging.set()
+        go_on.wait(20)
+        return b"late"
+
+    try:
+        eventually(lambda: server.engine._beats > 3)  # type: ignore[attr-defined]
+        assert server.engine.alive
+        server.answer = answer
+        future = server.method().future(b"x", timeout=20)
+        assert hanging.wait(20)
+        eventually(lambda: not server.engine.alive)
+        go_on.set()
+        assert future.result() == b"late"
+        eventually(lambda: server.engine.alive)
+        assert server.engine.drain(5)
+        assert not server.engine.alive
+    finally:
+        go_on.set()
+        server.close()
+
+
+def test_a_process_that_stood_still_is_alive_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pause of the whole process both clocks tell; nobody had the chance to show anything meanwhile."""
+    server = Server(AioEngine)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    try:
+        monkeypatch.setattr(server.engine, "_beats_seen", server.engine._beats)  # type: ignore[attr-defined]
+        for _ in range(3):
+            now += 1000
+            assert server.engine.alive
+    finally:
+        monkeypatch.undo()
+        server.close()
+
+
+# Where there is no memory to handle an event
+
+
+@pytest.mark.parametrize(
+    ("missing", "refused"),
+    [
+        ("_Message", ["out_of_memory"]),  # to ask for the message
+        ("_Response", []),  # to answer with what has been taken
+        ("_handle", ["out_of_memory"]),
+        ("_request_call", ["out_of_memory"]),
+        ("_on_not_served", []),
+    ],
+)
+@pytest.mark.parametrize("kind", [MemoryError, RuntimeError])
+def test_a_call_that_cannot_be_handled_is_answered_and_counted(
+    monkeypatch: pytest.MonkeyPatch, missing: str, refused: list[str], kind: type[Exception]
+) -> None:
+    if kind is RuntimeError and missing == "_Response":
+        pytest.skip("an answer that cannot be made for another reason is not tried again")
+    server = Server(CompletionQueueEngine)
+    server.check_alive()
+    owner: Any = server.engine if missing in ("_handle", "_request_call", "_on_not_served") else grpc_completion_queue
+    real = getattr(owner, missing)
+    failures = 0
+
+    def fails_once(*arguments: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise kind
+        return real(*arguments)
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, missing, fails_once)
+            with structlog.testing.capture_logs() as logs:
+                if missing == "_Response":
+                    assert server.call(b"x") == b"answer to x"
+                else:
+                    with pytest.raises(grpc.RpcError) as caught:
+                        server.method("/none" if missing == "_on_not_served" else EXPORT)(b"x", timeout=20)
+                    assert caught.value.code() is (
+                        grpc.StatusCode.UNIMPLEMENTED
+                        if missing == "_on_not_served"
+                        else (grpc.StatusCode.UNAVAILABLE if kind is MemoryError else grpc.StatusCode.INTERNAL)
+                    )
+        assert server.refused == (refused if kind is MemoryError else ["internal"] * len(refused))
+        assert len(logs) == 1
+        server.check_alive()
+        engine: Any = server.engine
+        eventually(lambda: engine._in_flight == 0 and not engine._receiving)
+        assert engine._open is None
+        assert engine.drain(5)
+    finally:
+        server.close()
+
+
+def test_calls_that_wait_go_on_waiting_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one whose message has arrived is refused; the one that would have had its slot is received later."""
+    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 1)
+    server = Server(CompletionQueueEngine)
+    engine: Any = server.engine
+    real = grpc_completion_queue._Message
+    failing = False
+
+    def fails_once(*arguments: Any) -> Any:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise MemoryError
+        return real(*arguments)
+
+    monkeypatch.setattr(grpc_completion_queue, "_Message", fails_once)
+    try:
+        with Connection(server.port) as slow:
+            slow.begin(1)
+            slow.data(1, message(b"x" * 1000)[:500], end=False)
+            eventually(lambda: len(engine._receiving) == 1)
+            future = server.method().future(b"waits", timeout=20)
+            eventually(lambda: len(engine._waiting) == 1)
+            failing = True
+            slow.data(1, message(b"x" * 1000)[500:], end=True)
+            assert future.result() == b"answer to waits"
+        assert server.refused == ["out_of_memory"]
+        assert server.requests == [b"waits"]
+        eventually(lambda: engine._in_flight == 0)
+    finally:
+        server.close()
+
+
+def test_a_refusal_that_cannot_be_counted_is_counted_later() -> None:
+    server = Server(CompletionQueueEngine)
+    engine: Any = server.engine
+    real, lacking = engine._on_refused, True
+
+    def on_refused(reason: str) -> None:
+        if lacking:
+            raise MemoryError
+        real(reason)
+
+    def answer(_: bytes) -> bytes:
+        raise MemoryError
+
+    engine._on_refused, server.answer = on_refused, answer
+    try:
+        for _ in range(3):
+            assert server.refusal(b"x").code() is grpc.StatusCode.UNAVAILABLE
+        assert server.refused == []
+        lacking = False
+        assert server.refusal(b"x").code() is grpc.StatusCode.UNAVAILABLE
+        assert server.refused == ["out_of_memory"] * 4
+    finally:
+        server.close()
+
+
+def test_what_a_lost_tag_is_referred_to_by_is_measured() -> None:
+    receiving: dict[Any, tuple[float, object]] = {0: (0.0, object())}
+    lost = grpc_completion_queue._references(receiving, 0)
+    held = receiving[0][1]
+    assert grpc_completion_queue._references(receiving, 0) == lost + 1
+    del held
+    assert grpc_completion_queue._references(receiving, 0) == lost

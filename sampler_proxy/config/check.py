@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sampler_proxy.config.addresses import collide, leads_to
 from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, GrpcExport, Rule
 from sampler_proxy.config.yaml_positions import Path
@@ -40,9 +41,9 @@ class Loaded(NamedTuple):
     redact: Policy | None = None  # None: nothing is redacted
 
 
-def check(path: str, environ: Mapping[str, str]) -> Loaded:
+def check(path: str, environ: Mapping[str, str], machine: str = "") -> Loaded:
     """Read, check and compile a file. Raises ConfigError; the fault of an expression stands at its character, with the
-    expression and a caret below."""
+    expression and a caret below. `machine`: what this machine is called, for warnings; empty where nobody knows."""
     content = contents(path)
     file = read(path, content, environ)
     faults = list(file.faults)
@@ -73,7 +74,7 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
         warnings=(
             *_warnings(file, file.config, expressions),
             *_warnings_of_order(file, file.config, loaded.compiled),
-            *_warnings_of_ports(file, file.config),
+            *_warnings_of_ports(file, file.config, machine),
         ),
     )
 
@@ -252,27 +253,23 @@ def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> 
             return
 
 
-def _warnings_of_ports(file: ParsedFile, config: Config) -> Iterator[Fault]:
+def _warnings_of_ports(file: ParsedFile, config: Config, machine: str) -> Iterator[Fault]:
     """Warn of a destination that is this proxy, whose traces would go round, and of two servers on one port."""
     received = config.receive.grpc.endpoint
     for index, export in enumerate(config.export):
         if isinstance(export, GrpcExport) and "export" in config.model_fields_set:
             url = urlsplit(export.endpoint)
-            hosts = {*_LOOPBACK, received.host.strip("[]")}
-            if url.port == received.port and (url.hostname or "") in hosts:
+            if leads_to(received, url.hostname or "", url.port, machine):
                 yield file.fault(
                     file.positions.value(("export", index, "endpoint")),
                     "warning: this is where the proxy itself receives: kept traces would come back again and again",
                 )
-    if received.port and received.port == config.admin.endpoint.port:
+    if collide(received, config.admin.endpoint):
         section: Path = ("admin", "endpoint") if "admin" in config.model_fields_set else ("receive", "grpc", "endpoint")
         yield file.fault(
             file.positions.value(section),
             f"warning: receive.grpc and admin are both on port {received.port}: write another for one of them",
         )
-
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 
 def _quotes_environment(message: str, values: tuple[str, ...]) -> bool:

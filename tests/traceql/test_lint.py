@@ -179,6 +179,11 @@ def test_mixed_operators_and_names_stand_in_the_order_of_the_text() -> None:
         ('{ span.service.name = "x" }', 2, "write resource.service.name"),
         ("{ resource.http.route = `/` }", 2, "write span.http.route"),
         ("{ span.exception.type = `x` }", 2, "write event.exception.type"),
+        ("{ .a && span.attributes.http.route = `/` }", 8, "for the attribute http.route write span.http.route"),
+        ('{ resource.attributes["service.name"] = "x" }', 2, "service.name write resource.service.name"),
+        ("{ span.duration > 1s }", 2, "for what every span has write duration, without span."),
+        ("{ span.name = `x` }", 2, "write name, without span."),
+        ("{ span.statusMessage = `x` }", 2, "write statusMessage, without span."),
     ],
 )
 def test_names_in_rules(text: str, offset: int, message: str) -> None:

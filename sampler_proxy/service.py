@@ -113,7 +113,9 @@ class Service:
             partial(self._pipeline.count_refused, "grpc"),
             self._count_not_served,
         )
-        self._reloader = Reloader(loaded, partial(check, loaded.path or "", os.environ), self._apply, time.time)
+        self._reloader = Reloader(
+            loaded, partial(check, loaded.path or "", os.environ, os.uname().nodename), self._apply, time.time
+        )
         self._status = Status(
             self._pipeline,
             self._rates,

@@ -113,7 +113,7 @@ def amount(data: bytes, lines: int) -> str:
     return f"{len(data)} byte{'s' * (len(data) != 1)} left out ({lines} line{'s' * (lines != 1)})"
 
 
-@pytest.mark.parametrize(("data", "position"), [one for one in NOT_OTLP if not one[0][:1] in (b"\x00", b"\n")])
+@pytest.mark.parametrize(("data", "position"), [one for one in NOT_OTLP if one[0][:1] not in (b"\x00", b"\n")])
 @pytest.mark.parametrize("last", [False, True], ids=["between", "last"])
 def test_what_is_not_otlp_is_left_out_between_what_is(
     tmp_path: Path, data: str | bytes, position: str, last: bool

@@ -107,8 +107,7 @@ def explain_command(path: str | None, as_json: bool, trace_files: tuple[str, ...
     except SamplerProxyError as error:
         _fail(error)
     if found and path is None:
-        rules = ", ".join(rule.name for rule in loaded.config.rules)
-        click.echo(f"decided by the built-in rules ({rules}): --config FILE names others", err=True)
+        click.echo("decided by the built-in rules: --config FILE names others", err=True)
     named = ", ".join(trace_files)
     if not found:
         click.echo(f"{named}: no traces", err=True)

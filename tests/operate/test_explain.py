@@ -183,7 +183,7 @@ def test_explained_as_text_with_the_default_rules(tmp_path: Path) -> None:
         f"trace {HIGH.hex()} (1 span): kept by rule baseline, which keeps 1% of the traces",
     ]
     assert done.stderr.splitlines() == [
-        "decided by the built-in rules (errors, slow, baseline): --config FILE names others",
+        "decided by the built-in rules: --config FILE names others",
         f"{path}: 1 span left out: the trace id is not valid",
     ]
 

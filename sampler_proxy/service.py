@@ -32,7 +32,7 @@ from sampler_proxy.operate import allocator
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
-from sampler_proxy.operate.memory_pressure import MemoryPressure
+from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.sockets import DescriptorWatch, raise_file_limit
@@ -128,7 +128,11 @@ class Service:
             clock=time.monotonic_ns,
             time=time.time,
         )
-        self._pressure = MemoryPressure(self._status.memory_signs, time.monotonic_ns, config.buffer.decision_wait_ns)
+        self._pressure = MemoryPressure(
+            lambda: Signs(*self._pipeline.memory_signs(time.monotonic_ns())),
+            time.monotonic_ns,
+            config.buffer.decision_wait_ns,
+        )
         self._admin = Admin(
             config.admin.endpoint,
             metrics.new_registry(self._status.snapshot),

@@ -22,8 +22,8 @@ log = structlog.get_logger()
 class Signs(NamedTuple):
     """What the pipeline has counted until now, and the age of its oldest trace."""
 
-    decided_early: float
-    refused: float
+    decided_early: int
+    refused: int
     oldest_s: float
 
 
@@ -35,7 +35,7 @@ class MemoryPressure:
         self._read = read
         self._clock = clock
         self._wait_ns = wait_ns
-        self._last = Signs(0, 0, 0)
+        self._last = Signs(0, 0, 0.0)
         self._before = self._last  # the counts when it began
         self._began_ns: int | None = None  # None: there is no pressure
         self._seen_ns = 0  # the last sign
@@ -66,7 +66,7 @@ class MemoryPressure:
         """Log that it is over, if it had begun: there was no further sign, or the process stops."""
         if self._began_ns is None:
             return
-        early, refused = (int(now - before) for now, before in zip(self._last[:2], self._before[:2], strict=True))
+        early, refused = (now - before for now, before in zip(self._last[:2], self._before[:2], strict=True))
         seconds = (self._seen_ns - self._began_ns) / 1e9
         self._began_ns = None
         log.info(

@@ -6,7 +6,7 @@ lock is held while its numbers are read, so that one answer shows one instant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -15,7 +15,6 @@ from sampler_proxy.config.model import Adaptive, Config, FileExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.queue import Counters
 from sampler_proxy.operate.learned_rates import Rates
-from sampler_proxy.operate.memory_pressure import Signs
 from sampler_proxy.operate.messages import iso_time
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.otlp.sampling import probability_of, shown_threshold
@@ -78,17 +77,6 @@ class Status:
         values[metrics.CALLS_NOT_SERVED] = {(kind,): calls for kind, calls in self._not_served.items()}
         values.update(self._configuration())
         return values
-
-    def memory_signs(self) -> Signs:
-        """Read the counts that show whether the buffer is full."""
-        with self._pipeline.lock:
-            values = self._pipeline.snapshot(self._clock())
-        decided, refused = values[metrics.TRACES_DECIDED], values[metrics.REQUESTS_REFUSED]
-        return Signs(
-            _total(n for labels, n in decided.items() if labels[2] == "memory"),
-            _total(n for labels, n in refused.items() if labels == ("memory",)),
-            _total(values[metrics.BUFFER_OLDEST_SECONDS].values()),
-        )
 
     def _destinations(self, counters: Mapping[str, Counters]) -> _Values:
         return {
@@ -160,7 +148,11 @@ class Status:
     def log_summary(self) -> None:
         """Log the ledger's totals in one line, for somebody who looks at a terminal; nothing where nothing changed."""
         values = self.snapshot()
-        totals = tuple(int(_total(values[metric].values())) for metric in _SUMMED_UP)
+
+        def total(metric: metrics.Metric) -> int:
+            return int(sum(value for value in values[metric].values() if isinstance(value, int | float)))
+
+        totals = tuple(map(total, _SUMMED_UP))
         if totals == self._last_totals:
             return
         self._last_totals = totals
@@ -205,10 +197,6 @@ class Status:
                     fates = {exporter.name: exporter.fate_of(trace_id) for exporter in self._exporters}
                 found["destinations"] = {name: fate or "unknown" for name, fate in fates.items()}
         return found
-
-
-def _total(values: Iterable[float | metrics.HistogramValue]) -> float:
-    return sum(value for value in values if isinstance(value, int | float))
 
 
 def log_introduction(config: Config) -> None:

@@ -126,6 +126,9 @@ class Pipeline:
         """Decide whatever is buffered, by the rules, with the reason shutdown; at most `slice` traces. Return whether
         something is left: undecided, refused by a destination, or waiting for the limit. `hurry`: the limit's window
         closes at once."""
+    def memory_signs(self, now_ns: int) -> tuple[int, int, float]:
+        """Return the number of traces decided early for want of memory, the number of requests refused for it, and the
+        age of the oldest undecided trace in seconds; 0 where there is none. Cheap, unlike `snapshot`."""
     def snapshot(self, now_ns: int) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
         """Return all values at one instant, by metric and label values; the caller holds the lock and owns the
         result."""

@@ -18,7 +18,7 @@ from sampler_proxy.otlp.fragments cimport (
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
 from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
-from sampler_proxy.pipeline.ledger cimport EARLY, LATE, MEMORY, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
+from sampler_proxy.pipeline.ledger cimport EARLY, LATE, MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE, WAIT, Ledger
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.outlets cimport Outlets
 from sampler_proxy.pipeline.scanner cimport Scanner
@@ -621,6 +621,18 @@ cdef class Pipeline:
         return None
 
     # Accounting.
+
+    def memory_signs(self, int64_t now_ns):
+        cdef uint64_t early = 0
+        cdef uint32_t i
+        with self.lock:
+            for i in range(<uint32_t>len(self.ledger.rule_names)):
+                early += self.ledger.rules[i].decided[MEMORY] + self.ledger.rules[i].decided[REASON_COUNT + MEMORY]
+            oldest_ns = self.buffer.oldest_ns
+            return (
+                early, self.ledger.refused_requests.get("memory", 0),
+                0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9,
+            )
 
     def snapshot(self, int64_t now_ns):
         oldest_ns = self.buffer.oldest_ns

@@ -9,6 +9,7 @@ import ctypes
 import re
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -16,9 +17,9 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.support.processes import Proxy, until
+from tests.support.processes import Proxy, free_port, until
 from tests.support.sink import Sink
-from tests.system.traffic import EXPORT, add_trace
+from tests.system.traffic import EXPORT, Client, add_trace
 
 MIB = 1 << 20
 BOUND = 32 * MIB
@@ -115,3 +116,45 @@ def test_memory_that_is_free_again_goes_back_to_the_system(tmp_path: Path) -> No
     assert full > base + 130 * MIB
     until(lambda: proxy.rss_bytes() < base + 40 * MIB, 60, lambda: f"{proxy.rss_bytes() / MIB:.0f} MiB")
     assert proxy.metrics().total("buffer_traces") == 0
+
+
+def test_senders_that_are_refused_are_told_of(tmp_path: Path, client: Callable[..., Client]) -> None:
+    """Nobody takes what is kept, so that deciding early makes no room; in the end somebody does."""
+    port = free_port()
+    proxy = Proxy(
+        {
+            "receive": {"grpc": {"endpoint": "127.0.0.1:0"}},
+            "buffer": {"max_bytes": "1MiB", "max_trace_bytes": "256KiB"},
+            "rules": [
+                {"name": "all of them", "match": "{} | count() < 1000", "keep": "all"},
+                {"name": "r", "keep": "none"},
+            ],
+            "export": [
+                {
+                    "name": "sink",
+                    "endpoint": f"http://127.0.0.1:{port}",
+                    "queue": {"max_bytes": "64KiB"},
+                    "retry": {"initial": "100ms", "max": "500ms"},
+                }
+            ],
+            "admin": {"endpoint": "127.0.0.1:0"},
+        },
+        tmp_path,
+    )
+    requests, sender = Requests(Random(6)), client(proxy.port)
+
+    def fill() -> None:
+        for _ in range(1000):
+            sender.export(requests.next())
+
+    with pytest.raises(grpc.RpcError, match="the buffer is full"):
+        fill()
+    proxy.await_event("senders are refused, to send again; traces are held for ")
+    sink = Sink(port)
+    try:
+        over = proxy.await_event("memory: the buffer has room again", 60)["event"]
+        decided = proxy.metrics().by("traces_decided_total", "reason")
+        assert over.partition(" s: ")[2] == f"{decided['memory']} traces decided early, 1 request refused"
+        assert len([entry for entry in proxy.log() if "the buffer is full" in entry["event"]]) == 1
+    finally:
+        sink.stop()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -334,3 +335,27 @@ def test_run_logs_the_warnings_of_check(tmp_path):
         run.terminate()
         run.stderr.read()
     assert found == ["ready", warned]
+
+
+def test_run_with_a_configuration_from_standard_input(tmp_path):
+    """It cannot be read again: SIGHUP says so, and ends nothing."""
+    endpoint = "{endpoint: '127.0.0.1:0'}"
+    export = f"[{{name: f, protocol: file, path: {tmp_path}/out}}]"
+    config = f"receive: {{grpc: {endpoint}}}\nadmin: {endpoint}\nexport: {export}\n"
+    with subprocess.Popen(
+        [sys.executable, "-m", "sampler_proxy", "run", "--config", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as run:
+        assert run.stdin is not None
+        assert run.stderr is not None
+        run.stdin.write(config)
+        run.stdin.close()
+        assert json.loads(run.stderr.readline())["export"] == ["f"]
+        run.send_signal(signal.SIGHUP)
+        assert json.loads(run.stderr.readline())["event"] == "there is no configuration file to reload"
+        run.terminate()
+        run.stderr.read()
+        assert run.wait(60) == 0

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class Signs(NamedTuple):
-    """What the pipeline has counted until now, and the age of its oldest trace."""
+    """Hold what the pipeline has counted until now, and the age of its oldest undecided trace."""
 
     decided_early: int
     refused: int

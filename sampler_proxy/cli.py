@@ -20,6 +20,7 @@ from sampler_proxy.config.check import Loaded, check, load_config
 from sampler_proxy.config.file import STDIN
 from sampler_proxy.config.model import Config, json_schema
 from sampler_proxy.errors import SamplerProxyError
+from sampler_proxy.operate.this_machine import is_here
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -157,7 +158,7 @@ def schema() -> None:
 
 def _load(path: str | None) -> Loaded:
     """Check a configuration file, or standard input; None: the built-in configuration. Raises ConfigError."""
-    return load_config(Config()) if path is None else check(path, os.environ, os.uname().nodename)
+    return load_config(Config()) if path is None else check(path, os.environ, is_here)
 
 
 def _read_stdin_once(*paths: str | None) -> None:

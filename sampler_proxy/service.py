@@ -37,6 +37,7 @@ from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.sockets import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.status import Status, log_introduction
+from sampler_proxy.operate.this_machine import is_here
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import grpc as receive_grpc
@@ -115,7 +116,7 @@ class Service:
             self._count_not_served,
         )
         self._reloader = Reloader(
-            loaded, partial(check, loaded.path or "", os.environ, os.uname().nodename), self._apply, time.time
+            loaded, partial(check, loaded.path or "", os.environ, is_here), self._apply, time.time
         )
         self._status = Status(
             self._pipeline,

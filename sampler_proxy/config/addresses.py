@@ -1,12 +1,13 @@
 """Compares addresses as they are written in a configuration: which of them lead to this process, which exclude others.
 
-Nothing is resolved: a name stands for itself, save `localhost` and the name of this machine. What cannot be known is
-taken as different.
+Nothing is resolved: a name stands for itself, save `localhost`, and the caller says what else is this machine. What
+cannot be known is taken as different.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from sampler_proxy.settings import Endpoint
@@ -38,16 +39,16 @@ def _is_wildcard(address: Address | str) -> bool:
     return not isinstance(address, str) and address.is_unspecified
 
 
-def leads_to(listening: Endpoint, host: str, port: int | None, machine: str) -> bool:
-    """Tell whether who connects to `host` and `port` on this machine, which calls itself `machine`, reaches the process
-    that listens there."""
+def leads_to(listening: Endpoint, host: str, port: int | None, is_here: Callable[[str], bool]) -> bool:
+    """Tell whether who connects to `host` and `port` reaches the process that listens there; `is_here` tells of a name
+    or address whether it is this machine."""
     if not port or port != listening.port:
         return False
     at, to = address_of(listening.host), address_of(host)
     if at == to:
         return True
     if _is_wildcard(at):
-        return _is_wildcard(to) or _is_loopback(to) or to == machine.lower()
+        return _is_wildcard(to) or _is_loopback(to) or is_here(str(to))
     if not (_is_loopback(at) and (_is_wildcard(to) or _is_loopback(to))):
         return False
     # Both are the loopback of their family; connecting to a wildcard address means that one.

@@ -5,7 +5,7 @@ The file is read once, and each of its TraceQL texts is parsed and compiled once
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -41,9 +41,13 @@ class Loaded(NamedTuple):
     redact: Policy | None = None  # None: nothing is redacted
 
 
-def check(path: str, environ: Mapping[str, str], machine: str = "") -> Loaded:
+def _nowhere(_: str) -> bool:
+    return False
+
+
+def check(path: str, environ: Mapping[str, str], is_here: Callable[[str], bool] = _nowhere) -> Loaded:
     """Read, check and compile a file. Raises ConfigError; the fault of an expression stands at its character, with the
-    expression and a caret below. `machine`: what this machine is called, for warnings; empty where nobody knows."""
+    expression and a caret below. `is_here` tells of a host whether it is this machine, for warnings."""
     content = contents(path)
     file = read(path, content, environ)
     faults = list(file.faults)
@@ -74,7 +78,7 @@ def check(path: str, environ: Mapping[str, str], machine: str = "") -> Loaded:
         warnings=(
             *_warnings(file, file.config, expressions),
             *_warnings_of_order(file, file.config, loaded.compiled),
-            *_warnings_of_ports(file, file.config, machine),
+            *_warnings_of_ports(file, file.config, is_here),
         ),
     )
 
@@ -253,13 +257,13 @@ def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> 
             return
 
 
-def _warnings_of_ports(file: ParsedFile, config: Config, machine: str) -> Iterator[Fault]:
+def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str], bool]) -> Iterator[Fault]:
     """Warn of a destination that is this proxy, whose traces would go round, and of two servers on one port."""
     received = config.receive.grpc.endpoint
     for index, export in enumerate(config.export):
         if isinstance(export, GrpcExport) and "export" in config.model_fields_set:
             url = urlsplit(export.endpoint)
-            if leads_to(received, url.hostname or "", url.port, machine):
+            if leads_to(received, url.hostname or "", url.port, is_here):
                 yield file.fault(
                     file.positions.value(("export", index, "endpoint")),
                     "warning: this is where the proxy itself receives: kept traces would come back again and again",

@@ -192,6 +192,12 @@ INTEGERS = _names("""
     """)
 """Attributes that are integers, former names included."""
 
+BOOLEANS = _names("""
+    browser.mobile faas.coldstart messaging.destination.anonymous messaging.destination.temporary
+    messaging.kafka.message.tombstone messaging.temp_destination
+    """)
+"""Attributes that are true or false."""
+
 
 _INTRINSICS = _names("name status statusMessage kind duration")
 _OTHER_SYNTAX = re.compile(

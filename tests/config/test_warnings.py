@@ -20,7 +20,10 @@ REST = "  - {name: rest, keep: 1%}\n"
 def warnings(tmp_path: Path, text: str) -> list[tuple[int, int, str]]:
     file = tmp_path / "c.yaml"
     file.write_text(text)
-    return [(one.line, one.column, one.message) for one in check(str(file), {}, "Machine").warnings]
+    return [
+        (one.line, one.column, one.message)
+        for one in check(str(file), {}, {"machine", "10.9.9.9"}.__contains__).warnings
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,9 @@ RECEIVE = "receive: {grpc: {endpoint: '0.0.0.0:4317'}}\n"
         ("https://[::]:4317", True),
         ("http://[::ffff:127.0.0.1]:4317", True),
         ("http://[0:0:0:0:0:0:0:1]:4317", True),
-        ("http://machine:4317", True),
+        ("http://Machine:4317", True),
+        ("http://10.9.9.9:4317", True),
+        ("http://[::ffff:10.9.9.9]:4317", True),
         ("http://localhost:14317", False),
         ("http://tempo:4317", False),
         ("http://10.0.0.1:4317", False),

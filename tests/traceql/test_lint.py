@@ -68,6 +68,22 @@ def test_integers_compared_with_text_get_a_remark(expression: str, offset: int |
 
 
 @pytest.mark.parametrize(
+    ("expression", "offset"),
+    [
+        ('{ span.faas.coldstart = "true" }', 2),
+        ("{ .a && .messaging.destination.temporary = 1 }", 8),
+        ("{ span.faas.coldstart = true }", None),
+        ("{ span.faas.coldstart }", None),
+        ("{ span.faas.coldstart != nil }", None),
+        ('{ span.warm = "true" }', None),
+    ],
+)
+def test_booleans_compared_with_something_else_get_a_remark(expression: str, offset: int | None) -> None:
+    found = [hint for hint in hints(expression) if "is true or false" in hint.message]
+    assert [hint.offset for hint in found] == ([] if offset is None else [offset])
+
+
+@pytest.mark.parametrize(
     ("pattern", "wanted"),
     [
         ("api", ".*api.*"),

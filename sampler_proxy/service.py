@@ -300,7 +300,7 @@ class Service:
     def _bytes_held(self) -> int:
         """Return the bytes of all spans that are here."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
-        return self._pipeline.buffer.nbytes + queued
+        return self._pipeline.nbytes + queued
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is

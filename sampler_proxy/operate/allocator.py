@@ -36,7 +36,7 @@ def tune() -> bool:
     return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())
 
 
-TRIM_FROM = 64 * _MIB
+TRIM_FROM = 32 * _MIB
 """So much, and half of what was in use, must have become free."""
 
 TRIM_EVERY_NS = 5 * 10**9
@@ -60,7 +60,7 @@ class Trimmer:
         if self._peak - used < max(TRIM_FROM, self._peak // 2):
             self._low, self._low_ns = used, now_ns
             return False
-        if used < self._low - TRIM_FROM // 4:  # still falling
+        if used < self._low - TRIM_FROM // 2:  # still falling
             self._low, self._low_ns = used, now_ns
         if now_ns - self._low_ns < TRIM_EVERY_NS:
             return False

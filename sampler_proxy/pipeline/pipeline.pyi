@@ -87,6 +87,9 @@ class Pipeline:
         """Tell whether nothing is left to decide or to send, save traces that wait for the end of the limit's
         window."""
     @property
+    def nbytes(self) -> int:
+        """The bytes that `max_bytes` bounds: of the buffer, of kept traces that cannot leave, of the limit's windows."""
+    @property
     def max_bytes(self) -> int: ...
     @property
     def max_trace_bytes(self) -> int: ...

@@ -140,6 +140,10 @@ cdef class Pipeline:
         cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
         return self.buffer.nbytes_() + self.outlets.backlog_bytes + window
 
+    @property
+    def nbytes(self):
+        return self.bytes_in_use()
+
     def count_refused(self, transport, reason):
         with self.lock:
             self.ledger.refused_unread(transport, reason)

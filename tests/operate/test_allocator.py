@@ -33,8 +33,9 @@ def times(levels: list[int]) -> list[int]:
         ([300] * 30, []),
         ([300] * 5 + [20] * 30, [10]),
         ([300] * 5 + [160] * 30, []),  # half of it is in use
-        ([60] * 5 + [0] * 30, []),  # not worth it
+        ([30] * 5 + [0] * 30, []),  # not worth it
         ([300] * 5 + [100] * 10 + [20] * 20, [10, 20]),
+        ([300] * 5 + [64] * 10 + [0] * 20, [10, 20]),  # the queue of a destination is the last that empties
         ([300, 20] * 30, []),  # needed again at once
         ([300, 20, 20, 300] * 10, []),
         ([300, 250, 200, 140, 120, 100, 80, 60, 40, 20] + [0] * 20, [15]),  # still falling

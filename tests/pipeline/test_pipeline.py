@@ -226,6 +226,7 @@ def test_a_request_is_refused_when_no_room_can_be_made() -> None:
     assert after[metrics.REQUESTS_REFUSED] == {("memory",): 6}
     early = sum(count for (_, _, reason), count in decided(driver).items() if reason == "memory")
     assert driver.pipeline.memory_signs(0)[:2] == (early, 6)
+    assert after[metrics.BUFFER_BYTES][()] == driver.pipeline.nbytes
     assert after[metrics.BUFFER_BYTES][()] <= 200 * KIB * 17 / 16 + 5 * KIB
 
     driver.destinations[0].room = None

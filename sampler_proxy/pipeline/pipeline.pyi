@@ -88,7 +88,7 @@ class Pipeline:
         window."""
     @property
     def nbytes(self) -> int:
-        """The bytes that `max_bytes` bounds: of the buffer, of kept traces that cannot leave, of the limit's windows."""
+        """The bytes that `max_bytes` bounds: the buffer's, those of kept traces that cannot leave, the limit's."""
     @property
     def max_bytes(self) -> int: ...
     @property

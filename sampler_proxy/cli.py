@@ -16,9 +16,11 @@ import click
 import structlog
 
 from sampler_proxy import __version__
-from sampler_proxy.config.check import check, load_config
+from sampler_proxy.config.check import Loaded, check, load_config
+from sampler_proxy.config.file import STDIN
 from sampler_proxy.config.model import Config, json_schema
 from sampler_proxy.errors import SamplerProxyError
+from sampler_proxy.operate.this_machine import is_here
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -31,7 +33,11 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--config", "path", metavar="FILE", help="YAML file; without one, the defaults, and a summary on the terminal."
+    "--config",
+    "path",
+    metavar="FILE",
+    help="YAML file, or - for standard input; without one, the defaults, and a summary every 5 s in which something "
+    "has changed.",
 )
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def run(path: str | None, log_level: str) -> None:
@@ -40,7 +46,9 @@ def run(path: str | None, log_level: str) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_logging(log_level)
     try:
-        loaded = load_config(Config()) if path is None else check(path, os.environ)
+        loaded = _load(path)
+        if path == STDIN:
+            loaded = loaded._replace(path=None)  # it cannot be read again, so that there is nothing to reload
         from sampler_proxy import service  # importing grpc takes time, which the other commands need not wait for
 
         code = service.run(loaded, summary=path is None)
@@ -50,59 +58,81 @@ def run(path: str | None, log_level: str) -> None:
 
 
 @main.command("check")
-@click.argument("path", metavar="FILE")
-def check_command(path: str) -> None:
-    """Say whether a configuration file is sound: every fault as FILE:LINE:COLUMN: message, on stderr.
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True)
+def check_command(paths: tuple[str, ...]) -> None:
+    """Say whether configuration files are sound: every fault as FILE:LINE:COLUMN: message, on stderr.
 
-    What is allowed but may not mean what you think follows as FILE:LINE:COLUMN: warning: message.
+    What is allowed but may not mean what you think follows as FILE:LINE:COLUMN: warning: message. Of several files all
+    are checked, each for itself. FILE may be - for standard input.
     """
-    try:
-        loaded = check(path, os.environ)
-    except SamplerProxyError as error:
-        _fail(error)
-    for warning in loaded.warnings:
-        click.echo(str(warning), err=True)
-    click.echo(f"{path}: ok")
+    _read_stdin_once(*paths)
+    faulty = False
+    for path in paths:
+        try:
+            loaded = _load(path)
+        except SamplerProxyError as error:
+            click.echo(str(error), err=True)
+            faulty = True
+            continue
+        for warning in loaded.warnings:
+            click.echo(str(warning), err=True)
+        click.echo(f"{path}: ok")
+    sys.exit(1 if faulty else 0)
 
 
 @main.command("explain")
-@click.option("--config", "path", metavar="FILE", help="YAML file with the rules; without one, the default rules.")
+@click.option("--config", "path", metavar="FILE", help="YAML file with the rules; without one, the built-in rules.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and trace.")
-@click.argument("trace_file", metavar="TRACEFILE")
-def explain_command(path: str | None, as_json: bool, trace_file: str) -> None:
-    """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why."""
-    try:
-        loaded = load_config(Config()) if path is None else check(path, os.environ)
-        # Imported here: the other commands need not wait for protobuf.
-        from sampler_proxy.operate import explain, redaction_preview, trace_files
+@click.argument("trace_files", metavar="TRACEFILE...", nargs=-1, required=True)
+def explain_command(path: str | None, as_json: bool, trace_files: tuple[str, ...]) -> None:
+    """Say for each trace of a file (OTLP as protobuf or JSON lines) which rule decides it, and why.
 
-        traces = trace_files.read(trace_file)
+    Several files are read as one: a trace may lie in more than one of them. FILE or TRACEFILE may be - for standard
+    input.
+    """
+    _read_stdin_once(path, *trace_files)
+    try:
+        loaded = _load(path)
+        # Imported here: the other commands need not wait for protobuf.
+        from sampler_proxy.operate import explain, redaction_preview
+        from sampler_proxy.operate.trace_files import read_all
+
+        traces = read_all(trace_files)
         if loaded.redact is not None and not as_json:
             traces = traces.renamed(redaction_preview.redacted(loaded.redact, traces.requests))
         found = False
         for explanation in explain.explain(loaded, traces.requests):
             found = True
             click.echo(json.dumps(explanation.as_json()) if as_json else explain.as_text(explanation, traces))
-        remarks = list(explain.type_mismatches(loaded, traces.requests))
+        mismatches = list(explain.type_mismatches(loaded, traces.requests))
     except SamplerProxyError as error:
         _fail(error)
+    if found and path is None:
+        click.echo("decided by the built-in rules: --config FILE names others", err=True)
+    named = ", ".join(trace_files)
     if not found:
-        click.echo(f"{trace_file}: no traces", err=True)
-    for line in (*remarks, *traces.remarks()):
-        click.echo(f"{trace_file}: {line}", err=True)
+        click.echo(f"{named}: no traces", err=True)
+    for line in (*(f"{named}: {mismatch}" for mismatch in mismatches), *traces.remarks(named)):
+        click.echo(line, err=True)
 
 
 @main.command("redact")
 @click.option("--config", "path", metavar="FILE", required=True, help="YAML file with the section redact.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line and trace.")
-@click.argument("trace_file", metavar="TRACEFILE")
-def redact_command(path: str, as_json: bool, trace_file: str) -> None:
-    """Say what would be redacted in the traces of a file: counts by detector, action and key, never values."""
-    try:
-        loaded = check(path, os.environ)
-        from sampler_proxy.operate import redaction_preview, trace_files
+@click.argument("trace_files", metavar="TRACEFILE...", nargs=-1, required=True)
+def redact_command(path: str, as_json: bool, trace_files: tuple[str, ...]) -> None:
+    """Say what would be redacted in the traces of a file: counts by detector, action and key, never values.
 
-        traces = trace_files.read(trace_file)
+    Several files are read as one: a trace may lie in more than one of them. FILE or TRACEFILE may be - for standard
+    input.
+    """
+    _read_stdin_once(path, *trace_files)
+    try:
+        loaded = _load(path)
+        from sampler_proxy.operate import redaction_preview
+        from sampler_proxy.operate.trace_files import read_all
+
+        traces = read_all(trace_files)
         previews = redaction_preview.preview(loaded.redact, traces.requests)
     except SamplerProxyError as error:
         _fail(error)
@@ -113,16 +143,28 @@ def redact_command(path: str, as_json: bool, trace_file: str) -> None:
         click.echo(redaction_preview.as_text(previews))
     if loaded.redact is None:
         click.echo(f"{path}: nothing is redacted: write for example redact: {{preset: common}}", err=True)
+    named = ", ".join(trace_files)
     if not previews:
-        click.echo(f"{trace_file}: no traces", err=True)
-    for line in traces.remarks():
-        click.echo(f"{trace_file}: {line}", err=True)
+        click.echo(f"{named}: no traces", err=True)
+    for line in traces.remarks(named):
+        click.echo(line, err=True)
 
 
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _load(path: str | None) -> Loaded:
+    """Check a configuration file, or standard input; None: the built-in configuration. Raises ConfigError."""
+    return load_config(Config()) if path is None else check(path, os.environ, is_here)
+
+
+def _read_stdin_once(*paths: str | None) -> None:
+    """Refuse a command line that names standard input twice."""
+    if paths.count(STDIN) > 1:
+        raise click.UsageError(f"standard input ({STDIN}) can be read only once")
 
 
 def set_up_logging(level: str) -> None:

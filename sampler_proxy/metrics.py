@@ -108,20 +108,45 @@ def _histogram(name: str, help: str, *labels: str, buckets: tuple[float, ...]) -
 
 # The ledger, receiving side.
 SPANS_RECEIVED = _counter("spans_received_total", "Valid spans of accepted requests.", "transport")
-SPANS_SAMPLED_OUT = _counter("spans_sampled_out_total", "Spans dropped because the rule said so.", "rule")
-BUFFER_SPANS = _gauge("buffer_spans", "Spans held: undecided, or kept and not yet taken by every destination.")
-SPANS_KEPT = _counter("spans_kept_total", "Spans kept by the rule and taken by every destination.", "rule")
+SPANS_SAMPLED_OUT = _counter(
+    "spans_sampled_out_total",
+    "Spans dropped by the rule, or by the limit though the rule would have kept them.",
+    "rule",
+)
+BUFFER_SPANS = _gauge(
+    "buffer_spans", "Spans held: undecided, waiting for the limit, or kept and not yet taken by every destination."
+)
+SPANS_KEPT = _counter("spans_kept_total", "Spans kept by the rule and handed to every destination.", "rule")
 
 # The ledger, for each destination.
-SPANS_ROUTED = _counter("spans_routed_total", "Kept spans handed to the destination.", "destination")
+SPANS_ROUTED = _counter(
+    "spans_routed_total",
+    "Kept spans handed to the destination, those it had no room for (when_full: drop) included.",
+    "destination",
+)
 SPANS_EXPORTED = _counter("spans_exported_total", "Spans that the destination has acknowledged.", "destination")
 QUEUE_SPANS = _gauge("queue_spans", "Spans waiting for the destination, requests in flight included.", "destination")
-SPANS_REJECTED = _counter("spans_rejected_total", "Spans that the destination refused for good.", "destination")
-SPANS_LOST = _counter("spans_lost_total", "Spans given up without a final answer.", "destination", "reason")
+SPANS_REJECTED = _counter(
+    "spans_rejected_total",
+    "Spans that the destination refused for good, also in a partial success; that are larger than it takes; or that "
+    "failed for retry.give_up while others passed.",
+    "destination",
+)
+SPANS_LOST = _counter(
+    "spans_lost_total",
+    "Spans given up without a final answer; reason is shutdown (not sent in time), queue_full (when_full: drop) or "
+    "internal (an error of sampler-proxy).",
+    "destination",
+    "reason",
+)
 
 # Requests.
 REQUESTS_RECEIVED = _counter("requests_received_total", "Export requests received, refused ones included.", "transport")
-REQUESTS_REFUSED = _counter("requests_refused_total", "Requests refused whole; nothing of them was taken.", "reason")
+REQUESTS_REFUSED = _counter(
+    "requests_refused_total",
+    "Requests refused whole; nothing of them was taken, save that with out_of_memory some spans may have been.",
+    "reason",
+)
 SPANS_REJECTED_INPUT = _counter(
     "spans_rejected_input_total",
     "Spans of accepted requests that were left out; the reason is the faulty field, trace_id or span_id, or "
@@ -155,7 +180,7 @@ REDACTIONS = _counter(
 STRINGS_MENDED = _counter("strings_mended_total", "Strings of kept spans that were not UTF-8 and left mended.")
 REQUEST_SIZE_BYTES = _histogram(
     "request_size_bytes",
-    "Size of an export request after decompression.",
+    "Size, after decompression, of the export requests that were read whole, refused ones included.",
     buckets=(256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864),
 )
 
@@ -168,7 +193,10 @@ TRACES_DECIDED = _counter(
     "reason",
 )
 LATE_SPANS = _counter(
-    "late_spans_total", "Spans of a trace decided before they came; decision is the remembered one.", "decision"
+    "late_spans_total",
+    "Spans that came after their trace was decided, save where it was kept early; decision is what became of them, "
+    "keep or drop, by the remembered decision or the one that they have changed it to.",
+    "decision",
 )
 LATE_WOULD_KEEP = _counter(
     "late_would_keep_total",
@@ -222,10 +250,13 @@ DECISION_DELAY_SECONDS = _histogram(
 )
 
 # Memory.
-BUFFER_TRACES = _gauge("buffer_traces", "Traces held in the buffer.")
-BUFFER_BYTES = _gauge("buffer_bytes", "Memory held by the buffer, overhead included.")
+BUFFER_TRACES = _gauge(
+    "buffer_traces",
+    "Traces held: undecided, or waiting for the limit; not those of buffer_spans that are kept already.",
+)
+BUFFER_BYTES = _gauge("buffer_bytes", "Memory held by buffer_spans, overhead included.")
 BUFFER_MAX_BYTES = _gauge("buffer_max_bytes", "Bound of buffer_bytes: as configured, or less where memory ran out.")
-BUFFER_OLDEST_SECONDS = _gauge("buffer_oldest_seconds", "Age of the oldest trace in the buffer; 0 when it is empty.")
+BUFFER_OLDEST_SECONDS = _gauge("buffer_oldest_seconds", "Age of the oldest undecided trace; 0 when there is none.")
 DECISION_MEMORY_TRACES = _gauge("decision_memory_traces", "Traces whose decision is remembered.")
 DECISION_MEMORY_BYTES = _gauge("decision_memory_bytes", "Memory held by remembered decisions.")
 
@@ -234,7 +265,7 @@ QUEUE_BYTES = _gauge("queue_bytes", "Memory held by queue_spans.", "destination"
 QUEUE_MAX_BYTES = _gauge("queue_max_bytes", "Configured bound of queue_bytes.", "destination")
 EXPORT_LATENCY_SECONDS = _histogram(
     "export_latency_seconds",
-    "Time from sending a request to its answer or failure; every try counts by itself.",
+    "Time from sending a request to its answer or failure, or of a write; every try counts by itself.",
     "destination",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
@@ -245,7 +276,9 @@ EXPORT_FAILURES = _counter(
     "code",
 )
 DESTINATION_UP = _gauge(
-    "destination_up", "1, or 0 while the last request to the destination has failed.", "destination"
+    "destination_up",
+    "1, or 0 from a failed request or write until one succeeds; what fails though others pass is left out.",
+    "destination",
 )
 
 # Configuration.
@@ -255,7 +288,7 @@ RULES_LOADED_TIMESTAMP_SECONDS = _gauge(
 )
 CONFIG_RELOADS = _counter(
     "config_reloads_total",
-    "Reloads of the configuration file; outcome is applied (new rules), unchanged (the same rules) or failed.",
+    "Reloads of the configuration file; outcome is applied (rules, limit or redact have changed), unchanged or failed.",
     "outcome",
 )
 CONFIG_LAST_RELOAD_SUCCESSFUL = _gauge(

@@ -33,9 +33,11 @@ from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
+from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.status import Status, log_introduction
+from sampler_proxy.operate.this_machine import is_here
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import accepting, grpc_status
@@ -54,8 +56,8 @@ TICK_S = 0.05
 MAX_WITHOUT_MEMORY = 200
 """How often in a row, a tick apart, deciding may fail for want of memory, before the process ends."""
 
-DESCRIPTORS_S = 1.0
-"""How often it is looked whether there are file descriptors left."""
+LOOK_S = 1.0
+"""How often it is looked whether file descriptors and memory are left, and whether free memory can be given back."""
 
 SUMMARY_S = 5.0
 """How often the summary is logged, if it is."""
@@ -117,7 +119,9 @@ class Service:
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
         )
-        self._reloader = Reloader(loaded, partial(check, loaded.path or "", os.environ), self._apply, time.time)
+        self._reloader = Reloader(
+            loaded, partial(check, loaded.path or "", os.environ, is_here), self._apply, time.time
+        )
         self._status = Status(
             self._pipeline,
             self._rates,
@@ -128,6 +132,11 @@ class Service:
             kinds,
             clock=time.monotonic_ns,
             time=time.time,
+        )
+        self._pressure = MemoryPressure(
+            lambda: Signs(*self._pipeline.memory_signs(time.monotonic_ns())),
+            time.monotonic_ns,
+            config.buffer.decision_wait_ns,
         )
         self._admin = Admin(
             config.admin.endpoint,
@@ -264,7 +273,8 @@ class Service:
         next_summary = time.monotonic() + SUMMARY_S
         full_queues = FullQueues(self._exporters, time.monotonic_ns)
         bound = memory_limit.BoundWatch(self._pipeline)
-        next_descriptors = time.monotonic()
+        trimmer = allocator.Trimmer(self._bytes_held, time.monotonic_ns)
+        next_look = time.monotonic()
         while not self._stopping.is_set() and self._failure() is None:
             while self._decide(self._pipeline.tick):  # noqa: ASYNC110 (others get their turn between slices)
                 await asyncio.sleep(0)
@@ -277,9 +287,12 @@ class Service:
                     "trace ids do not look random: sampling by them is skewed (are they made by hand, or thinned out "
                     "by a sampler that leaves no ot=th?)"
                 )
-            if time.monotonic() >= next_descriptors:
-                next_descriptors += DESCRIPTORS_S
+            if time.monotonic() >= next_look:
+                next_look += LOOK_S
                 self._descriptors.check()
+                self._pressure.look()
+                if trimmer.due():
+                    await asyncio.to_thread(allocator.trim)
             if self._summary and time.monotonic() >= next_summary:
                 next_summary += SUMMARY_S
                 self._status.log_summary()
@@ -288,6 +301,11 @@ class Service:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    def _bytes_held(self) -> int:
+        """Return the bytes of all spans that are here."""
+        queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
+        return self._pipeline.nbytes + queued
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
@@ -334,6 +352,8 @@ class Service:
     async def _drain(self, deadline_ns: int) -> None:
         """Take nothing more, decide everything, and send it, as far as the time reaches."""
         self._readiness = Readiness("draining")
+        self._pressure.look()
+        self._pressure.end()
         log.info("stopping: no new requests, deciding and sending what is buffered")
         loop = asyncio.get_running_loop()
         hurry = asyncio.Event()

@@ -114,13 +114,16 @@ class Size(_Setting):
 class Probability(_Setting):
     """A probability, from 0.0 (none) to 1.0 (all)."""
 
+    or_target: bool = False
+    """A refusal also names the target that may stand in its place."""
+
     def parse(self, value: object) -> float:
         if isinstance(value, float) and 0 <= value <= 1:
             return value
         text = value if isinstance(value, str) else ""
-        if re.fullmatch(units.RATE_PATTERN, text):
+        if re.fullmatch(rf"{units.RATE_PATTERN}|{units.FREQUENCY_PATTERN}", text):
             raise ValueError("a rate is a target: write {target: 100 traces/s}")
-        return units.parse_probability(text)
+        return units.parse_probability(text, "or a target such as {target: 100 traces/s}" if self.or_target else "")
 
     def format(self, value: float) -> str:
         return units.format_probability(value)

@@ -48,6 +48,27 @@ _SIZE_UNITS = {
     "TiB": TIB,
 }
 
+# Other words for a unit, in lower case -> what is to be written. They only serve the refusals.
+_MEANT_DURATIONS = {
+    "n": "ns", "nsec": "ns", "nsecs": "ns", "nanos": "ns", "nanosecond": "ns", "nanoseconds": "ns",
+    "u": "us", "usec": "us", "usecs": "us", "micros": "us", "microsecond": "us", "microseconds": "us",
+    "msec": "ms", "msecs": "ms", "millis": "ms", "millisecond": "ms", "milliseconds": "ms",
+    "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+    "min": "m", "mins": "m", "minute": "m", "minutes": "m",
+    "hr": "h", "hrs": "h", "hour": "h", "hours": "h",
+    "d": "h", "day": "h", "days": "h", "w": "h", "week": "h", "weeks": "h",
+}  # fmt: skip
+_EXAMPLES = {"ns": "500ns", "us": "500us", "ms": "500ms", "s": "30s", "m": "10m", "h": "24h"}
+_MEANT_SIZES = {
+    "k": "kB", "kilo": "kB", "m": "MB", "mega": "MB", "g": "GB", "giga": "GB", "t": "TB", "tera": "TB",
+    "ki": "KiB", "kibi": "KiB", "mi": "MiB", "mebi": "MiB", "gi": "GiB", "gibi": "GiB", "ti": "TiB", "tebi": "TiB",
+}  # fmt: skip
+_MEANT_PERIODS = {
+    "sec": "s", "secs": "s", "second": "s", "seconds": "s",
+    "m": "min", "mins": "min", "minute": "min", "minutes": "min",
+    "hr": "h", "hrs": "h", "hour": "h", "hours": "h",
+}  # fmt: skip
+
 # Digits are bounded so that a hostile number costs nothing; [0-9], since \d takes every script's digits.
 _NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,60})?"
 _DURATION_PART = re.compile(rf"({_NUMBER})({'|'.join(sorted(_DURATION_UNITS, key=len, reverse=True))})")
@@ -77,11 +98,34 @@ _SMALLEST_PROBABILITY = Fraction(1, 1 << 56)
 def parse_duration_ns(text: str) -> int:
     """Parse `30s`, `500ms`, `1h30m`, `1.5s`; a unit is required, even with 0. Fractions of a nanosecond are cut off."""
     if not _DURATION.fullmatch(text):
-        raise ValueError("not a duration with its unit: write for example 30s, 500ms or 1h30m")
+        raise ValueError(f"not a duration with its unit: {_duration_meant(text)}")
     total = sum((Fraction(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text)), Fraction())
     if total >= _LIMIT:
         raise ValueError("too long: a duration is at most 292 years")
     return int(total)
+
+
+def _duration_meant(text: str) -> str:
+    """Say what to write instead of a duration that is none, in units of ours, never in words of the text."""
+    whole = re.fullmatch(rf"(?: *{_NUMBER} *[A-Za-zµμ]+)*(?: *{_NUMBER})? *", text)
+    parts = re.findall(r"[0-9.]+ *([A-Za-zµμ]*)", text) if whole else []
+    for unit in parts:
+        lower = unit.lower()
+        known = unit if unit in _DURATION_UNITS else lower if lower in _DURATION_UNITS else _MEANT_DURATIONS.get(lower)
+        if known is not None and unit != known:
+            return f"write for example {_EXAMPLES[known.replace('μ', 'u').replace('µ', 'u')]}"
+    if parts and "" not in parts and " " in text:
+        return "write it without spaces, for example 30s, 500ms or 1h30m"
+    return "write for example 30s, 500ms or 1h30m"
+
+
+def _size_meant(unit: str) -> str:
+    """Return examples in the units that another spelling of a unit most likely means; empty where nobody can know."""
+    lower = unit.lower()
+    prefix = _MEANT_SIZES.get(re.sub(r"b(?:ytes?|its?)?$", "", lower))
+    if prefix is None:
+        return ""
+    return f"1{prefix}" if "i" in prefix else f"1{prefix} or 1{prefix[0].upper()}iB"
 
 
 def format_duration(ns: int) -> str:
@@ -98,7 +142,8 @@ def parse_size(text: str) -> int:
     """Parse `1GiB`, `512MB`, `1.5MiB` or a number of bytes. KiB and above are powers of 1024, kB and above of 1000."""
     match = _SIZE.fullmatch(text)
     if not match or match[2] not in _SIZE_UNITS:
-        raise ValueError("not a size: write for example 1GiB, 512MB or a number of bytes")
+        meant = _size_meant(match[2]) if match else ""
+        raise ValueError(f"not a size: write for example {meant or '1GiB, 512MB or a number of bytes'}")
     size = Fraction(match[1]) * _SIZE_UNITS[match[2]]
     if size.denominator != 1:
         raise ValueError("not a whole number of bytes: write for example 1GiB, 512MB or a number of bytes")
@@ -115,12 +160,14 @@ def format_size(size: int) -> str:
     return str(size)
 
 
-def parse_probability(text: str) -> float:
-    """Parse `all`, `none` or a percentage."""
+def parse_probability(text: str, instead: str = "") -> float:
+    """Parse `all`, `none` or a percentage. `instead`: what else could be written, for the refusal."""
     if text in ("all", "none"):
         return float(text == "all")
     match = _PERCENTAGE.fullmatch(text)
     if not match:
+        if instead:
+            raise ValueError(f"write all, none, a percentage such as 1% or 0.01%, {instead}")
         raise ValueError("write all, none or a percentage such as 1% or 0.01%")
     probability = Fraction(match[1]) / 100
     if probability > 1:
@@ -153,7 +200,10 @@ def parse_rate(text: str) -> Rate:
     match = _RATE.fullmatch(text)
     wanted = "write for example 100 traces/s, 6000 spans/min or 5MB/s"
     if not match or match[3] not in _PERIODS or not (match[2] in _COUNTED or match[2] in _SIZE_UNITS):
-        raise ValueError(f"not a rate: {wanted}")
+        if _PERCENTAGE.fullmatch(text) or text in ("all", "none"):
+            raise ValueError("not a rate: a percentage, all or none is written without target, as in keep: 1%")
+        meant = _rate_meant(text)
+        raise ValueError(f"not a rate: {f'write for example {meant}' if meant else wanted}")
     unit = _COUNTED.get(match[2], "bytes")
     factor = 1 if match[2] in _COUNTED else _SIZE_UNITS[match[2]]
     return Rate(_per_second(Fraction(match[1]) * factor, match[3], wanted), unit)
@@ -168,8 +218,27 @@ def parse_frequency(text: str, *, sizes: bool = False) -> float:
         match = _FREQUENCY.fullmatch(text)
         number = Fraction(match[1]) if match else Fraction()
     if not match or match[match.lastindex or 0] not in _PERIODS:
-        raise ValueError(f"no number per second, minute or hour: {wanted}")
+        meant = _rate_meant(text, counted=False, sizes=sizes)
+        raise ValueError(f"no number per second, minute or hour: {f'write for example {meant}' if meant else wanted}")
     return _per_second(number, match[match.lastindex or 0], wanted)
+
+
+def _rate_meant(text: str, *, counted: bool = True, sizes: bool = True) -> str:
+    """Return an example of the rate that another spelling of unit or period most likely means; empty where nobody can
+    know. `counted`: a rate says whether it counts traces, spans or bytes. `sizes`: it may count bytes, in a size."""
+    match = re.fullmatch(rf"{_NUMBER} *([A-Za-z]*) *(?:(?:/|per) *([A-Za-z]*))?", text)
+    if not match:
+        return ""
+    unit, written = match[1], (match[2] or "s").lower()
+    period = _MEANT_PERIODS.get(written, written)
+    if period not in _PERIODS:
+        return ""
+    if unit.lower() in _COUNTED:
+        return f"100 {_COUNTED[unit.lower()]}/{period}" if counted else f"100/{period}"
+    if sizes and unit:
+        examples = f"5{unit}" if unit in _SIZE_UNITS else _size_meant(unit).replace("1", "5")
+        return examples and " or ".join(f"{example}/{period}" for example in examples.split(" or "))
+    return "" if unit or counted else f"{'5MB' if sizes else 100}/{period}"
 
 
 def format_frequency(per_second: float) -> str:

@@ -6,6 +6,8 @@ import json
 import os
 import pty
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +23,10 @@ ROOT = Path(__file__).parent.parent
 SECRET = "s3cret-value"
 
 
-def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sampler_proxy", *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -55,6 +58,63 @@ def test_of_a_long_line_what_is_near_is_shown(tmp_path):
         assert line[caret.index("^") :].startswith("wrong")
         assert line.strip().startswith("...") == (before > 0)
         assert line.endswith("...") == (after > 0)
+
+
+def test_check_of_several_files(tmp_path):
+    bad, odd, good = tmp_path / "bad.yaml", tmp_path / "odd.yaml", tmp_path / "good.yaml"
+    bad.write_text("bufer: {}\nbuffer: {max_bytes: 1G}\n")
+    odd.write_text("admin: {endpoint: '0.0.0.0:4317'}\n")
+    good.write_text("")
+    missing = tmp_path / "none.yaml"
+    done = command("check", *map(str, (bad, good, missing, odd)))
+    assert done.returncode == 1
+    assert done.stdout == f"{good}: ok\n{odd}: ok\n"
+    assert [text.partition(": ")[0] for text in done.stderr.splitlines()] == [
+        f"{bad}:1:1",
+        f"{bad}:2:21",
+        str(missing),
+        f"{odd}:1:19",
+    ]
+    done = command("check", str(good), str(odd))
+    assert (done.returncode, done.stdout) == (0, f"{good}: ok\n{odd}: ok\n")
+
+
+def test_check_of_standard_input(tmp_path):
+    done = command("check", "-", stdin="buffer: {max_bytes: 1G}\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "-:1:21: not a size: write for example 1GB or 1GiB\n"
+    file = tmp_path / "good.yaml"
+    file.write_text("")
+    done = command("check", str(file), "-", stdin="shutdown_timeout: ${env:T}\n", T="10s")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{file}: ok\n-: ok\n", "")
+    done = command("check", "-", "-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input (-) can be read only once" in done.stderr
+
+
+def test_check_knows_the_name_of_this_machine():
+    name = socket.gethostname()
+    done = command("check", "-", stdin=f"export: [{{name: a, endpoint: 'http://{name}:4317'}}]\n")
+    assert done.returncode == 0
+    assert "this is where the proxy itself receives" in done.stderr
+
+
+def test_redact_reads_several_files(tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("redact: {preset: common}\n")
+    paths = []
+    for number in (1, 2):
+        attribute = {"key": "password", "value": {"stringValue": SECRET}}
+        whole = {"traceId": f"0{number}" * 16, "spanId": "01" * 8, "attributes": [attribute]}
+        file = tmp_path / str(number)
+        file.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [whole]}]}]}) + "\n{")
+        paths.append(str(file))
+    done = command("redact", "--config", str(rules), *paths)
+    assert done.returncode == 0
+    assert "2 of 2 traces would be changed" in done.stdout
+    assert done.stderr.splitlines() == [
+        f"{path}:2:2: not JSON, since the file ends within it: 1 byte left out (1 line)" for path in paths
+    ]
 
 
 def test_explain_says_that_a_file_is_empty(tmp_path):
@@ -275,3 +335,27 @@ def test_run_logs_the_warnings_of_check(tmp_path):
         run.terminate()
         run.stderr.read()
     assert found == ["ready", warned]
+
+
+def test_run_with_a_configuration_from_standard_input(tmp_path):
+    """It cannot be read again: SIGHUP says so, and ends nothing."""
+    endpoint = "{endpoint: '127.0.0.1:0'}"
+    export = f"[{{name: f, protocol: file, path: {tmp_path}/out}}]"
+    config = f"receive: {{grpc: {endpoint}}}\nadmin: {endpoint}\nexport: {export}\n"
+    with subprocess.Popen(
+        [sys.executable, "-m", "sampler_proxy", "run", "--config", "-"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as run:
+        assert run.stdin is not None
+        assert run.stderr is not None
+        run.stdin.write(config)
+        run.stdin.close()
+        assert json.loads(run.stderr.readline())["export"] == ["f"]
+        run.send_signal(signal.SIGHUP)
+        assert json.loads(run.stderr.readline())["event"] == "there is no configuration file to reload"
+        run.terminate()
+        run.stderr.read()
+        assert run.wait(60) == 0

@@ -15,7 +15,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from sampler_proxy import metrics
+from sampler_proxy.errors import OutOfMemory
+from sampler_proxy.export.queue import FULL
 from sampler_proxy.metrics import METRICS, PREFIX, HistogramData, HistogramValue, LedgerCollector, Metric, Snapshot
+from sampler_proxy.operate.reload import OUTCOMES, RELOADED
+from sampler_proxy.pipeline.ledger import REASONS
+from sampler_proxy.receive.grpc_status import KINDS
+from sampler_proxy.redact.section import RESERVED
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -93,6 +99,29 @@ def expose(snapshot: Snapshot, accept: str = "") -> str:
 def family_name(metric: Metric) -> str:
     """Both parsers name a family of counters without its suffix."""
     return metric.full_name.removesuffix("_total")
+
+
+@pytest.mark.parametrize(
+    ("metric", "values"),
+    [
+        (metrics.TRACES_DECIDED, set(REASONS) - {"late"}),  # late spans decide no trace again
+        (metrics.TRACES_DECIDED, {"keep", "drop"}),
+        (metrics.LATE_SPANS, {"keep", "drop"}),
+        (metrics.SPANS_LOST, {"shutdown", FULL, "internal"}),
+        (metrics.CALLS_NOT_SERVED, set(KINDS)),
+        (metrics.CONFIG_RELOADS, set(OUTCOMES)),
+        (metrics.SPANS_REJECTED_INPUT, {"trace_id", "span_id"}),
+        (metrics.UNKNOWN_FIELDS_DROPPED, {"request", "resource_spans", "scope_spans"}),
+        (metrics.REDACTIONS, set(RESERVED)),
+        (metrics.CONFIG_RELOADS, set(RELOADED)),
+        (metrics.REQUESTS_REFUSED, {OutOfMemory.reason}),  # of which something may have been taken
+        (metrics.SPANS_REJECTED, {"retry.give_up"}),
+        (metrics.SPANS_SAMPLED_OUT, {"limit"}),
+    ],
+)
+def test_help_names_what_is_counted(metric: Metric, values: set[str]) -> None:
+    words = set(re.findall(r"[a-z_]+(?:\.[a-z_]+)?", metric.help))
+    assert values - words == set()
 
 
 def test_exposition_is_the_golden_file() -> None:

@@ -62,8 +62,115 @@ def test_durations(text, ns):
     ],
 )
 def test_not_durations(text):
-    with pytest.raises(ValueError, match=r"write for example 30s|at most 292 years"):
+    with pytest.raises(ValueError, match=r"^not a duration with its unit: write|at most 292 years"):
         parse_duration_ns(text)
+
+
+DURATIONS = "write for example 30s, 500ms or 1h30m"
+SIZES = "write for example 1GiB, 512MB or a number of bytes"
+RATES = "write for example 100 traces/s, 6000 spans/min or 5MB/s"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("30", DURATIONS),
+        ("1h30", DURATIONS),
+        ("9foo", DURATIONS),
+        ("-5s", DURATIONS),
+        ("1" * 400 + "!", DURATIONS),
+        ("1m" * 400 + "!", DURATIONS),
+        ("10min", "write for example 10m"),
+        ("10 minutes", "write for example 10m"),
+        ("1h30min", "write for example 10m"),
+        ("5M", "write for example 10m"),
+        ("5sec", "write for example 30s"),
+        ("5S", "write for example 30s"),
+        ("100msec", "write for example 500ms"),
+        ("100 millis", "write for example 500ms"),
+        ("1 hour", "write for example 24h"),
+        ("1d", "write for example 24h"),
+        ("2 weeks", "write for example 24h"),
+        ("7usec", "write for example 500us"),
+        ("5 s", f"write it without spaces, {DURATIONS.removeprefix('write ')}"),
+        ("1h 30m", f"write it without spaces, {DURATIONS.removeprefix('write ')}"),
+    ],
+)
+def test_a_duration_in_another_spelling(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="not a duration") as refused:
+        parse_duration_ns(text)
+    assert str(refused.value) == f"not a duration with its unit: {hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("1G", "write for example 1GB or 1GiB"),
+        ("1g", "write for example 1GB or 1GiB"),
+        ("512M", "write for example 1MB or 1MiB"),
+        ("10m", "write for example 1MB or 1MiB"),
+        ("64mb", "write for example 1MB or 1MiB"),
+        ("5Mb", "write for example 1MB or 1MiB"),
+        ("5 megabytes", "write for example 1MB or 1MiB"),
+        ("64k", "write for example 1kB or 1KiB"),
+        ("2T", "write for example 1TB or 1TiB"),
+        ("1Gi", "write for example 1GiB"),
+        ("1 gib", "write for example 1GiB"),
+        ("512Mi", "write for example 1MiB"),
+        ("10%", SIZES),
+        ("1 fathom", SIZES),
+    ],
+)
+def test_a_size_in_another_spelling(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="not a size") as refused:
+        parse_size(text)
+    assert str(refused.value) == f"not a size: {hint}"
+
+
+PERCENTAGE = "a percentage, all or none is written without target, as in keep: 1%"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("100", RATES),
+        ("100/s", RATES),
+        ("100 foos/s", RATES),
+        ("100 trace/sec", "write for example 100 traces/s"),
+        ("100 traces per second", "write for example 100 traces/s"),
+        ("100 Traces/minute", "write for example 100 traces/min"),
+        ("100 spans/m", "write for example 100 spans/min"),
+        ("100 traces", "write for example 100 traces/s"),
+        ("5M/s", "write for example 5MB/s or 5MiB/s"),
+        ("5 mb/hour", "write for example 5MB/h or 5MiB/h"),
+        ("5MB", "write for example 5MB/s"),
+        ("1%", PERCENTAGE),
+        ("all", PERCENTAGE),
+    ],
+)
+def test_a_rate_in_another_spelling(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="not a rate") as refused:
+        parse_rate(text)
+    assert str(refused.value) == f"not a rate: {hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "hint"),
+    [
+        ("100", False, "write for example 100/s"),
+        ("100/sec", False, "write for example 100/s"),
+        ("100 spans/s", False, "write for example 100/s"),
+        ("100 per minute", False, "write for example 100/min"),
+        ("5MB/s", False, "write for example 100/s or 1/min"),
+        ("100", True, "write for example 5MB/s"),
+        ("5M/s", True, "write for example 5MB/s or 5MiB/s"),
+        ("5MB/sec", True, "write for example 5MB/s"),
+    ],
+)
+def test_a_frequency_in_another_spelling(text: str, sizes: bool, hint: str) -> None:
+    with pytest.raises(ValueError, match="no number per") as refused:
+        parse_frequency(text, sizes=sizes)
+    assert str(refused.value) == f"no number per second, minute or hour: {hint}"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +196,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "-1", "1Gi", "1G", "1gib", "1.5", "GiB", "0x10", "1_000", "8388608TiB", "9" * 99])
 def test_not_sizes(text):
-    with pytest.raises(ValueError, match=r"write for example 1GiB|below 8388608TiB"):
+    with pytest.raises(ValueError, match=r"write for example 1G|below 8388608TiB"):
         parse_size(text)
 
 
@@ -142,9 +249,7 @@ def test_rates_with_units(text: str, rate: Rate) -> None:
     assert parse_rate(str(rate)) == rate
 
 
-@pytest.mark.parametrize(
-    "text", ["", "100", "100/s", "traces/s", "100 traces", "100 traces/d", "100 foos/s", "-1 traces/s"]
-)
+@pytest.mark.parametrize("text", ["", "100", "100/s", "traces/s", "100 traces/d", "100 foos/s", "-1 traces/s"])
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ValueError, match="not a rate: write for example 100 traces/s"):
         parse_rate(text)

@@ -5,10 +5,11 @@ The file is read once, and each of its TraceQL texts is parsed and compiled once
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from sampler_proxy.config.addresses import collide, leads_to
 from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, GrpcExport, Rule
 from sampler_proxy.config.yaml_positions import Path
@@ -40,9 +41,13 @@ class Loaded(NamedTuple):
     redact: Policy | None = None  # None: nothing is redacted
 
 
-def check(path: str, environ: Mapping[str, str]) -> Loaded:
+def _nowhere(_: str) -> bool:
+    return False
+
+
+def check(path: str, environ: Mapping[str, str], is_here: Callable[[str], bool] = _nowhere) -> Loaded:
     """Read, check and compile a file. Raises ConfigError; the fault of an expression stands at its character, with the
-    expression and a caret below."""
+    expression and a caret below. `is_here` tells of a host whether it is this machine, for warnings."""
     content = contents(path)
     file = read(path, content, environ)
     faults = list(file.faults)
@@ -73,7 +78,7 @@ def check(path: str, environ: Mapping[str, str]) -> Loaded:
         warnings=(
             *_warnings(file, file.config, expressions),
             *_warnings_of_order(file, file.config, loaded.compiled),
-            *_warnings_of_ports(file, file.config),
+            *_warnings_of_ports(file, file.config, is_here),
         ),
     )
 
@@ -252,27 +257,23 @@ def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> 
             return
 
 
-def _warnings_of_ports(file: ParsedFile, config: Config) -> Iterator[Fault]:
+def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str], bool]) -> Iterator[Fault]:
     """Warn of a destination that is this proxy, whose traces would go round, and of two servers on one port."""
     received = config.receive.grpc.endpoint
     for index, export in enumerate(config.export):
         if isinstance(export, GrpcExport) and "export" in config.model_fields_set:
             url = urlsplit(export.endpoint)
-            hosts = {*_LOOPBACK, received.host.strip("[]")}
-            if url.port == received.port and (url.hostname or "") in hosts:
+            if leads_to(received, url.hostname or "", url.port, is_here):
                 yield file.fault(
                     file.positions.value(("export", index, "endpoint")),
                     "warning: this is where the proxy itself receives: kept traces would come back again and again",
                 )
-    if received.port and received.port == config.admin.endpoint.port:
+    if collide(received, config.admin.endpoint):
         section: Path = ("admin", "endpoint") if "admin" in config.model_fields_set else ("receive", "grpc", "endpoint")
         yield file.fault(
             file.positions.value(section),
             f"warning: receive.grpc and admin are both on port {received.port}: write another for one of them",
         )
-
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")
 
 
 def _quotes_environment(message: str, values: tuple[str, ...]) -> bool:

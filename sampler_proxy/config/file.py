@@ -21,6 +21,9 @@ from sampler_proxy.units import MIB
 
 MAX_FILE_BYTES = MIB
 
+STDIN = "-"
+"""The path that stands for standard input."""
+
 
 class ParsedFile(NamedTuple):
     """A parsed and validated file. Where there are faults, `config` is None; the TraceQL texts are complete even so."""
@@ -40,12 +43,12 @@ class ParsedFile(NamedTuple):
 
 
 def contents(path: str) -> bytes:
-    """Read a file, at most one byte more than `MAX_FILE_BYTES`. Raises ConfigError.
+    """Read a file, or standard input, at most one byte more than `MAX_FILE_BYTES`. Raises ConfigError.
 
     Whether two of these are equal says whether a file has changed.
     """
     try:
-        with open(path, "rb") as file:
+        with open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as file:
             return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError([Fault(path, 0, 0, f"cannot be read: {error.strerror}")]) from None

@@ -111,7 +111,7 @@ def _kind_of_keep(value: object) -> str:
 
 
 Keep = Annotated[
-    Annotated[float, Probability(), Tag("ratio")] | Annotated[Adaptive, Tag("adaptive")],
+    Annotated[float, Probability(or_target=True), Tag("ratio")] | Annotated[Adaptive, Tag("adaptive")],
     Discriminator(_kind_of_keep),
 ]
 

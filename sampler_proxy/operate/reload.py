@@ -197,12 +197,14 @@ class Reloader:
             self.applied = loaded.config
             log_faults("warning", loaded.warnings)
             self.redact = loaded.redact
+        *first, last = changed or [""]
+        named = f"{', '.join(first)}{' and ' if first else ''}{last}"
         if "rules" in changed:
             active = self._active(loaded)
-            log.info("rules reloaded", rules=active.version, before=self.active.version, count=len(active.rules))
+            log.info(f"{named} reloaded", rules=active.version, before=self.active.version, count=len(active.rules))
             self.active = active
         elif changed:
-            log.info(f"{' and '.join(changed)} reloaded: the rules have not changed", rules=version)
+            log.info(f"{named} reloaded: the rules have not changed", rules=version)
         else:
             log.info("configuration reloaded: the rules have not changed", rules=version)
         if self.pending:

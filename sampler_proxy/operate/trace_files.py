@@ -1,8 +1,9 @@
 """Reads trace files: OTLP as protobuf or as JSON, and which of the two is found out by trying.
 
 Protobuf is one `ExportTraceServiceRequest` or `TracesData`; JSON is any number of them, one a line or printed over
-several. A file is read whole into memory, without a bound. TraceFileError says where a file is neither, and never what
-it holds.
+several. A file is read whole into memory, without a bound. What is no such document (the last line of a file whose
+writer crashed, a line of logs) is left out up to the next line that begins with a brace, and told; TraceFileError says
+where a file has nothing else. Neither shows what the file holds.
 """
 
 from __future__ import annotations
@@ -11,27 +12,66 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from sampler_proxy.config.file import STDIN
 from sampler_proxy.errors import MalformedRequest, TraceFileError
 from sampler_proxy.otlp.json import request_of
 from sampler_proxy.pipeline.scanner import Scanner
 from sampler_proxy.rules.plan import Plan
 
+MAX_LEFT_OUT = 10
+"""Places of one file that are told one by one; of the rest the number is."""
+
+_NOT_JSON = "not JSON"
+_CUT_OFF = "not JSON, since the file ends within it"
+_NOT_UTF8 = "neither OTLP protobuf nor JSON in UTF-8"
+_UNDECODABLE = re.compile("[\udc80-\udcff]")  # as `surrogateescape` decodes a byte
 _SPACE = re.compile(r"[ \t\r\n]*")
+_NEXT = re.compile(r"\n[ \t\r\n]*(?=\n\{)|\n(?=\{)")  # before a line on which a document may begin
+
+
+class LeftOut(NamedTuple):
+    """A part of a trace file that is no document."""
+
+    where: str  # FILE:LINE or FILE:LINE:COLUMN
+    reason: str
+    nbytes: int
+    lines: int
+
+    def __str__(self) -> str:
+        amount = f"{_counted(self.nbytes, 'byte')} left out ({_counted(self.lines, 'line')})"
+        return f"{self.where}: {self.reason}: {amount}"
+
+
+class _NotADocumentError(Exception):
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
 
 
 class Traces(NamedTuple):
-    """A trace file as read."""
+    """One or more trace files as read."""
 
     requests: list[bytes]
     names: dict[tuple[bytes, bytes], str]
     """Service and span name by trace id and span id; empty for protobuf that the official parser refuses."""
     invalid: Counter[str]
     """Spans left out, by the field that is invalid: without valid ids a span belongs to no trace."""
+    left_out: tuple[LeftOut, ...] = ()
+
+    def joined(self, other: Traces) -> Traces:
+        """Take the traces of another file as well: a trace may lie in both."""
+        return Traces(
+            self.requests + other.requests,
+            {**other.names, **self.names},
+            self.invalid + other.invalid,
+            self.left_out + other.left_out,
+        )
 
     def renamed(self, redacted: bytes) -> Traces:
         """Take the names from a redacted request of the same traces."""
@@ -41,17 +81,25 @@ class Traces(NamedTuple):
             messages = []
         return self._replace(names=_names(messages))
 
-    def remarks(self) -> Iterator[str]:
-        """Say how many spans are left out, one line for each reason."""
+    def remarks(self, path: str) -> Iterator[str]:
+        """Say what is left out: damaged parts, with their positions, and how many spans, for each reason."""
+        yield from map(str, self.left_out[:MAX_LEFT_OUT])
+        if len(self.left_out) > MAX_LEFT_OUT:
+            more = self.left_out[MAX_LEFT_OUT:]
+            nbytes, lines = (sum(part) for part in zip(*((one.nbytes, one.lines) for one in more), strict=True))
+            yield (
+                f"{path}: {_counted(len(more), 'more place')} like these: {_counted(nbytes, 'byte')} left out "
+                f"({_counted(lines, 'line')})"
+            )
         for what, count in self.invalid.items():
             if count:
-                yield f"{count} span{'s' * (count > 1)} left out: the {what} is not valid"
+                yield f"{path}: {_counted(count, 'span')} left out: the {what} is not valid"
 
 
 def read(path: str) -> Traces:
-    """Read a trace file. Raises TraceFileError."""
+    """Read a trace file, or standard input. Raises TraceFileError."""
     try:
-        with open(path, "rb") as file:
+        with open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as file:
             data = file.read()
     except OSError as error:
         raise TraceFileError(f"{path}: cannot be read: {error.strerror}") from None
@@ -63,12 +111,31 @@ def read(path: str) -> Traces:
         except DecodeError:  # strings that are not UTF-8, or deep nesting: the service takes them
             messages = []
         return Traces([data], _names(messages), invalid)
-    messages = list(_from_json(path, data))
+    messages = []
+    left_out: list[LeftOut] = []
+    for found in _from_json(path, data):
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+        else:
+            messages.append(found)
     requests = [message.SerializeToString() for message in messages]
+    if left_out and not any(requests):
+        first = left_out[0]
+        also = ", nor is the file OTLP protobuf" if first.reason in (_NOT_JSON, _CUT_OFF) else ""
+        raise TraceFileError(f"{first.where}: {first.reason}{also}")
     invalid = _scan(requests)
     if invalid is None:
         raise TraceFileError(f"{path}: nested too deeply")
-    return Traces(requests, _names(messages), invalid)
+    return Traces(requests, _names(messages), invalid, tuple(left_out))
+
+
+def read_all(paths: Sequence[str]) -> Traces:
+    """Read several trace files as one. Raises TraceFileError."""
+    return reduce(Traces.joined, map(read, paths))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _scan(requests: Sequence[bytes]) -> Counter[str] | None:
@@ -96,31 +163,43 @@ def _names(messages: Sequence[ExportTraceServiceRequest]) -> dict[tuple[bytes, b
     return names
 
 
-def _from_json(path: str, data: bytes) -> Iterator[ExportTraceServiceRequest]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TraceFileError(f"{path}:{line}: neither OTLP protobuf nor JSON in UTF-8") from None
-    decoder = json.JSONDecoder()
+def _from_json(path: str, data: bytes) -> Iterator[ExportTraceServiceRequest | LeftOut]:
+    """Yield the documents of a file, and what is none between them."""
+    text = data.decode("utf-8-sig", "surrogateescape")
     at, line, counted = _after_space(text, 0), 1, 0
     while at < len(text):
-        line, counted = line + text.count("\n", counted, at), at
-        where = f"{path}:{line}"  # the line on which the document begins
+        line, counted = line + text.count("\n", counted, at), at  # the line on which the document begins
         try:
-            document, end = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise TraceFileError(
-                f"{path}:{error.lineno}:{error.colno}: not JSON, nor is the file OTLP protobuf"
-            ) from None
-        except (RecursionError, ValueError):
-            raise TraceFileError(f"{where}: JSON that is nested too deeply, or a number that is too long") from None
-        try:
-            message = request_of(document)
-        except ValueError as error:
-            raise TraceFileError(f"{where}: {error}") from None
-        yield message
+            message, end = _document(path, text, at, line)
+        except _NotADocumentError as error:
+            following = _NEXT.search(text, at)
+            end = following.end() if following else len(text)
+            part = text[at:end].rstrip(" \t\r\n")
+            nbytes, lines = len(part.encode("utf-8", "surrogateescape")), part.count("\n") + 1
+            where, reason = error.where, error.reason
+            if undecodable := _UNDECODABLE.search(part):
+                where, reason = f"{path}:{line + part.count(chr(10), 0, undecodable.start())}", _NOT_UTF8
+            elif reason == _NOT_JSON and following is None and not text.endswith("\n") and part.startswith("{"):
+                reason = _CUT_OFF
+            yield LeftOut(where, reason, nbytes, lines)
+        else:
+            yield message
         at = _after_space(text, end)
+
+
+def _document(path: str, text: str, at: int, line: int) -> tuple[ExportTraceServiceRequest, int]:
+    """Read the document that begins on a line, and say where it ends. Raises _NotADocumentError."""
+    where = f"{path}:{line}"
+    try:
+        document, end = json.JSONDecoder().raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise _NotADocumentError(f"{path}:{error.lineno}:{error.colno}", _NOT_JSON) from None
+    except (RecursionError, ValueError):
+        raise _NotADocumentError(where, "JSON that is nested too deeply, or a number that is too long") from None
+    try:
+        return request_of(document), end
+    except ValueError as error:
+        raise _NotADocumentError(where, str(error)) from None
 
 
 def _after_space(text: str, at: int) -> int:

@@ -48,8 +48,11 @@ def request_of(document: Any) -> ExportTraceServiceRequest:
         return ParseDict(document, ExportTraceServiceRequest(), ignore_unknown_fields=True)
     except ParseError as error:
         refused = _REFUSED_FIELDS.match(str(error))  # of the message the names of fields only: the rest quotes values
-        field = ".".join(_FIELD.findall(refused[0])) if refused else ""
-        raise ValueError(f"not OTLP: {field or 'a field'} holds what it cannot hold") from None
+        field = ".".join(_FIELD.findall(refused[0])) if refused else "a field"
+        what = "half of a surrogate pair" if "surrogate" in str(error).partition(" at ")[0] else "what it cannot hold"
+        raise ValueError(f"not OTLP: {field} holds {what}") from None
+    except SystemError:  # the official parser's, for half of a surrogate pair in a key or in the name of an enumerator
+        raise ValueError("not OTLP: a key or a name holds half of a surrogate pair") from None
     except (RecursionError, ValueError):
         raise ValueError("not OTLP") from None
 

@@ -87,6 +87,9 @@ class Pipeline:
         """Tell whether nothing is left to decide or to send, save traces that wait for the end of the limit's
         window."""
     @property
+    def nbytes(self) -> int:
+        """The bytes that `max_bytes` bounds: the buffer's, those of kept traces that cannot leave, the limit's."""
+    @property
     def max_bytes(self) -> int:
         """The bound in force: the configured one, or a lower one where the system had no memory for it. Then it is four
         fifths of what was in use, 16 MiB at least, and stays so for the life of the pipeline."""
@@ -134,6 +137,9 @@ class Pipeline:
         """Decide whatever is buffered, by the rules, with the reason shutdown; at most `slice` traces. Return whether
         something is left: undecided, refused by a destination, or waiting for the limit. `hurry`: the limit's window
         closes at once."""
+    def memory_signs(self, now_ns: int) -> tuple[int, int, float]:
+        """Return the number of traces decided early for want of memory, the number of requests refused for it, and the
+        age of the oldest undecided trace in seconds; 0 where there is none. Cheap, unlike `snapshot`."""
     def snapshot(self, now_ns: int) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
         """Return all values at one instant, by metric and label values; the caller holds the lock and owns the
         result."""

@@ -20,7 +20,8 @@ from sampler_proxy.pipeline.buffer cimport Buffer, Trace
 from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
 from sampler_proxy.pipeline.ledger cimport (
-    DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, ROOT, SHUTDOWN, SIZE, TOO_LARGE, WAIT, Ledger,
+    DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE, TOO_LARGE,
+    WAIT, Ledger,
 )
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.outlets cimport Outlets
@@ -160,6 +161,10 @@ cdef class Pipeline:
         """Return the bytes that `max_bytes` bounds: of the buffer, the backlogs and the limit's windows."""
         cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
         return self.buffer.nbytes_() + self.outlets.backlog_bytes + window
+
+    @property
+    def nbytes(self):
+        return self.bytes_in_use()
 
     def count_refused(self, transport, reason):
         with self.lock:
@@ -684,6 +689,18 @@ cdef class Pipeline:
         return None
 
     # Accounting.
+
+    def memory_signs(self, int64_t now_ns):
+        cdef uint64_t early = 0
+        cdef uint32_t i
+        with self.lock:
+            for i in range(<uint32_t>len(self.ledger.rule_names)):
+                early += self.ledger.rules[i].decided[MEMORY] + self.ledger.rules[i].decided[REASON_COUNT + MEMORY]
+            oldest_ns = self.buffer.oldest_ns
+            return (
+                early, self.ledger.refused_[NO_ROOM],
+                0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9,
+            )
 
     def snapshot(self, int64_t now_ns):
         oldest_ns = self.buffer.oldest_ns

@@ -116,7 +116,11 @@ def at(token: lark.Token) -> int:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Suggest the known word that is most like an unknown one, as the end of a message; "" where none is like it."""
-    match = difflib.get_close_matches(word, known, 1, 0.7) if len(word) <= 64 else []
+    if len(word) > 64:
+        return ""
+    known = list(known)
+    match = difflib.get_close_matches(word, known, 1, 0.7)
+    match = match or [one for one in known if one.lower() == word.lower()]
     return f": did you mean {match[0]}?" if match else ""
 
 

@@ -5,7 +5,7 @@
     - a rule that no trace can match;
     - `&&` and `||` mixed without parentheses;
     - durations compared with a number without a unit, which counts nanoseconds;
-    - a key that the conventions make an integer, compared with a text;
+    - a key that the conventions make an integer, compared with a text, or a boolean with either;
     - a regular expression that is a plain word, or anchored at one end: it must match the whole value;
     - attributes that look like a name from the semantic conventions and are not, or are not where they stand.
 
@@ -36,7 +36,7 @@ from sampler_proxy.traceql.compiler import Compiler
 from sampler_proxy.traceql.formulas import FILTER, Formula, Program, emit, index_of, sort_of
 from sampler_proxy.traceql.parse import warnings
 from sampler_proxy.traceql.program import FALSE, NOT, OR, TRUE, Op
-from sampler_proxy.traceql.semconv import INTEGERS, advise
+from sampler_proxy.traceql.semconv import BOOLEANS, INTEGERS, advise
 
 Part = OneOf["match", "unless"]
 
@@ -170,6 +170,8 @@ def _text_for_number(node: Comparison) -> str | None:
         name = attribute.key.decode()
         if name in INTEGERS and constant.type in (Type.STRING, Type.REGEX):
             return f"{name} is a number, and never equal to a text: write it without quotes, as in >= 500"
+        if name in BOOLEANS and constant.type is not Type.BOOL:
+            return f"{name} is true or false, and never equal to anything else: write = true, without quotes"
     return None
 
 

@@ -19,9 +19,10 @@ from typing import NoReturn
 import lark
 
 from sampler_proxy.errors import TraceQLError
-from sampler_proxy.traceql.ast import Expression, Logical, Remark, Spanset, SpansetLogical, walk
+from sampler_proxy.traceql.ast import Expression, Logical, Name, Remark, Spanset, SpansetLogical, walk
 from sampler_proxy.traceql.build import Builder, at, nearest
 from sampler_proxy.traceql.literals import shorten
+from sampler_proxy.traceql.semconv import scoped
 
 MAX_BYTES = 64 * 1024
 MAX_NESTING = 100  # parentheses and prefix operators round one place
@@ -38,6 +39,7 @@ _CLOSERS = {"LPAR": "RPAR", "LBRACE": "RBRACE"}
 _SYMBOLS = {"RPAR": ")", "RBRACE": "}"}
 _OPERAND_ENDS = {"RPAR", "RBRACE", "ATTRIBUTE", "SCOPED", "WORD", "NUMBER", "STRING", "RAW_STRING"}
 _UNION = re.compile(r"&(>>|<<|>|<|~)")
+_INTRINSICS = {name.value for name in Name}
 _ENGLISH = {"and": "&&", "or": "||", "not": "!"}
 
 
@@ -174,6 +176,8 @@ class _Position:
             message = "this string is not closed"
         elif character == "'":
             message = "strings stand in double quotes, or in back quotes"
+        elif character == "[" and self._previous is not None and self._previous.type == "WORD":
+            message = "an attribute is written with dots, as in span.http.route: leave the brackets out"
         elif character == ".":
             message = 'a key must follow the dot, as in span.http.route or span."a key with spaces"'
         elif character == "&":
@@ -221,7 +225,12 @@ class _Position:
         if self._in_braces and previous.type == "WORD":
             if both and token.type == "ATTRIBUTE":
                 scopes = ("span", "resource", "event", "link", "instrumentation")
-                raise TraceQLError(f"unknown scope {shorten(previous)}{nearest(previous, scopes)}", at(previous))
+                intrinsic = both.replace(".", ":", 1)
+                if intrinsic in _INTRINSICS:
+                    raise TraceQLError(f"unknown scope {previous}: did you mean {intrinsic}?", at(previous))
+                hint = nearest(previous.lower(), scopes)
+                hint = hint or f": {scoped(shorten(both.removeprefix('attributes.')))}"
+                raise TraceQLError(f"unknown scope {shorten(previous)}{hint}", at(previous))
             if previous.lower() in _ENGLISH:
                 raise TraceQLError(f"write {_ENGLISH[previous.lower()]} instead of {previous}", at(previous))
 

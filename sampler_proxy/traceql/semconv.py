@@ -7,6 +7,7 @@ attribute may be named in any other way. Hence warnings, no errors. Names are th
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from sampler_proxy.traceql.ast import Scope
@@ -172,6 +173,11 @@ _FREE = (
     *("k8s.namespace.label.", "k8s.node.label.", "process.environment_variable.", "cloudevents.", "aws.dynamodb."),
 )
 _SHORTEST = 8  # characters of a name in which one may be wrong; in twice as many, two
+_PREFIXES = {
+    Scope.SPAN: ("http.", "db.", "rpc.", "messaging.", "url."),
+    Scope.RESOURCE: ("service.", "k8s.", "host.", "container.", "cloud.", "telemetry."),
+    Scope.EVENT: ("exception.",),
+}  # of names that the conventions may have gained since
 _HOMES = ((SPAN, Scope.SPAN, "spans"), (RESOURCE, Scope.RESOURCE, "resources"), (EVENT, Scope.EVENT, "events"))
 
 
@@ -186,9 +192,26 @@ INTEGERS = _names("""
     """)
 """Attributes that are integers, former names included."""
 
+BOOLEANS = _names("""
+    browser.mobile faas.coldstart messaging.destination.anonymous messaging.destination.temporary
+    messaging.kafka.message.tombstone messaging.temp_destination
+    """)
+"""Attributes that are true or false."""
+
+
+_INTRINSICS = _names("name status statusMessage kind duration")
+_OTHER_SYNTAX = re.compile(
+    r"""attributes(?:\.(.+)|\[["']?(.+?)["']?\])"""
+)  # as the Collector and some back ends write it
+
 
 def advise(scope: Scope, name: str) -> str | None:
     """Say what is probably wrong with an attribute in a rule; None where nothing seems to be."""
+    if other := _OTHER_SYNTAX.match(name):
+        key = other[1] or other[2]
+        return f"this is the key {name}: for the attribute {key} write {scope.value}{key}"
+    if name in _INTRINSICS and scope is Scope.SPAN:
+        return f"this is an attribute of the name {name}: for what every span has write {name}, without span."
     if name in RENAMED:
         return f"{name} has been renamed: newer instrumentation sends {RENAMED[name]}"
     if name in _KNOWN:
@@ -197,6 +220,19 @@ def advise(scope: Scope, name: str) -> str | None:
     if known is None:
         return None
     return f"{name} is not in the semantic conventions: did you mean {RENAMED.get(known, known)}?"
+
+
+def scoped(name: str) -> str:
+    """Say how an attribute that was written without a scope is written, as the end of a message."""
+    if name not in _KNOWN and name not in RENAMED and not name.startswith(_FREE):
+        name = _nearest(name) or name
+    today = RENAMED.get(name, name).split()[0]
+    if today in ELSEWHERE:
+        return f"write {Scope.SPAN.value}{name}"
+    for names, home, _ in _HOMES:
+        if today in names or name.startswith(_PREFIXES[home]):
+            return f"write {home.value}{name}"
+    return f"write span.{name}, resource.{name}, or .{name} for both"
 
 
 def _misplaced(scope: Scope, name: str) -> str | None:

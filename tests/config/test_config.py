@@ -174,7 +174,17 @@ BAD = {
     "missing name": ("rules:\n  - keep: all\n", [(2, 5, "'name' is missing: write for example `name: errors`")]),
     "empty name": ("rules: [{name: '', keep: all}]\n", [(1, 16, "no value: write a name")]),
     "unprintable name": ('rules: [{name: "a\\n", keep: all}]\n', [(1, 16, "not usable as a name")]),
-    "keep a number": ("rules: [{name: a, keep: 0.5}]\n", [(1, 25, "write all, none or a percentage")]),
+    "keep a number": (
+        "rules: [{name: a, keep: 0.5}]\n",
+        [(1, 25, "write all, none, a percentage such as 1% or 0.01%, or a target such as {target: 100 traces/s}")],
+    ),
+    "keep one": ("rules: [{name: a, keep: 1}]\n", [(1, 25, "a percentage such as 1% or 0.01%, or a target such as")]),
+    "keep a word": ("rules: [{name: a, keep: true}]\n", [(1, 25, "write all, none, a percentage")]),
+    "keep a rate": ("rules: [{name: a, keep: 10/s}]\n", [(1, 25, "a rate is a target: write {target: 100 traces/s}")]),
+    "at_least takes no target": (
+        "rules: [{name: a, keep: {target: 1 traces/s, at_least: 1}}]\n",
+        [(1, 56, "write all, none or a percentage such as 1% or 0.01%")],
+    ),
     "keep too much": ("rules: [{name: a, keep: 101%}]\n", [(1, 25, "more than 100%")]),
     "keep too little": ("rules: [{name: a, keep: 0.000000000000001%}]\n", [(1, 25, "smaller than one in 2^56")]),
     "expression without quotes": (

@@ -20,7 +20,10 @@ REST = "  - {name: rest, keep: 1%}\n"
 def warnings(tmp_path: Path, text: str) -> list[tuple[int, int, str]]:
     file = tmp_path / "c.yaml"
     file.write_text(text)
-    return [(one.line, one.column, one.message) for one in check(str(file), {}).warnings]
+    return [
+        (one.line, one.column, one.message)
+        for one in check(str(file), {}, {"machine", "10.9.9.9"}.__contains__).warnings
+    ]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +58,20 @@ RECEIVE = "receive: {grpc: {endpoint: '0.0.0.0:4317'}}\n"
         ("http://127.0.0.1:4317", True),
         ("http://[::1]:4317", True),
         ("http://0.0.0.0:4317", True),
+        ("http://LOCALHOST:4317", True),
+        ("http://localhost.:4317", True),
+        ("http://app.localhost:4317", True),
+        ("http://127.1:4317", True),
+        ("http://127.8.8.8:4317", True),
+        ("https://[::]:4317", True),
+        ("http://[::ffff:127.0.0.1]:4317", True),
+        ("http://[0:0:0:0:0:0:0:1]:4317", True),
+        ("http://Machine:4317", True),
+        ("http://10.9.9.9:4317", True),
+        ("http://[::ffff:10.9.9.9]:4317", True),
         ("http://localhost:14317", False),
         ("http://tempo:4317", False),
+        ("http://10.0.0.1:4317", False),
     ],
 )
 @pytest.mark.parametrize("receive", [RECEIVE, ""], ids=["written", "default"])
@@ -71,12 +86,52 @@ def test_a_destination_that_is_the_proxy_itself(tmp_path: Path, receive: str, en
 
 
 @pytest.mark.parametrize(
+    ("listening", "endpoint", "loop"),
+    [
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "[::1]", False),
+        ("[::1]", "localhost", True),
+        ("[::1]", "[::]", True),
+        ("[::1]", "127.0.0.1", False),
+        ("localhost", "127.0.0.1", True),
+        ("[::]", "127.0.0.1", True),
+        ("[::]", "[::1]", True),
+        ("10.1.2.3", "localhost", False),
+        ("10.1.2.3", "0.0.0.0", False),
+        ("10.1.2.3", "10.1.2.3", True),
+        ("10.1.2.3", "[::ffff:10.1.2.3]", True),
+        ("10.1.2.3", "10.1.2.4", False),
+        ("proxy.example", "PROXY.example", True),
+        ("proxy.example", "localhost", False),
+    ],
+)
+def test_a_destination_that_is_the_address_received_on(
+    tmp_path: Path, listening: str, endpoint: str, loop: bool
+) -> None:
+    found = warnings(
+        tmp_path,
+        f"receive: {{grpc: {{endpoint: '{listening}:4317'}}}}\nexport: [{{name: a, endpoint: 'http://{endpoint}:4317'}}]\n",
+    )
+    assert len(found) == loop
+
+
+@pytest.mark.parametrize(
     ("text", "at"),
     [
         ("receive: {grpc: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
         ("admin: {endpoint: '0.0.0.0:4317'}\n", (1, 19)),
         ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0'}\n", None),
         ("admin: {endpoint: '0.0.0.0:4318'}\n", None),
+        ("admin: {endpoint: '[::]:4317'}\n", (1, 19)),
+        ("admin: {endpoint: '10.1.2.3:4317'}\n", (1, 19)),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\n", None),
+        ("receive: {grpc: {endpoint: '[::1]:8888'}}\n", None),
+        ("receive: {grpc: {endpoint: 'localhost:8888'}}\n", (1, 28)),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.3:8888'}\n", (2, 19)),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.4:8888'}\n", None),
+        ("receive: {grpc: {endpoint: 'proxy.example:8888'}}\n", None),
     ],
 )
 def test_two_servers_on_one_port(tmp_path: Path, text: str, at: tuple[int, int] | None) -> None:

@@ -57,9 +57,10 @@ rules:
 """
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sampler_proxy", "explain", *arguments],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -181,7 +182,42 @@ def test_explained_as_text_with_the_default_rules(tmp_path: Path) -> None:
         f"    {span_id(1)}  shop step 1",
         f"trace {HIGH.hex()} (1 span): kept by rule baseline, which keeps 1% of the traces",
     ]
-    assert done.stderr == f"{path}: 1 span left out: the trace id is not valid\n"
+    assert done.stderr.splitlines() == [
+        "decided by the built-in rules: --config FILE names others",
+        f"{path}: 1 span left out: the trace id is not valid",
+    ]
+
+
+def test_the_whole_lines_of_a_torn_file(tmp_path: Path) -> None:
+    text = GOOD + "\n" + line(traceId="ef" * 16)[:-7]
+    path = store(tmp_path, text)
+    done = command("--json", path)
+    assert done.returncode == 0
+    assert [json.loads(one)["trace_id"] for one in done.stdout.splitlines()] == ["ab" * 16]
+    torn = len(text) - len(GOOD) - 1
+    assert done.stderr.splitlines()[1:] == [
+        f"{path}:2:{torn + 1}: not JSON, since the file ends within it: {torn} bytes left out (1 line)"
+    ]
+
+
+def test_several_files_and_standard_input(tmp_path: Path) -> None:
+    """A trace that lies in two files, as behind the turn of a file, is one trace."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: two, match: '{} | count() = 2', keep: all}, {name: rest, keep: none}]")
+    one, other = tmp_path / "traces.1", tmp_path / "traces"
+    one.write_text(line(spanId="01" * 8))
+    other.write_text(line(spanId="02" * 8))
+    for arguments, stdin in (
+        ((str(rules), str(one), str(other)), ""),
+        ((str(rules), str(one), "-"), other.read_text()),
+        (("-", str(one), str(other)), rules.read_text()),
+    ):
+        done = command("--json", "--config", *arguments, stdin=stdin)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [json.loads(text)["rule"] for text in done.stdout.splitlines()] == ["two"]
+    done = command("--config", "-", "-", stdin=GOOD)
+    assert done.returncode == 2
+    assert "standard input (-) can be read only once" in done.stderr
 
 
 def test_what_a_target_keeps_depends_on_the_traffic(tmp_path: Path) -> None:

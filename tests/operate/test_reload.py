@@ -317,7 +317,7 @@ def test_a_changed_file_with_the_same_rules_keeps_them(file: Path, logs: Logs) -
     asyncio.run(main())
 
 
-def test_what_has_changed_is_told(file: Path) -> None:
+def test_what_has_changed_is_told(file: Path, logs: Logs) -> None:
     async def main() -> None:
         async with running(file, watching=False) as bench:
             for text in (
@@ -328,6 +328,23 @@ def test_what_has_changed_is_told(file: Path) -> None:
                 file.write_text(text)
                 await bench.ask()
             assert [list(changed) for changed in bench.changed] == [["limit"], ["rules", "limit", "redact"], ["redact"]]
+            for text in (
+                A + "redact: {preset: strict}\n",
+                B + "limit: {spans: 1/s}\n",
+                B + "redact: {preset: common}\n",
+                B,
+            ):
+                file.write_text(text)
+                await bench.ask()
+            assert events(logs, "info") == [
+                "limit reloaded: the rules have not changed",
+                "rules, limit and redact reloaded",
+                "redact reloaded: the rules have not changed",
+                "rules reloaded",
+                "rules, limit and redact reloaded",
+                "limit and redact reloaded: the rules have not changed",
+                "redact reloaded: the rules have not changed",
+            ]
 
     asyncio.run(main())
 

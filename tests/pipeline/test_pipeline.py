@@ -192,6 +192,9 @@ def test_when_memory_runs_out_the_oldest_traces_are_decided_by_the_same_rules() 
     assert spans_in(driver.kept()) == [(n, 1) for n in range(1, early + 1, 2)]
     assert driver.total(metrics.BUFFER_TRACES) == sent + 1 - early
     assert not driver.values()[metrics.REQUESTS_REFUSED]
+    counted, refused, oldest_s = driver.pipeline.memory_signs(sent + 3 * SECOND)
+    assert (counted, refused) == (early, 0)
+    assert oldest_s == driver.pipeline.snapshot(sent + 3 * SECOND)[metrics.BUFFER_OLDEST_SECONDS][()] > 2
     driver.send(request((2, 2)))  # it was decided early, and dropped
     assert driver.values()[metrics.LATE_SPANS] == {("drop",): 1, ("keep",): 0}
 
@@ -221,6 +224,9 @@ def test_a_request_is_refused_when_no_room_can_be_made() -> None:
     assert after[metrics.SPANS_RECEIVED] == before[metrics.SPANS_RECEIVED] == {("grpc",): number - 1}
     assert after[metrics.BUFFER_SPANS] == {(): number - 1}
     assert after[metrics.REQUESTS_REFUSED] == {("memory",): 6}
+    early = sum(count for (_, _, reason), count in decided(driver).items() if reason == "memory")
+    assert driver.pipeline.memory_signs(0)[:2] == (early, 6)
+    assert after[metrics.BUFFER_BYTES][()] == driver.pipeline.nbytes
     assert after[metrics.BUFFER_BYTES][()] <= 200 * KIB * 17 / 16 + 5 * KIB
 
     driver.destinations[0].room = None

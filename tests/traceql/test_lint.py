@@ -68,6 +68,22 @@ def test_integers_compared_with_text_get_a_remark(expression: str, offset: int |
 
 
 @pytest.mark.parametrize(
+    ("expression", "offset"),
+    [
+        ('{ span.faas.coldstart = "true" }', 2),
+        ("{ .a && .messaging.destination.temporary = 1 }", 8),
+        ("{ span.faas.coldstart = true }", None),
+        ("{ span.faas.coldstart }", None),
+        ("{ span.faas.coldstart != nil }", None),
+        ('{ span.warm = "true" }', None),
+    ],
+)
+def test_booleans_compared_with_something_else_get_a_remark(expression: str, offset: int | None) -> None:
+    found = [hint for hint in hints(expression) if "is true or false" in hint.message]
+    assert [hint.offset for hint in found] == ([] if offset is None else [offset])
+
+
+@pytest.mark.parametrize(
     ("pattern", "wanted"),
     [
         ("api", ".*api.*"),
@@ -179,6 +195,11 @@ def test_mixed_operators_and_names_stand_in_the_order_of_the_text() -> None:
         ('{ span.service.name = "x" }', 2, "write resource.service.name"),
         ("{ resource.http.route = `/` }", 2, "write span.http.route"),
         ("{ span.exception.type = `x` }", 2, "write event.exception.type"),
+        ("{ .a && span.attributes.http.route = `/` }", 8, "for the attribute http.route write span.http.route"),
+        ('{ resource.attributes["service.name"] = "x" }', 2, "service.name write resource.service.name"),
+        ("{ span.duration > 1s }", 2, "for what every span has write duration, without span."),
+        ("{ span.name = `x` }", 2, "write name, without span."),
+        ("{ span.statusMessage = `x` }", 2, "write statusMessage, without span."),
     ],
 )
 def test_names_in_rules(text: str, offset: int, message: str) -> None:

@@ -41,6 +41,7 @@ STATUSES = {
     grpc.StatusCode.UNAUTHENTICATED: "it refuses the credentials in headers",
     grpc.StatusCode.PERMISSION_DENIED: "it refuses these credentials the permission",
 }
+NO_MEMORY = "this process is out of memory: lower buffer.max_bytes, or allow it more memory"
 LOST = "the connection was lost before an answer came"
 ANSWERED = "it answers with an error"
 HTTP = "a proxy in between, or another server, answers"

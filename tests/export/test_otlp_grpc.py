@@ -175,7 +175,7 @@ def test_settled_traces_are_let_go(run, backend):
             alive = weakref.ref(trace)
             exporter.queue.offer(trace)
             del trace
-            await until(lambda: exporter.queue.empty and not exporter._deliveries)
+            await until(lambda: exporter.queue.empty and not exporter._under_way)
             gc.collect()
             assert alive() is None
 
@@ -657,7 +657,7 @@ def test_nothing_runs_while_nothing_happens(run, backend):
         asked = []
         async with exporting(config(server.port)) as exporter:
             offer(exporter, [1])
-            await until(lambda: exporter.queue.empty and not exporter._deliveries)
+            await until(lambda: exporter.queue.empty and not exporter._under_way)
             wait_ns = exporter.queue.wait_ns
             exporter.queue.wait_ns = lambda now_ns: (asked.append(now_ns), wait_ns(now_ns))[1]
             await asyncio.sleep(0.3)

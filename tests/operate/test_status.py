@@ -135,7 +135,7 @@ def test_a_kept_trace_is_followed_to_its_destinations(bench: Bench) -> None:
     assert fates() == {"local": "queued"}
     traces = bench.exporter.queue.take()
     assert fates() == {"local": "unknown"}
-    bench.exporter.fates.note(traces, "exported")
+    bench.exporter.fates.exported(traces)
     assert fates() == {"local": "exported"}
 
 

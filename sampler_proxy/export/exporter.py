@@ -228,13 +228,11 @@ class Exporter(ABC):
             failures += 1
 
     def _note_error(self, error: BaseException) -> None:
-        try:
+        with suppress(MemoryError):
             if lacks_memory(error):
                 self.report.hindered(OUT_OF_MEMORY.code, OUT_OF_MEMORY.why)
             else:
                 self.report.complain("unforeseen", 0, f"internal error: {type(error).__name__}; going on")
-        except MemoryError:
-            pass
 
     async def _deliver_batches(self) -> None:
         """Use one slot: deliver one batch after the other."""
@@ -460,7 +458,7 @@ class Exporter(ABC):
             parcel.batch.passed = True
         else:
             parcel.batch.refusal = NOTHING_TAKEN
-        try:
+        with suppress(MemoryError):
             if rejected and parcel.divisible:
                 self.fates.exported(parcel.traces)
                 self.fates.rejected(parcel.traces, 0, unsure=True)
@@ -470,8 +468,6 @@ class Exporter(ABC):
                     self.fates.rejected(parcel.traces, rejected)
             if rejected:
                 self.report.complain("partial", rejected, "spans rejected by a partial success")
-        except MemoryError:
-            pass
 
     async def _after_verdict(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
         """Divide a parcel that was refused, so far as its parts may be welcome; else settle it (none is left)."""
@@ -688,12 +684,10 @@ class Exporter(ABC):
         if parcel.settled:
             return
         parcel.rejected(self.queue)
-        try:
+        with suppress(MemoryError):
             self.fates.rejected(parcel.traces, None if parcel.divisible else parcel.spans)
             ids = [trace.trace_id for trace in parcel.traces]
             self.report.complain(f"rejected {why}", parcel.spans, f"spans rejected: {why}", ids)
-        except MemoryError:
-            pass
 
     async def _lose(self, parcel: Parcel, error: BaseException) -> None:
         async def lost() -> None:
@@ -702,11 +696,9 @@ class Exporter(ABC):
         if parcel.settled:
             return
         await self._once_there_is_memory(lost)
-        try:
+        with suppress(MemoryError):
             self.fates.lost(parcel.traces, None if parcel.divisible else parcel.spans)
             self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")
-        except MemoryError:
-            pass
 
 
 def _cancelled(error: BaseException) -> bool:
@@ -717,10 +709,8 @@ def _cancelled(error: BaseException) -> bool:
 
 def _set(event: asyncio.Event) -> None:
     """Set an event. Without memory for waking those who wait, they see it when they look again."""
-    try:
+    with suppress(MemoryError):
         event.set()
-    except MemoryError:
-        pass
 
 
 async def _set_within(event: asyncio.Event, wait_ns: int | None) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from sampler_proxy.config.model import FileExport, GrpcExport
@@ -64,8 +65,8 @@ class Queue:
 
     `clock` tells monotonic nanoseconds. Two hooks, both to be set before the first offer and both cheap and without
     exceptions: `wake` is called by `offer`, on its thread, when a wait that `wait_ns` answered has become wrong, at
-    most once per answer; not in time where the system had no memory for it, so that a wait should have an end. `on_room`
-    is called on the loop's thread when a settled batch made room for a trace that `offer` had refused.
+    most once per answer; too late where there was no memory for it, so that a wait should have an end. `on_room` is
+    called on the loop's thread when a settled batch made room for a trace that `offer` had refused.
     """
 
     def __init__(
@@ -300,10 +301,8 @@ class Queue:
             self._lost_spans[reason] = self._lost_spans.get(reason, 0) + spans
 
     def _tell_room(self) -> None:
-        try:
+        with suppress(MemoryError):  # what was refused is offered again all the same
             refused = self._refused_bytes
             if refused is not None and self._fits(refused):
                 self._refused_bytes = None
                 self.on_room()
-        except MemoryError:
-            pass  # what is refused is offered again all the same

@@ -620,6 +620,9 @@ cdef class Pipeline:
                 }
         return None
 
+    def in_backlog(self, bytes trace_id not None):
+        return self.outlets.waiting(trace_id)
+
     # Accounting.
 
     def snapshot(self, int64_t now_ns):

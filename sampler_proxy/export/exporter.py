@@ -209,7 +209,7 @@ class Exporter(ABC):
                     if _cancelled(error):
                         raise
                     self._note_error(error)
-                await asyncio.sleep(self._backoff.delay_ns(failures) / 1e9)
+                await self._rest(failures)
                 failures += 1
 
         return loop.create_task(forever(), name=f"export {self.name}")
@@ -224,8 +224,14 @@ class Exporter(ABC):
                 if not lacks_memory(error):
                     raise
                 self._note_error(error)
-            await self._pause(self._backoff.delay_ns(failures))
+            await self._rest(failures)
             failures += 1
+
+    async def _rest(self, failures: int) -> None:
+        try:
+            await self._pause(self._backoff.delay_ns(failures))
+        except MemoryError:
+            await asyncio.sleep(1)
 
     def _note_error(self, error: BaseException) -> None:
         with suppress(MemoryError):
@@ -263,7 +269,7 @@ class Exporter(ABC):
         taken.clear()  # settled parts must not be kept alive from here
         try:
             while parcels:
-                outcome = await self._try(parcels[-1])
+                outcome = await self._once_there_is_memory(partial(self._try, parcels[-1]))
                 await self._once_there_is_memory(partial(self._after_try, parcels, outcome))
             self._note_refusal(batch)
         except (Exception, asyncio.CancelledError) as error:
@@ -312,7 +318,7 @@ class Exporter(ABC):
             started_ns = self._clock()
             passes_by_itself = False
             try:
-                outcome = await self._try(parcel)
+                outcome = await self._once_there_is_memory(partial(self._try, parcel))
                 await self._once_there_is_memory(partial(self._after_suspect, parcel, outcome))
                 if isinstance(outcome, Accepted):
                     self._suspects_failed = 0

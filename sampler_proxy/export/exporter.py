@@ -183,9 +183,9 @@ class Exporter(ABC):
         return lost
 
     def fate_of(self, trace_id: bytes) -> str | None:
-        """Say what has become of a kept trace: queued, exported, rejected, lost, how many spans of it were not exported,
-        or partly rejected (nobody knows how many); None: it was not offered yet, or that is too long ago. With the
-        offering side at rest."""
+        """Say what has become of a kept trace: queued, exported, rejected, lost, how many of its spans were not
+        exported, or partly rejected (nobody knows how many); None: it was not offered yet, or that is too long ago.
+        With the offering side at rest."""
         in_hand = [self._suspects, self._tried, *self._under_way.values()]
         if self.queue.holds(trace_id) or any(
             trace.trace_id == trace_id for parcels in in_hand for parcel in parcels for trace in parcel.traces
@@ -198,7 +198,7 @@ class Exporter(ABC):
         """Try once to deliver `request`. An exception (there should be none) loses its spans, not the exporter."""
 
     def _lasting(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Create a task that works until it is cancelled, and begins anew, after a pause, where the work ends before."""
+        """Create a task that works until it is cancelled, and begins anew after a pause if the work ends before."""
 
         async def forever() -> None:
             failures = 0

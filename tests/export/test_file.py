@@ -274,8 +274,8 @@ def test_a_disk_that_takes_short_lines_only_is_down_and_the_long_one_not_to_blam
 
 
 def test_a_real_full_disk_and_a_torn_line_that_cannot_be_removed(tmp_path, monkeypatch):
-    """ENOSPC of /dev/full in the middle of a line, and nothing can be truncated either: the rest of the line goes before
-    the next one is written."""
+    """ENOSPC of /dev/full in the middle of a line, and nothing can be truncated either: what is there of the line goes
+    before the next one is written."""
     path = tmp_path / "t"
     lines = LineFile(str(path), 1000)
     lines.append(b'{"one": 1}\n')

@@ -63,7 +63,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("owner", "name"), PLACES, ids=lambda value: getattr(value, "__name__", value))
 def test_a_want_of_memory_costs_time_and_nothing_else(run, monkeypatch, owner, name):
-    """Of a destination that refuses one trace, never answers another, and takes 100 kB at once: the same counts come out
+    """One trace is refused, another never answered, and no more than 100 kB taken at once: the same counts come out
     with memory and without. Each place fails before it does anything, then a few times after it has begun anew."""
     calls = 0
     genuine = getattr(owner, name)

@@ -24,7 +24,7 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
 from sampler_proxy.export.headers import Headers, UnusableError
 from sampler_proxy.export.peers import Peers
-from sampler_proxy.export.proxies import proxy_for, without_credentials
+from sampler_proxy.export.proxies import proxy_for, usable, without_credentials
 from sampler_proxy.export.reasons import LOST, NO_NAME, UNCONNECTED
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, Fault, classify, retry_after_ns
 
@@ -63,7 +63,8 @@ class GrpcExporter(Exporter):
         super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
         self.place = f"{config.endpoint}: "
         self._host, self._port, self._secure = _address(config.endpoint)
-        self._proxy = proxy_for(self._host, self._port, dependencies.environ)
+        self._named_proxy = proxy_for(self._host, self._port, dependencies.environ)
+        self._proxy = self._named_proxy if self._named_proxy and usable(self._named_proxy) else None
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
         self._headers = Headers(config.headers)
@@ -113,6 +114,15 @@ class GrpcExporter(Exporter):
     def _proxy_options(self) -> list[tuple[str, str | int]]:
         """Decide for gRPC, which reads fewer variables, and would send addresses through a proxy that names do not
         need."""
+        if self._named_proxy and not self._proxy:
+            log.warning(
+                "export %s: %s:%d is reached without the proxy of the environment, %s: only http://HOST:PORT is "
+                "supported",
+                self.name,
+                self._host,
+                self._port,
+                without_credentials(self._named_proxy),
+            )
         if self._proxy is None:
             return [("grpc.enable_http_proxy", 0)]
         log.info(

@@ -22,6 +22,7 @@ class _Scope(NamedTuple):
     header: bytes
     first: int  # spans, by their numbers
     end: int
+    unbroken: bool  # they follow one another without anything between them, so that they can be copied as one
 
 
 class Layout:
@@ -69,8 +70,11 @@ class Layout:
         found = self._scopes_of(spans.start, spans.stop)
         for scope, after in zip(found, [*found[1:], None], strict=True):
             first, end = max(spans.start, scope.first), min(spans.stop, scope.end)
-            places = zip(self._starts[first:end], self._ends[first:end], strict=True)
-            fields = [self._request[start:stop] for start, stop in places]
+            if scope.unbroken:
+                fields = [self._request[self._starts[first] : self._ends[end - 1]]]
+            else:
+                places = zip(self._starts[first:end], self._ends[first:end], strict=True)
+                fields = [self._request[start:stop] for start, stop in places]
             scopes.append(_message(_SCOPE_SPANS, [scope.header, *fields]))
             if after is None or after.resource is not scope.resource:
                 resources.append(_message(_RESOURCE_SPANS, [scope.resource, *scopes]))
@@ -97,8 +101,11 @@ class Layout:
                     self._ends.append(after)
                 else:
                     rest.append(request[start:after])
-            if len(self._starts) > first:
-                self._scopes.append(_Scope(resource, b"".join(rest), first, len(self._starts)))
+            count = len(self._starts)
+            if count > first:
+                length = sum(self._ends[first:count]) - sum(self._starts[first:count])
+                unbroken = self._ends[-1] - self._starts[first] == length
+                self._scopes.append(_Scope(resource, b"".join(rest), first, count, unbroken))
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:

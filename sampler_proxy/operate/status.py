@@ -196,9 +196,7 @@ class Status:
                 with self._pipeline.lock:
                     found["destinations"] = {
                         exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
-                        for exporter, waits in zip(
-                            self._exporters, self._pipeline.in_backlog(trace_id), strict=True
-                        )
+                        for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
                     }
         return found
 

@@ -82,6 +82,24 @@ def test_every_span_once_under_its_headers(shape, limit, header):
             assert all(scope.spans for scope in resource.scope_spans)
 
 
+def test_headers_between_spans_are_no_part_of_them():
+    """No request of ours has them there; protobuf allows it."""
+    (resource_spans,) = request_of([[[10] * 4]]).resource_spans
+    between = b"".join(
+        b"\x12" + bytes([span.ByteSize()]) + span.SerializeToString() + (b"\x1a\x01s" if number == 1 else b"")
+        for number, span in enumerate(resource_spans.scope_spans[0].spans)
+    )
+
+    def message(tag: int, content: bytes) -> bytes:
+        return bytes([tag, len(content) & 0x7F | 0x80, len(content) >> 7]) + content
+
+    parts = list(split(message(0x0A, message(0x12, between)), 100))
+    assert len(parts) > 1
+    parsed = [ExportTraceServiceRequest.FromString(part.request) for part in parts]
+    assert sum(len(scope.spans) for one in parsed for scope in one.resource_spans[0].scope_spans) == 4
+    assert {one.resource_spans[0].scope_spans[0].schema_url for one in parsed} == {"s"}
+
+
 def test_neighbours_stay_together():
     """Parts are as large as the limit allows, but for the bytes that lengths may take."""
     request = request_of([[[100] * 100]]).SerializeToString()

@@ -238,7 +238,9 @@ EXPORT_FAILURES = _counter(
     "code",
 )
 DESTINATION_UP = _gauge(
-    "destination_up", "1, or 0 while the last request to the destination has failed.", "destination"
+    "destination_up",
+    "1, or 0 while the destination takes nothing: the last request failed or was refused.",
+    "destination",
 )
 
 # Configuration.

@@ -66,6 +66,7 @@ class Reporter:
 
     def refuses(self, why: str) -> None:
         """Report that a batch was refused, for good, while nothing passes; its tries have been counted."""
+        self.last_error, self.last_error_ns = why, self._clock()
         self._fail(why, "nothing passes, and what it refuses is rejected")
 
     def hindered(self, code: str, why: str) -> None:

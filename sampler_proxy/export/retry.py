@@ -218,5 +218,6 @@ class Backoff:
     random: Callable[[], float]
 
     def delay_ns(self, failures: int) -> int:
-        """Draw the next pause; `failures` counts the tries that failed before the one that just did."""
-        return int(self.random() * min(self.max_ns, self.initial_ns << min(failures, 62)))
+        """Draw the next pause; `failures` counts the tries that failed before the one that just did; none before the
+        first of a parcel, which may have met a fault that is not its own."""
+        return int(self.random() * min(self.max_ns, self.initial_ns << min(max(failures, 0), 62)))

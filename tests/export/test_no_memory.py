@@ -146,6 +146,34 @@ def test_an_error_in_an_exporter_s_task_is_not_its_end(run, monkeypatch, caplog,
     assert ("out of memory" if foreseen else f"internal error: {error.__name__}; going on") in caplog.text
 
 
+def test_the_neighbours_of_poison_meet_a_want_of_memory_at_their_first_try(run):
+    """They have not failed by themselves then: nothing may count on it."""
+    tried: set[bytes] = set()
+
+    def answer(request):
+        if POISON in request:
+            return Failed(Fault.OVERLOAD, "UNAVAILABLE", "no")
+        if len(request) > Trace(1).nbytes and request not in tried:
+            tried.add(request)
+            raise MemoryError
+        return Accepted()
+
+    async def scenario():
+        settings = {"batch_bytes": 256 * Trace(1).nbytes, "give_up_ms": 1000, "initial_ms": 200, "max_ms": 200}
+        async with running(Scripted(answer, **settings)) as exporter:
+            offer(exporter, range(1, 257))
+            number = 1000
+            while not exporter.queue.counters().rejected_spans:
+                number += 1
+                offer(exporter, [number])
+                await asyncio.sleep(0.01)
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (2 * (255 + number - 1000), 2, {})
+            assert len(tried) > 10
+
+    run(scenario())
+
+
 def test_an_error_after_a_trace_is_settled_does_not_settle_it_again(run, monkeypatch):
     def failing(*_args, **_kwargs):
         raise ValueError

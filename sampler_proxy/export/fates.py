@@ -5,7 +5,7 @@ Spans of one trace may leave in several requests: a large one is cut, and late s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from sampler_proxy.export.queue import KeptTrace
@@ -32,14 +32,16 @@ class _Table(Generic[T]):
         self._young: dict[bytes, T] = {}
         self._old: dict[bytes, T] = {}
 
-    def put(self, trace_id: bytes, value: T) -> None:
-        self._young[trace_id] = value
+    def put(self, values: dict[bytes, T]) -> None:
+        self._young.update(values)
         if len(self._young) >= REMEMBERED:
             self._young, self._old = {}, self._young
 
+    def knows_any(self, values: dict[bytes, T]) -> bool:
+        return not (self._young.keys().isdisjoint(values) and self._old.keys().isdisjoint(values))
+
     def get(self, trace_id: bytes, default: T) -> T:
-        found = self._young.get(trace_id)
-        return self._old.get(trace_id, default) if found is None else found
+        return self._young.get(trace_id) or self._old.get(trace_id, default)
 
 
 class Fates:
@@ -49,25 +51,29 @@ class Fates:
         self._exported: _Table[int] = _Table()
         self._missed: _Table[_Missed] = _Table()
 
-    def exported(self, traces: Iterable[KeptTrace], spans: int | None = None) -> None:
+    def exported(self, traces: Sequence[KeptTrace], spans: int | None = None) -> None:
         """Note that traces, or `spans` of each, were exported."""
-        for trace in traces:
-            more = trace.spans if spans is None else spans
-            self._exported.put(trace.trace_id, self._exported.get(trace.trace_id, 0) + more)
+        counts = {trace.trace_id: trace.spans if spans is None else spans for trace in traces}
+        if len(counts) < len(traces) or self._exported.knows_any(counts):  # seldom: spans that came late
+            counts = {trace_id: self._exported.get(trace_id, 0) for trace_id in counts}
+            for trace in traces:
+                counts[trace.trace_id] += trace.spans if spans is None else spans
+        self._exported.put(counts)
 
-    def rejected(self, traces: Iterable[KeptTrace], spans: int | None = None, *, unsure: bool = False) -> None:
+    def rejected(self, traces: Sequence[KeptTrace], spans: int | None = None, *, unsure: bool = False) -> None:
         """Note that traces, or `spans` of each, were rejected; `unsure`: or those of another one of them."""
         for trace in traces:
             before = self._missed.get(trace.trace_id, _Missed())
             more = trace.spans if spans is None else spans
-            self._missed.put(trace.trace_id, _Missed(before.rejected + more, before.lost, before.unsure or unsure))
+            missed = _Missed(before.rejected + more, before.lost, before.unsure or unsure)
+            self._missed.put({trace.trace_id: missed})
 
-    def lost(self, traces: Iterable[KeptTrace], spans: int | None = None) -> None:
+    def lost(self, traces: Sequence[KeptTrace], spans: int | None = None) -> None:
         """Note that traces, or `spans` of each, were lost."""
         for trace in traces:
             before = self._missed.get(trace.trace_id, _Missed())
             more = trace.spans if spans is None else spans
-            self._missed.put(trace.trace_id, before._replace(lost=before.lost + more))
+            self._missed.put({trace.trace_id: before._replace(lost=before.lost + more)})
 
     def get(self, trace_id: bytes) -> str | None:
         """Say in words what has become of a trace; None: nothing yet, or that is too long ago."""

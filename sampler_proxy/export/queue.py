@@ -123,45 +123,41 @@ class Queue:
         After `abandon` there is no want of room: a trace is taken, and lost at once. Raises MemoryError, and has then
         not taken the trace.
         """
-        nbytes, spans = trace.nbytes, trace.spans
+        nbytes = trace.nbytes
         if not self._fits(nbytes):
             if self._drop:
-                dropped = self._dropped_spans + spans
+                dropped = self._dropped_spans + trace.spans
                 self._dropped_ids.append(trace.trace_id)
                 self._dropped_spans = dropped
                 return True
             self._refused_bytes = min(nbytes, self._refused_bytes or nbytes)
             if not self._fits(nbytes):
                 return False
-        before = self._routed_traces, self._routed_spans, self._routed_bytes
-        routed = self._routed_traces + 1, self._routed_spans + spans, self._routed_bytes + nbytes
-        self._routed_traces, self._routed_spans, self._routed_bytes = routed
+        routed_traces, routed_spans, routed_bytes = self._routed_traces, self._routed_spans, self._routed_bytes
+        timed = False
         try:
-            self._file(trace, nbytes, spans)
-        except BaseException:
-            self._routed_traces, self._routed_spans, self._routed_bytes = before
-            raise
-        self._wake_up()
-        return True
-
-    def _file(self, trace: KeptTrace, nbytes: int, spans: int) -> None:
-        """Put a trace into the line, or settle it after `abandon`; where there is no memory, nothing."""
-        if self._closed is not None:
-            settled = self._settled_traces + 1, self._settled_spans + spans, self._settled_bytes + nbytes
-            self._lose(spans, self._closed)
-            self._settled_traces, self._settled_spans, self._settled_bytes = settled
-            return
-        self._since.append(self._clock())  # first: the other side, once it sees the trace, looks for its time
-        try:
+            self._routed_traces = routed_traces + 1
+            self._routed_spans = routed_spans + trace.spans
+            self._routed_bytes = routed_bytes + nbytes
+            if self._closed is not None:
+                self._settle([trace], lost=trace.spans, reason=self._closed)
+                return True
+            self._since.append(self._clock())  # first: the other side, once it sees the trace, looks for its time
+            timed = True
             self._traces.append(trace)
         except BaseException:
-            self._since.pop()
+            if timed:
+                self._since.pop()
+            self._routed_traces, self._routed_spans, self._routed_bytes = routed_traces, routed_spans, routed_bytes
             raise
-
-    def _wake_up(self) -> None:
         wake_at = self._wake_at_bytes
+        if wake_at is not None:
+            self._wake_up(wake_at)
+        return True
+
+    def _wake_up(self, wake_at: int) -> None:
         try:
-            if wake_at is not None and self._routed_bytes - self._taken_bytes >= wake_at:
+            if self._routed_bytes - self._taken_bytes >= wake_at:
                 self._wake_at_bytes = None
                 self.wake()
         except MemoryError:  # the trace has been taken: who waits is woken by the next one, or looks by itself

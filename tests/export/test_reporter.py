@@ -164,6 +164,15 @@ def test_what_became_of_a_trace_counts_its_spans(exported, rejected, lost, words
     assert fates.get(trace[0].trace_id) == words
 
 
+def test_spans_that_came_late_count_with_those_before():
+    fates, one, other = Fates(), Trace(1, spans=3), Trace(2, spans=5)
+    fates.exported([one, other, one])
+    fates.exported([one])
+    fates.rejected([one, other], 1)
+    assert fates.get(one.trace_id) == "exported, 1 of 10 spans rejected"
+    assert fates.get(other.trace_id) == "exported, 1 of 6 spans rejected"
+
+
 def test_a_partial_success_of_several_traces_tells_of_each_that_it_may_be_meant():
     fates, traces = Fates(), [Trace(1), Trace(2)]
     fates.exported(traces)

@@ -277,7 +277,7 @@ EXPORT_FAILURES = _counter(
 )
 DESTINATION_UP = _gauge(
     "destination_up",
-    "1, or 0 from a failed request or write until one succeeds; what fails though others pass is left out.",
+    "1, or 0 while the destination takes nothing: the last request failed or was refused.",
     "destination",
 )
 

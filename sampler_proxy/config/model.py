@@ -205,10 +205,25 @@ class Destination(Section):
     queue: Queue = Field(default_factory=Queue)
 
 
+class Tls(Section):
+    ca_file: Annotated[str, Text()] | None = Field(default=None, examples=["/etc/ssl/company-ca.pem"])
+    """Certificates in PEM, of the authorities that may vouch for the back end; absent: those of the system. Read again
+    when it changes."""
+
+
 class GrpcExport(Destination):
     protocol: Literal["grpc"] = "grpc"
     endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
-    """http://host:port, or https://host:port for TLS with the system's root certificates."""
+    """http://host:port, or https://host:port for TLS."""
+    tls: Tls = Field(default_factory=Tls)
+
+    @field_validator("tls")
+    @classmethod
+    def _is_used(cls, value: Tls, info: ValidationInfo) -> Tls:
+        if value.ca_file is not None and not info.data.get("endpoint", "https:").startswith("https:"):
+            raise ValueError("this endpoint is reached without TLS: write https://host:port there, or remove tls")
+        return value
+
     headers: Mapping[Annotated[str, HeaderName()], Annotated[str | HeaderFile, HeaderValue()]] = Field(
         default_factory=dict, repr=False
     )

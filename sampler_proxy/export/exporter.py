@@ -9,6 +9,9 @@ pace, so that a batch which cannot pass is told from a destination which does no
 others have passed gives its slot back and becomes a suspect: suspects are tried in smaller and smaller parts by a few
 workers of their own, and one that is alone and still fails is given up after `give_up_ns`.
 
+No task ends while the exporter runs. What meets a want of memory is tried again after a pause: a step changes all of
+the counters that it is about or, with MemoryError, none. Any other exception costs the spans in hand, and is logged.
+
 Long: one state machine. Slots, probe, suspects and the drain decide by the same few counters, which only stay right
 while every step that changes them stands beside the others.
 """
@@ -18,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from sampler_proxy.config.model import FileExport, GrpcExport
 from sampler_proxy.export.fates import Fates
@@ -30,9 +34,11 @@ from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.reasons import LOST
 from sampler_proxy.export.recent import LEAST_FAILURES, MANY_FAILURES, Recent, Try
 from sampler_proxy.export.reporter import Reporter
-from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
+from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed, Fault, lacks_memory
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HOPELESS = 32
 """After so many traces of a batch were refused one by one, spread over the batch, and none taken, its rest is not
@@ -43,6 +49,8 @@ PROBE_AFTER = 3
 
 MAX_PROBES = 2
 """A probe is divided so often: its parts are still few when the destination works again."""
+
+NOTHING_TAKEN = Failed(Fault.BYTES, "", "it rejects all spans by a partial success")
 
 HEADER_TOO_LARGE = "the attributes of the resource or scope alone are larger than it takes"
 
@@ -55,6 +63,9 @@ large though nothing passes, meets a destination that refuses whatever comes."""
 
 OFTEN = 2
 """A suspect that failed so often is less likely to be somebody's neighbour than to be the one at fault."""
+
+LOOK_AGAIN_NS = 5 * 10**9
+"""Whoever waits looks again after this at the latest: nobody may have had the memory to wake it."""
 
 SLOWEST_SUSPECTS = 3
 """While little else passes, the pause of a worker for suspects doubles so often: a new one does not wait longer."""
@@ -108,18 +119,18 @@ class Exporter(ABC):
         self._limit_bytes = self._default_limit_bytes = limit_bytes
         self._learned_ns = 0
         self._recent = Recent()
-        self._free = asyncio.Semaphore(concurrency)  # slots for batches
+        self._slots = concurrency
+        self._turn = asyncio.Lock()  # of the slot that gets the next batch
         self._in_flight = asyncio.Semaphore(concurrency)
         self._workers = max(1, concurrency // 2)  # for suspects
-        self._only_slot = concurrency == 1
-        self._deliveries: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._under_way: dict[Batch, list[Parcel]] = {}  # of each delivery
+        self._under_way: dict[Batch, list[Parcel]] = {}  # of each slot that has a batch
         self._suspects: list[Parcel] = []  # those that are not being tried
         self._tried: list[Parcel] = []  # suspects that are
         self._suspected = asyncio.Event()
         self._suspects_failed = 0  # in succession
         self._probe: Batch | None = None
+        self._passed_ns: int | None = None  # the last request of which something was taken: when it was sent
         self._large_nbytes = 0  # of a request that was refused, though parts of it passed
         self._wakeup = asyncio.Event()
         self._settled = asyncio.Event()
@@ -133,8 +144,8 @@ class Exporter(ABC):
         """Begin to deliver. On the loop; from here on the queue may be offered traces."""
         loop = asyncio.get_running_loop()
         self.queue.wake = lambda: loop.call_soon_threadsafe(self._wakeup.set)
-        self._tasks = [loop.create_task(self._dispatch(), name=f"export {self.name}")]
-        self._tasks += [loop.create_task(self._try_suspects(number == 0)) for number in range(self._workers)]
+        self._tasks = [self._lasting(loop, self._deliver_batches) for _ in range(self._slots)]
+        self._tasks += [self._lasting(loop, partial(self._try_suspects, n == 0)) for n in range(self._workers)]
 
     async def drain(self, deadline_ns: int) -> bool:
         """Send without waiting for batches to fill, until the queue is empty (True) or the clock says `deadline_ns`
@@ -158,10 +169,9 @@ class Exporter(ABC):
 
     async def stop(self) -> int:
         """End every delivery now. Spans not settled are lost for reason `shutdown`; returns their number."""
-        tasks = [*self._deliveries, *self._tasks]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._suspects.clear()
         self._tried.clear()
         self.queue.wake = lambda: None
@@ -173,8 +183,9 @@ class Exporter(ABC):
         return lost
 
     def fate_of(self, trace_id: bytes) -> str | None:
-        """Say what has become of a kept trace: queued, exported, rejected, partly rejected or lost; None: it was not
-        offered yet, or that is too long ago. With the offering side at rest."""
+        """Say what has become of a kept trace: queued, exported, rejected, lost, how many of its spans were not
+        exported, or partly rejected (nobody knows how many); None: it was not offered yet, or that is too long ago.
+        With the offering side at rest."""
         in_hand = [self._suspects, self._tried, *self._under_way.values()]
         if self.queue.holds(trace_id) or any(
             trace.trace_id == trace_id for parcels in in_hand for parcel in parcels for trace in parcel.traces
@@ -186,15 +197,56 @@ class Exporter(ABC):
     async def _send(self, request: bytes) -> Accepted | Failed:
         """Try once to deliver `request`. An exception (there should be none) loses its spans, not the exporter."""
 
-    async def _dispatch(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _lasting(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Create a task that works until it is cancelled, and begins anew after a pause if the work ends before."""
+
+        async def forever() -> None:
+            failures = 0
+            while True:
+                try:
+                    await work()
+                except (Exception, asyncio.CancelledError) as error:
+                    if _cancelled(error):
+                        raise
+                    self._note_error(error)
+                await self._rest(failures)
+                failures += 1
+
+        return loop.create_task(forever(), name=f"export {self.name}")
+
+    async def _once_there_is_memory(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Take a step, again and again after a pause where there is no memory for it."""
+        failures = 0
         while True:
-            await self._free.acquire()
-            await self._batch_ready()
-            delivery = loop.create_task(self._deliver(self.queue.take()))
-            self._deliveries.add(delivery)
-            delivery.add_done_callback(self._delivered)
-            del delivery
+            try:
+                return await step()
+            except Exception as error:
+                if not lacks_memory(error):
+                    raise
+                self._note_error(error)
+            await self._rest(failures)
+            failures += 1
+
+    async def _rest(self, failures: int) -> None:
+        try:
+            await self._pause(self._backoff.delay_ns(failures))
+        except MemoryError:
+            await asyncio.sleep(1)
+
+    def _note_error(self, error: BaseException) -> None:
+        with suppress(MemoryError):
+            if lacks_memory(error):
+                self.report.hindered(OUT_OF_MEMORY.code, OUT_OF_MEMORY.why)
+            else:
+                self.report.complain("unforeseen", 0, f"internal error: {type(error).__name__}; going on")
+
+    async def _deliver_batches(self) -> None:
+        """Use one slot: deliver one batch after the other."""
+        while True:
+            async with self._turn:
+                await self._batch_ready()
+                taken = [self.queue.take()]
+            await self._deliver(taken)
 
     async def _batch_ready(self) -> None:
         while True:
@@ -202,55 +254,60 @@ class Exporter(ABC):
             wait_ns = self.queue.wait_ns(self._clock())
             if wait_ns == 0:
                 return
-            with suppress(TimeoutError):
-                # Whole milliseconds, upwards: uvloop's timers have no more, and would come back too soon.
-                async with asyncio.timeout(None if wait_ns is None else -(-wait_ns // 10**6) / 1e3):
-                    await self._wakeup.wait()
+            await _set_within(self._wakeup, wait_ns)
 
-    def _delivered(self, delivery: asyncio.Task[None]) -> None:
-        self._deliveries.discard(delivery)
-        self._free.release()
-        self._settled.set()
+    async def _deliver(self, taken: list[list[KeptTrace]]) -> None:
+        """Settle every trace of the only batch in `taken`, from which it is removed, or make suspects of them."""
 
-    async def _deliver(self, traces: list[KeptTrace]) -> None:
-        """Settle every one of `traces`, or make suspects of them."""
-        parcels = [Parcel.of(traces)]
+        async def begun() -> list[Parcel]:
+            parcels = [Parcel.of(taken[0])]
+            self._under_way[parcels[0].batch] = parcels
+            return parcels
+
+        parcels = await self._once_there_is_memory(begun)
         batch = parcels[0].batch
-        self._under_way[batch] = parcels
-        del traces  # settled parts must not be kept alive from here
+        taken.clear()  # settled parts must not be kept alive from here
         try:
             while parcels:
-                parcel = parcels[-1]
-                outcome = await self._try(parcel)
-                if isinstance(outcome, Accepted):
-                    self._accepted(parcel, outcome)
-                    parcels.pop()
-                elif not outcome.fault.passes_by_itself:
-                    if self._without_evidence(parcel, outcome):
-                        batch.failures += 1
-                        await self._pause(self._backoff.delay_ns(batch.failures - 1))
-                    parcels[-1:] = self._after_verdict(parcel, outcome)[::-1]
-                elif self._is_suspect(parcel, outcome):
-                    parcels.pop()
-                    self._suspect(parcel, outcome)
-                else:
-                    # A RetryInfo takes the place of the first pause.
-                    if batch.failures > 1 or not outcome.retry_after_ns:
-                        await self._pause(self._backoff.delay_ns(batch.failures - 1))
-                    parcels.pop()
-                    others_failed = all(other.failures for other in parcels)
-                    parcels[:0] = self._probed(parcel, outcome)  # another part's turn, where there is one
-                    if others_failed:
-                        parcels += self._company(parcel, outcome)
+                outcome = await self._once_there_is_memory(partial(self._try, parcels[-1]))
+                await self._once_there_is_memory(partial(self._after_try, parcels, outcome))
+            self._note_refusal(batch)
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _cancelled():
+            if _cancelled(error):
                 raise
             for parcel in parcels:
-                self._lose(parcel, error)
+                await self._lose(parcel, error)
         finally:
             del self._under_way[batch]
             if self._probe is batch:
                 self._probe = None
+            _set(self._settled)
+
+    async def _after_try(self, parcels: list[Parcel], outcome: Accepted | Failed) -> None:
+        """Settle the last parcel of a batch, which was tried, or put what is left to be tried in its place."""
+        parcel = parcels[-1]
+        batch = parcel.batch
+        if isinstance(outcome, Accepted):
+            self._accepted(parcel, outcome)
+            parcels.pop()
+        elif not outcome.fault.passes_by_itself:
+            if self._without_evidence(parcel, outcome):
+                batch.failures += 1
+                await self._pause(self._backoff.delay_ns(batch.failures - 1))
+            parcels[-1:] = (await self._after_verdict(parcel, outcome))[::-1]
+        elif self._is_suspect(parcel, outcome):
+            parcel.suspect_since_ns = self._clock()
+            self._suspects += await self._smaller(parcel, outcome)
+            parcels.pop()
+            _set(self._suspected)
+        else:
+            # A RetryInfo takes the place of the first pause.
+            if batch.failures > 1 or not outcome.retry_after_ns:
+                await self._pause(self._backoff.delay_ns(batch.failures - 1))
+            others = parcels[:-1]
+            parcels[:] = self._probed(parcel, outcome) + others  # another part's turn, where there is one
+            if all(other.failures for other in others):
+                await self._add_company(parcels, parcel, outcome)
 
     async def _try_suspects(self, patient: bool) -> None:
         """Try one suspect after the other, at its time, for as long as the exporter runs. Those that fail and fail are
@@ -261,32 +318,32 @@ class Exporter(ABC):
             started_ns = self._clock()
             passes_by_itself = False
             try:
-                outcome = await self._try(parcel)
-                self._suspects += self._after_suspect(parcel, outcome)
+                outcome = await self._once_there_is_memory(partial(self._try, parcel))
+                await self._once_there_is_memory(partial(self._after_suspect, parcel, outcome))
                 if isinstance(outcome, Accepted):
                     self._suspects_failed = 0
                 else:
                     passes_by_itself = outcome.fault.passes_by_itself
             except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _cancelled():
+                if _cancelled(error):
                     raise
-                self._lose(parcel, error)
+                await self._lose(parcel, error)
             self._tried.remove(parcel)
             del parcel  # a settled one must not be kept alive
-            self._suspected.set()
-            self._settled.set()
+            _set(self._suspected)
+            _set(self._settled)
             if passes_by_itself:
                 self._suspects_failed += 1
                 now_ns = self._clock()
                 slower = 0 if self._recent.most_pass else min(self._suspects_failed - 1, SLOWEST_SUSPECTS)
                 rest_until_ns = now_ns + self._backoff.delay_ns(slower)
-                if self._only_slot and self._deliveries:
+                if self._slots == 1 and self._under_way:
                     rest_until_ns = max(rest_until_ns, 2 * now_ns - started_ns)  # batches have it as long
 
     async def _next_suspect(self, patient: bool, rest_until_ns: int) -> Parcel:
         """Take a suspect whose time has come, when one's has: those that failed least come first, and do not wait for
         the rest after another's failure if they never failed, unless all of them seem to."""
-        all_rest = self._only_slot or self._suspects_failed > PIECES
+        all_rest = self._slots == 1 or self._suspects_failed > PIECES
 
         def due_ns(parcel: Parcel) -> int:
             rest_ns = rest_until_ns if parcel.failures or all_rest else 0
@@ -294,21 +351,31 @@ class Exporter(ABC):
 
         while True:
             self._suspected.clear()
-            mine = [parcel for parcel in self._suspects if patient or parcel.failures < OFTEN]
             now_ns = self._clock()
+            self._give_up_overdue(now_ns)
+            mine = [parcel for parcel in self._suspects if patient or parcel.failures < OFTEN]
             if due := [parcel for parcel in mine if due_ns(parcel) <= now_ns]:
                 first = min(due, key=lambda parcel: (min(parcel.failures, OFTEN), parcel.not_before_ns))
-                self._suspects.remove(first)
                 self._tried.append(first)
+                self._suspects.remove(first)
                 return first
             wait_ns = min(map(due_ns, mine)) - now_ns if mine else None
             del mine, due  # settled ones must not be kept alive
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if wait_ns is None else -(-wait_ns // 10**6) / 1e3):
-                    await self._suspected.wait()
+            await _set_within(self._suspected, wait_ns)
 
     async def _try(self, parcel: Parcel) -> Accepted | Failed:
         """Send a parcel once, unless it is known to be too large, and note how it went."""
+        try:
+            return await self._sent_and_noted(parcel)
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            self._note_error(error)
+        self.failed_tries += 1
+        parcel.batch.failures += 1
+        return OUT_OF_MEMORY
+
+    async def _sent_and_noted(self, parcel: Parcel) -> Accepted | Failed:
         request = parcel.assembled(self._assemble)
         parcel.nbytes = len(request)
         if parcel.nbytes > self._limit() and parcel.spans > 1:
@@ -319,6 +386,8 @@ class Exporter(ABC):
             started_ns = self._clock()
             if parcel.first_try_ns is None:
                 parcel.first_try_ns = started_ns
+            if parcel.batch.first_try_ns is None:
+                parcel.batch.first_try_ns = started_ns
             outcome = await self._sent(request)
         if parcel.nbytes <= LEAST_LIMIT_BYTES and self._without_evidence(parcel, outcome):
             assert isinstance(outcome, Failed)
@@ -334,11 +403,14 @@ class Exporter(ABC):
             self._probe_passed(parcel.batch)
             if parcel.nbytes < parcel.part_of_nbytes and not self._recent.passed_with(parcel.part_of_nbytes):
                 self._learn_limit(parcel.part_of_nbytes // 2)
-            if self.report.succeeded():
-                self._end_pauses()
+            if outcome.rejected_spans < parcel.spans:
+                self._passed_ns = max(started_ns, self._passed_ns or 0)
+                if self.report.succeeded():
+                    self._end_pauses()
         elif outcome.fault.passes_by_itself:
             self.failed_tries += 1
             parcel.failures += 1
+            parcel.failed = outcome
             parcel.batch.failures += 1
             self._heed_retry_info(parcel, outcome)
             if self._tells_of_all(parcel, outcome):
@@ -353,8 +425,8 @@ class Exporter(ABC):
         """Send; a call that was cancelled, but not by this side, counts as lost."""
         try:
             return await self._send(request)
-        except asyncio.CancelledError:
-            if _cancelled():
+        except asyncio.CancelledError as error:
+            if _cancelled(error):
                 raise
             return Failed(Fault.LOST, "CANCELLED", LOST)
 
@@ -385,15 +457,29 @@ class Exporter(ABC):
 
     def _accepted(self, parcel: Parcel, outcome: Accepted) -> None:
         parcel.batch.accepted = True
-        parcel.exported(self.queue, outcome.rejected_spans)
-        if parcel.cut is None or parcel.cut.left <= 0:
-            self.fates.note(parcel.traces, "partly rejected" if outcome.rejected_spans > 0 else "exported")
-        if outcome.rejected_spans > 0:
-            self.report.complain("partial", outcome.rejected_spans, "spans rejected by a partial success")
+        if parcel.settled:
+            return
+        rejected = parcel.exported(self.queue, outcome.rejected_spans)
+        if rejected < parcel.spans:
+            parcel.batch.passed = True
+        else:
+            parcel.batch.refusal = NOTHING_TAKEN
+        with suppress(MemoryError):
+            if rejected and parcel.divisible:
+                self.fates.exported(parcel.traces)
+                self.fates.rejected(parcel.traces, 0, unsure=True)
+            else:
+                self.fates.exported(parcel.traces, None if parcel.divisible else parcel.spans - rejected)
+                if rejected:
+                    self.fates.rejected(parcel.traces, rejected)
+            if rejected:
+                self.report.complain("partial", rejected, "spans rejected by a partial success")
 
-    def _after_verdict(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+    async def _after_verdict(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
         """Divide a parcel that was refused, so far as its parts may be welcome; else settle it (none is left)."""
         batch = parcel.batch
+        if parcel.settled:
+            return []
         if outcome.fault is Fault.SIZE:
             limit = outcome.limit_bytes or parcel.nbytes // 2
             if outcome.limit_bytes is None:
@@ -402,10 +488,10 @@ class Exporter(ABC):
                 limit = max(limit, LEAST_LIMIT_BYTES)
                 self._learn_limit(limit)
                 limit = limit if limit < parcel.nbytes else parcel.nbytes // 2
-            pieces = parcel.cut_to(limit, self._assemble)
+            pieces = await self._cut(parcel, limit)
             if len(pieces) == 1 and parcel.spans > 1:  # its headers do not fit, or not into half of it
                 if limit == parcel.nbytes // 2:
-                    pieces = parcel.cut_to(parcel.nbytes * 7 // 8, self._assemble)
+                    pieces = await self._cut(parcel, parcel.nbytes * 7 // 8)
                 outcome = replace(outcome, why=HEADER_TOO_LARGE)
         elif outcome.fault is Fault.BYTES and (batch.accepted or batch.refused < HOPELESS):
             pieces = parcel.divided(2)
@@ -413,59 +499,90 @@ class Exporter(ABC):
             pieces = [parcel]
         if len(pieces) > 1:
             return pieces
-        batch.refused += 1
         self._reject(parcel, outcome.verdict)
+        batch.refused += 1
+        if outcome.code and outcome.fault is not Fault.SIZE:
+            batch.refusal = outcome
         return []
+
+    def _note_refusal(self, batch: Batch) -> None:
+        """Report that the destination fails, where it has refused a whole batch and takes nothing else either."""
+        others_pass = self._passed_ns is not None and self._passed_ns >= (batch.first_try_ns or 0)
+        if batch.refusal is not None and not batch.passed and not others_pass:
+            self.report.refuses(f"{self.place}{batch.refusal.verdict}")
+
+    async def _cut(self, parcel: Parcel, limit: int) -> list[Parcel]:
+        """Divide a parcel by size, without holding up the loop."""
+        if parcel.divisible:
+            return parcel.cut_to(limit, self._assemble)
+        return await asyncio.to_thread(parcel.cut_to, limit, self._assemble)
 
     def _is_suspect(self, parcel: Parcel, outcome: Failed) -> bool:
         """Tell whether the fault lies with a parcel: it failed, again unless it was given much time, though another
         that was sent later has passed; or it alone was asked for silence."""
-        if outcome.fault is Fault.UNREACHABLE or parcel.first_try_ns is None:
+        if outcome.fault.clears_the_bytes or parcel.first_try_ns is None:
             return False
         if parcel.not_before_ns > 0:
             return True
         again = parcel.failures > 1 or outcome.fault is Fault.TIMEOUT
         return again and self._recent.passed_since(parcel.first_try_ns)
 
-    def _suspect(self, parcel: Parcel, outcome: Failed) -> None:
-        now_ns = self._clock()
-        parcel.suspect_since_ns = now_ns
-        self._suspects += self._smaller(parcel, outcome)
-        self._suspected.set()
-
-    def _after_suspect(self, parcel: Parcel, outcome: Accepted | Failed) -> list[Parcel]:
-        """Settle a suspect that was tried, or return what is left to be tried of it."""
+    async def _after_suspect(self, parcel: Parcel, outcome: Accepted | Failed) -> None:
+        """Settle a suspect that was tried, or add what is left to be tried of it to the suspects."""
         now_ns = self._clock()
         if isinstance(outcome, Accepted):
             self._accepted(parcel, outcome)
-            return []
+            return
         if not outcome.fault.passes_by_itself:
-            return self._after_verdict(parcel, outcome)
+            self._suspects += await self._after_verdict(parcel, outcome)
+            return
         assert parcel.suspect_since_ns is not None
-        if outcome.fault is Fault.UNREACHABLE or not self._recent.most_pass:
+        if outcome.fault.clears_the_bytes or not self._recent.most_pass:
             parcel.suspect_since_ns = now_ns  # nothing passes, or hardly anything: that is nobody's fault
-        elif not self._recent.recoveries and len(pieces := self._smaller(parcel, outcome)) > 1:
-            return pieces
+        elif not self._recent.recoveries and len(pieces := await self._smaller(parcel, outcome)) > 1:
+            self._suspects += pieces
+            return
         end_ns = parcel.suspect_since_ns + self._give_up_ns
+        enough = OFTEN if outcome.fault is Fault.TIMEOUT else LEAST_FAILURES
         if end_ns <= now_ns and not self._recent.passed_since(parcel.suspect_since_ns):
             parcel.suspect_since_ns = now_ns
-        elif parcel.divisible and (parcel.failures >= LEAST_FAILURES or end_ns <= now_ns):
-            pieces = self._smaller(parcel, outcome)  # only a lone one is given up
+        elif parcel.divisible and (parcel.failures >= enough or end_ns <= now_ns):
+            pieces = await self._smaller(parcel, outcome)  # only a lone one is given up
             if end_ns <= now_ns:
                 for piece in pieces:
                     piece.suspect_since_ns = now_ns
-            return pieces
-        elif end_ns <= now_ns and (
-            not self._recent.is_chance(parcel.failures)
-            or (parcel.failures >= MANY_FAILURES and end_ns + self._give_up_ns <= now_ns)  # chance or not
-        ):
-            self._reject(parcel, f"{outcome.verdict}, again and again, while others pass")
-            return []
+            self._suspects += pieces
+            return
+        elif self._is_given_up(parcel, now_ns):
+            self._reject_suspect(parcel)
+            return
         pause_ns = max(self._backoff.delay_ns(parcel.failures - 1), outcome.retry_after_ns or 0)
         parcel.not_before_ns = min(now_ns + pause_ns, max(end_ns, now_ns + self._backoff.delay_ns(0)))
-        return [parcel]
+        self._suspects.append(parcel)
 
-    def _smaller(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+    def _is_given_up(self, parcel: Parcel, now_ns: int) -> bool:
+        """Tell whether a suspect has failed alone, for its time, while others passed. It does not count how often it
+        got no answer in time: each such try lasts, and there may be a queue of others for it."""
+        since_ns, failed = parcel.suspect_since_ns, parcel.failed
+        if parcel.divisible or failed is None or since_ns is None or now_ns < since_ns + self._give_up_ns:
+            return False
+        if not self._recent.most_pass or not self._recent.passed_since(since_ns):
+            return False
+        beyond_doubt = parcel.failures >= MANY_FAILURES and now_ns >= since_ns + 2 * self._give_up_ns
+        return failed.fault is Fault.TIMEOUT or beyond_doubt or not self._recent.is_chance(parcel.failures)
+
+    def _give_up_overdue(self, now_ns: int) -> None:
+        """Give up suspects whose time is over while they wait for another try."""
+        for parcel in [parcel for parcel in self._suspects if self._is_given_up(parcel, now_ns)]:
+            self._reject_suspect(parcel)
+            self._suspects.remove(parcel)
+            _set(self._settled)
+
+    def _reject_suspect(self, parcel: Parcel) -> None:
+        assert parcel.failed is not None
+        self._reject(parcel, f"{parcel.failed.verdict}, again and again, while others pass")
+
+    async def _smaller(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
         """Divide a suspect; just itself where that is not possible. The parts wait for a pause, or
         the time of a RetryInfo, like any other try."""
         pieces = [parcel]
@@ -475,7 +592,7 @@ class Exporter(ABC):
         if parcel.divisible:
             pieces = parcel.divided(PIECES)
         elif by_size:
-            pieces = parcel.cut_to(parcel.nbytes // 2, self._assemble)
+            pieces = await self._cut(parcel, parcel.nbytes // 2)
         not_before_ns = max(self._clock() + self._backoff.delay_ns(0), parcel.not_before_ns)  # of a RetryInfo
         for piece in pieces:
             piece.not_before_ns = not_before_ns
@@ -490,7 +607,7 @@ class Exporter(ABC):
             or batch.failures < enough
             or batch.probes >= MAX_PROBES
             or (self._probe or batch) is not batch
-            or outcome.fault is Fault.UNREACHABLE
+            or outcome.fault.clears_the_bytes
         ):
             return [parcel]
         self._probe = batch
@@ -498,7 +615,7 @@ class Exporter(ABC):
         batch.exhausted_nbytes = parcel.nbytes if outcome.fault is Fault.EXHAUSTED else 0
         return parcel.divided(PIECES)
 
-    def _company(self, parcel: Parcel, outcome: Failed) -> list[Parcel]:
+    async def _add_company(self, parcels: list[Parcel], parcel: Parcel, outcome: Failed) -> None:
         """Take another batch beside one that fails and is not to be divided any further, where no slot is free for it:
         else a few traces that never pass would hold all slots for ever, with nothing to tell that others would pass."""
         batch = parcel.batch
@@ -506,15 +623,23 @@ class Exporter(ABC):
             (parcel.divisible and batch.probes < MAX_PROBES)
             or batch.failures < PROBE_AFTER
             or (self._probe or batch) is not batch
-            or outcome.fault is Fault.UNREACHABLE
-            or not self._free.locked()
-            or not (traces := self.queue.take())
+            or outcome.fault.clears_the_bytes
+            or len(self._under_way) < self._slots
         ):
-            return []
-        self._probe = batch
-        company = Parcel.of(traces)
-        company.batch = batch
-        return [company]
+            return
+        try:
+            traces = self.queue.take()
+        except MemoryError:
+            return  # another time
+
+        async def added() -> None:
+            company = Parcel.of(traces)
+            company.batch = batch
+            parcels.append(company)
+
+        if traces:
+            self._probe = batch
+            await self._once_there_is_memory(added)
 
     def _probe_passed(self, batch: Batch) -> None:
         """Learn a limit where a part passes of what was refused, for the second time, and nothing as large has passed
@@ -562,18 +687,42 @@ class Exporter(ABC):
             await asyncio.sleep(-(-wait_ns // 10**6) / 1e3)
 
     def _reject(self, parcel: Parcel, why: str) -> None:
+        if parcel.settled:
+            return
         parcel.rejected(self.queue)
-        self.fates.note(parcel.traces, "rejected")
-        ids = [trace.trace_id for trace in parcel.traces]
-        self.report.complain(f"rejected {why}", parcel.spans, f"spans rejected: {why}", ids)
+        with suppress(MemoryError):
+            self.fates.rejected(parcel.traces, None if parcel.divisible else parcel.spans)
+            ids = [trace.trace_id for trace in parcel.traces]
+            self.report.complain(f"rejected {why}", parcel.spans, f"spans rejected: {why}", ids)
 
-    def _lose(self, parcel: Parcel, error: BaseException) -> None:
-        parcel.lost(self.queue, "internal")
-        self.fates.note(parcel.traces, "lost")
-        self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")
+    async def _lose(self, parcel: Parcel, error: BaseException) -> None:
+        async def lost() -> None:
+            parcel.lost(self.queue, "internal")
+
+        if parcel.settled:
+            return
+        await self._once_there_is_memory(lost)
+        with suppress(MemoryError):
+            self.fates.lost(parcel.traces, None if parcel.divisible else parcel.spans)
+            self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")
 
 
-def _cancelled() -> bool:
-    """Tell whether the running task is to end, in a handler of CancelledError: a call may have been cancelled alone."""
+def _cancelled(error: BaseException) -> bool:
+    """Tell whether an exception means that the running task is to end: a call may have been cancelled alone."""
     task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
+
+
+def _set(event: asyncio.Event) -> None:
+    """Set an event. Without memory for waking those who wait, they see it when they look again."""
+    with suppress(MemoryError):
+        event.set()
+
+
+async def _set_within(event: asyncio.Event, wait_ns: int | None) -> None:
+    """Wait until an event is set, for so long at most; None: as long as one waits without looking again."""
+    wait_ns = LOOK_AGAIN_NS if wait_ns is None else min(wait_ns, LOOK_AGAIN_NS)
+    with suppress(TimeoutError):
+        # Whole milliseconds, upwards: uvloop's timers have no more, and would come back too soon.
+        async with asyncio.timeout(-(-wait_ns // 10**6) / 1e3):
+            await event.wait()

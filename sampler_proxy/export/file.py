@@ -2,8 +2,9 @@
 
 The file and its one predecessor, `<path>.1`, together hold at most `max_bytes`: a file that would grow beyond half of
 that becomes the predecessor. A file that is there already is appended to (one larger than half, left by a larger
-limit, is removed at its turn). A disk that fails is tried again with backoff, as a back end would be. Nothing is
-synced: a crash of the machine may cost the tail.
+limit, is removed at its turn). A disk that fails is tried again with backoff, as a back end that is down would be:
+whatever the error, it is never the lines' fault, though shorter ones may still fit. Nothing is synced: a crash of the
+machine may cost the tail.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import errno
 import os
 import stat
 import sys
+import threading
 from contextlib import suppress
 
 from google.protobuf.message import DecodeError
@@ -20,6 +22,7 @@ from google.protobuf.message import DecodeError
 from sampler_proxy.config.model import FileExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
+from sampler_proxy.export.reasons import why_unwritable
 from sampler_proxy.export.retry import Accepted, Failed, Fault
 from sampler_proxy.otlp.json import json_line
 
@@ -53,22 +56,24 @@ class FileExporter(Exporter):
             await asyncio.to_thread(self._lines.append, line)
         except OSError as error:
             code = errno.errorcode.get(error.errno or 0, "unknown error")
-            return Failed(Fault.OVERLOAD, code, "cannot write the file")
+            return Failed(Fault.UNREACHABLE, code, why_unwritable(error))
         return Accepted()
 
 
 class LineFile:
-    """Appends whole lines to a file, and starts a new one when it is full. Blocking; not for two threads at once.
+    """Appends whole lines to a file, and starts a new one when it is full. Blocking.
 
     The file is opened for each append, a few times a second: so it may be moved or removed at any time, and nothing is
-    held in between. Every method may raise OSError; then nothing of the line is left in the file, as far as the disk
-    allows.
+    held in between. Every method may raise OSError; then nothing of the line is left in the file, or, where the disk
+    does not allow that either, it is removed before the next one is written.
     """
 
     def __init__(self, path: str, max_bytes: int) -> None:
         self.max_line_bytes = max_bytes // 2
         self._path = path
         self._predecessor = f"{path}.1"
+        self._torn: tuple[int, int, int] | None = None  # the file, and its size without what has to be removed
+        self._lock = threading.Lock()
 
     def check(self) -> None:
         """Make sure that the file can be written: it exists afterwards. Removes a predecessor that is too large."""
@@ -79,9 +84,13 @@ class LineFile:
 
     def append(self, line: bytes) -> None:
         """Append `line`, which ends with a line break and is no longer than `max_line_bytes`."""
+        with self._lock:
+            self._append(line)
+
+    def _append(self, line: bytes) -> None:
         fd = self._open()
         try:
-            size = os.fstat(fd).st_size
+            size = self._mended(fd)
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a crash has torn the last line; it must not take this one with it
             if size + len(line) > self.max_line_bytes:
@@ -99,12 +108,26 @@ class LineFile:
                 while rest:
                     rest = rest[os.write(fd, rest) :]
             except OSError:
+                status = os.fstat(fd)
+                self._torn = status.st_dev, status.st_ino, size
                 with suppress(OSError):
-                    os.ftruncate(fd, size)
+                    self._mended(fd)
                 raise
         finally:
             if fd >= 0:
                 os.close(fd)
+
+    def _mended(self, fd: int) -> int:
+        """Remove what is left of a line that could not be written whole; returns the size of the file."""
+        status = os.fstat(fd)
+        size = status.st_size
+        if self._torn is not None:
+            device, inode, whole = self._torn
+            if (device, inode) == (status.st_dev, status.st_ino) and size > whole:
+                os.ftruncate(fd, whole)
+                size = whole
+            self._torn = None
+        return size
 
     def _open(self) -> int:
         fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)

@@ -18,20 +18,21 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sampler_proxy import __version__
+from sampler_proxy.config.authorities import read_authorities
 from sampler_proxy.config.model import GrpcExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
 from sampler_proxy.export.headers import Headers, UnusableError
 from sampler_proxy.export.peers import Peers
-from sampler_proxy.export.proxies import proxy_for, without_credentials
+from sampler_proxy.export.proxies import proxy_for, usable, without_credentials
 from sampler_proxy.export.reasons import LOST, NO_NAME, UNCONNECTED
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed, Fault, classify, retry_after_ns
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_PORT = 4317
 
-HEADERS_EVERY_S = 1.0
-"""How often the files of headers are looked at."""
+FILES_EVERY_S = 1.0
+"""How often the files of headers and certificates are looked at."""
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,13 @@ class GrpcExporter(Exporter):
         super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
         self.place = f"{config.endpoint}: "
         self._host, self._port, self._secure = _address(config.endpoint)
-        self._proxy = proxy_for(self._host, self._port, dependencies.environ)
+        self._named_proxy = proxy_for(self._host, self._port, dependencies.environ)
+        self._proxy = self._named_proxy if self._named_proxy and usable(self._named_proxy) else None
         self._timeout = config.timeout_ns / 1e9
         self._compression = grpc.Compression.Gzip if config.compression == "gzip" else grpc.Compression.NoCompression
         self._headers = Headers(config.headers)
+        self._ca_file = config.tls.ca_file
+        self._roots: bytes | None = None
         self._peers: Peers | None = None
 
     def start(self) -> None:
@@ -74,18 +78,17 @@ class GrpcExporter(Exporter):
         except UnusableError as error:
             raise StartError(f"export {self.name}: {error}") from error
         self._use_headers()
-        try:
-            credentials = grpc.ssl_channel_credentials(_system_roots()) if self._secure else None
-        except OSError as error:
-            raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
+        if self._secure:
+            self._roots = self._read_roots()
         authority = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         options = [*_OPTIONS, *self._proxy_options(), ("grpc.default_authority", authority)]
-        if credentials is not None:
+        if self._secure:
             options.append(("grpc.ssl_target_name_override", self._host))
 
         def open_channel(target: str) -> grpc.aio.Channel:
-            if credentials is None:
+            if not self._secure:
                 return grpc.aio.insecure_channel(target, options=options, compression=self._compression)
+            credentials = grpc.ssl_channel_credentials(self._roots)
             return grpc.aio.secure_channel(target, credentials, options=options, compression=self._compression)
 
         # Now, while there are descriptors: without one for its wake-up socket grpcio ends the process, and channels are
@@ -102,13 +105,24 @@ class GrpcExporter(Exporter):
         )
         super().start()
         loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self._peers.follow()))
+        self._tasks.append(self._lasting(loop, self._peers.follow))
         if self._headers.from_files:
-            self._tasks.append(loop.create_task(self._follow_headers()))
+            self._tasks.append(self._lasting(loop, self._follow_headers))
+        if self._ca_file is not None:
+            self._tasks.append(self._lasting(loop, self._follow_roots))
 
     def _proxy_options(self) -> list[tuple[str, str | int]]:
         """Decide for gRPC, which reads fewer variables, and would send addresses through a proxy that names do not
         need."""
+        if self._named_proxy and not self._proxy:
+            log.warning(
+                "export %s: %s:%d is reached without the proxy of the environment, %s: only http://HOST:PORT is "
+                "supported",
+                self.name,
+                self._host,
+                self._port,
+                without_credentials(self._named_proxy),
+            )
         if self._proxy is None:
             return [("grpc.enable_http_proxy", 0)]
         log.info(
@@ -123,7 +137,7 @@ class GrpcExporter(Exporter):
     async def _follow_headers(self) -> None:
         """Read the files of headers again when they change. What was refused for its credentials is tried at once."""
         while True:
-            await asyncio.sleep(HEADERS_EVERY_S)
+            await asyncio.sleep(FILES_EVERY_S)
             try:
                 await asyncio.to_thread(self._headers.read)
             except UnusableError as error:  # of some of the files
@@ -131,6 +145,32 @@ class GrpcExporter(Exporter):
             if changed := self._headers.changed_since(self._headers_in_use):
                 self._use_headers()
                 log.info("export %s: headers read again from %s", self.name, ", ".join(changed))
+                self._try_all_now()
+
+    def _read_roots(self) -> bytes | None:
+        """Read the certificates to trust; None: those that gRPC brings along. Raises StartError."""
+        try:
+            return _system_roots() if self._ca_file is None else read_authorities(self._ca_file)
+        except OSError as error:
+            raise StartError(f"export {self.name}: cannot read {error.filename}: {error.strerror}") from error
+        except ValueError as error:
+            raise StartError(f"export {self.name}: tls.ca_file {self._ca_file}: {error}") from error
+
+    async def _follow_roots(self) -> None:
+        """Read the file of certificates again and again; when it has changed, connect anew and try at once."""
+        assert self._ca_file is not None
+        assert self._peers is not None
+        while True:
+            await asyncio.sleep(FILES_EVERY_S)
+            try:
+                roots = await asyncio.to_thread(read_authorities, self._ca_file)
+            except ValueError as error:
+                self.report.complain("roots", 0, f"tls.ca_file stays as it was: {self._ca_file}: {error}")
+                continue
+            if roots != self._roots:
+                self._roots = roots
+                self._peers.renew()
+                log.info("export %s: certificates read again from %s", self.name, self._ca_file)
                 self._try_all_now()
 
     def _use_headers(self) -> None:

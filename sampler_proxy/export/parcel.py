@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sampler_proxy.export.queue import KeptTrace, Queue
-from sampler_proxy.export.split import split
+from sampler_proxy.export.retry import Failed
+from sampler_proxy.export.split import Layout
 
 PIECES = 16
 """A parcel that fails for reasons of its own is divided into so many: two steps find one trace among 256. A step may
@@ -24,6 +25,7 @@ class CutTrace:
 
     trace: KeptTrace
     left: int
+    layout: Layout  # of its request, from which theirs are made
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +33,11 @@ class Batch:
     """History that all parcels share which were taken from the queue as one."""
 
     failures: int = 0  # tries in succession, of any of them
+    first_try_ns: int | None = None
     accepted: bool = False  # one of them has been
+    passed: bool = False  # and not only to have all its spans rejected
     refused: int = 0  # parcels, each for good
+    refusal: Failed | None = None  # of the last one of these, where it says something about the destination
     probes: int = 0  # divisions while nothing passes
     exhausted_nbytes: int = 0  # of the request that was divided last, if it was refused for want of resources
 
@@ -44,14 +49,16 @@ class Parcel:
     traces: Sequence[KeptTrace]
     spans: int
     batch: Batch = field(default_factory=Batch)
-    request: bytes | None = None  # of some spans of the only trace
-    cut: CutTrace | None = None
+    cut: CutTrace | None = None  # the only trace, of which only some spans are meant
+    first: int = 0  # of these
     nbytes: int = 0  # of the request, once it has been made
     part_of_nbytes: int = 0  # of the request, refused for its size, of which this is a part: to pass shows a limit
     failures: int = 0  # tries in succession
     first_try_ns: int | None = None
     suspect_since_ns: int | None = None  # it fails while others pass
     not_before_ns: int = 0  # the next try
+    failed: Failed | None = None  # how the last try did, if it did
+    settled: bool = False
 
     @classmethod
     def of(cls, traces: Sequence[KeptTrace]) -> Parcel:
@@ -63,8 +70,10 @@ class Parcel:
         return len(self.traces) > 1
 
     def assembled(self, assemble: Callable[[Sequence[Any]], bytes]) -> bytes:
-        """Return the request."""
-        return assemble(self.traces) if self.request is None else self.request
+        """Make the request. It is not kept: a parcel may wait for long until it is tried again."""
+        if self.cut is None:
+            return assemble(self.traces)
+        return self.cut.layout.request(range(self.first, self.first + self.spans))
 
     def divided(self, pieces: int) -> list[Parcel]:
         """Divide into at most `pieces` parcels, by traces, each with traces from all over the parcel."""
@@ -72,11 +81,13 @@ class Parcel:
 
     def cut_to(self, limit: int, assemble: Callable[[Sequence[Any]], bytes]) -> list[Parcel]:
         """Divide, with a request larger than `limit`, into parcels whose requests have at most so many bytes, or a
-        single span, or spans whose headers alone are too large. Just this parcel, where it cannot be divided so."""
+        single span, or spans whose headers alone are too large. Just this parcel, where it cannot be divided so.
+
+        A trace's request is read for it, which takes its time; a thread of its own may do that."""
         if self.spans <= 1:
             return [self]
         if not self.divisible:
-            return self._cut(limit, self.assembled(assemble))
+            return self._cut(limit, assemble)
         groups: list[list[KeptTrace]] = []
         size = limit  # without headers, which traces may share: a parcel that is still too large comes here again
         for trace in self.traces:
@@ -87,32 +98,34 @@ class Parcel:
             groups[-1].append(trace)
         return [self._some(group) for group in groups] if len(groups) > 1 else self.divided(2)
 
-    def exported(self, queue: Queue, rejected_spans: int) -> None:
-        """Settle as taken by the destination, save `rejected_spans`."""
-        if self.cut is None:
-            queue.exported(self.traces, rejected_spans)
-        else:
-            rejected = min(max(rejected_spans, 0), self.spans)
-            queue.part_settled(self.cut.trace, self._last(), exported=self.spans - rejected, rejected=rejected)
+    def exported(self, queue: Queue, rejected_spans: int) -> int:
+        """Settle as taken by the destination, save `rejected_spans` (any number may come from there); returns how many
+        spans these are. Like the methods below it raises MemoryError, and has then settled nothing."""
+        rejected = min(max(rejected_spans, 0), self.spans)
+        self._settle(queue, exported=self.spans - rejected, rejected=rejected)
+        return rejected
 
     def rejected(self, queue: Queue) -> None:
         """Settle as refused for good."""
-        if self.cut is None:
-            queue.rejected(self.traces)
-        else:
-            queue.part_settled(self.cut.trace, self._last(), rejected=self.spans)
+        self._settle(queue, rejected=self.spans)
 
     def lost(self, queue: Queue, reason: str) -> None:
         """Settle as given up without a final answer."""
-        if self.cut is None:
-            queue.lost(self.traces, reason)
-        else:
-            queue.part_settled(self.cut.trace, self._last(), lost=self.spans, reason=reason)
+        self._settle(queue, lost=self.spans, reason=reason)
 
-    def _last(self) -> bool:
-        assert self.cut is not None
-        self.cut.left -= self.spans
-        return self.cut.left <= 0
+    def _settle(self, queue: Queue, *, exported: int = 0, rejected: int = 0, lost: int = 0, reason: str = "") -> None:
+        if self.cut is not None:
+            left = self.cut.left - self.spans
+            trace = self.cut.trace
+            queue.part_settled(trace, left <= 0, exported=exported, rejected=rejected, lost=lost, reason=reason)
+            self.cut.left = left
+        elif lost:
+            queue.lost(self.traces, reason)
+        elif exported:
+            queue.exported(self.traces, rejected)
+        else:
+            queue.rejected(self.traces)
+        self.settled = True
 
     def _some(self, traces: Sequence[KeptTrace]) -> Parcel:
         parcel = Parcel.of(traces)
@@ -120,11 +133,11 @@ class Parcel:
         parcel.first_try_ns, parcel.suspect_since_ns = self.first_try_ns, self.suspect_since_ns
         return parcel
 
-    def _cut(self, limit: int, request: bytes) -> list[Parcel]:
-        cut = self.cut or CutTrace(self.traces[0], self.spans)
+    def _cut(self, limit: int, assemble: Callable[[Sequence[Any]], bytes]) -> list[Parcel]:
+        cut = self.cut or CutTrace(self.traces[0], self.spans, Layout(assemble(self.traces)))
         parcels: list[Parcel] = []
-        for part in split(request, limit):
+        for spans in cut.layout.parts(self.first, self.first + self.spans, limit):
             parcel = self._some(self.traces)
-            parcel.spans, parcel.request, parcel.cut = part.spans, part.request, cut
+            parcel.spans, parcel.first, parcel.cut = len(spans), spans.start, cut
             parcels.append(parcel)
         return parcels

@@ -105,6 +105,11 @@ class Peers:
             for gone in known.values():
                 self._give_up(gone.channel)
 
+    def renew(self) -> None:
+        """Connect to every peer anew; requests under way are finished. To be called when `open_channel` has changed."""
+        for peer in self._peers:
+            self._reopen(peer)
+
     def uses(self, peer: Peer, channel: grpc.aio.Channel | None = None) -> bool:
         """Tell whether a peer is in use; with `channel`: by this one, and not by another that was opened since."""
         return peer in self._peers and channel in (None, peer.channel)
@@ -147,9 +152,7 @@ class Peers:
         peer.rests_until_ns = self.clock() + min(longest_ns, first_ns << min(peer.failures - 1, 10))
         if timeout:
             peer.timeouts = 0
-            self._give_up(peer.channel)
-            fresh = self._new(peer.target)
-            peer.channel, peer.call = fresh.channel, fresh.call
+            self._reopen(peer)
 
     async def close(self) -> None:
         """End every connection, at once."""
@@ -161,6 +164,12 @@ class Peers:
     def _new(self, target: str) -> Peer:
         channel = self.open_channel(target)
         return Peer(target, channel, channel.unary_unary(self.method))  # bytes in, bytes out
+
+    def _reopen(self, peer: Peer) -> None:
+        before = peer.channel
+        fresh = self._new(peer.target)
+        peer.channel, peer.call = fresh.channel, fresh.call
+        self._give_up(before)
 
     def _give_up(self, channel: grpc.aio.Channel) -> None:
         async def linger() -> None:

@@ -5,6 +5,9 @@
 
 The list is separated by commas or spaces. An entry is `*` (everything), a name (also the end of one, at a dot: with or
 without `.` or `*.` in front), an address or a network (10.0.0.0/8), each with `:port` where only that port is meant.
+
+gRPC's core reads `no_proxy` again by itself where it is given a proxy, and then may connect directly: whatever it takes
+for an exception is one here, too. Where this module says "directly", core is not given a proxy.
 """
 
 from __future__ import annotations
@@ -12,18 +15,26 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 PROXY = ("grpc_proxy", "https_proxy", "http_proxy")
 NO_PROXY = ("no_grpc_proxy", "no_proxy")
 
 
 def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> str | None:
-    """Return the URL of the proxy in front of a destination; None: it is reached directly."""
+    """Return the URL of the proxy in front of a destination; None: it is reached directly. The URL may be of a kind
+    that is not `usable`."""
     proxy = _first(PROXY, environ)
     exceptions = re.split(r"[,\s]+", _first(NO_PROXY, environ) or "")
     if proxy is None or any(_matches(entry, host.lower().rstrip("."), port) for entry in exceptions if entry):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def usable(proxy: str) -> bool:
+    """Tell whether gRPC's core can use a proxy: it has CONNECT by plain HTTP only, and passes all others by."""
+    url = urlsplit(proxy)
+    return url.scheme == "http" and bool(url.hostname)
 
 
 def without_credentials(proxy: str) -> str:
@@ -54,4 +65,4 @@ def _matches(entry: str, host: str, port: int) -> bool:
     try:
         return address in ipaddress.ip_network(name, strict=False)
     except ValueError:
-        return False
+        return bool(name) and host.endswith(name)  # as core has it

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from sampler_proxy.config.model import FileExport, GrpcExport
@@ -64,8 +65,8 @@ class Queue:
 
     `clock` tells monotonic nanoseconds. Two hooks, both to be set before the first offer and both cheap and without
     exceptions: `wake` is called by `offer`, on its thread, when a wait that `wait_ns` answered has become wrong, at
-    most once per answer. `on_room` is called on the loop's thread when a settled batch made room for a trace that
-    `offer` had refused.
+    most once per answer; too late where there was no memory for it, so that a wait should have an end. `on_room` is
+    called on the loop's thread when a settled batch made room for a trace that `offer` had refused.
     """
 
     def __init__(
@@ -119,30 +120,48 @@ class Queue:
         """Take `trace` (True), or refuse it for want of room; lose it where the queue is to drop. A trace larger than
         the whole queue is taken when the queue is empty.
 
-        After `abandon` there is no want of room: a trace is taken, and lost at once.
+        After `abandon` there is no want of room: a trace is taken, and lost at once. Raises MemoryError, and has then
+        not taken the trace.
         """
         nbytes = trace.nbytes
         if not self._fits(nbytes):
             if self._drop:
-                self._dropped_spans += trace.spans
+                dropped = self._dropped_spans + trace.spans
                 self._dropped_ids.append(trace.trace_id)
+                self._dropped_spans = dropped
                 return True
             self._refused_bytes = min(nbytes, self._refused_bytes or nbytes)
             if not self._fits(nbytes):
                 return False
-        self._routed_traces += 1
-        self._routed_spans += trace.spans
-        self._routed_bytes += nbytes
-        if self._closed is not None:
-            self._lose(self._settle([trace]), self._closed)
-            return True
-        self._since.append(self._clock())  # first: the other side, once it sees the trace, looks for its time
-        self._traces.append(trace)
+        routed_traces, routed_spans, routed_bytes = self._routed_traces, self._routed_spans, self._routed_bytes
+        timed = False
+        try:
+            self._routed_traces = routed_traces + 1
+            self._routed_spans = routed_spans + trace.spans
+            self._routed_bytes = routed_bytes + nbytes
+            if self._closed is not None:
+                self._settle([trace], lost=trace.spans, reason=self._closed)
+                return True
+            self._since.append(self._clock())  # first: the other side, once it sees the trace, looks for its time
+            timed = True
+            self._traces.append(trace)
+        except BaseException:
+            if timed:
+                self._since.pop()
+            self._routed_traces, self._routed_spans, self._routed_bytes = routed_traces, routed_spans, routed_bytes
+            raise
         wake_at = self._wake_at_bytes
-        if wake_at is not None and self._routed_bytes - self._taken_bytes >= wake_at:
-            self._wake_at_bytes = None
-            self.wake()
+        if wake_at is not None:
+            self._wake_up(wake_at)
         return True
+
+    def _wake_up(self, wake_at: int) -> None:
+        try:
+            if self._routed_bytes - self._taken_bytes >= wake_at:
+                self._wake_at_bytes = None
+                self.wake()
+        except MemoryError:  # the trace has been taken: who waits is woken by the next one, or looks by itself
+            self._wake_at_bytes = wake_at
 
     def _fits(self, nbytes: int) -> bool:
         held = self._routed_bytes - self._settled_bytes
@@ -164,17 +183,22 @@ class Queue:
         return ready_ns - now_ns
 
     def take(self) -> list[KeptTrace]:
-        """Take the oldest traces, as many as `batch_bytes` hold, ready or not; at least one, unless none waits."""
+        """Take the oldest traces, as many as `batch_bytes` hold, ready or not; at least one, unless none waits. Raises
+        MemoryError, and has then taken none."""
         batch: list[KeptTrace] = []
-        room = self._batch_bytes
-        while self._traces:
-            nbytes = self._traces[0].nbytes
-            room -= nbytes
+        room, taken = self._batch_bytes, self._taken_bytes
+        waiting = len(self._traces)
+        while len(batch) < waiting:
+            trace = self._traces[len(batch)]
+            room -= trace.nbytes
             if batch and room < 0:
                 break
-            batch.append(self._traces.popleft())
+            batch.append(trace)
+            taken += trace.nbytes
+        for _ in batch:
+            self._traces.popleft()
             self._since.popleft()
-            self._taken_bytes += nbytes
+        self._taken_bytes = taken
         return batch
 
     def flush(self) -> None:
@@ -207,35 +231,24 @@ class Queue:
 
     def exported(self, traces: Sequence[KeptTrace], rejected_spans: int = 0) -> None:
         """Settle `traces` as taken by the destination, save `rejected_spans` of their spans (a number from outside: any
-        may come)."""
-        spans = self._settle(traces)
+        may come). Like the methods below it raises MemoryError, and has then settled nothing."""
+        spans = sum(trace.spans for trace in traces)
         rejected = min(max(rejected_spans, 0), spans)
-        self._exported_spans += spans - rejected
-        self._rejected_spans += rejected
-        self._tell_room()
+        self._settle(traces, exported=spans - rejected, rejected=rejected)
 
     def rejected(self, traces: Sequence[KeptTrace]) -> None:
         """Settle `traces` as refused for good by the destination."""
-        self._rejected_spans += self._settle(traces)
-        self._tell_room()
+        self._settle(traces, rejected=sum(trace.spans for trace in traces))
 
     def lost(self, traces: Sequence[KeptTrace], reason: str) -> None:
         """Settle `traces` as given up without a final answer."""
-        self._lose(self._settle(traces), reason)
-        self._tell_room()
+        self._settle(traces, lost=sum(trace.spans for trace in traces), reason=reason)
 
     def part_settled(
         self, trace: KeptTrace, last: bool, *, exported: int = 0, rejected: int = 0, lost: int = 0, reason: str = ""
     ) -> None:
         """Settle some spans of `trace`; with the `last` of them, the trace."""
-        self._settled_spans += exported + rejected + lost
-        self._exported_spans += exported
-        self._rejected_spans += rejected
-        self._lose(lost, reason)
-        if last:
-            self._settled_traces += 1
-            self._settled_bytes += trace.nbytes
-            self._tell_room()
+        self._settle([trace] if last else [], exported=exported, rejected=rejected, lost=lost, reason=reason)
 
     def abandon(self, reason: str) -> None:
         """Settle every remaining trace as lost, in flight or not, and each that is offered from now on. Settle nothing
@@ -263,19 +276,29 @@ class Queue:
             queued_bytes=self._routed_bytes - self._settled_bytes,
         )
 
-    def _settle(self, traces: Sequence[KeptTrace]) -> int:
-        spans = sum(trace.spans for trace in traces)
-        self._settled_traces += len(traces)
-        self._settled_spans += spans
-        self._settled_bytes += sum(trace.nbytes for trace in traces)
-        return spans
+    def _settle(
+        self, traces: Sequence[KeptTrace], *, exported: int = 0, rejected: int = 0, lost: int = 0, reason: str = ""
+    ) -> None:
+        settled = (
+            self._settled_traces + len(traces),
+            self._settled_spans + exported + rejected + lost,
+            self._settled_bytes + sum(trace.nbytes for trace in traces),
+            self._exported_spans + exported,
+            self._rejected_spans + rejected,
+        )
+        self._lose(lost, reason)  # from here on nothing takes memory
+        self._settled_traces, self._settled_spans, self._settled_bytes, self._exported_spans, self._rejected_spans = (
+            settled
+        )
+        self._tell_room()
 
     def _lose(self, spans: int, reason: str) -> None:
         if spans:
             self._lost_spans[reason] = self._lost_spans.get(reason, 0) + spans
 
     def _tell_room(self) -> None:
-        refused = self._refused_bytes
-        if refused is not None and self._fits(refused):
-            self._refused_bytes = None
-            self.on_room()
+        with suppress(MemoryError):  # what was refused is offered again all the same
+            refused = self._refused_bytes
+            if refused is not None and self._fits(refused):
+                self._refused_bytes = None
+                self.on_room()

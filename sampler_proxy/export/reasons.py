@@ -6,6 +6,7 @@ for the reason of a connection that failed. Whatever they quote stays out.
 
 from __future__ import annotations
 
+import errno
 import re
 
 import grpc
@@ -41,10 +42,28 @@ STATUSES = {
     grpc.StatusCode.UNAUTHENTICATED: "it refuses the credentials in headers",
     grpc.StatusCode.PERMISSION_DENIED: "it refuses these credentials the permission",
 }
+NO_MEMORY = "this process is out of memory: lower buffer.max_bytes, or allow it more memory"
 LOST = "the connection was lost before an answer came"
 ANSWERED = "it answers with an error"
 HTTP = "a proxy in between, or another server, answers"
 HTTP_CREDENTIALS = "a proxy in between, or another server, refuses the credentials"
+
+FILE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the system does not let it grow any further",
+    errno.EIO: "the disk does not work",
+    errno.EROFS: "the disk can only be read",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "its folder is not there",
+    errno.ENOTDIR: "its folder is not there",
+    errno.ESTALE: "the network file system has lost it",
+    errno.EMFILE: "this process is out of file descriptors",
+    errno.ENFILE: "the machine is out of file descriptors",
+    errno.ENOMEM: "the system is out of memory",
+}
+"""Errors of the system at writing a file, and what to say of them."""
 
 _CONNECTION = [(re.compile(pattern, re.IGNORECASE), sentence) for pattern, sentence in CONNECTION]
 
@@ -62,3 +81,9 @@ def why_unreachable(details: str, secure: bool) -> str:
 def why_refused(code: grpc.StatusCode) -> str:
     """Say what a status means."""
     return STATUSES.get(code, ANSWERED)
+
+
+def why_unwritable(error: OSError) -> str:
+    """Say why a file cannot be written."""
+    reason = FILE.get(error.errno or 0)
+    return f"cannot write the file: {reason}" if reason else "cannot write the file"

@@ -54,22 +54,37 @@ class Reporter:
 
     @property
     def up(self) -> bool:
-        """Tell whether the last try, those of suspects left out, has not failed."""
+        """Tell whether the destination takes what it is sent: the last request that said something about it passed.
+        Those of suspects do not, and of refusals for good only those of a batch that was refused whole, while nothing
+        else passed."""
         return self._failing_since_ns is None
 
     def failed(self, code: str, why: str) -> None:
         """Report a try that failed, and says something about the destination."""
         self._note(code, why)
+        self._fail(why, "trying again until it works")
+
+    def refuses(self, why: str) -> None:
+        """Report that a batch was refused, for good, while nothing passes; its tries have been counted."""
+        self.last_error, self.last_error_ns = why, self._clock()
+        self._fail(why, "nothing passes, and what it refuses is rejected")
+
+    def hindered(self, code: str, why: str) -> None:
+        """Report a try that this side could not make: that says nothing about the destination."""
+        self.failures[code] += 1
+        self._repeat(why, f"{why}; trying again until it works")
+
+    def _fail(self, why: str, then: str) -> None:
         self._failed_tries += 1
         if self._failing_since_ns is not None:
             self._outage.add(why)
-            self._repeat(why, f"{why}; trying again until it works")
+            self._repeat(why, f"{why}; {then}")
             return
         self._failing_since_ns = self._clock()
         self._failed_tries = 1
         if self._change():
             self._kinds.setdefault(why, _Kind()).last_ns = self._failing_since_ns
-            log.warning("export %s: %s; trying again until it works%s", self._name, why, self._more_changes())
+            log.warning("export %s: %s; %s%s", self._name, why, then, self._more_changes())
 
     def failed_alone(self, code: str, why: str) -> None:
         """Report a try that failed, while others pass."""

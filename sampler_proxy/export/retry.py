@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from sampler_proxy.export.reasons import HTTP, HTTP_CREDENTIALS, LOST, why_refused, why_unreachable
+from sampler_proxy.export.reasons import HTTP, HTTP_CREDENTIALS, LOST, NO_MEMORY, why_refused, why_unreachable
 
 MAX_RETRY_AFTER_NS = 300 * 10**9
 """The longest RetryInfo that is believed: a back end that names a longer one is asked again after this."""
@@ -37,7 +37,8 @@ class Fault(Enum):
     EXHAUSTED = "exhausted"  # the same, unless smaller requests pass: then it is the size
     TIMEOUT = "timeout"  # no answer in time: the same bytes, later
     LOST = "lost"  # a reset, a lost connection: the same bytes, later
-    UNREACHABLE = "unreachable"  # nothing was sent: later, and these bytes cannot be the reason
+    UNREACHABLE = "unreachable"  # nothing was taken, of whatever bytes: later, and these cannot be the reason
+    MEMORY = "memory"  # this side's: later, and neither the bytes nor the destination can be the reason
     CREDENTIALS = "credentials"  # later, when they are right
     SIZE = "size"  # larger than is taken: in smaller parts
     BYTES = "bytes"  # something in these bytes is refused: find it
@@ -47,6 +48,11 @@ class Fault(Enum):
     def passes_by_itself(self) -> bool:
         """Tell whether the same bytes are worth another try."""
         return self not in (Fault.SIZE, Fault.BYTES, Fault.UNWANTED)
+
+    @property
+    def clears_the_bytes(self) -> bool:
+        """Tell whether any other bytes would have met the same."""
+        return self in (Fault.UNREACHABLE, Fault.MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,15 @@ class Failed:
     def verdict(self) -> str:
         """The reason of a rejection."""
         return f"{self.code}, {self.why}" if self.code else self.why
+
+
+OUT_OF_MEMORY = Failed(Fault.MEMORY, "out_of_memory", NO_MEMORY)
+"""The outcome of a try for which this process had no memory; made before it is needed."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether an error means that this process got no memory: for a thread Python puts it in other words."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 _RETRYABLE = frozenset(
@@ -203,5 +218,6 @@ class Backoff:
     random: Callable[[], float]
 
     def delay_ns(self, failures: int) -> int:
-        """Draw the next pause; `failures` counts the tries that failed before the one that just did."""
-        return int(self.random() * min(self.max_ns, self.initial_ns << min(failures, 62)))
+        """Draw the next pause; `failures` counts the tries that failed before the one that just did; none before the
+        first of a parcel, which may have met a fault that is not its own."""
+        return int(self.random() * min(self.max_ns, self.initial_ns << min(max(failures, 0), 62)))

@@ -194,8 +194,10 @@ class Status:
             found["decided_at"] = iso_time(self._time() - ago_s)
             if found["keep"]:
                 with self._pipeline.lock:
-                    fates = {exporter.name: exporter.fate_of(trace_id) for exporter in self._exporters}
-                found["destinations"] = {name: fate or "unknown" for name, fate in fates.items()}
+                    found["destinations"] = {
+                        exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
+                        for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
+                    }
         return found
 
 

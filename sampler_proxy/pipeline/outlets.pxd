@@ -10,3 +10,5 @@ cdef class Outlets:
     cdef uint64_t backlog_bytes, backlog_spans  # of kept traces that some destination has not taken yet
     cdef int deliver(self, KeptTrace kept) except -1
     cdef int flush(self) except -1
+    cdef int withdraw(self, KeptTrace kept) except -1
+    cdef list waiting(self, bytes trace_id)

@@ -23,18 +23,47 @@ cdef class Outlets:
         self.ledger = ledger
 
     cdef int deliver(self, KeptTrace kept) except -1:
-        """Offer a finished trace to every destination, behind its backlog where there is one."""
+        """Offer a finished trace to every destination, behind its backlog where there is one.
+
+        Where a destination has no memory for it, it waits in the backlog if another one has taken it before; else the
+        error is raised, and nothing has happened. The same where a backlog cannot grow, save that a destination may
+        have the trace.
+        """
         cdef Outlet outlet
+        cdef bint taken
+        cdef bint given = False
         kept.waiting = 0
-        for outlet in self.outlets:
-            if outlet.backlog or not outlet.offer(kept):
-                outlet.backlog.append(kept)
-                kept.waiting += 1
+        try:
+            for outlet in self.outlets:
+                taken = False
+                if not outlet.backlog:
+                    try:
+                        taken = outlet.offer(kept)
+                    except MemoryError:
+                        if not given:
+                            raise
+                if taken:
+                    given = True
+                else:
+                    outlet.backlog.append(kept)
+                    kept.waiting += 1
+        except BaseException:
+            self.withdraw(kept)
+            raise
         if kept.waiting:
             self.backlog_bytes += kept.nbytes
             self.backlog_spans += kept.spans
         else:
             self.ledger.rules[kept.rule].kept += kept.spans
+        return 0
+
+    cdef int withdraw(self, KeptTrace kept) except -1:
+        """Remove a trace from the ends of the backlogs, before it has been counted."""
+        cdef Outlet outlet
+        for outlet in self.outlets:
+            if outlet.backlog and outlet.backlog[len(outlet.backlog) - 1] is kept:
+                outlet.backlog.pop()
+        kept.waiting = 0
         return 0
 
     cdef int flush(self) except -1:
@@ -50,3 +79,17 @@ cdef class Outlets:
                     self.backlog_spans -= kept.spans
                     self.ledger.rules[kept.rule].kept += kept.spans
         return 0
+
+    cdef list waiting(self, bytes trace_id):
+        """Tell of each destination whether a trace is in its backlog; looks at every trace there."""
+        cdef Outlet outlet
+        cdef KeptTrace kept
+        cdef list found = []
+        for outlet in self.outlets:
+            for kept in outlet.backlog:
+                if kept.trace_id == trace_id:
+                    found.append(True)
+                    break
+            else:
+                found.append(False)
+        return found

@@ -31,8 +31,9 @@ class Destination(Protocol):
     """A receiver of kept traces, such as an exporter's queue."""
 
     def offer(self, trace: KeptTrace, /) -> bool:
-        """Take a trace, or answer False where there is no room. Called with the lock held, so it must be short and must
-        not raise. A refused trace is offered again, in order, at the next tick or when room is needed."""
+        """Take a trace, or answer False where there is no room. Called with the lock held, so it must be short, and
+        raise nothing but MemoryError, where it has not taken the trace. A refused trace is offered again, in order, at
+        the next tick or when room is needed."""
 
 class Pipeline:
     """Buffers, decides, limits and finishes traces, and hands them to destinations."""
@@ -118,6 +119,9 @@ class Pipeline:
         it waits for the limit); or "decided", with rule, keep, reason, threshold, incomplete, limited (the limit
         dropped it, though its rule would have kept it), and ago_seconds. None: unknown, or its decision was evicted.
         """
+    def in_backlog(self, trace_id: bytes) -> list[bool]:
+        """Tell of each destination whether a trace that it has refused waits to be offered again; the caller holds the
+        lock. Looks at all such traces."""
     def intake(self, transport: str) -> Intake:
         """Create a way in for one thread. `transport` is a label of metrics: "grpc"."""
     def ledger_id(self, name: str) -> int:

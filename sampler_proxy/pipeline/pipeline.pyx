@@ -688,6 +688,9 @@ cdef class Pipeline:
                 }
         return None
 
+    def in_backlog(self, bytes trace_id not None):
+        return self.outlets.waiting(trace_id)
+
     # Accounting.
 
     def memory_signs(self, int64_t now_ns):

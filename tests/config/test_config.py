@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sampler_proxy.config import model as config
+from sampler_proxy.config.check import check
 from sampler_proxy.config.file import contents, read
 from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
 from sampler_proxy.config.yaml_positions import parse
@@ -429,8 +431,9 @@ def with_examples(text: str) -> str:
     return re.sub(r"(?m)^( +)#(- |  |(?=\w+:))", r"\1\2", text)
 
 
-def with_one_limit(text: str) -> str:
-    return re.sub(r"(?m)^  (traces|bytes):.*\n", "", text)
+def without_alternatives(text: str) -> str:
+    """Of the shipped file: one limit, and no file of certificates, for the example's endpoint has no TLS."""
+    return re.sub(r"(?m)^ +(traces|bytes|tls|ca_file):.*\n", "", text)
 
 
 def test_the_shipped_file_is_the_default():
@@ -454,7 +457,7 @@ def test_the_shipped_file_shows_every_key(tmp_path):
         keys = {config.key_of(model, field) for field in model.model_fields}
         assert keys <= shown, (path, keys - shown)
     # What it shows of an export over gRPC are the defaults too.
-    loaded = load(tmp_path, with_one_limit(text))
+    loaded = load(tmp_path, without_alternatives(text))
     _, tempo = loaded.export
     assert tempo == GrpcExport(name="tempo", endpoint="http://localhost:14317")
     # And so is what it shows of a target, but for what has no default.
@@ -510,7 +513,48 @@ def test_schema_allows_the_shipped_values():
             return all(allows(rule["items"], item) for item in value)
         return not isinstance(value, str) or re.search(rule.get("pattern", ""), value) is not None
 
-    assert allows(schema, yaml.safe_load(with_one_limit(with_examples(DEPLOYED.read_text()))))
+    assert allows(schema, yaml.safe_load(without_alternatives(with_examples(DEPLOYED.read_text()))))
     assert not allows(schema, {"buffer": {"decision_wait": "30"}})
     assert not allows(schema, {"rules": [{"name": "a", "keep": "2"}]})
     assert allows(schema, {"rules": [{"name": "a", "keep": "${env:KEEP}"}]})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "ca_file", "at", "message"),
+    [
+        ("https://tempo:4317", "ca.pem", None, None),
+        ("http://tempo:4317", "ca.pem", "4:10", "this endpoint is reached without TLS: write https://host:port there"),
+        ("https://tempo:4317", "missing.pem", "4:20", "cannot be read: No such file or directory"),
+        ("https://tempo:4317", "", "4:20", "cannot be read: Is a directory"),
+        ("https://tempo:4317", "key.pem", "4:20", "holds no certificates: write the path of a file in PEM"),
+        ("https://tempo:4317", "torn.pem", "4:20", "holds no certificates"),
+        ("https://tempo:4317", "second torn.pem", "4:20", "holds a damaged certificate: copy the file anew"),
+        ("https://tempo:4317", "damaged.pem", "4:20", "holds a damaged certificate: copy the file anew"),
+        ("https://tempo:4317", "empty.pem", "4:20", "holds no certificates"),
+        ("https://tempo:4317", "large.pem", "4:20", "larger than 4MiB: not a file of certificates"),
+    ],
+)
+def test_own_authorities(tmp_path, endpoint, ca_file, at, message):
+    """A wrong file is found with the configuration, at its place, and nothing of it is shown."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=own"
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "ca.pem"]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    certificate = (tmp_path / "ca.pem").read_text()
+    (tmp_path / "torn.pem").write_text(certificate[: len(certificate) // 2])
+    (tmp_path / "second torn.pem").write_text(certificate + certificate[: len(certificate) // 2])
+    lines = certificate.splitlines(keepends=True)
+    (tmp_path / "damaged.pem").write_text("".join([lines[0], *lines[2:]]))
+    (tmp_path / "empty.pem").write_text("")
+    (tmp_path / "large.pem").write_text("# comment\n" * 500_000 + certificate)
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"export:\n  - name: tempo\n    endpoint: {endpoint}\n    tls: {{ca_file: '{tmp_path / ca_file}'}}\n"
+    )
+    if at is None:
+        (export,) = check(str(path), {}).config.export
+        assert export.tls.ca_file == str(tmp_path / ca_file)
+        return
+    with pytest.raises(ConfigError) as refused:
+        check(str(path), {})
+    (fault,) = refused.value.faults
+    assert str(fault).startswith(f"{path}:{at}: {message}")

@@ -17,7 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from sampler_proxy.config.model import Batch, FileExport, Queue
 from sampler_proxy.errors import StartError
-from sampler_proxy.export.exporter import Dependencies
+from sampler_proxy.export.exporter import Dependencies, Persistence
 from sampler_proxy.export.file import FileExporter, LineFile
 from sampler_proxy.otlp.json import json_line
 from tests.export.support import Trace, assemble, counts, in_seconds, offer, running, until
@@ -223,6 +223,79 @@ def test_a_full_disk_is_tried_again_and_logged_once(run, tmp_path, monkeypatch, 
     assert lines[0] == b"{}"
     assert [bool(json.loads(line)) for line in lines[1:]] == [True, True]
     assert caplog.text.count("ENOSPC") == 1
+
+
+DISKS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EIO: "the disk does not work",
+    errno.EROFS: "the disk can only be read",
+    errno.EACCES: "permission denied",
+    errno.EFBIG: "the system does not let it grow any further",
+}
+
+
+@pytest.mark.parametrize("number", DISKS)
+def test_a_disk_that_takes_short_lines_only_is_down_and_the_long_one_not_to_blame(
+    run, tmp_path, monkeypatch, caplog, number
+):
+    """As a full one often does. Nothing is rejected, however long it lasts, and nothing is torn."""
+    monkeypatch.setattr("sampler_proxy.export.file.PERSISTENCE", Persistence(10 * MS, 50 * MS, give_up_ns=100 * MS))
+    path = tmp_path / "traces.jsonl"
+    write = os.write
+    failing = [True]
+
+    def write_short_lines(fd, data):
+        if failing and len(data) > 2000:
+            write(fd, data[:100])
+            raise OSError(number, "no")
+        return write(fd, data)
+
+    monkeypatch.setattr("sampler_proxy.export.file.os.write", write_short_lines)
+
+    async def scenario():
+        async with exporting(path, batch_bytes=1) as exporter:
+            offer(exporter, [1])
+            offer(exporter, [2], padding=2000)
+            offer(exporter, range(3, 30))
+            end = time.monotonic() + 1
+            await until(lambda: exporter.failed_tries >= 5 and time.monotonic() > end)
+            assert counts(exporter) == (2, 0, {})
+            assert not exporter.report.up
+            failing.clear()
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (58, 0, {})
+            assert exporter.report.up
+
+    run(scenario())
+    assert traces_in(path) == [number for number in range(1, 30) for _ in range(2)]
+    name = errno.errorcode[number]
+    assert f"export local: cannot write the file: {DISKS[number]}, {name}; trying again until it works" in caplog.text
+
+
+def test_a_real_full_disk_and_a_torn_line_that_cannot_be_removed(tmp_path, monkeypatch):
+    """ENOSPC of /dev/full in the middle of a line, and nothing can be truncated either: what is there of the line goes
+    before the next one is written."""
+    path = tmp_path / "t"
+    lines = LineFile(str(path), 1000)
+    lines.append(b'{"one": 1}\n')
+    write, truncate = os.write, os.ftruncate
+    with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as broken:
+        broken.setattr(
+            "os.write", lambda fd, data: write(fd, data[:5]) if len(data) > 6 else write(full.fileno(), data)
+        )
+        broken.setattr("os.ftruncate", lambda *_: write(full.fileno(), b"x"))
+        with pytest.raises(OSError, match="No space"):
+            lines.append(b'{"two": 2}\n')
+        assert path.read_bytes() == b'{"one": 1}\n{"two'
+        with pytest.raises(OSError, match="No space"):
+            lines.append(b'{"two": 2}\n')
+        broken.setattr("os.ftruncate", truncate)
+        with pytest.raises(OSError, match="No space"):
+            lines.append(b'{"two": 2}\n')
+        assert path.read_bytes() == b'{"one": 1}\n'
+    lines.append(b'{"two": 2}\n')
+    assert path.read_bytes() == b'{"one": 1}\n{"two": 2}\n'
 
 
 def test_a_disk_that_never_recovers_costs_what_is_queued(run, tmp_path):

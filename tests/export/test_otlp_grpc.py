@@ -18,7 +18,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
+from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry, Tls
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import HOPELESS, Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcExporter, _address
@@ -175,7 +175,7 @@ def test_settled_traces_are_let_go(run, backend):
             alive = weakref.ref(trace)
             exporter.queue.offer(trace)
             del trace
-            await until(lambda: exporter.queue.empty and not exporter._deliveries)
+            await until(lambda: exporter.queue.empty and not exporter._under_way)
             gc.collect()
             assert alive() is None
 
@@ -501,6 +501,85 @@ def test_what_is_not_about_the_bytes_is_not_split(run, backend, caplog, code):
     assert SECRET not in caplog.text
 
 
+REFUSALS = [
+    CODES.UNIMPLEMENTED,
+    CODES.NOT_FOUND,
+    CODES.FAILED_PRECONDITION,
+    CODES.ALREADY_EXISTS,
+    CODES.INVALID_ARGUMENT,
+    CODES.INTERNAL,
+    CODES.UNKNOWN,
+    CODES.PERMISSION_DENIED,
+    CODES.UNAUTHENTICATED,
+    CODES.UNAVAILABLE,
+    CODES.RESOURCE_EXHAUSTED,
+    None,  # OK, and a partial success that rejects all there is
+]
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_destination_that_takes_nothing_is_not_up(run, backend, caplog, code):
+    """Whatever it says, and whether that is for good. One request that passes is enough to be up again."""
+    caplog.set_level(logging.INFO, "sampler_proxy")
+    works = True
+
+    def answer(request, context):
+        if works:
+            return None
+        if code is not None:
+            context.abort(code, SECRET)
+        response = ExportTraceServiceResponse()
+        response.partial_success.rejected_spans = sum(1 for _ in numbers(request)) * 2
+        return response
+
+    server = backend(answer)
+
+    async def scenario():
+        nonlocal works
+        async with exporting(config(server.port, wait_ms=20)) as exporter:
+            assert exporter.report.up
+            offer(exporter, range(1, 4))
+            await until(lambda: exporter.queue.empty)
+            assert exporter.report.up
+            for round_ in range(1, 4):
+                works = False
+                offer(exporter, range(10 * round_, 10 * round_ + 5))
+                await until(lambda: not exporter.report.up)
+                works = True
+                offer(exporter, range(10 * round_ + 5, 10 * round_ + 8))
+                await until(lambda: exporter.report.up and exporter.queue.empty)
+
+    run(scenario())
+    assert sum("works again" in record.getMessage() for record in caplog.records) == 3
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("code", [CODES.INVALID_ARGUMENT, CODES.UNIMPLEMENTED, CODES.UNAVAILABLE])
+def test_a_destination_that_refuses_a_few_while_others_pass_is_up(run, backend, code):
+    def answer(request, context):
+        if 77 in numbers(request):
+            context.abort(code, "")
+
+    server = backend(answer)
+
+    async def scenario():
+        one = Trace(0).nbytes
+        async with exporting(config(server.port, batch_bytes=8 * one)) as exporter:
+            number, downs, was_up = 1000, 0, True
+            offer(exporter, [*range(1, 8), 77])
+            while number < 1200:
+                number += 8
+                offer(exporter, range(number, number + 8))
+                await asyncio.sleep(0.01)
+                downs += was_up and not exporter.report.up
+                was_up = exporter.report.up
+            await until(lambda: exporter.queue.counters().queued_spans <= 16)
+            assert exporter.report.up
+            assert downs <= 1
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(("claimed", "rejected"), [(0, 0), (5, 5), (1000, 20), (-1, 0)])
 def test_partial_success(run, backend, caplog, claimed, rejected):
     def answer(_request, _context):
@@ -657,7 +736,7 @@ def test_nothing_runs_while_nothing_happens(run, backend):
         asked = []
         async with exporting(config(server.port)) as exporter:
             offer(exporter, [1])
-            await until(lambda: exporter.queue.empty and not exporter._deliveries)
+            await until(lambda: exporter.queue.empty and not exporter._under_way)
             wait_ns = exporter.queue.wait_ns
             exporter.queue.wait_ns = lambda now_ns: (asked.append(now_ns), wait_ns(now_ns))[1]
             await asyncio.sleep(0.3)
@@ -695,6 +774,55 @@ def test_tls_trusts_whom_the_system_trusts(run, backend, monkeypatch, authority,
 
     run(scenario())
     assert server.stored == ({1: 2} if trusted else {})
+
+
+def test_tls_trusts_an_authority_of_one_s_own(run, backend, monkeypatch, tmp_path, authority, caplog):
+    """Its certificate is in no list of the system. The file changes to a stranger's, to nonsense, and back: a new
+    connection goes by the last one that could be used."""
+    caplog.set_level(logging.INFO, "sampler_proxy")
+    monkeypatch.setattr("sampler_proxy.export.otlp_grpc.FILES_EVERY_S", 0.02)
+    key, certificate = authority
+    server = backend(credentials=grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())]))
+    stranger, ca_file = tmp_path / "stranger.pem", tmp_path / "ca.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=stranger"
+    subprocess.run([*command.split(), "-keyout", tmp_path / "k", "-out", stranger], check=True, capture_output=True)
+    ca_file.write_bytes(certificate.read_bytes())
+
+    def log():
+        return [record.getMessage() for record in caplog.records]
+
+    async def scenario():
+        endpoint = {"endpoint": f"https://localhost:{server.port}", "tls": Tls(ca_file=str(ca_file))}
+        async with exporting(config(server.port).model_copy(update=endpoint)) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+            ca_file.write_bytes(stranger.read_bytes())
+            await until(lambda: sum("certificates read again" in line for line in log()) == 1)
+            offer(exporter, [2])
+            await until(lambda: exporter.failed_tries >= 2)
+            assert exporter.report.last_error.endswith("its certificate is not trusted, UNAVAILABLE")
+            ca_file.write_text("nonsense")
+            await until(lambda: any("tls.ca_file stays as it was" in line for line in log()))
+            assert counts(exporter) == (2, 0, {})
+            ca_file.write_bytes(stranger.read_bytes() + certificate.read_bytes())
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (4, 0, {})
+
+    run(scenario())
+    assert server.stored == {1: 2, 2: 2}
+
+
+def test_tls_with_a_file_that_went_bad_is_refused_at_start(run, tmp_path):
+    (tmp_path / "ca.pem").write_text("nonsense")
+
+    async def scenario():
+        tls = Tls(ca_file=str(tmp_path / "ca.pem"))
+        settings = config(1).model_copy(update={"endpoint": "https://localhost:1", "tls": tls})
+        with pytest.raises(StartError, match=r"export tempo: tls\.ca_file .*ca\.pem: holds no certificates"):
+            async with exporting(settings):
+                pass
+
+    run(scenario())
 
 
 def test_tls_without_readable_roots_is_refused_at_start(run, monkeypatch, tmp_path):

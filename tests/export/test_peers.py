@@ -474,6 +474,61 @@ def test_a_proxy_of_the_environment(run, backend, name, caplog, no_proxy):
     assert "s3cret" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("host", "no_proxy"),
+    [
+        ("tempo.example.com", ""),
+        ("tempo.example.com", "le.com"),
+        ("badexample.com", "example.com,.example.com,*.example.com"),
+        ("tempo.example.com", "example.com:1"),
+        ("tempo.example.com", "10.0.0.0/8 other.com"),
+        ("tempo.example.com", "tempo"),
+        ("11.1.2.3", "10.0.0.0/8"),
+        ("10.1.2.3", "10.1.2.30,10.1.2"),
+        ("fe00::1", "fd00::/8"),
+        ("10.1.2.3", "1.2.3"),
+        ("10.1.2.3", "2.3"),
+    ],
+)
+def test_the_library_agrees_on_who_goes_through_a_proxy(run, monkeypatch, host, no_proxy):
+    """It reads `no_proxy` by itself where it is given a proxy: the proxy is asked whenever the log says that it is."""
+
+    async def scenario():
+        proxy = ConnectProxy()
+        await proxy.start()
+        environ = {"http_proxy": f"http://127.0.0.1:{proxy.port}", "no_proxy": no_proxy}
+        for key, value in environ.items():
+            monkeypatch.setenv(key, value)
+        named = proxy_for(host, 4317, environ)
+        authority = f"[{host}]:4317" if ":" in host else f"{host}:4317"
+        if named is None:  # then it is not given one
+            assert host == "10.1.2.3"
+        else:
+            settings = config(1).model_copy(update={"endpoint": f"http://{authority}"})
+            async with exporting_in(environ, settings) as exporter:
+                offer(exporter, [1])
+                await until(lambda: proxy.asked)
+            assert proxy.asked[0] == authority
+        proxy.server.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("proxy", ["https://127.0.0.1:1", "socks5://user:s3cret@127.0.0.1:1", "http://"])
+def test_a_proxy_that_the_library_passes_by_is_told(run, backend, caplog, proxy):
+    server = backend()
+
+    async def scenario():
+        async with exporting_in({"http_proxy": proxy}, config(server.port)) as exporter:
+            offer(exporter, [1])
+            await until(lambda: exporter.queue.empty)
+
+    run(scenario())
+    assert "is reached without the proxy of the environment, " in caplog.text
+    assert "through the HTTP proxy" not in caplog.text
+    assert "s3cret" not in caplog.text
+
+
 def test_the_environment_of_the_library_is_not_asked(run, backend, monkeypatch):
     """gRPC reads the variables by itself, and `NO_PROXY` it does not know."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")

@@ -7,6 +7,7 @@ import random
 import re
 import threading
 import time
+import tracemalloc
 
 import grpc
 import pytest
@@ -16,6 +17,7 @@ from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry
 from sampler_proxy.export.exporter import LEAST_LIMIT_BYTES, Dependencies, Exporter, Persistence
 from sampler_proxy.export.recent import LARGEST_FOR_NS, RETRIES_FOR_NS, Recent, Try
 from sampler_proxy.export.retry import Accepted, Failed, Fault, classify
+from sampler_proxy.export.split import Layout
 from tests.export.support import (
     Trace,
     assemble,
@@ -513,6 +515,173 @@ def test_poison_is_given_up_though_others_recover_by_chance(run):
             assert time.monotonic() - start >= 1
 
     run(scenario())
+
+
+def slow(answer_after_s, poison):
+    class Slow(Scripted):
+        async def _send(self, request):
+            if poison in request:
+                await asyncio.sleep(answer_after_s)
+                return Failed(Fault.TIMEOUT, "DEADLINE_EXCEEDED", "no")
+            await asyncio.sleep(0.001)
+            return Accepted()
+
+    return Slow
+
+
+@pytest.mark.parametrize("recover", [False, True])
+@pytest.mark.parametrize("poisons", [1, 30])
+def test_slow_poison_lives_for_its_time_and_a_try_more(run, monkeypatch, poisons, recover):
+    """Each try lasts, so that there are few, and where there are many of them each waits for its turn; others may
+    recover by chance. Counted from when it was known to be poison."""
+    if recover:
+        monkeypatch.setattr(Recent, "recoveries", 0.5)
+        monkeypatch.setattr(Recent, "is_chance", lambda *_: True)
+    poison = b"\xfa" * 8
+    try_s, give_up_s = 0.3, 1.0
+
+    async def scenario():
+        one = Trace(1).nbytes
+        made = slow(try_s, poison)(None, batch_bytes=one, give_up_ms=give_up_s * 1000, max_ms=100)
+        since = []
+        rejected = made._reject
+
+        def reject(parcel, why):
+            since.append((time.monotonic_ns() - parcel.suspect_since_ns) / 1e9)
+            rejected(parcel, why)
+
+        made._reject = reject
+        async with running(made) as exporter:
+            offer(exporter, range(1, 20))
+            offer(exporter, [int.from_bytes(poison + bytes([0] * 7 + [n]), "big") for n in range(1, poisons + 1)])
+            number = 1000
+            while len(since) < poisons:
+                number += 1
+                offer(exporter, [number])
+                await asyncio.sleep(0.01)
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter)[1] == 2 * poisons
+        assert min(since) >= give_up_s
+        assert max(since) < give_up_s + 2 * try_s + 0.5
+
+    run(scenario())
+
+
+def test_neighbours_of_slow_poison_get_out_though_others_recover_by_chance(run, monkeypatch):
+    monkeypatch.setattr(Recent, "recoveries", 0.5)
+    monkeypatch.setattr(Recent, "is_chance", lambda *_: True)
+    poison = Trace(20).trace_id
+
+    async def scenario():
+        one = Trace(1).nbytes
+        async with running(slow(0.05, poison)(None, batch_bytes=64 * one, give_up_ms=1500, max_ms=50)) as exporter:
+            offer(exporter, range(1, 65))
+            number = 100
+            while not exporter.queue.counters().rejected_spans:
+                number += 1
+                offer(exporter, [number])
+                await asyncio.sleep(0.01)
+            await until(lambda: exporter.queue.empty)
+            assert exporter.queue.counters().rejected_spans == 2
+
+    run(scenario())
+
+
+def test_a_trace_in_parts_says_how_many_of_its_spans_were_rejected(run):
+    """One span of twenty is refused, for its size or its bytes; the trace is queued until its last part is settled."""
+    hold = asyncio.Event()
+
+    class Held(Scripted):
+        async def _send(self, request):
+            await hold.wait()
+            return await super()._send(request)
+
+    class Uneven(Trace):
+        def __init__(self):
+            request = ExportTraceServiceRequest()
+            scope_spans = request.resource_spans.add().scope_spans.add()
+            self.trace_id, self.spans = bytes(15) + b"\x63", 20
+            for i in range(20):
+                span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
+                span.trace_state = "x" * (300_000 if i == 7 else 10_000)
+            self.data = request.SerializeToString()
+
+    def answer(request):
+        if len(request) > 100_000:
+            return Failed(Fault.SIZE, "RESOURCE_EXHAUSTED", "no", limit_bytes=100_000)
+        return Accepted()
+
+    async def scenario():
+        async with running(Held(answer)) as exporter:
+            trace = Uneven()
+            assert exporter.queue.offer(trace)
+            assert exporter.fate_of(trace.trace_id) == "queued"
+            await until(lambda: exporter._under_way)
+            assert exporter.fate_of(trace.trace_id) == "queued"
+            hold.set()
+            await until(lambda: exporter.queue.empty)
+            assert counts(exporter) == (19, 1, {})
+            assert exporter.fate_of(trace.trace_id) == "exported, 1 of 20 spans rejected"
+
+    run(scenario())
+
+
+def test_headers_just_below_the_limit_cost_one_part_at_a_time(run):
+    """40 spans under 1.9 MiB of resource attributes, of which 2 MiB hold one or two: 76 MiB in all, never at once; and
+    the loop is free meanwhile."""
+
+    class Headed(Trace):
+        def __init__(self):
+            request = ExportTraceServiceRequest()
+            resource_spans = request.resource_spans.add()
+            resource_spans.resource.attributes.add(key="k").value.string_value = "x" * (1900 << 10)
+            scope_spans = resource_spans.scope_spans.add()
+            self.trace_id, self.spans = bytes(15) + b"\x63", 40
+            for i in range(self.spans):
+                span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
+                span.trace_state = "y" * (100 << 10)
+            self.data = request.SerializeToString()
+
+    async def scenario():
+        exporter = Scripted(lambda _request: Accepted())
+        exporter._limit_bytes = exporter._default_limit_bytes = 2 * MIB
+        tracemalloc.start()
+        try:
+            async with running(exporter):
+                assert exporter.queue.offer(Headed())
+                tracemalloc.reset_peak()
+                before = tracemalloc.get_traced_memory()[0]
+                await until(lambda: exporter.queue.empty, 20)
+                peak = tracemalloc.get_traced_memory()[1] - before
+            assert counts(exporter) == (40, 0, {})
+            assert sum(exporter.sizes) > 70 * MIB
+            assert peak < 20 * MIB
+        finally:
+            tracemalloc.stop()
+
+    run(scenario())
+
+
+def test_a_large_trace_is_read_beside_the_loop(run, monkeypatch):
+    """Where its spans stand is found out by a thread: nothing of it may run on the loop's."""
+    threads = []
+    read = Layout.__init__
+
+    def noted(self, request):
+        threads.append(threading.current_thread())
+        read(self, request)
+
+    monkeypatch.setattr(Layout, "__init__", noted)
+
+    async def scenario():
+        async with running(Scripted(lambda _request: Accepted())) as exporter:
+            offer(exporter, [1], spans=12_000, padding=480)
+            await until(lambda: exporter.queue.empty, 20)
+            assert counts(exporter) == (12_000, 0, {})
+
+    run(scenario())
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 def test_old_evidence_is_forgotten():

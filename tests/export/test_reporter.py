@@ -139,24 +139,52 @@ def test_what_fails_while_others_pass_is_no_change_of_state(bench):
     assert bench.lines() == ["down; others pass, so these traces are tried apart from them"]
 
 
-def test_the_worst_fate_holds():
-    fates = Fates()
-    trace = [Trace(1)]
-    for fate, seen in (
-        ("exported", "exported"),
-        ("rejected", "rejected"),
-        ("exported", "rejected"),
-    ):
-        fates.note(trace, fate)
-        assert fates.get(trace[0].trace_id) == seen
-    assert fates.get(bytes(16)) is None
+@pytest.mark.parametrize(
+    ("exported", "rejected", "lost", "words"),
+    [
+        ([10], [], [], "exported"),
+        ([3, 7], [], [], "exported"),
+        ([], [10], [], "rejected"),
+        ([], [], [10], "lost"),
+        ([9], [1], [], "exported, 1 of 10 spans rejected"),
+        ([7], [1], [2], "exported, 1 of 10 spans rejected, 2 of 10 spans lost"),
+        ([], [1], [9], "1 of 10 spans rejected, 9 of 10 spans lost"),
+        ([], [], [], None),
+    ],
+)
+def test_what_became_of_a_trace_counts_its_spans(exported, rejected, lost, words):
+    """Whichever parts of it, of one request or of several, came first."""
+    fates, trace = Fates(), [Trace(1, spans=10)]
+    for spans in rejected:
+        fates.rejected(trace, spans)
+    for spans in exported:
+        fates.exported(trace, spans)
+    for spans in lost:
+        fates.lost(trace, spans)
+    assert fates.get(trace[0].trace_id) == words
+
+
+def test_spans_that_came_late_count_with_those_before():
+    fates, one, other = Fates(), Trace(1, spans=3), Trace(2, spans=5)
+    fates.exported([one, other, one])
+    fates.exported([one])
+    fates.rejected([one, other], 1)
+    assert fates.get(one.trace_id) == "exported, 1 of 10 spans rejected"
+    assert fates.get(other.trace_id) == "exported, 1 of 6 spans rejected"
+
+
+def test_a_partial_success_of_several_traces_tells_of_each_that_it_may_be_meant():
+    fates, traces = Fates(), [Trace(1), Trace(2)]
+    fates.exported(traces)
+    fates.rejected(traces, 0, unsure=True)
+    assert [fates.get(trace.trace_id) for trace in traces] == ["partly rejected"] * 2
 
 
 def test_fates_are_bounded():
     fates = Fates()
     traces = [Trace(number) for number in range(1, 3 * REMEMBERED + 1)]
     for trace in traces:
-        fates.note([trace], "exported")
+        fates.exported([trace])
     known = [fates.get(trace.trace_id) for trace in traces]
     assert known[-REMEMBERED:] == ["exported"] * REMEMBERED
     assert sum(fate is not None for fate in known) <= 2 * REMEMBERED

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from sampler_proxy.export.split import split
+from sampler_proxy.export.split import Layout
 from tests.support import reference
+
+
+class Part(NamedTuple):
+    request: bytes
+    spans: int
+
+
+def split(request: bytes, limit: int) -> Iterator[Part]:
+    layout = Layout(request)
+    for spans in layout.parts(0, len(layout), limit):
+        yield Part(layout.request(spans), len(spans))
 
 
 def request_of(shape: list[list[list[int]]], header: int = 20) -> ExportTraceServiceRequest:
@@ -68,6 +82,24 @@ def test_every_span_once_under_its_headers(shape, limit, header):
             assert all(scope.spans for scope in resource.scope_spans)
 
 
+def test_headers_between_spans_are_no_part_of_them():
+    """No request of ours has them there; protobuf allows it."""
+    (resource_spans,) = request_of([[[10] * 4]]).resource_spans
+    between = b"".join(
+        b"\x12" + bytes([span.ByteSize()]) + span.SerializeToString() + (b"\x1a\x01s" if number == 1 else b"")
+        for number, span in enumerate(resource_spans.scope_spans[0].spans)
+    )
+
+    def message(tag: int, content: bytes) -> bytes:
+        return bytes([tag, len(content) & 0x7F | 0x80, len(content) >> 7]) + content
+
+    parts = list(split(message(0x0A, message(0x12, between)), 100))
+    assert len(parts) > 1
+    parsed = [ExportTraceServiceRequest.FromString(part.request) for part in parts]
+    assert sum(len(scope.spans) for one in parsed for scope in one.resource_spans[0].scope_spans) == 4
+    assert {one.resource_spans[0].scope_spans[0].schema_url for one in parsed} == {"s"}
+
+
 def test_neighbours_stay_together():
     """Parts are as large as the limit allows, but for the bytes that lengths may take."""
     request = request_of([[[100] * 100]]).SerializeToString()
@@ -95,6 +127,15 @@ def test_spans_whose_headers_do_not_fit_stay_together():
     assert [part.spans for part in parts] == [100, 5]
 
 
-def test_parts_are_made_one_by_one():
-    parts = split(request_of([[[10] * 100]]).SerializeToString(), 200)
-    assert next(parts).spans < 10
+@given(SHAPES, st.integers(1, 3000), st.integers(1, 500), st.integers(0, 300))
+def test_a_part_is_cut_again(shape, limit, smaller, header):
+    """As when the destination names a smaller limit: the same spans in the same order, of any range."""
+    request = request_of(shape, header)
+    layout = Layout(request.SerializeToString())
+    again = [
+        piece for part in layout.parts(0, len(layout), limit) for piece in layout.parts(part.start, part.stop, smaller)
+    ]
+    assert [number for piece in again for number in piece] == list(range(len(layout)))
+    parsed = [ExportTraceServiceRequest.FromString(layout.request(piece)) for piece in again]
+    spans = [reference.spans_of(one) for one in parsed]
+    assert sum(spans, start=type(spans[0])()) == reference.spans_of(request)

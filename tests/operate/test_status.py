@@ -135,8 +135,31 @@ def test_a_kept_trace_is_followed_to_its_destinations(bench: Bench) -> None:
     assert fates() == {"local": "queued"}
     traces = bench.exporter.queue.take()
     assert fates() == {"local": "unknown"}
-    bench.exporter.fates.note(traces, "exported")
+    bench.exporter.fates.exported(traces)
     assert fates() == {"local": "exported"}
+
+
+def test_a_kept_trace_that_a_full_queue_refuses_is_queued(bench: Bench) -> None:
+    """It waits in the pipeline's backlog: kept, and not in the queue yet."""
+    queue = bench.exporter.queue
+    queue.max_bytes = 1
+    other = bytes(8) + HIGH[8:]
+    bench.accept(span(other, 1), span(HIGH, 2))
+    bench.now_ns = 2 * SECOND
+    bench.pipeline.tick(bench.now_ns)
+    assert queue.counters().queued_spans == 1
+    for trace in (other, HIGH):
+        found = bench.status.find(trace)
+        assert found is not None
+        assert found["destinations"] == {"local": "queued"}
+    for trace in (other, HIGH):
+        taken = queue.take()
+        queue.exported(taken)
+        bench.exporter.fates.exported(taken)
+        bench.pipeline.tick(bench.now_ns)
+        found = bench.status.find(trace)
+        assert found is not None
+        assert found["destinations"] == {"local": "exported"}
 
 
 def test_a_destination_that_fails_is_named_with_its_last_error(bench: Bench) -> None:

@@ -199,3 +199,32 @@ def test_a_trace_that_outgrows_the_window_stays_there_without_memory() -> None:
     driver.tick(WAIT_AFTER_ROOT + 2 * SECOND)
     assert len(leaving(driver)) == 2
     assert driver.total(metrics.BUFFER_SPANS) == 0
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("full", [None, 0, 1, 2])
+def test_one_of_several_destinations_without_memory(failing: int, full: int | None) -> None:
+    """Each gets the trace once, and the ledger and the backlog's bytes come out even. Only as long as nobody has the
+    trace is the request refused."""
+    destinations = [Failing() for _ in range(3)]
+    driver = driver_of([("all", None, None, 1.0)], destinations=destinations)
+    empty = driver.total(metrics.BUFFER_BYTES)
+    if full is not None:
+        destinations[full].room = 0
+    destinations[failing].failing = True
+    if failing == 0 or (failing, full) == (1, 0):
+        with pytest.raises(OutOfMemory):
+            send(driver, [ROOT, CHILD], 0)
+        driver.check_ledger()
+        assert driver.total(metrics.BUFFER_SPANS) in (0, 2)
+    else:
+        send(driver, [ROOT, CHILD], 0)
+        driver.check_ledger()
+        assert driver.total(metrics.BUFFER_SPANS) == 2  # until every destination has it
+    for destination in destinations:
+        destination.failing, destination.room = False, None
+    driver.tick(WAIT_AFTER_ROOT)
+    driver.check_ledger()
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+    assert driver.total(metrics.BUFFER_BYTES) <= empty + 1024
+    assert [len(destination.traces) for destination in destinations] == [1, 1, 1]

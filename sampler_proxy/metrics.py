@@ -160,6 +160,11 @@ TRACES_DECIDED = _counter(
     "decision",
     "reason",
 )
+TRACES_ROOTLESS = _counter(
+    "traces_rootless_total",
+    "Traces that waited for decision_wait and were decided without a root: their root is not sent here, or later, or "
+    "belongs to somebody else and the senders do not say so (buffer.root).",
+)
 LATE_SPANS = _counter(
     "late_spans_total", "Spans of a trace decided before they came; decision is the remembered one.", "decision"
 )

@@ -14,6 +14,7 @@ cdef enum Flag:
     HAS_RANDOMNESS = 4  # some span has an explicit `rv`: randomness is set
     HAS_TRACESTATE = 8  # some span has a tracestate, which stamping has to read
     UNEQUAL_THRESHOLDS = 16  # the spans differ in their incoming `th`
+    HAS_REMOTE_PARENT = 32  # some span has a parent in another process; never set where these are no roots
 
 
 cdef struct Envelope:

@@ -30,7 +30,7 @@ cdef class Ledger:
     cdef uint64_t invalid_trace_ids, invalid_span_ids
     cdef uint64_t[3] unknown_fields  # of requests, of ResourceSpans, of ScopeSpans
     cdef uint64_t[2] late_spans  # dropped, kept
-    cdef uint64_t late_would_keep, unequal_thresholds
+    cdef uint64_t late_would_keep, unequal_thresholds, rootless
     cdef uint64_t[DELAY_BUCKETS] delays  # histogram of decision delays; the bucket behind the bounds has no bound
     cdef int64_t[DELAY_BUCKETS] delay_bounds_ns
     cdef int delay_bucket_count

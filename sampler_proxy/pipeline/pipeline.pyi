@@ -50,6 +50,7 @@ class Pipeline:
         stamp_decision: bool,
         stamp_adjusted_count: bool,
         seed: int,
+        local_roots: bool = True,
         limit: tuple[float, str, float] | None = None,
         redact: Policy | None = None,
     ) -> None:

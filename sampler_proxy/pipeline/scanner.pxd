@@ -26,6 +26,7 @@ cdef class Scanner:
     cdef readonly Plan plan
     cdef SpanMatcher matcher
     cdef uint64_t seed  # of the table's hash
+    cdef uint16_t remote_parent  # what a fragment notes of a span with a parent in another process; 0: nothing
     cdef Record* records
     cdef uint32_t record_count
     cdef uint32_t record_room  # of records, slots and slot_bits

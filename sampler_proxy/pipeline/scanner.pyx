@@ -9,8 +9,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport (
-    HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, UNEQUAL_THRESHOLDS, Group, Scanned, filter_words,
-    fragment_cost, groups_of, mix, payload_of,
+    HAS_RANDOMNESS, HAS_REMOTE_PARENT, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, UNEQUAL_THRESHOLDS, Group, Scanned,
+    filter_words, fragment_cost, groups_of, mix, payload_of,
 )
 from sampler_proxy.otlp.protobuf cimport (
     LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, FieldCursor, bswap64, cbytes, cursor, damaged, load64,
@@ -19,7 +19,7 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
 from sampler_proxy.rules.slices cimport has_bytes
-from sampler_proxy.rules.span_matcher cimport has_duration
+from sampler_proxy.rules.span_matcher cimport has_duration, has_remote_parent
 
 from sampler_proxy.errors import MalformedRequest
 
@@ -36,8 +36,9 @@ cdef enum:
 cdef class Scanner:
     """Scans requests for one plan, on one thread; what it allocates is kept for the next request."""
 
-    def __cinit__(self, Plan plan not None, *, seed=0):
+    def __cinit__(self, Plan plan not None, *, seed=0, local_roots=True):
         self.plan = plan
+        self.remote_parent = HAS_REMOTE_PARENT if local_roots else 0
         self.matcher = SpanMatcher(plan, seed)
         self.seed = seed
 
@@ -356,6 +357,8 @@ cdef class Scanner:
                 slot.root_start = facts.start
                 slot.root_id = span_id
             slot.flags |= HAS_ROOT
+        elif has_remote_parent(facts):
+            slot.flags |= self.remote_parent
         if self.plan.filters.count:
             self.matcher.match(self.slot_bits + <uint64_t>(slot - self.slots) * self.plan.filter_words, facts, False)
 

@@ -12,11 +12,22 @@ cdef struct Facts:
     Slice trace_id, span_id, parent_id, name, tracestate, message
     uint64_t start, end  # ns since the epoch
     int32_t kind, status
+    uint32_t flags  # Span.flags
+    bint is_root  # only for plans that ask for it: set by who knows the trace
+
+cdef enum:
+    # opentelemetry-proto's SpanFlags: whether the parent is in another process is known, and so it is.
+    REMOTE_PARENT = 0x100 | 0x200
 
 
 cdef inline bint has_duration(Facts* facts) noexcept nogil:
     """Return whether a span's times are usable: a start of 0 is none, and no end lies before the start."""
     return facts.start and facts.end >= facts.start
+
+
+cdef inline bint has_remote_parent(Facts* facts) noexcept nogil:
+    """Return whether a span, which has a parent, says that it is in another process."""
+    return facts.flags & REMOTE_PARENT == REMOTE_PARENT
 
 
 cdef struct Level:

@@ -56,7 +56,7 @@ cdef struct Fragment:
     uint64_t min_start, max_end  # ns since the epoch; valid with HAS_TIMES
     uint64_t randomness  # 56 bits; valid with HAS_RANDOMNESS: the smallest of its spans
     uint64_t threshold  # incoming `th`, 0 where absent; of the first span
-    uint64_t root_start, root_id  # of the root: start, and span id as a big-endian number
+    uint64_t root_start, root_end, root_id  # of the root: its times, and its span id as a big-endian number
     uint32_t root_offset, root_size  # of the root's body in the payload
     uint32_t size  # of the payload
     uint32_t spans

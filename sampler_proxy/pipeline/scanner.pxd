@@ -18,7 +18,7 @@ cdef struct Slot:
     int32_t first, last  # records
     uint32_t spans, payload, groups
     uint32_t last_header  # of the last record
-    uint64_t min_start, max_end, randomness, threshold, root_start, root_id
+    uint64_t min_start, max_end, randomness, threshold, root_start, root_end, root_id
     int32_t root  # record; -1: none
     uint16_t flags
 

@@ -355,6 +355,7 @@ cdef class Scanner:
             ):
                 slot.root = index
                 slot.root_start = facts.start
+                slot.root_end = facts.end
                 slot.root_id = span_id
             slot.flags |= HAS_ROOT
         elif has_remote_parent(facts):
@@ -448,6 +449,7 @@ cdef class Scanner:
         fragment.randomness = slot.randomness
         fragment.threshold = slot.threshold
         fragment.root_start = slot.root_start
+        fragment.root_end = slot.root_end
         fragment.root_id = slot.root_id
         fragment.root_offset = fragment.root_size = fragment.root_group = 0
         fragment.size = slot.payload

@@ -18,11 +18,12 @@ cdef struct Root:
     Group* group
     cbytes body  # `size` bytes
     uint32_t size
+    uint64_t start, end  # ns since the epoch
 
 cdef struct Kin:
     # A span, as far as its place in the trace goes.
     Root place
-    uint64_t start, span_id, parent_id  # the ids as big-endian numbers
+    uint64_t span_id, parent_id  # as big-endian numbers
     bint remote  # the parent is in another process
 
 cdef bytes span_id_of(Root* root)

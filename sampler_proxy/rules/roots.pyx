@@ -43,6 +43,8 @@ cdef class RootFinder:
             root.group = &groups_of(fragment)[fragment.root_group]
             root.body = payload_of(fragment) + fragment.root_offset
             root.size = fragment.root_size
+            root.start = fragment.root_start
+            root.end = fragment.root_end
             return 0
         if not self.read(trace):
             return 0
@@ -50,11 +52,12 @@ cdef class RootFinder:
             one = &self.kin[i]
             if not one.remote or self.knows(one.parent_id):
                 continue
-            if best == NULL or one.start < best.start or (one.start == best.start and one.span_id < best.span_id):
+            if best == NULL or one.place.start < best.place.start or (
+                one.place.start == best.place.start and one.span_id < best.span_id
+            ):
                 best = one
         if best != NULL:
             root[0] = best.place
-            root.kind = LOCAL
         return 0
 
     cdef bint is_whole(self, Fragment* trace, Root* root) except -1:
@@ -143,22 +146,25 @@ cdef bytes span_id_of(Root* root):
 
 
 cdef void _read_kin(Kin* one, SpanWalk* walk) noexcept nogil:
-    """Read ids, start and flags of a valid span with a parent. A parent's id without 8 bytes is 0: that of no span."""
+    """Read ids, times and flags of a valid span with a parent. A parent's id without 8 bytes is 0: that of no span."""
     cdef FieldCursor field = cursor(walk.body, walk.body + walk.size, MAX_DEPTH)
     cdef uint32_t flags = 0
     one.place.kind = LOCAL
     one.place.group = walk.group
     one.place.body = walk.body
     one.place.size = walk.size
-    one.start = one.span_id = one.parent_id = 0
+    one.place.start = one.place.end = one.span_id = one.parent_id = 0
     while next_field(&field):
         if field.wire == LEN:
             if field.number == 2 and field.size == 8:
                 one.span_id = bswap64(load64(field.content))
             elif field.number == 4:
                 one.parent_id = bswap64(load64(field.content)) if field.size == 8 else 0
-        elif field.wire == FIXED64 and field.number == 7:
-            one.start = field.integer
+        elif field.wire == FIXED64:
+            if field.number == 7:
+                one.place.start = field.integer
+            elif field.number == 8:
+                one.place.end = field.integer
         elif field.wire == FIXED32 and field.number == 16:
             memcpy(&flags, field.value, 4)
     one.remote = flags & REMOTE_PARENT == REMOTE_PARENT

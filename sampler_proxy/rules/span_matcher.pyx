@@ -412,9 +412,6 @@ cdef class SpanMatcher:
                     value.type = V_INT if elapsed <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
                     value.integer = <long long>elapsed
                     value.real = <double>elapsed
-            elif field == NESTED_SET_PARENT:
-                value.type = V_INT
-                value.integer = -1 if facts.is_root else 0
             else:
                 value.type = V_STRING
                 if field == NAME:
@@ -426,6 +423,9 @@ cdef class SpanMatcher:
                 elif field == SPAN_ID:
                     value.size = to_hex(facts.span_id.p, min(facts.span_id.size, 16), self.span_hex)
                     value.text = self.span_hex
+                elif field == NESTED_SET_PARENT:
+                    value.type = V_INT
+                    value.integer = -1 if facts.is_root else 0
                 else:
                     value.text = self.parent_hex
                     if has_bytes(&facts.parent_id):

@@ -10,7 +10,7 @@ from libc.string cimport memcmp, memset
 from sampler_proxy.otlp.fragments cimport (
     Envelope, Fragment, HAS_TIMES, SERVICE_MISSING, SERVICE_NOT_READ,
 )
-from sampler_proxy.otlp.protobuf cimport FIXED64, FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, next_field
+from sampler_proxy.otlp.protobuf cimport FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, next_field
 from sampler_proxy.rules.conditions cimport (
     ROOT_DURATION, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, read_any_value,
 )
@@ -18,10 +18,7 @@ from sampler_proxy.rules.roots cimport LOCAL, NO_ROOT, PARENTLESS
 from sampler_proxy.rules.slices cimport to_hex
 
 cdef enum:
-    # Numbers of the fields in Span.
-    SPAN_NAME = 5
-    SPAN_START = 7
-    SPAN_END = 8
+    SPAN_NAME = 5  # number of the field in Span
 
 
 cdef void read_trace_field(int field, Fragment* trace, Root* root, uint8_t* trace_hex, Value* value) noexcept:
@@ -41,27 +38,12 @@ cdef void read_trace_field(int field, Fragment* trace, Root* root, uint8_t* trac
             _read_text(root.body, root.size, SPAN_NAME, value)
         elif field == ROOT_SERVICE:
             _read_cached_service(root.group.scope.envelope.parent, value)
-        else:
-            _read_duration(root, value)
+        elif root.start and root.end >= root.start:  # as has_duration() of spans says
+            _set_duration(root.start, root.end, value)
     else:
         value.type = V_STRING
         value.size = to_hex(<cbytes>trace.trace_id, 16, trace_hex)
         value.text = trace_hex
-
-
-cdef void _read_duration(Root* root, Value* value) noexcept nogil:
-    """Read the duration of a root; V_NIL where its times are not usable: see has_duration() of spans."""
-    cdef FieldCursor field = cursor(root.body, root.body + root.size, MAX_DEPTH)
-    cdef uint64_t start = 0
-    cdef uint64_t end = 0
-    while next_field(&field):
-        if field.wire == FIXED64:
-            if field.number == SPAN_START:
-                start = field.integer
-            elif field.number == SPAN_END:
-                end = field.integer
-    if start and end >= start:
-        _set_duration(start, end, value)
 
 
 cdef void _set_duration(uint64_t start, uint64_t end, Value* value) noexcept nogil:

@@ -61,12 +61,10 @@ cdef class Scanner:
         cdef int64_t result = 0
         if size >= 1 << 31:
             raise MalformedRequest("the request has 2 GiB or more")
-        self.record_count = self.slot_count = self.header_count = 0
-        self.header_used = 0
+        self.record_count = self.slot_count = self.header_count = self.header_used = self.cost = 0
         self.matcher.begin()
         self.invalid_trace_ids = self.invalid_span_ids = 0
         self.unknown_of_request = self.unknown_of_resource_spans = self.unknown_of_scope_spans = 0
-        self.cost = 0
         if size:
             with nogil:
                 result = self.scan_request(p, p + size)
@@ -95,8 +93,7 @@ cdef class Scanner:
             scanned.header_bytes = self.header_bytes
             self.headers = NULL
             self.header_bytes = NULL
-            self.header_room = 0
-            self.header_bytes_room = 0
+            self.header_room = self.header_bytes_room = 0
         return scanned
 
     cdef int scan_request(self, cbytes p, cbytes end) noexcept nogil:
@@ -365,8 +362,7 @@ cdef class Scanner:
 
     cdef void add_tracestate(self, Slot* slot, Facts* facts) noexcept nogil:
         """Add a span's `th` and `rv` to its trace: the first span's threshold, the smallest randomness."""
-        cdef uint64_t threshold = 0
-        cdef uint64_t randomness = 0
+        cdef uint64_t threshold = 0, randomness = 0
         cdef int found
         if facts.tracestate.size:
             found = read_tracestate(facts.tracestate.p, facts.tracestate.size, &threshold, &randomness)
@@ -426,8 +422,7 @@ cdef class Scanner:
             self.slots = NULL
             self.slot_bits = NULL
             self.table = NULL
-            self.record_room = 0
-            self.table_mask = 0
+            self.record_room = self.table_mask = 0
         if self.header_bytes_room > MAX_KEPT_HEADER_BYTES and self.slot_count == 0:
             free(self.header_bytes)
             self.header_bytes = NULL

@@ -325,7 +325,7 @@ def _check_nested_set(left: Field, op: Op, right: Field | None) -> None:
     """Refuse what nestedSetParent says of a span beside whether it is a root: the numbers are those of Tempo's store."""
     number = right.value if isinstance(right, Literal) else None
     for field in (left, right):
-        if field is not None and _numbers_spans(field) and (field is not left or (op, number) not in _OF_ROOTS):
+        if field is not None and _numbers_spans(field) and (not isinstance(left, Intrinsic) or (op, number) not in _OF_ROOTS):
             raise TraceQLError("only whether a span is a root is known: write nestedSetParent < 0, or >= 0", field.start)
 
 

@@ -279,8 +279,8 @@ def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:
         yield file.fault(
             file.positions.value(("buffer", "root")),
             "warning: with parentless, traces whose root is not sent here wait the whole of decision_wait, have no "
-            "rootName and count in sampler_proxy_traces_rootless_total: leave it at local if these are to be decided by "
-            "their local root",
+            "rootName and count in sampler_proxy_traces_rootless_total: leave it at local to decide them by their "
+            "local root",
         )
 
 

@@ -62,8 +62,8 @@ class Buffer(Section):
     )
     """How long a trace waits after its root span, if that is sooner."""
     root: Annotated[Literal["local", "parentless"], Choice(("local", "parentless"))] = "local"
-    """What counts as root: a span without a parent, and, with local, one whose parent is in another process and does not
-    arrive here, as senders say by the remote flag of OTLP."""
+    """What counts as root: a span without a parent, and, with local, one whose parent is in another process and does
+    not arrive here, as senders say by the remote flag of OTLP."""
     max_bytes: Annotated[int, Size(at_least=MIB)] = GIB
     """Memory for undecided traces; when it is full, the oldest are decided early."""
     max_trace_bytes: Annotated[int, Size()] = 32 * MIB

@@ -131,6 +131,7 @@ def as_text(explanation: Explanation, traces: Traces) -> str:
             f"{trace}: {'kept' if explanation.keep else 'dropped'} by rule {explanation.rule}, "
             f"which keeps {100 * explanation.probability:.4g}% of the traces"
         ]
+
     def shown(span: bytes) -> str:
         return f"    {span.hex()}  {traces.names.get((trace_id, span), '')}".rstrip()
 

@@ -312,7 +312,8 @@ cdef class RuleSet:
     cdef uint64_t threshold(
         self, uint32_t rule, Fragment* trace, uint32_t spans, uint64_t randomness, int64_t now_ns
     ) noexcept:
-        """Return the threshold of a trace that first_match() has just found a rule for. Once a trace: a controller learns from each call."""
+        """Return the threshold of the trace that first_match() has just found a rule for. Once a trace: a controller
+        learns from each call."""
         cdef Controller controller = <Controller>self.controllers[rule]
         cdef TraceKeyReader reader
         cdef double size = size_of(self.units[rule], trace, spans)

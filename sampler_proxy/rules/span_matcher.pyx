@@ -12,8 +12,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED32, FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, FieldCursor, Message, cbytes,
-    child, cursor, damaged, next_field,
+    FIXED32, FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, FieldCursor, Message,
+    cbytes, child, cursor, damaged, next_field,
 )
 from sampler_proxy.rules.answer_cache cimport MAX_CACHED_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number

@@ -11,4 +11,3 @@ cdef void read_trace_field(int field, Fragment* trace, Root* root, uint8_t* trac
 cdef inline bint reads_root(int field) noexcept nogil:
     """Tell whether a trace field is read from the root."""
     return field == ROOT_NAME or field == ROOT_SERVICE or field == ROOT_DURATION
-

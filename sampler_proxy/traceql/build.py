@@ -322,11 +322,17 @@ def _check_types(left: Field, op: Op, token: lark.Token, right: Field) -> None:
 
 
 def _check_nested_set(left: Field, op: Op, right: Field | None) -> None:
-    """Refuse what nestedSetParent says of a span beside whether it is a root: the numbers are those of Tempo's store."""
+    """Refuse what nestedSetParent says beside whether a span is a root: other numbers are those of Tempo's store."""
     number = right.value if isinstance(right, Literal) else None
     for field in (left, right):
-        if field is not None and _numbers_spans(field) and (not isinstance(left, Intrinsic) or (op, number) not in _OF_ROOTS):
-            raise TraceQLError("only whether a span is a root is known: write nestedSetParent < 0, or >= 0", field.start)
+        if (
+            field is not None
+            and _numbers_spans(field)
+            and (not isinstance(left, Intrinsic) or (op, number) not in _OF_ROOTS)
+        ):
+            raise TraceQLError(
+                "only whether a span is a root is known: write nestedSetParent < 0, or >= 0", field.start
+            )
 
 
 def _numbers_spans(field: Field) -> bool:

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[list[tuple[float, list[Seen]]], float, tuple[str, str]]] 
 def test_a_trace_is_decided_after_the_wait_for_its_root(case: str) -> None:
     arrivals, due, expected = CASES[case]
     driver = Driver(native=in_time(*RULES))
-    times = sorted({*(at for at, _ in arrivals), *range(0, 31), due})
+    times = sorted({*(at for at, _ in arrivals), *range(31), due})
     for at in times:
         now = round(at * SECOND)
         if at <= due:
@@ -250,9 +250,21 @@ def selects(expression: str, spans: Sequence[Seen], **settings: Any) -> bool:
         ("{ rootDuration = duration && name = `GET /pay` }", [API, CALL], True),
         ("{ trace:rootDuration = 420ms }", [THEIRS], True),
         # Of several local roots the first is meant, then that with the smallest id.
-        ("{ rootName = `a` }", [span("a", "a", REMOTE, parent="t", ms=(5, 9)), span("b", "b", REMOTE, parent="t", ms=(6, 7))], True),
-        ("{ rootName = `a` }", [span("b", "b", REMOTE, parent="t", ms=(5, 9)), span("a", "a", REMOTE, parent="t", ms=(5, 7))], True),
-        ("{ rootName = `b` }", [span("a", "a", REMOTE, parent="t", ms=(5, 9)), span("b", "b", REMOTE, parent="t", ms=(4, 7))], True),
+        (
+            "{ rootName = `a` }",
+            [span("a", "a", REMOTE, parent="t", ms=(5, 9)), span("b", "b", REMOTE, parent="t", ms=(6, 7))],
+            True,
+        ),
+        (
+            "{ rootName = `a` }",
+            [span("b", "b", REMOTE, parent="t", ms=(5, 9)), span("a", "a", REMOTE, parent="t", ms=(5, 7))],
+            True,
+        ),
+        (
+            "{ rootName = `b` }",
+            [span("a", "a", REMOTE, parent="t", ms=(5, 9)), span("b", "b", REMOTE, parent="t", ms=(4, 7))],
+            True,
+        ),
     ],
 )
 def test_roots_in_rules(expression: str, spans: list[Seen], expected: bool) -> None:

@@ -1,4 +1,5 @@
 """Declares the buffer and its traces: a hash table, and lists by age. `buffer.pyi` is the manual."""
+cimport cython
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Envelopes, Fragment
@@ -38,6 +39,7 @@ cdef struct TraceSlot:
     uint64_t hash
     Trace* trace  # NULL: free
 
+@cython.final
 cdef class Buffer:
     cdef readonly Envelopes envelopes
     cdef uint64_t seed  # of the hash table

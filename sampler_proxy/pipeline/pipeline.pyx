@@ -440,8 +440,10 @@ cdef class Pipeline:
         candidate.rule = self.rules.ids[index]
         candidate.reason = reason
         candidate.flags = HELD_BACK if self.rules.held_back else 0
-        if self.rules.root.kind == NO_ROOT:
-            candidate.flags |= ROOTLESS
+        if trace.root_ns < 0 or trace.state.only_remote:
+            self.rules.find_root(fragments)
+            if self.rules.root.kind == NO_ROOT:
+                candidate.flags |= ROOTLESS
         if reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
         candidate.admitted = candidate.randomness >= candidate.threshold

@@ -89,6 +89,7 @@ def decide(names, keeps, compiled, requests, *, local_roots=True):
             spans += fragment.spans
             fragment = fragment.next
         rule = rules.first_match(trace)
+        rules.find_root(trace)
         local = rules.root.kind == LOCAL
         root = None if rules.root.kind == NO_ROOT else span_id_of(&rules.root)
         randomness = randomness_of(trace)

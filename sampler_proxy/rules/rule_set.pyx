@@ -229,21 +229,22 @@ cdef class RuleSet:
     # Deciding a trace.
 
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:
-        """Return the index of the rule that decides a trace; `root` is that of the trace then. `held_back` is set if a
-        rule before it, that late spans may tell, has been kept from it by what the trace holds: by its `unless`, most
-        often."""
+        """Return the index of the rule that decides a trace; find_root() then finds the root of that trace, and has found
+        it for a rule that is keyed. `held_back` is set if a rule before it, that late spans may tell, has been kept from
+        it by what the trace holds: by its `unless`, most often."""
         cdef TraceAnswers answers
         cdef uint32_t rule
         self.held_back = False
         self.root_is_elsewhere = False
         self.begin_trace(trace, &answers)
-        self.find_root(trace)
         for rule in range(self.count):
             if self.run(rule, &answers):
-                return rule
+                break
             if self.excluding and self.late[rule] & LATE_EXCLUDES and self.run(self.first_exclusion + rule, &answers):
                 self.held_back = True
-        return self.count - 1
+        if self.readers[rule] is not None:
+            self.find_root(trace)
+        return rule
 
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil:
         """Return the index of the rule with this number in the ledger; NO_RULE: it is none of this rule set."""

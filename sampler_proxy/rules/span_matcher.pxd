@@ -13,7 +13,6 @@ cdef struct Facts:
     uint64_t start, end  # ns since the epoch
     int32_t kind, status
     uint32_t flags  # Span.flags
-    bint is_root  # only for plans that ask for it: set by who knows the trace
 
 cdef enum:
     # opentelemetry-proto's SpanFlags: whether the parent is in another process is known, and so it is.
@@ -55,6 +54,7 @@ cdef class SpanMatcher:
     cdef SliceList events  # of the span; only where the plan asks for them
     cdef SliceList links
     cdef Scratch* scratch[3]  # copied values, by lifetime: OF_HEADERS, OF_ONE_SPAN, OF_ONE_BINDING
+    cdef bint is_root  # the span is; set by who knows its trace, for plans that ask
     cdef uint8_t[32] span_hex
     cdef uint8_t[32] parent_hex
     cdef uint8_t[64] link_trace_hex

@@ -425,7 +425,7 @@ cdef class SpanMatcher:
                     value.text = self.span_hex
                 elif field == NESTED_SET_PARENT:
                     value.type = V_INT
-                    value.integer = -1 if facts.is_root else 0
+                    value.integer = -1 if self.is_root else 0
                 else:
                     value.text = self.parent_hex
                     if has_bytes(&facts.parent_id):

@@ -59,7 +59,7 @@ cdef class SpanTable:
                 self.matcher.load_headers(walk.group, walk.begins_resource)
             self.matcher.read_span(walk.body, walk.size, &facts)
             if self.plan.reads_roots:
-                facts.is_root = not has_bytes(&facts.parent_id) or (
+                self.matcher.is_root = not has_bytes(&facts.parent_id) or (
                     root.kind == LOCAL and has_remote_parent(&facts) and not roots.holds(&facts.parent_id)
                 )
             self.add(&facts)

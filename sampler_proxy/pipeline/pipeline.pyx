@@ -455,7 +455,7 @@ cdef class Pipeline:
             self.limit.add(&candidate, self.now_ns)
             self.candidate_bytes += trace.cost
             self.buffer.move_to_window(trace)
-            trace.state.rootless = candidate.flags & ROOTLESS
+            trace.state.rootless = candidate.flags & ROOTLESS != 0
             trace.state.revivable = candidate.threshold != 0 and self.rules.revivable[index]
             return 0
         return self.carry_out(&candidate)

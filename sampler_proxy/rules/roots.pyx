@@ -20,6 +20,7 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.rules.span_matcher cimport REMOTE_PARENT
 
 cdef enum:
+    ATTRIBUTE = 9 << 3 | 2  # tag of Span.attributes
     MAX_KEPT_ROOM = 1 << 17  # slots for which memory is kept from trace to trace
 
 
@@ -154,7 +155,12 @@ cdef void _read_kin(Kin* one, SpanWalk* walk) noexcept nogil:
     one.place.body = walk.body
     one.place.size = walk.size
     one.place.start = one.place.end = one.span_id = one.parent_id = 0
-    while next_field(&field):
+    while True:
+        # Attributes are most of a span, and of no interest: those with a length of one byte are passed over here.
+        while field.end - field.p >= 2 and field.p[0] == ATTRIBUTE and field.p[1] < 0x80:
+            field.p += 2 + field.p[1]
+        if not next_field(&field):
+            break
         if field.wire == LEN:
             if field.number == 2 and field.size == 8:
                 one.span_id = bswap64(load64(field.content))

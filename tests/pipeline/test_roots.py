@@ -10,10 +10,13 @@ import pytest
 
 from sampler_proxy import metrics
 from sampler_proxy.pipeline import replay
+from sampler_proxy.rules.trace_key import values_of
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.parse import parse
 from tests.pipeline.driver import SECOND, WAIT, WAIT_AFTER_ROOT, Driver
 from tests.pipeline.test_late import Rule, leaving, native, send
+from tests.pipeline.test_targets import native as keyed
+from tests.pipeline.test_targets import target
 from tests.rules.conformance.traces import TRACE_ID, request
 from tests.rules.conformance.traces import span as plain_span
 from tests.support.reference import Seen
@@ -289,3 +292,63 @@ def test_a_large_trace_among_small_ones() -> None:
         raw = request(spans).SerializeToString()
         (found,) = replay.decide(["match", "rest"], [1.0, 0.0], compiled, [raw])
         assert (found.rule, found.root, found.local_root) == (0, API.span.span_id, True)
+
+
+# What else asks for the root.
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_targets_are_shared_by_the_local_root(local: bool) -> None:
+    """Else by the span that starts first."""
+    keep = target(1000, ["rootName", "resource.service.name"])
+    driver = Driver(native=keyed(("rest", None, keep)), local_roots=local)
+    early = span("x", "early", parent="api", ms=(-5, 0), res={"service.name": "x"})
+    driver.send(request([early, BANK, CALL, API]), 0)
+    driver.tick(WAIT)
+    assert [values_of(key.text) for key in keep.controller.top(5)] == [["GET /pay", "api"] if local else ["early", "x"]]
+
+
+def test_other_rules_while_a_trace_waits_for_its_local_root() -> None:
+    driver = Driver(native=in_time(("before", None, None, 1.0)))
+    driver.send(request([API, CALL]), 0)
+    new: Rule = ("slow", "{ rootDuration = 400ms && rootName = `GET /pay` }", None, 1.0)
+    driver.pipeline.replace_rules(in_time(new, *RULES))
+    driver.tick(WAIT_AFTER_ROOT)
+    assert decided(driver) == [("slow", "root")]
+
+
+@pytest.mark.parametrize("reason", ["early", "size", "shutdown"])
+def test_traces_decided_before_their_time_are_not_counted_as_rootless(reason: str) -> None:
+    settings = {"max_trace_bytes": 100} if reason == "size" else {}
+    rules = native([("all", None, None, 1.0)]) if reason == "early" else in_time(("all", None, None, 1.0))
+    driver = Driver(native=rules, **settings)
+    driver.send(request([CALL]), 0)
+    if reason == "shutdown":
+        driver.pipeline.drain(0)
+    assert (decided(driver), rootless(driver)) == ([("all", reason)], 0)
+    assert [stamp[3] for stamp in leaving(driver)] == [reason != "early"]
+
+
+@pytest.mark.parametrize("rooted", [True, False])
+def test_a_late_local_root_of_a_trace_in_the_window_of_the_limit(rooted: bool) -> None:
+    """It revives the trace before the limit has decided, if no root was there before."""
+    rules: list[Rule] = [("bank", '{ rootName = "POST /pay" }', None, 1.0), ("baseline", None, None, 0.5)]
+    driver = Driver(native=native(rules), limit=(1e9, "spans", 0.2))
+    trace = TRACE_ID[:9] + b"\xff" * 7
+    send(driver, [span("x", "", UNKNOWN, parent="" if rooted else "y")], 0, trace)
+    driver.tick(WAIT)
+    assert (driver.pipeline.find(trace, WAIT) or {})["chosen"]
+    send(driver, [BANK], WAIT + 1, trace)
+    driver.tick(WAIT + SECOND)
+    driver.tick(WAIT + 2 * SECOND)
+    assert [stamp[1] for stamp in leaving(driver)] == ["baseline", "baseline" if rooted else "bank"]
+    driver.check_ledger()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_trace_that_is_held_says_whether_the_wait_after_its_root_has_begun(local: bool) -> None:
+    driver = Driver(native=in_time(*RULES), local_roots=local)
+    driver.send(request([API, span("x", parent="y")]), 0)
+    assert (driver.pipeline.find(TRACE_ID, 0) or {})["root_seen"] == local
+    driver.tick(WAIT_AFTER_ROOT)
+    assert not (driver.pipeline.find(TRACE_ID, 0) or {})["root_seen"]

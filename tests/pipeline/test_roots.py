@@ -71,6 +71,7 @@ CASES: dict[str, tuple[list[tuple[float, list[Seen]]], float, tuple[str, str]]] 
     "the true root comes in time": ([(0, [API, CALL]), (4.9, [PAGE])], 9.9, ("page", "root")),
     "its caller comes, and the root late": ([(0, [API]), (2, [THEIRS]), (20, [PAGE])], 25, ("page", "root")),
     "its caller comes, and no root": ([(0, [API]), (2, [THEIRS])], 30, ("rest", "wait")),
+    "the same, and another service at last": ([(0, [API, THEIRS]), (28, [CALL, BANK])], 30, ("rest", "wait")),
     "a span waits for its parent": ([(0, [API]), (1, [span("x", parent="y")])], 30, ("ours", "wait")),
     "that parent comes late": (
         [(0, [API]), (1, [span("x", parent="y")]), (9, [span("y", parent="api")])],
@@ -133,13 +134,14 @@ def test_waits_that_are_broken_off_leave_the_others_in_order() -> None:
     for number, trace in enumerate(traces):
         driver.tick(number * SECOND + WAIT_AFTER_ROOT)
         assert (driver.pipeline.find(trace, 0) or {})["state"] == ("decided" if number % 2 else "buffered")
-    for number, trace in enumerate(traces[::2]):
-        send(driver, [span("y", parent="api")], (10 + number) * SECOND, trace)
-    for number, trace in enumerate(traces[::2]):
-        driver.tick((10 + number) * SECOND + WAIT_AFTER_ROOT - 1)
-        assert (driver.pipeline.find(trace, 0) or {})["state"] == "buffered"
-        driver.tick((10 + number) * SECOND + WAIT_AFTER_ROOT)
-        assert (driver.pipeline.find(trace, 0) or {})["state"] == "decided"
+    for number, waiting in enumerate((traces[:1], traces[2::2])):  # one alone, then two
+        for place, trace in enumerate(waiting):
+            send(driver, [span("y", parent="api")], (10 + 6 * number + place) * SECOND, trace)
+        for place, trace in enumerate(waiting):
+            driver.tick((10 + 6 * number + place) * SECOND + WAIT_AFTER_ROOT - 1)
+            assert (driver.pipeline.find(trace, 0) or {})["state"] == "buffered"
+            driver.tick((10 + 6 * number + place) * SECOND + WAIT_AFTER_ROOT)
+            assert (driver.pipeline.find(trace, 0) or {})["state"] == "decided"
     driver.check_ledger()
 
 
@@ -252,6 +254,9 @@ def selects(expression: str, spans: Sequence[Seen], **settings: Any) -> bool:
         ("{ rootDuration = 9020ms && rootName = `page` }", [API, THEIRS, PAGE], True),
         ("{ rootDuration = duration && name = `GET /pay` }", [API, CALL], True),
         ("{ trace:rootDuration = 420ms }", [THEIRS], True),
+        ("{ rootDuration != nil }", [span("api", flags=REMOTE, parent="t", ms=(5, 4)), CALL], False),
+        ("{ rootDuration != nil }", [span("page", ms=(5, 4)), CALL], False),
+        ("{ traceDuration = 200ms }", [span("page", ms=(5, 4)), CALL], True),
         # Of several local roots the first is meant, then that with the smallest id.
         (
             "{ rootName = `a` }",
@@ -288,7 +293,8 @@ def test_a_large_trace_among_small_ones() -> None:
     many = [span(f"{number:07}", parent="api") for number in range(70_000)]
     compiled = compile_rules([(parse("{ rootName = `GET /pay` }"), None), (None, None)])
     small = [API, CALL, BANK]
-    for spans in (small, [*many, API], small, [*many[:100], API], small):
+    middle = [[*many[: 1 << power], API] for power in range(3, 12)]
+    for spans in (small, *middle, small, [*many, API], small, *middle, small):
         raw = request(spans).SerializeToString()
         (found,) = replay.decide(["match", "rest"], [1.0, 0.0], compiled, [raw])
         assert (found.rule, found.root, found.local_root) == (0, API.span.span_id, True)
@@ -302,10 +308,14 @@ def test_targets_are_shared_by_the_local_root(local: bool) -> None:
     """Else by the span that starts first."""
     keep = target(1000, ["rootName", "resource.service.name"])
     driver = Driver(native=keyed(("rest", None, keep)), local_roots=local)
-    early = span("x", "early", parent="api", ms=(-5, 0), res={"service.name": "x"})
+    early = span("x", "early", parent="api", ms=(-50, 0), res={"service.name": "x"})
     driver.send(request([early, BANK, CALL, API]), 0)
     driver.tick(WAIT)
-    assert [values_of(key.text) for key in keep.controller.top(5)] == [["GET /pay", "api"] if local else ["early", "x"]]
+    expected = [["GET /pay", "api"] if local else ["early", "x"]]
+    assert [values_of(key.text) for key in keep.controller.top(5)] == expected
+    send(driver, [early, PAGE], WAIT, bytes([7]) * 16)
+    driver.tick(2 * WAIT)
+    assert sorted(values_of(key.text) for key in keep.controller.top(5)) == sorted([*expected, ["page", "shop"]])
 
 
 def test_other_rules_while_a_trace_waits_for_its_local_root() -> None:

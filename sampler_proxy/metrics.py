@@ -192,6 +192,11 @@ TRACES_DECIDED = _counter(
     "decision",
     "reason",
 )
+TRACES_ROOTLESS = _counter(
+    "traces_rootless_total",
+    "Traces that waited for decision_wait and were decided without a root: their root is not sent here, or later, or "
+    "belongs to somebody else and the senders do not say so (buffer.root).",
+)
 LATE_SPANS = _counter(
     "late_spans_total",
     "Spans that came after their trace was decided, save where it was kept early; decision is what became of them, "

@@ -185,6 +185,7 @@ class Service:
             wait_ns=config.buffer.decision_wait_ns,
             wait_after_root_ns=config.buffer.decision_wait_after_root_ns,
             decision_memory_bytes=config.buffer.decision_memory_bytes,
+            local_roots=config.buffer.root == "local",
             stamp_decision=config.stamp.decision,
             stamp_adjusted_count=config.stamp.adjusted_count,
             seed=secrets.randbits(64),

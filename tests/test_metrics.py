@@ -53,6 +53,7 @@ FIXED: Snapshot = {
     metrics.STRINGS_MENDED: {(): 0},
     metrics.REQUEST_SIZE_BYTES: {(): filled(metrics.REQUEST_SIZE_BYTES, 0, 256, 257, 225280, 1 << 27)},
     metrics.TRACES_DECIDED: {("errors", "keep", "root"): 2, ("baseline", "drop", "wait"): 45},
+    metrics.TRACES_ROOTLESS: {(): 2},
     metrics.LATE_SPANS: {("drop",): 7},
     metrics.LATE_WOULD_KEEP: {(): 1},
     metrics.TRACES_REVIVED: {("errors",): 1},

@@ -81,6 +81,7 @@ def check(path: str, environ: Mapping[str, str], is_here: Callable[[str], bool] 
             *_warnings(file, file.config, expressions),
             *_warnings_of_order(file, file.config, loaded.compiled),
             *_warnings_of_ports(file, file.config, is_here),
+            *_warnings_of_roots(file, file.config),
         ),
     )
 
@@ -284,6 +285,17 @@ def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str]
         yield file.fault(
             file.positions.value(section),
             f"warning: receive.grpc and admin are both on port {received.port}: write another for one of them",
+        )
+
+
+def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of traces that will have no root. With local roots only the senders know."""
+    if config.buffer.root == "parentless":
+        yield file.fault(
+            file.positions.value(("buffer", "root")),
+            "warning: with parentless, traces whose root is not sent here wait the whole of decision_wait, have no "
+            "rootName and count in sampler_proxy_traces_rootless_total: leave it at local to decide them by their "
+            "local root",
         )
 
 

@@ -61,6 +61,9 @@ class Buffer(Section):
         default=5 * SECOND, alias="decision_wait_after_root"
     )
     """How long a trace waits after its root span, if that is sooner."""
+    root: Annotated[Literal["local", "parentless"], Choice(("local", "parentless"))] = "local"
+    """What counts as root: a span without a parent, and, with local, one whose parent is in another process and does
+    not arrive here, as senders say by the remote flag of OTLP."""
     max_bytes: Annotated[int, Size(at_least=MIB)] = GIB
     """Memory for undecided traces; when it is full, the oldest are decided early."""
     max_trace_bytes: Annotated[int, Size()] = 32 * MIB
@@ -271,7 +274,7 @@ Export = Annotated[
 class Config(Section):
     DEFAULT_RULES: ClassVar = (
         Rule(name="errors", match="{ status = error }", keep=1.0),
-        Rule(name="slow", match="{ traceDuration > 1s }", keep=1.0),
+        Rule(name="slow", match="{ rootDuration > 1s }", keep=1.0),
         Rule(name="baseline", keep=0.01),
     )
     DEFAULT_EXPORT: ClassVar = (FileExport(name="local", protocol="file", path="sampler-proxy-traces.jsonl"),)

@@ -40,6 +40,8 @@ class Explanation(NamedTuple):
     matched: list[Matched]
     """The conditions in the rule's match that hold for any span; none for a rule without match."""
     spans: int  # those that arrived twice counted twice
+    root: bytes | None  # id of the span that was taken as the root; None: there is none
+    local_root: bool  # it has a parent, in another process, which is not among the spans
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -50,6 +52,7 @@ class Explanation(NamedTuple):
             "threshold": None if self.threshold is None else shown_threshold(self.threshold),
             **({"target": self.target} if self.target else {}),
             "randomness": f"{self.randomness:014x}",
+            "root": self.root and {"span": self.root.hex(), "kind": "local" if self.local_root else "parentless"},
             "matched": [
                 {"condition": matched.condition, "spans": [span.hex() for span in matched.spans]}
                 for matched in self.matched
@@ -67,7 +70,9 @@ def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
         else rule.keep
         for rule in config.rules
     ]
-    decided = replay.decide([rule.name for rule in config.rules], keeps, loaded.compiled, requests)
+    local = config.buffer.root == "local"
+    names = [rule.name for rule in config.rules]
+    decided = replay.decide(names, keeps, loaded.compiled, requests, local_roots=local)
     written = {
         index: conditions(match) for index in {one.rule for one in decided} if (match := config.rules[index].match)
     }
@@ -76,7 +81,7 @@ def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
     for index, parts in written.items():
         first[index] = len(fields)
         fields += [part.field for part in parts]
-    selected = replay.select(compile_selection(fields), requests) if fields else {}
+    selected = replay.select(compile_selection(fields), requests, local_roots=local) if fields else {}
     for one in decided:
         parts = written.get(one.rule, [])
         at = first.get(one.rule, 0)
@@ -91,6 +96,8 @@ def explain(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[Explanation]:
             one.randomness,
             [Matched(part.text, ids) for part, ids in zip(parts, spans, strict=True) if ids],
             one.spans,
+            one.root,
+            one.local_root,
         )
 
 
@@ -124,8 +131,16 @@ def as_text(explanation: Explanation, traces: Traces) -> str:
             f"{trace}: {'kept' if explanation.keep else 'dropped'} by rule {explanation.rule}, "
             f"which keeps {100 * explanation.probability:.4g}% of the traces"
         ]
+
+    def shown(span: bytes) -> str:
+        return f"    {span.hex()}  {traces.names.get((trace_id, span), '')}".rstrip()
+
     for matched in explanation.matched:
-        lines.append(f"  {matched.condition}")
-        for span in matched.spans:
-            lines.append(f"    {span.hex()}  {traces.names.get((trace_id, span), '')}".rstrip())
+        lines += [f"  {matched.condition}", *map(shown, matched.spans)]
+    if explanation.root is None:
+        lines.append("  no root: no span without a parent, and none known to have its parent in another process")
+    elif explanation.local_root:
+        lines += ["  local root: its parent is in another process, and not in this file", shown(explanation.root)]
+    else:
+        lines += ["  root: it has no parent", shown(explanation.root)]
     return "\n".join(lines)

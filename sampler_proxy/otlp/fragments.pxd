@@ -14,6 +14,7 @@ cdef enum Flag:
     HAS_RANDOMNESS = 4  # some span has an explicit `rv`: randomness is set
     HAS_TRACESTATE = 8  # some span has a tracestate, which stamping has to read
     UNEQUAL_THRESHOLDS = 16  # the spans differ in their incoming `th`
+    HAS_REMOTE_PARENT = 32  # some span has a parent in another process; never set where these are no roots
 
 
 cdef struct Envelope:
@@ -55,7 +56,7 @@ cdef struct Fragment:
     uint64_t min_start, max_end  # ns since the epoch; valid with HAS_TIMES
     uint64_t randomness  # 56 bits; valid with HAS_RANDOMNESS: the smallest of its spans
     uint64_t threshold  # incoming `th`, 0 where absent; of the first span
-    uint64_t root_start, root_id  # of the root: start, and span id as a big-endian number
+    uint64_t root_start, root_end, root_id  # of the root: its times, and its span id as a big-endian number
     uint32_t root_offset, root_size  # of the root's body in the payload
     uint32_t size  # of the payload
     uint32_t spans

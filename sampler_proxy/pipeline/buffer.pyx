@@ -4,6 +4,13 @@ Deadlines need no timing wheel: both waits are the same for every trace, so trac
 began, and those with a root in the order in which their root came. Two FIFO lists answer "which trace is due" by their
 heads, exactly, in constant time. The list by age also gives the oldest trace when memory runs out.
 
+The wait after a root begins when a span without a parent arrives, once. It also begins with a span whose parent is in
+another process, since that parent may never be sent here; and anew with each such span, because of spans that call each
+other the topmost ends, and so arrives, last. If the parent is sent here after all, it comes within this wait: it ends
+with its child, and exporters send every few seconds, which is what the wait is for. So the question whether the trace
+has a root is asked at the end of the wait (`Pipeline.tick`), of all its spans. Where the answer is no, because another
+span waits for a parent in its own process, the wait is broken off, and begins again with the next spans of the trace.
+
 A trace in the limit's window stands in neither list: its rule keeps it, it is a candidate for the limit's budget, more
 spans may join it, and it stays until the pipeline removes it.
 
@@ -14,7 +21,9 @@ rules/key_table.pyx.)
 cimport cython
 from libc.stdlib cimport calloc, free
 
-from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, HAS_ROOT, Fragment, absorb, fragment_cost, mix
+from sampler_proxy.otlp.fragments cimport (
+    BLOCK_OVERHEAD, HAS_REMOTE_PARENT, HAS_ROOT, Fragment, absorb, fragment_cost, mix,
+)
 
 cdef enum:
     FIRST_SLOTS = 1024  # of the hash table; a power of two
@@ -126,16 +135,40 @@ cdef class Buffer:
         trace.spans += fragment.spans
         self.trace_bytes += cost
         self.spans += fragment.spans
-        if fragment.flags & HAS_ROOT and trace.root_ns < 0 and not trace.state.in_limit_window:
-            # To the end of the list by arrival of the root.
-            trace.root_ns = now_ns
-            trace.rooted_before = self.last_rooted
-            if self.last_rooted != NULL:
-                self.last_rooted.rooted_after = trace
-            else:
-                self.first_rooted = trace
-            self.last_rooted = trace
+        if fragment.flags & (HAS_ROOT | HAS_REMOTE_PARENT) or trace.state.only_remote:
+            self.note_root(trace, fragment.flags, now_ns)
         return trace
+
+    cdef void note_root(self, Trace* trace, uint16_t flags, int64_t now_ns) noexcept nogil:
+        """Begin the wait after the root, if spans with these flags, which have joined the trace, are a reason to."""
+        if trace.state.in_limit_window or (trace.root_ns >= 0 and not trace.state.only_remote):
+            return
+        trace.state.only_remote = not flags & HAS_ROOT
+        if trace.root_ns >= 0:
+            if not flags & (HAS_ROOT | HAS_REMOTE_PARENT):
+                return
+            self.break_off(trace)
+        # To the end of the list by root_ns.
+        trace.root_ns = now_ns
+        trace.rooted_before = self.last_rooted
+        trace.rooted_after = NULL
+        if self.last_rooted != NULL:
+            self.last_rooted.rooted_after = trace
+        else:
+            self.first_rooted = trace
+        self.last_rooted = trace
+
+    cdef void break_off(self, Trace* trace) noexcept nogil:
+        """End the wait after the root, which has begun, without a decision."""
+        if trace.rooted_before != NULL:
+            trace.rooted_before.rooted_after = trace.rooted_after
+        else:
+            self.first_rooted = trace.rooted_after
+        if trace.rooted_after != NULL:
+            trace.rooted_after.rooted_before = trace.rooted_before
+        else:
+            self.last_rooted = trace.rooted_before
+        trace.root_ns = -1
 
     cdef Trace* due(self, int64_t now_ns, bint* has_root) noexcept nogil:
         """Return a trace whose wait is over, or NULL; `has_root` is set where it is the wait after the root."""
@@ -158,14 +191,7 @@ cdef class Buffer:
         else:
             self.newest = trace.older
         if trace.root_ns >= 0:
-            if trace.rooted_before != NULL:
-                trace.rooted_before.rooted_after = trace.rooted_after
-            else:
-                self.first_rooted = trace.rooted_after
-            if trace.rooted_after != NULL:
-                trace.rooted_after.rooted_before = trace.rooted_before
-            else:
-                self.last_rooted = trace.rooted_before
+            self.break_off(trace)
 
     cdef void move_to_window(self, Trace* trace) noexcept nogil:
         """Move a trace from the lists by age and by root to the list of those in the limit's window."""

@@ -5,6 +5,7 @@ cdef enum:
     KEPT = 1
     INCOMPLETE = 2  # decided before the trace can have been whole
     LIMITED = 4  # dropped by the limit, though its rule would have kept it
+    ROOTLESS = 16  # no root was among its spans
     HELD_BACK = 8  # a rule before was kept from it by what the trace holds: RuleSet.held_back
 
 cdef struct Decision:
@@ -14,7 +15,7 @@ cdef struct Decision:
     uint32_t when_s  # monotonic time of the decision
     uint16_t rule  # the rule's id in the ledger
     uint8_t reason  # as the ledger numbers them
-    uint8_t flags  # KEPT, INCOMPLETE, LIMITED, HELD_BACK
+    uint8_t flags  # KEPT, INCOMPLETE, LIMITED, HELD_BACK, ROOTLESS
 
 cdef class Decisions:
     cdef Decision* ring  # `room` entries, overwritten round robin

@@ -50,7 +50,7 @@ cdef class Ledger:
     cdef uint64_t invalid_trace_ids, invalid_span_ids, legacy_spans
     cdef uint64_t[3] unknown_fields  # of requests, of ResourceSpans, of ScopeSpans
     cdef uint64_t[2] late_spans  # dropped, kept
-    cdef uint64_t late_would_keep, unequal_thresholds
+    cdef uint64_t late_would_keep, unequal_thresholds, rootless
     cdef Histogram delays_ns, request_sizes
     cdef void received(self, uint32_t transport, uint64_t size) noexcept
     cdef void taken(self, uint32_t transport, Scanned scanned) noexcept

@@ -174,6 +174,7 @@ cdef class Ledger:
             metrics.TRACES_DECIDED: decided,
             metrics.LIMITED_TRACES: limited_traces,
             metrics.LIMITED_SPANS: limited_spans,
+            metrics.TRACES_ROOTLESS: {(): self.rootless},
             metrics.LATE_SPANS: {("drop",): self.late_spans[0], ("keep",): self.late_spans[1]},
             metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
             metrics.TRACES_REVIVED: revived,

@@ -51,6 +51,7 @@ class Pipeline:
         stamp_decision: bool,
         stamp_adjusted_count: bool,
         seed: int,
+        local_roots: bool = True,
         limit: tuple[float, str, float] | None = None,
         redact: Policy | None = None,
     ) -> None:
@@ -60,8 +61,8 @@ class Pipeline:
         by a sixteenth, by which finished traces are larger than they were. A trace that reaches `max_trace_bytes` is
         decided at once. `wait_ns`, `wait_after_root_ns`: as `Buffer` has them; `decision_memory_bytes`: as `Decisions`
         has it. `stamp_decision`, `stamp_adjusted_count`: the attributes that `stamp.pyi` names. `seed`: 64 bits that
-        senders cannot know. `limit`: the arguments of a `Limit`; traces that the rules keep then wait, in the buffer,
-        for the end of its window.
+        senders cannot know. `local_roots`: as `Scanner` has it. `limit`: the arguments of a `Limit`; traces that the
+        rules keep then wait, in the buffer, for the end of its window.
 
         Raises ValueError for rules that do not fit together (`RuleSet`), MemoryError.
         """

@@ -13,11 +13,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport (
-    BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment, Scanned, absorb_times, mix,
-    prefetch,
+    BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_REMOTE_PARENT, HAS_ROOT, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment,
+    Scanned, absorb_times, mix, prefetch,
 )
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
-from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, Decision, Decisions
+from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, ROOTLESS, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
 from sampler_proxy.pipeline.ledger cimport (
     DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE, TOO_LARGE,
@@ -29,6 +29,7 @@ from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.rate cimport Controller
+from sampler_proxy.rules.roots cimport NO_ROOT
 from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_of, size_of
 
 import threading
@@ -71,6 +72,7 @@ cdef class Pipeline:
     cdef readonly uint64_t max_bytes  # as configured, or less since the system has no more memory
     cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
     cdef int64_t rules_since_s  # decisions up to then are of other rules; -1: there were no others
+    cdef bint local_roots  # a span with a parent in another process may be the root
     cdef Outlets outlets
     cdef uint64_t candidate_bytes  # of the traces in the limit's open window, when they came into it
     cdef bint closed  # close() was called: requests are refused
@@ -79,7 +81,8 @@ cdef class Pipeline:
     cdef dict redactions  # (detector, action) -> number of redactions, by all policies so far
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns,
-                 decision_memory_bytes, stamp_decision, stamp_adjusted_count, seed, limit=None, redact=None):
+                 decision_memory_bytes, stamp_decision, stamp_adjusted_count, seed, local_roots=True, limit=None,
+                 redact=None):
         self.lock = threading.Lock()
         self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
@@ -90,6 +93,7 @@ cdef class Pipeline:
         self.max_bytes = self.configured_max_bytes = max_bytes
         self.rules_since_s = -1
         self.max_trace_bytes = max_trace_bytes
+        self.local_roots = local_roots
         self.attributes = {}
         self.ledger = Ledger()
         self.outlets = Outlets(destinations, self.ledger)
@@ -323,7 +327,7 @@ cdef class Pipeline:
             return False
         absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
         held_back = found.flags & HELD_BACK
-        if self.reviving_rule(fragment, found.rule, &held_back) == NO_RULE:
+        if self.reviving_rule(fragment, found.rule, &held_back, found.flags & ROOTLESS) == NO_RULE:
             return False
         if is_open:
             self.leave_open_window(found)
@@ -350,7 +354,9 @@ cdef class Pipeline:
         self.candidate_bytes -= min(self.candidate_bytes, cost)
         return 0
 
-    cdef uint32_t reviving_rule(self, Fragment* late, uint16_t decided_by, bint* held_back) except? 0xFFFFFFFF:
+    cdef uint32_t reviving_rule(
+        self, Fragment* late, uint16_t decided_by, bint* held_back, bint rootless
+    ) except? 0xFFFFFFFF:
         """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
         trace; NO_RULE: none. Costs next to nothing where no rule that keeps everything stands before the one that
         decided.
@@ -360,7 +366,7 @@ cdef class Pipeline:
         cdef uint32_t position = self.rules.position_of(decided_by)
         if position == NO_RULE or not self.rules.revivable[position]:
             return NO_RULE
-        return self.rules.first_late(late, position, held_back)
+        return self.rules.first_late(late, position, held_back, rootless)
 
     cdef bint revive(self, Fragment* late, Decision* decision) except -1:
         """Ask the rules about a late fragment of a trace that was dropped, or kept by a threshold; return whether it
@@ -371,9 +377,11 @@ cdef class Pipeline:
         if late.flags & HAS_TIMES:
             decision.min_start = late.min_start
             decision.max_end = late.max_end
-        rule = self.reviving_rule(late, decision.rule, &held_back)
+        rule = self.reviving_rule(late, decision.rule, &held_back, decision.flags & ROOTLESS)
         if held_back:
             decision.flags |= HELD_BACK
+        if late.flags & (HAS_ROOT | HAS_REMOTE_PARENT):
+            decision.flags &= ~ROOTLESS
         if rule == NO_RULE:
             return False
         decision.threshold = 0
@@ -497,7 +505,11 @@ cdef class Pipeline:
         candidate.rule = self.rules.ids[index]
         candidate.reason = reason
         candidate.flags = HELD_BACK if self.rules.held_back else 0
-        if reason != EARLY and (trace.root_ns < 0 or reason >= MEMORY or reason == SIZE):
+        if trace.root_ns < 0 or trace.state.only_remote:
+            self.rules.find_root(fragments)
+            if self.rules.root.kind == NO_ROOT:
+                candidate.flags |= ROOTLESS
+        if reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
         candidate.admitted = candidate.randomness >= candidate.threshold
         if not fragments.flags & HAS_RANDOMNESS and fragments.threshold == 0:
@@ -540,6 +552,8 @@ cdef class Pipeline:
             self.ledger.rules[candidate.rule].sampled_out += trace.spans
         self.decisions.remember(&decision)
         self.ledger.decided(candidate.rule, decision.flags & KEPT, candidate.reason, delay_ns)
+        if candidate.flags & ROOTLESS and candidate.reason == WAIT:
+            self.ledger.rootless += 1
         self.count_unequal_thresholds(trace.fragments)
         self.buffer.remove(trace)
         return 0
@@ -613,6 +627,10 @@ cdef class Pipeline:
                 trace = self.buffer.due(self.now_ns, &has_root)
                 if trace == NULL or self.congested():
                     return False
+                if has_root and trace.state.only_remote and not self.rules.is_whole(trace.fragments):
+                    self.buffer.break_off(trace)
+                    slice -= 1
+                    continue
                 if trace.newer != NULL:
                     # The next traces came seconds ago and have left the CPU's caches since.
                     prefetch(trace.newer.newer)
@@ -744,7 +762,7 @@ cdef class Intake:
         # Without the lock: rules are replaced as a whole, and fragments scanned for an older plan are read again.
         try:
             if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
-                self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed)
+                self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed, local_roots=pipeline.local_roots)
             scanned = self.scanner.scan(request)
             if scanned.invalid_trace_ids or scanned.invalid_span_ids:  # before anything is taken: it may find no memory
                 answer = response(scanned.invalid_trace_ids, scanned.invalid_span_ids)

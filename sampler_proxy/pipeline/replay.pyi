@@ -23,6 +23,8 @@ class Decided(NamedTuple):
     randomness: int
     keep: bool | None
     spans: int  # those that arrived twice counted twice
+    root: bytes | None  # id of the span that was taken as the root; None: there is none
+    local_root: bool  # it has a parent, which is in another process and not among the spans
 
 class RedactedTrace(NamedTuple):
     """A trace as it would leave, and the redactions in it."""
@@ -31,9 +33,14 @@ class RedactedTrace(NamedTuple):
     redactions: dict[Label, int]  # number of redactions by detector and action, in the order of their first
 
 def decide(
-    names: Sequence[str], keeps: Sequence[float | Keep], compiled: Compiled, requests: Iterable[bytes]
+    names: Sequence[str],
+    keeps: Sequence[float | Keep],
+    compiled: Compiled,
+    requests: Iterable[bytes],
+    *,
+    local_roots: bool = True,
 ) -> list[Decided]:
-    """Decide traces by a rule set, without limit, without learning.
+    """Decide traces by a rule set, without limit, without learning. `local_roots`: as `Scanner` has it.
 
     Raises MalformedRequest, ValueError as RuleSet does, and MemoryError.
     """
@@ -45,7 +52,9 @@ def type_mismatches(compiled: Compiled, requests: Iterable[bytes]) -> dict[int, 
     Raises MalformedRequest and MemoryError.
     """
 
-def select(compiled: Compiled, requests: Iterable[bytes]) -> dict[bytes, list[list[bytes]]]:
+def select(
+    compiled: Compiled, requests: Iterable[bytes], *, local_roots: bool = True
+) -> dict[bytes, list[list[bytes]]]:
     """Find the spans that the filters of a `compile_selection` match: by trace id, for each filter the ids of its
     spans, in order of arrival. A span id that arrives twice is there once: all copies are asked.
 

@@ -7,6 +7,7 @@ from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.roots cimport LOCAL, NO_ROOT, span_id_of
 from sampler_proxy.rules.rule_set cimport RuleSet, TraceAnswers, randomness_of
 
 from dataclasses import replace
@@ -23,6 +24,8 @@ class Decided(NamedTuple):
     randomness: int
     keep: bool | None
     spans: int
+    root: bytes | None
+    local_root: bool
 
 
 class RedactedTrace(NamedTuple):
@@ -36,8 +39,8 @@ cdef class _Traces:
     cdef Envelopes envelopes
     cdef dict chains  # trace id -> [address of the first fragment, of the last]
 
-    def __cinit__(self, Plan plan not None, requests):
-        cdef Scanner scanner = Scanner(plan)
+    def __cinit__(self, Plan plan not None, requests, bint local_roots=True):
+        cdef Scanner scanner = Scanner(plan, local_roots=local_roots)
         cdef Scanned scanned
         cdef Fragment* fragment
         cdef Fragment* last
@@ -72,9 +75,9 @@ cdef class _Traces:
                     fragment = after
 
 
-def decide(names, keeps, compiled, requests):
+def decide(names, keeps, compiled, requests, *, local_roots=True):
     cdef RuleSet rules = RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=lambda name: 0)
-    cdef _Traces traces = _Traces(rules.plan, requests)
+    cdef _Traces traces = _Traces(rules.plan, requests, local_roots)
     cdef Fragment* trace
     cdef Fragment* fragment
     cdef uint32_t rule
@@ -86,12 +89,15 @@ def decide(names, keeps, compiled, requests):
             spans += fragment.spans
             fragment = fragment.next
         rule = rules.first_match(trace)
+        rules.find_root(trace)
+        local = rules.root.kind == LOCAL
+        root = None if rules.root.kind == NO_ROOT else span_id_of(&rules.root)
         randomness = randomness_of(trace)
         if isinstance(rules.controllers[rule], Fixed):
             threshold = rules.threshold(rule, trace, spans, randomness, 0)
-            decided.append(Decided(trace_id, rule, threshold, randomness, randomness >= threshold, spans))
+            decided.append(Decided(trace_id, rule, threshold, randomness, randomness >= threshold, spans, root, local))
         else:
-            decided.append(Decided(trace_id, rule, None, randomness, None, spans))
+            decided.append(Decided(trace_id, rule, None, randomness, None, spans, root, local))
     return decided
 
 
@@ -104,10 +110,10 @@ def type_mismatches(compiled, requests):
     return {rule: mismatches for rule, mismatches in rules.type_mismatches() if mismatches}
 
 
-def select(compiled, requests):
+def select(compiled, requests, *, local_roots=True):
     compiled = replace(compiled, programs=((TRUE,),), monotone=(False,), late=(False,), exclusions=((FALSE,),))
     cdef RuleSet rules = RuleSet(names=("all",), keeps=(1.0,), compiled=compiled, ledger_id=lambda name: 0)
-    cdef _Traces traces = _Traces(rules.plan, requests)
+    cdef _Traces traces = _Traces(rules.plan, requests, local_roots)
     cdef TraceAnswers answers
     cdef uint32_t row, filter
     selected = {}

@@ -18,7 +18,7 @@ cdef struct Slot:
     int32_t first, last  # records
     uint32_t spans, payload, groups
     uint32_t last_header  # of the last record
-    uint64_t min_start, max_end, randomness, threshold, root_start, root_id
+    uint64_t min_start, max_end, randomness, threshold, root_start, root_end, root_id
     int32_t root  # record; -1: none
     uint16_t flags
 
@@ -26,6 +26,7 @@ cdef class Scanner:
     cdef readonly Plan plan
     cdef SpanMatcher matcher
     cdef uint64_t seed  # of the table's hash
+    cdef uint16_t remote_parent  # what a fragment notes of a span with a parent in another process; 0: nothing
     cdef Record* records
     cdef uint32_t record_count
     cdef uint32_t record_room  # of records, slots and slot_bits

@@ -19,9 +19,10 @@ class Scanner:
     """Scans for one plan, on one thread. Its working memory (about 200 bytes a span of the largest request so far) is
     kept from request to request."""
 
-    def __init__(self, plan: Plan, *, seed: int = 0) -> None:
+    def __init__(self, plan: Plan, *, seed: int = 0, local_roots: bool = True) -> None:
         """Create a scanner. `seed`: 64 bits that senders cannot know, so that they cannot choose trace ids that
-        collide."""
+        collide. `local_roots`: fragments note that a span has a parent in another process (the remote flag of OTLP),
+        so that the span may be taken as the root of its trace."""
     @property
     def plan(self) -> Plan: ...
     @property

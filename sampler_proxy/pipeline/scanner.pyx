@@ -3,14 +3,16 @@
 Preconditions: the request stays alive and unchanged during the call (a bytes object does). Every read is bounds-checked
 against the enclosing message. After MalformedRequest nothing is held. The GIL is released for the whole pass; a regular
 expression that meets a value for the first time takes it back for that question.
+
+Long: the pass keeps its place and its tables in one state, which two modules would hand to each other for each span.
 """
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport (
-    HAS_RANDOMNESS, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, UNEQUAL_THRESHOLDS, Group, Scanned, filter_words,
-    fragment_cost, groups_of, mix, payload_of,
+    HAS_RANDOMNESS, HAS_REMOTE_PARENT, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, UNEQUAL_THRESHOLDS, Group, Scanned,
+    filter_words, fragment_cost, groups_of, mix, payload_of,
 )
 from sampler_proxy.otlp.protobuf cimport (
     LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, FieldCursor, bswap64, cbytes, cursor, damaged, load64,
@@ -19,7 +21,7 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
 from sampler_proxy.rules.slices cimport has_bytes
-from sampler_proxy.rules.span_matcher cimport has_duration
+from sampler_proxy.rules.span_matcher cimport has_duration, has_remote_parent
 
 from sampler_proxy.errors import MalformedRequest
 
@@ -36,8 +38,9 @@ cdef enum:
 cdef class Scanner:
     """Scans requests for one plan, on one thread; what it allocates is kept for the next request."""
 
-    def __cinit__(self, Plan plan not None, *, seed=0):
+    def __cinit__(self, Plan plan not None, *, seed=0, local_roots=True):
         self.plan = plan
+        self.remote_parent = HAS_REMOTE_PARENT if local_roots else 0
         self.matcher = SpanMatcher(plan, seed)
         self.seed = seed
 
@@ -60,8 +63,7 @@ cdef class Scanner:
         cdef int64_t result = 0
         if size >= 1 << 31:
             raise MalformedRequest("the request has 2 GiB or more")
-        self.record_count = self.slot_count = self.header_count = 0
-        self.header_used = self.cost = 0
+        self.record_count = self.slot_count = self.header_count = self.header_used = self.cost = 0
         self.matcher.begin()
         self.invalid_trace_ids = self.invalid_span_ids = self.legacy_spans = 0
         self.unknown_of_request = self.unknown_of_resource_spans = self.unknown_of_scope_spans = 0
@@ -357,15 +359,17 @@ cdef class Scanner:
             ):
                 slot.root = index
                 slot.root_start = facts.start
+                slot.root_end = facts.end
                 slot.root_id = span_id
             slot.flags |= HAS_ROOT
+        elif has_remote_parent(facts):
+            slot.flags |= self.remote_parent
         if self.plan.filters.count:
             self.matcher.match(self.slot_bits + <uint64_t>(slot - self.slots) * self.plan.filter_words, facts, False)
 
     cdef void add_tracestate(self, Slot* slot, Facts* facts) noexcept nogil:
         """Add a span's `th` and `rv` to its trace: the first span's threshold, the smallest randomness."""
-        cdef uint64_t threshold = 0
-        cdef uint64_t randomness = 0
+        cdef uint64_t threshold = 0, randomness = 0
         cdef int found
         if facts.tracestate.size:
             found = read_tracestate(facts.tracestate.p, facts.tracestate.size, &threshold, &randomness)
@@ -445,6 +449,7 @@ cdef class Scanner:
         fragment.randomness = slot.randomness
         fragment.threshold = slot.threshold
         fragment.root_start = slot.root_start
+        fragment.root_end = slot.root_end
         fragment.root_id = slot.root_id
         fragment.root_offset = fragment.root_size = fragment.root_group = 0
         fragment.size = slot.payload

@@ -10,9 +10,9 @@ from libc.stdint cimport INT64_MIN, int64_t
 from libc.stdlib cimport calloc, free
 
 from sampler_proxy.rules.conditions cimport (
-    DURATION, EVENT_ATTRIBUTE, EVENT_NAME, EVENT_TIME, KIND_FLOAT, LINK_ATTRIBUTE, LINK_SPAN_ID, LINK_TRACE_ID, OP_EQ,
-    OP_NE, TRACE_DURATION, V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, ArrayWalk, compare_text,
-    elements_of, next_element, ordered,
+    DURATION, EVENT_ATTRIBUTE, EVENT_NAME, EVENT_TIME, KIND_FLOAT, LINK_ATTRIBUTE, LINK_SPAN_ID, LINK_TRACE_ID,
+    NESTED_SET_PARENT, OP_EQ, OP_NE, ROOT_DURATION, TRACE_DURATION, V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL,
+    V_STRING, ArrayWalk, compare_text, elements_of, next_element, ordered,
 )
 
 from sampler_proxy.traceql.program import Arith, Constant, Slot
@@ -221,7 +221,7 @@ cdef class Arithmetic:
             if isinstance(item, Slot):
                 token.kind = T_SLOT
                 token.index = numbers.setdefault(item, len(numbers))
-                token.real = int(item.field) in (DURATION, EVENT_TIME, TRACE_DURATION)
+                token.real = int(item.field) in (DURATION, EVENT_TIME, TRACE_DURATION, ROOT_DURATION)
                 depth += 1
             elif isinstance(item, Constant):
                 token.kind = T_CONSTANT
@@ -256,7 +256,7 @@ cdef class Arithmetic:
                     depends |= ON_EVENT
                 elif field == LINK_TRACE_ID or field == LINK_SPAN_ID or field == LINK_ATTRIBUTE:
                     depends |= ON_LINK
-                elif field >= TRACE_DURATION:
+                elif field >= TRACE_DURATION or field == NESTED_SET_PARENT:
                     depends |= ON_TRACE
         return depends
 

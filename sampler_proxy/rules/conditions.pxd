@@ -55,6 +55,7 @@ cdef enum:
     PARENT_ID = 10
     SCOPE_NAME = 11
     SCOPE_VERSION = 12
+    NESTED_SET_PARENT = 13
     EVENT_NAME = 16
     EVENT_TIME = 17
     EVENT_ATTRIBUTE = 18
@@ -65,6 +66,7 @@ cdef enum:
     ROOT_NAME = 33
     ROOT_SERVICE = 34
     TRACE_ID = 35
+    ROOT_DURATION = 36
     OP_EQ = 0
     OP_NE = 1
     OP_LT = 2

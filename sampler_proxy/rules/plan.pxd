@@ -46,6 +46,7 @@ cdef class Plan:
     cdef uint32_t words  # of a span's bits: one for each condition, comparison and trace condition
     cdef uint32_t filter_words
     cdef int32_t depends  # of all filters and arguments together
+    cdef bint reads_roots  # some slot is NESTED_SET_PARENT
     cdef AttributeKey* keys
     cdef uint32_t key_count
     cdef uint32_t* table  # linear probing: key index + 1, by hash; 0: free

@@ -6,8 +6,9 @@ from libc.string cimport memcmp, memcpy
 from sampler_proxy.otlp.protobuf cimport load64
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE
 from sampler_proxy.rules.conditions cimport (
-    ANY_ATTRIBUTE, EVENT_ATTRIBUTE, EVENT_NAME, EVENT_TIME, LINK_ATTRIBUTE, LINK_SPAN_ID, LINK_TRACE_ID, OP_IS_NIL,
-    RESOURCE_ATTRIBUTE, SCOPE_ATTRIBUTE, SCOPE_NAME, SCOPE_VERSION, SPAN_ATTRIBUTE, TRACE_DURATION,
+    ANY_ATTRIBUTE, EVENT_ATTRIBUTE, EVENT_NAME, EVENT_TIME, LINK_ATTRIBUTE, LINK_SPAN_ID, LINK_TRACE_ID,
+    NESTED_SET_PARENT, OP_IS_NIL, RESOURCE_ATTRIBUTE, SCOPE_ATTRIBUTE, SCOPE_NAME, SCOPE_VERSION, SPAN_ATTRIBUTE,
+    TRACE_DURATION,
 )
 
 cdef uint32_t _serials = 0
@@ -73,6 +74,7 @@ cdef class Plan:
             if self.conditions.items[i].field >= TRACE_DURATION:
                 raise ValueError("a condition on the trace is none of a span")
         for number, item in enumerate((*self.conditions.source, *self.arithmetic.slots)):
+            self.reads_roots |= item.field == NESTED_SET_PARENT
             if item.field in _ATTRIBUTE_PLACES:
                 places = keys.setdefault(item.key, [[] for _ in range(PLACES)])
                 for place in _ATTRIBUTE_PLACES[item.field]:

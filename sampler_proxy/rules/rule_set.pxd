@@ -5,6 +5,7 @@ from sampler_proxy.otlp.fragments cimport Fragment
 from sampler_proxy.rules.conditions cimport ConditionList, RegexCache
 from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.rules.programs cimport Programs
+from sampler_proxy.rules.roots cimport Root, RootFinder
 from sampler_proxy.rules.span_table cimport SpanTable
 
 cdef enum:
@@ -41,6 +42,10 @@ cdef class RuleSet:
     cdef Programs programs  # of the rules, then the guards of the queries
     cdef RegexCache regexes  # of the trace conditions
     cdef SpanTable table
+    cdef RootFinder roots
+    cdef Root root  # of the trace that was begun last, as far as it has been sought
+    cdef bint root_is_elsewhere  # the spans are late ones, and their trace had a root before
+    cdef Fragment* whole  # is_whole() has found this trace's root; NULL: it is not known to be unchanged
     cdef readonly list controllers  # rate.Controller, by rule
     cdef list comparing  # (rule, numbers of its conditions on attributes), for rules that have any
     cdef list readers  # by rule: the TraceKeyReader of a keyed controller, else None
@@ -66,7 +71,9 @@ cdef class RuleSet:
     cdef int find_late_rules(self, compiled) except -1
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil
-    cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back) except? 0xFFFFFFFF
+    cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back, bint rootless) except? 0xFFFFFFFF
+    cdef bint is_whole(self, Fragment* trace) except -1
+    cdef int find_root(self, Fragment* trace) except -1
     cdef bint matches_early(self, Fragment* trace, bint with_queries) except -1
     cdef uint64_t threshold(
         self, uint32_t rule, Fragment* trace, uint32_t spans, uint64_t randomness, int64_t now_ns

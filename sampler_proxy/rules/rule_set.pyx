@@ -17,7 +17,8 @@ from sampler_proxy.rules.programs cimport (
     ProgramRun, begin_program, bit_of, next_operand, program_answer, push_answer,
 )
 from sampler_proxy.rules.rate cimport Controller
-from sampler_proxy.rules.trace_fields cimport read_trace_field
+from sampler_proxy.rules.roots cimport ELSEWHERE, LOCAL, NO_ROOT, NOT_SOUGHT
+from sampler_proxy.rules.trace_fields cimport read_trace_field, reads_root
 from sampler_proxy.rules.trace_key cimport TraceKeyReader
 from sampler_proxy.rules.trace_matcher cimport Node, build_query, selects_any
 
@@ -99,6 +100,7 @@ cdef class RuleSet:
         )
         self.regexes = RegexCache(self.trace_conditions, seed)
         self.table = SpanTable(self.plan, seed)
+        self.roots = RootFinder(seed)
         self.allocate()
         self.set_keeps([keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps], seed)
         self.find_early_rules(programs, compiled.monotone)
@@ -227,18 +229,22 @@ cdef class RuleSet:
     # Deciding a trace.
 
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:
-        """Return the index of the rule that decides a trace. `held_back` is set if a rule before it, that late spans
-        may tell, has been kept from it by what the trace holds: by its `unless`, most often."""
+        """Return the index of the rule that decides a trace; find_root() then finds the root of that trace, and has found
+        it for a rule that is keyed. `held_back` is set if a rule before it, that late spans may tell, has been kept from
+        it by what the trace holds: by its `unless`, most often."""
         cdef TraceAnswers answers
         cdef uint32_t rule
         self.held_back = False
+        self.root_is_elsewhere = False
         self.begin_trace(trace, &answers)
         for rule in range(self.count):
             if self.run(rule, &answers):
-                return rule
+                break
             if self.excluding and self.late[rule] & LATE_EXCLUDES and self.run(self.first_exclusion + rule, &answers):
                 self.held_back = True
-        return self.count - 1
+        if self.readers[rule] is not None:
+            self.find_root(trace)
+        return rule
 
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil:
         """Return the index of the rule with this number in the ledger; NO_RULE: it is none of this rule set."""
@@ -248,16 +254,18 @@ cdef class RuleSet:
                 return i
         return NO_RULE
 
-    cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back) except? 0xFFFFFFFF:
+    cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back, bint rootless) except? 0xFFFFFFFF:
         """Return the index of the rule that revives the trace of a late fragment, which has absorbed the times of the
         trace; NO_RULE: none does. Only rules before the one that decided (`before`) are asked, and only those that late
         spans tell; the first that holds decides: it revives the trace if it keeps everything.
 
         `held_back`: as first_match() has said it of the trace. Rules that exclude something then stay silent; it is set
-        if the late spans hold what they exclude.
+        if the late spans hold what they exclude. `rootless`: no root was among the spans before. Only then may a late
+        span with a parent in another process be a local root; else its parent may have been one of those spans.
         """
         cdef TraceAnswers answers
         cdef uint32_t rule
+        self.root_is_elsewhere = not rootless
         self.begin_trace(late, &answers)
         for rule in range(before):
             if self.late[rule] & LATE_EXCLUDES:
@@ -276,6 +284,7 @@ cdef class RuleSet:
         cdef uint64_t* words = filter_words(trace)  # which has absorbed the other fragments' words
         if trace.plan != self.plan.serial:
             return False
+        self.root_is_elsewhere = False
         for i in range(self.plan.filter_words):
             if words[i] & self.early_filters[i]:
                 return True
@@ -287,10 +296,25 @@ cdef class RuleSet:
                     return True
         return False
 
+    cdef bint is_whole(self, Fragment* trace) except -1:
+        """Tell whether a trace has a root, and no span whose parent is bound to come: see RootFinder. Where it is, the
+        trace is to be decided next: its root is not sought again."""
+        self.whole = trace if self.roots.is_whole(trace, &self.root) else NULL
+        return self.whole != NULL
+
+    cdef int find_root(self, Fragment* trace) except -1:
+        """Find the root of the trace that was begun, unless it has been sought."""
+        if self.root.kind == NOT_SOUGHT:
+            self.roots.find(trace, &self.root)
+            if self.root_is_elsewhere and (self.root.kind == NO_ROOT or self.root.kind == LOCAL):
+                self.root.kind = ELSEWHERE
+        return 0
+
     cdef uint64_t threshold(
         self, uint32_t rule, Fragment* trace, uint32_t spans, uint64_t randomness, int64_t now_ns
     ) noexcept:
-        """Return the threshold of a trace that a rule decides. Once a trace: a controller learns from each call."""
+        """Return the threshold of the trace that first_match() has just found a rule for. Once a trace: a controller
+        learns from each call."""
         cdef Controller controller = <Controller>self.controllers[rule]
         cdef TraceKeyReader reader
         cdef double size = size_of(self.units[rule], trace, spans)
@@ -300,7 +324,7 @@ cdef class RuleSet:
         if not controller.keyed:
             return controller.threshold(NULL, NULL, 0, size, incoming, now_ns)
         reader = <TraceKeyReader>self.readers[rule]
-        reader.read(trace)
+        reader.read(trace, &self.root)
         return controller.threshold(reader.key, reader.text, reader.text_size, size, incoming, now_ns)
 
     # Answering its questions.
@@ -325,6 +349,9 @@ cdef class RuleSet:
 
     cdef void clear_answers(self, Fragment* trace, TraceAnswers* answers) noexcept:
         """Begin with no answer known and the span table not read."""
+        if self.whole != trace:
+            self.root.kind = NOT_SOUGHT
+        self.whole = NULL
         answers.trace = trace
         answers.matched = self.matched
         answers.answers = self.answers
@@ -345,11 +372,13 @@ cdef class RuleSet:
     cdef bint answer(self, uint32_t question, TraceAnswers* answers) except -1:
         """Answer a trace condition, or (behind those) a query; each once for a trace."""
         cdef Value value
+        cdef int field
         if answers.answers[question] < 0:
             if question < self.trace_conditions.count:
-                read_trace_field(
-                    self.trace_conditions.items[question].field, answers.trace, self.trace_hex, &value
-                )
+                field = self.trace_conditions.items[question].field
+                if reads_root(field):
+                    self.find_root(answers.trace)
+                read_trace_field(field, answers.trace, &self.root, self.trace_hex, &value)
                 answers.answers[question] = holds(&self.trace_conditions.items[question], &value, self.regexes)
             else:
                 answers.answers[question] = self.query(question - self.trace_conditions.count, answers)
@@ -368,11 +397,13 @@ cdef class RuleSet:
         cdef Consumers consumers = self.plan.intrinsics[OF_TRACE]
         cdef Value value
         cdef uint32_t i
+        if self.plan.reads_roots or consumers.start != consumers.end:
+            self.find_root(answers.trace)
         for i in range(self.trace_conditions.count):
             self.table.set_trace_condition(i, self.answer(i, answers))
         for i in range(consumers.start, consumers.end):
-            read_trace_field(self.plan.consumers[i].field, answers.trace, self.trace_hex, &value)
+            read_trace_field(self.plan.consumers[i].field, answers.trace, &self.root, self.trace_hex, &value)
             self.table.matcher.record(&self.table.matcher.defaults, self.plan.consumers[i].number, &value)
-        self.table.read(answers.trace)
+        self.table.read(answers.trace, self.roots, &self.root)
         answers.table_read = True
         return 0

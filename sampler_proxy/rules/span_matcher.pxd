@@ -12,11 +12,21 @@ cdef struct Facts:
     Slice trace_id, span_id, parent_id, name, tracestate, message
     uint64_t start, end  # ns since the epoch
     int32_t kind, status
+    uint32_t flags  # Span.flags
+
+cdef enum:
+    # opentelemetry-proto's SpanFlags: whether the parent is in another process is known, and so it is.
+    REMOTE_PARENT = 0x100 | 0x200
 
 
 cdef inline bint has_duration(Facts* facts) noexcept nogil:
     """Return whether a span's times are usable: a start of 0 is none, and no end lies before the start."""
     return facts.start and facts.end >= facts.start
+
+
+cdef inline bint has_remote_parent(Facts* facts) noexcept nogil:
+    """Return whether a span, which has a parent, says that it is in another process."""
+    return facts.flags & REMOTE_PARENT == REMOTE_PARENT
 
 
 cdef struct Level:
@@ -44,6 +54,7 @@ cdef class SpanMatcher:
     cdef SliceList events  # of the span; only where the plan asks for them
     cdef SliceList links
     cdef Scratch* scratch[3]  # copied values, by lifetime: OF_HEADERS, OF_ONE_SPAN, OF_ONE_BINDING
+    cdef bint is_root  # the span is; set by who knows its trace, for plans that ask
     cdef uint8_t[32] span_hex
     cdef uint8_t[32] parent_hex
     cdef uint8_t[64] link_trace_hex

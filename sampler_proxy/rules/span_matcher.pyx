@@ -12,14 +12,14 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.protobuf cimport (
-    FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, FieldCursor, Message, cbytes, child,
-    cursor, damaged, next_field,
+    FIXED32, FIXED64, LEN, M_EVENT, M_LINK, M_NONE, M_RESOURCE, M_SCOPE, MAX_DEPTH, VARINT, FieldCursor, Message,
+    cbytes, child, cursor, damaged, next_field,
 )
 from sampler_proxy.rules.answer_cache cimport MAX_CACHED_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 from sampler_proxy.rules.conditions cimport (
-    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, OP_IS_NIL, SCOPE_NAME, SPAN_ID, STATUS,
-    STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value, validate,
+    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, NESTED_SET_PARENT, OP_IS_NIL, SCOPE_NAME, SPAN_ID,
+    STATUS, STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value, validate,
 )
 from sampler_proxy.rules.plan cimport (
     DEFERRED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, AttributeKey, Consumer,
@@ -337,6 +337,8 @@ cdef class SpanMatcher:
                     facts.end = field.integer
             elif field.number == 6 and field.wire == VARINT:
                 facts.kind = <int32_t>field.integer
+            elif field.number == 16 and field.wire == FIXED32:
+                memcpy(&facts.flags, field.value, 4)
         return not damaged(&field)
 
     cdef bint read_status(self, cbytes p, cbytes end, Facts* facts) noexcept nogil:
@@ -421,6 +423,9 @@ cdef class SpanMatcher:
                 elif field == SPAN_ID:
                     value.size = to_hex(facts.span_id.p, min(facts.span_id.size, 16), self.span_hex)
                     value.text = self.span_hex
+                elif field == NESTED_SET_PARENT:
+                    value.type = V_INT
+                    value.integer = -1 if self.is_root else 0
                 else:
                     value.text = self.parent_hex
                     if has_bytes(&facts.parent_id):

@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from sampler_proxy.otlp.fragments cimport Fragment
 from sampler_proxy.rules.conditions cimport Value
 from sampler_proxy.rules.plan cimport Plan
+from sampler_proxy.rules.roots cimport Root, RootFinder
 from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
 
 cdef struct Row:
@@ -24,7 +25,7 @@ cdef class SpanTable:
     cdef uint32_t index_mask  # slots of the index - 1: at least twice the spans, so that probing ends
     cdef uint64_t seed  # of the index's hash
     cdef void set_trace_condition(self, uint32_t number, bint holds) noexcept
-    cdef int read(self, Fragment* trace) except -1
+    cdef int read(self, Fragment* trace, RootFinder roots, Root* root) except -1
     cdef int clear(self, uint64_t spans) except -1
     cdef int reserve(self) except -1
     cdef int add(self, Facts* facts) except -1

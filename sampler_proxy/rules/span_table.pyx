@@ -12,6 +12,9 @@ from libc.string cimport memset
 from sampler_proxy.otlp.fragments cimport SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport hash_two, load64
 from sampler_proxy.rules.programs cimport set_bit
+from sampler_proxy.rules.roots cimport LOCAL
+from sampler_proxy.rules.slices cimport has_bytes
+from sampler_proxy.rules.span_matcher cimport has_remote_parent
 
 cdef enum:
     MAX_KEPT_CAPACITY = 1 << 16  # rows
@@ -38,8 +41,9 @@ cdef class SpanTable:
         cdef uint32_t condition = self.plan.condition_count + self.plan.arithmetic.comparison_count + number
         set_bit(self.matcher.defaults.bits, condition, holds)
 
-    cdef int read(self, Fragment* trace) except -1:
-        """Fill the table from a trace's adopted fragments, which must outlive its use."""
+    cdef int read(self, Fragment* trace, RootFinder roots, Root* root) except -1:
+        """Fill the table from a trace's adopted fragments, which must outlive its use. `roots` has found `root` last,
+        if the plan reads roots."""
         cdef SpanWalk walk = spans_of(trace)
         cdef Fragment* fragment = trace
         cdef Facts facts
@@ -54,6 +58,10 @@ cdef class SpanTable:
             if walk.begins_group:
                 self.matcher.load_headers(walk.group, walk.begins_resource)
             self.matcher.read_span(walk.body, walk.size, &facts)
+            if self.plan.reads_roots:
+                self.matcher.is_root = not has_bytes(&facts.parent_id) or (
+                    root.kind == LOCAL and has_remote_parent(&facts) and not roots.holds(&facts.parent_id)
+                )
             self.add(&facts)
         for i in range(self.count):
             if self.rows[i].has_parent:

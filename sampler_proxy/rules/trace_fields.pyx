@@ -1,4 +1,4 @@
-"""Reads the fields of a trace itself from its fragments: its duration, its root's name and service, its id.
+"""Reads the fields of a trace itself from its fragments: its duration; its root's name, service and duration; its id.
 
 Values point into fragments, envelopes or the caller's buffer; they live as long as those. Fragments have been scanned,
 so that their bytes are valid. The service of a resource is read once, and its place is noted in the envelope: with the
@@ -8,47 +8,50 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from sampler_proxy.otlp.fragments cimport (
-    Envelope, Fragment, HAS_TIMES, SERVICE_MISSING, SERVICE_NOT_READ, groups_of, payload_of, root_of,
+    Envelope, Fragment, HAS_TIMES, SERVICE_MISSING, SERVICE_NOT_READ,
 )
 from sampler_proxy.otlp.protobuf cimport FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, next_field
 from sampler_proxy.rules.conditions cimport (
-    ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, read_any_value,
+    ROOT_DURATION, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, read_any_value,
 )
+from sampler_proxy.rules.roots cimport LOCAL, NO_ROOT, PARENTLESS
 from sampler_proxy.rules.slices cimport to_hex
 
 cdef enum:
     SPAN_NAME = 5  # number of the field in Span
 
 
-cdef void read_trace_field(int field, Fragment* trace, uint8_t* trace_hex, Value* value) noexcept:
-    """Read one of the trace fields, as far as the trace has arrived; V_NIL where it is missing. `trace_hex`: 32 bytes,
-    into which a trace id is written."""
-    cdef Fragment* root
+cdef void read_trace_field(int field, Fragment* trace, Root* root, uint8_t* trace_hex, Value* value) noexcept:
+    """Read one of the trace fields, as far as the trace has arrived; V_NIL where it is missing. `root`: of the trace,
+    sought for the fields of reads_root(). `trace_hex`: 32 bytes, into which a trace id is written.
+
+    As long as no root has come, the duration of the root is that of the trace: what has come may be slow already.
+    """
     memset(value, 0, sizeof(Value))
-    if field == TRACE_DURATION:
-        _read_duration(trace, value)
-    elif field == ROOT_NAME or field == ROOT_SERVICE:
-        root = root_of(trace)
-        if root == NULL:
+    if field == TRACE_DURATION or (field == ROOT_DURATION and root.kind == NO_ROOT):
+        if trace.flags & HAS_TIMES:  # the first fragment has absorbed the times of the others
+            _set_duration(trace.min_start, trace.max_end, value)
+    elif reads_root(field):
+        if root.kind != PARENTLESS and root.kind != LOCAL:
             return
         if field == ROOT_NAME:
-            _read_text(payload_of(root) + root.root_offset, root.root_size, SPAN_NAME, value)
-        else:
-            _read_cached_service(groups_of(root)[root.root_group].scope.envelope.parent, value)
+            _read_text(root.body, root.size, SPAN_NAME, value)
+        elif field == ROOT_SERVICE:
+            _read_cached_service(root.group.scope.envelope.parent, value)
+        elif root.start and root.end >= root.start:  # as has_duration() of spans says
+            _set_duration(root.start, root.end, value)
     else:
         value.type = V_STRING
         value.size = to_hex(<cbytes>trace.trace_id, 16, trace_hex)
         value.text = trace_hex
 
 
-cdef void _read_duration(Fragment* trace, Value* value) noexcept:
-    """Read the duration of a trace: last end - first start. The first fragment has absorbed the times of the others."""
-    cdef uint64_t duration
-    if trace.flags & HAS_TIMES:
-        duration = trace.max_end - trace.min_start
-        value.type = V_INT if duration <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
-        value.integer = <long long>duration
-        value.real = <double>duration
+cdef void _set_duration(uint64_t start, uint64_t end, Value* value) noexcept nogil:
+    """Set a value to the time between two."""
+    cdef uint64_t duration = end - start
+    value.type = V_INT if duration <= 0x7FFFFFFFFFFFFFFFULL else V_BEYOND
+    value.integer = <long long>duration
+    value.real = <double>duration
 
 
 cdef void _read_cached_service(Envelope* resource, Value* value) noexcept:

@@ -10,11 +10,12 @@ each cut to its share of MAX_KEY_TEXT bytes, MISSING where there is none. The cu
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
-from sampler_proxy.otlp.fragments cimport Group, SpanWalk, groups_of, next_span, payload_of, root_of, spans_of
+from sampler_proxy.otlp.fragments cimport Group, SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport (
     FIXED64, LEN, MAX_DEPTH, FieldCursor, bswap64, cbytes, cursor, hash_bytes, load64, next_field, scramble,
 )
 from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, Value
+from sampler_proxy.rules.roots cimport LOCAL, PARENTLESS
 from sampler_proxy.rules.span_matcher cimport Facts
 
 cdef enum:  # bytes of a text that no value has
@@ -45,9 +46,8 @@ cdef class TraceKeyReader:
         self.matcher = SpanMatcher(self.plan, seed)
         self.seed = seed
 
-    cdef void read(self, Fragment* trace) noexcept nogil:
-        """Read the key of a trace in the buffer into `key`, `text` and `text_size`."""
-        cdef Fragment* fragment = root_of(trace)
+    cdef void read(self, Fragment* trace, Root* root) noexcept nogil:
+        """Read the key of a trace in the buffer, whose root has been sought, into `key`, `text` and `text_size`."""
         cdef SpanWalk walk = spans_of(trace)
         cdef Group* group = NULL
         cdef cbytes body = NULL
@@ -56,10 +56,10 @@ cdef class TraceKeyReader:
         cdef uint64_t best_start = 0
         cdef uint64_t best_id = 0
         cdef Facts facts
-        if fragment != NULL:
-            body = payload_of(fragment) + fragment.root_offset
-            size = fragment.root_size
-            group = &groups_of(fragment)[fragment.root_group]
+        if root.kind == PARENTLESS or root.kind == LOCAL:
+            body = root.body
+            size = root.size
+            group = root.group
         else:
             while next_span(&walk):
                 _age(walk.body, walk.size, &start, &span_id)

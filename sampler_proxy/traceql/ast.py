@@ -61,10 +61,12 @@ class Name(Enum):
     DURATION = "span:duration"
     SPAN_ID = "span:id"
     PARENT_ID = "span:parentID"
+    NESTED_SET_PARENT = "nestedSetParent"  # as Tempo numbers spans: -1 for a root
     TRACE_DURATION = "trace:duration"
     TRACE_ID = "trace:id"
     ROOT_NAME = "trace:rootName"
     ROOT_SERVICE = "trace:rootService"
+    ROOT_DURATION = "trace:rootDuration"  # ours: Tempo has none
     EVENT_NAME = "event:name"
     EVENT_TIME = "event:timeSinceStart"
     LINK_TRACE_ID = "link:traceID"
@@ -82,6 +84,8 @@ _INTRINSIC_TYPES = {
     Name.KIND: Type.KIND,
     Name.DURATION: Type.DURATION,
     Name.TRACE_DURATION: Type.DURATION,
+    Name.ROOT_DURATION: Type.DURATION,
+    Name.NESTED_SET_PARENT: Type.INT,
     Name.EVENT_TIME: Type.DURATION,
 }
 

@@ -38,6 +38,7 @@ from sampler_proxy.traceql.ast import (
     SpansetLogical,
     Structural,
     Type,
+    walk,
 )
 from sampler_proxy.traceql.program import Op
 
@@ -78,14 +79,17 @@ _UNSCOPED = {
     "duration": Name.DURATION,
     "rootName": Name.ROOT_NAME,
     "rootServiceName": Name.ROOT_SERVICE,
+    "rootDuration": Name.ROOT_DURATION,
     "traceDuration": Name.TRACE_DURATION,
+    "nestedSetParent": Name.NESTED_SET_PARENT,
 }
-_SCOPED = {name.value: name for name in Name}
-_ROOT = 'a root is { span:parentID = "" }'
+_SCOPED = {name.value: name for name in Name if ":" in name.value}
+_ROOT = "a root is { nestedSetParent < 0 }"
+# Comparisons of nestedSetParent that hold of all roots (-1), or of all other spans (0 and more).
+_OF_ROOTS = {(Op.LT, 0), (Op.LE, -1), (Op.EQ, -1), (Op.NE, -1), (Op.GT, -1), (Op.GE, 0)}
 _RELATED = "relate spans by operators such as { ... } >> { ... }"
 _UNSUPPORTED = {  # word -> what to write instead
     "parent": _ROOT,
-    "nestedSetParent": _ROOT,
     "nestedSetLeft": _RELATED,
     "nestedSetRight": _RELATED,
     "childCount": "leave it out",
@@ -233,6 +237,7 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
             raise TraceQLError(f"{function}() of what? write {function}(duration) or {function}(span.x)", at(function))
         else:
             _require_number(argument)
+            _check_nested_set(argument, _OPS[op], None)
             if isinstance(argument, Literal):
                 raise TraceQLError(
                     f"{function} of a constant: write {function}(duration) or {function}(span.x)", argument.start
@@ -298,6 +303,7 @@ def _compare(left: Field, token: lark.Token, right: Field) -> Field:
     _check_types(left, op, token, right)
     if isinstance(left, Literal) and isinstance(right, Literal):
         return Literal(start, Type.BOOL, bool(_FOLD[op](left.value, right.value)))
+    _check_nested_set(left, op, right)
     if left.type is Type.BOOL and isinstance(right, Literal):
         return left if right.value == (op is Op.EQ) else _inverse(left, start)
     return Comparison(start, op, left, right)
@@ -319,7 +325,27 @@ def _check_types(left: Field, op: Op, token: lark.Token, right: Field) -> None:
         raise TraceQLError(f"{ordered.pop().value} is compared by = and != only", at(token))
 
 
-_MAY_BE_MISSING = {Name.TRACE_DURATION, Name.ROOT_NAME, Name.ROOT_SERVICE}
+def _check_nested_set(left: Field, op: Op, right: Field | None) -> None:
+    """Refuse what nestedSetParent says beside whether a span is a root: other numbers are those of Tempo's store."""
+    number = right.value if isinstance(right, Literal) else None
+    for field in (left, right):
+        if (
+            field is not None
+            and _numbers_spans(field)
+            and (not isinstance(left, Intrinsic) or (op, number) not in _OF_ROOTS)
+        ):
+            raise TraceQLError(
+                "only whether a span is a root is known: write nestedSetParent < 0, or >= 0", field.start
+            )
+
+
+def _numbers_spans(field: Field) -> bool:
+    return field.type in NUMERIC and any(
+        isinstance(node, Intrinsic) and node.name is Name.NESTED_SET_PARENT for node, _ in walk(field)
+    )
+
+
+_MAY_BE_MISSING = {Name.TRACE_DURATION, Name.ROOT_NAME, Name.ROOT_SERVICE, Name.ROOT_DURATION}
 
 
 def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
@@ -331,6 +357,8 @@ def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
     if isinstance(field, Intrinsic) and op is Op.EQ:
         name = field.name.value
         instead = f"write !({name} != nil)" if field.name in _MAY_BE_MISSING else "leave this out"
+        if field.name is Name.PARENT_ID:
+            instead = f'write {name} = "", or nestedSetParent < 0 for roots'
         raise TraceQLError(f"an intrinsic is never nil: {instead}", field.start)
     if not isinstance(field, Attribute | Intrinsic):
         raise TraceQLError("only an attribute can be nil", field.start)

@@ -80,6 +80,7 @@ _INTRINSICS = {
     Name.DURATION: Read.DURATION,
     Name.SPAN_ID: Read.SPAN_ID,
     Name.PARENT_ID: Read.PARENT_ID,
+    Name.NESTED_SET_PARENT: Read.NESTED_SET_PARENT,
     Name.SCOPE_NAME: Read.SCOPE_NAME,
     Name.SCOPE_VERSION: Read.SCOPE_VERSION,
     Name.EVENT_NAME: Read.EVENT_NAME,
@@ -89,12 +90,14 @@ _INTRINSICS = {
     Name.TRACE_DURATION: Read.TRACE_DURATION,
     Name.ROOT_NAME: Read.ROOT_NAME,
     Name.ROOT_SERVICE: Read.ROOT_SERVICE,
+    Name.ROOT_DURATION: Read.ROOT_DURATION,
     Name.TRACE_ID: Read.TRACE_ID,
 }
 _MAY_BE_MISSING = {
-    *(Read.DURATION, Read.TRACE_DURATION, Read.ROOT_NAME, Read.ROOT_SERVICE),
+    *(Read.DURATION, Read.TRACE_DURATION, Read.ROOT_NAME, Read.ROOT_SERVICE, Read.ROOT_DURATION),
     *(Read.EVENT_NAME, Read.EVENT_TIME, Read.LINK_TRACE_ID, Read.LINK_SPAN_ID),
 }
+_OF_THE_WHOLE = Slot(Read.NESTED_SET_PARENT, b"")  # whether a span is a root depends on the others
 _TRACE_IDS = {Read.TRACE_ID, Read.LINK_TRACE_ID}
 _IDS = _TRACE_IDS | {Read.SPAN_ID, Read.PARENT_ID, Read.LINK_SPAN_ID}
 _KINDS = {
@@ -159,7 +162,7 @@ class Fields:
         if isinstance(left, Attribute | Intrinsic):
             if right is None:
                 return self._nil(left, node.op, inverted)
-            if isinstance(right, Literal):
+            if isinstance(right, Literal) and source_of(left) != _OF_THE_WHOLE:
                 return self._constant(left, node.op, right, inverted)
         assert right is not None
         if Type.BOOL in (left.type, right.type):
@@ -221,8 +224,8 @@ def source_of(node: Attribute | Intrinsic) -> tuple[Read, bytes]:
 
 
 def reads_trace(term: Term) -> bool:
-    """Tell whether a term reads a value of the trace."""
-    return any(isinstance(part, Slot) and part.field >= FIRST_TRACE_FIELD for part in term)
+    """Tell whether a term reads a value of the trace, or one of a span that the rest of the trace decides."""
+    return any(isinstance(part, Slot) and (part.field >= FIRST_TRACE_FIELD or part == _OF_THE_WHOLE) for part in term)
 
 
 def constant(literal: Literal) -> Constant:

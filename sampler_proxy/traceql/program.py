@@ -34,6 +34,7 @@ class Field(IntEnum):
     PARENT_ID = 10  # as lower-case hex text; empty for a root
     SCOPE_NAME = 11
     SCOPE_VERSION = 12
+    NESTED_SET_PARENT = 13  # -1 for a root, which the rest of the trace tells; 0 for any other span
     EVENT_NAME = 16
     EVENT_TIME = 17  # nanoseconds since the start of the span, negative if the event is older; missing if either is 0
     EVENT_ATTRIBUTE = 18
@@ -45,6 +46,7 @@ class Field(IntEnum):
     ROOT_NAME = 33
     ROOT_SERVICE = 34
     TRACE_ID = 35  # as lower-case hex text
+    ROOT_DURATION = 36  # nanoseconds; of a trace without a root that of the trace
 
 
 FIRST_TRACE_FIELD = Field.TRACE_DURATION

@@ -482,6 +482,7 @@ def test_schema_describes_the_file():
     assert set(buffer) == {
         "decision_wait",
         "decision_wait_after_root",
+        "root",
         "max_bytes",
         "max_trace_bytes",
         "decision_memory",

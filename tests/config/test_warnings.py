@@ -138,3 +138,10 @@ def test_two_servers_on_one_port(tmp_path: Path, text: str, at: tuple[int, int] 
     found = warnings(tmp_path, text)
     assert [one[:2] for one in found] == ([] if at is None else [at])
     assert all("are both on port" in message for *_, message in found)
+
+
+@pytest.mark.parametrize(("root", "expected"), [("local", []), ("parentless", [(1, 16)])])
+def test_of_roots_that_are_not_sent_here(tmp_path: Path, root: str, expected: list[tuple[int, int]]) -> None:
+    found = warnings(tmp_path, f"buffer: {{root: {root}}}\n")
+    assert [(line, column) for line, column, _ in found] == expected
+    assert all("sampler_proxy_traces_rootless_total" in message for *_, message in found)

@@ -98,6 +98,7 @@ def test_explained_as_json(tmp_path: Path) -> None:
             "probability": pytest.approx(0.1, rel=1e-4),
             "threshold": "e666",
             "randomness": "f" * 14,
+            "root": {"span": span_id(1), "kind": "parentless"},
             "matched": [
                 {"condition": 'name = "step 1"', "spans": [span_id(1)]},
                 {"condition": 'name = "step 2"', "spans": [span_id(2)]},
@@ -110,6 +111,7 @@ def test_explained_as_json(tmp_path: Path) -> None:
             "probability": 1.0,
             "threshold": None,
             "randomness": "0" * 13 + "1",
+            "root": {"span": span_id(1), "kind": "parentless"},
             "matched": [
                 {"condition": "status = error", "spans": [span_id(1)]},
                 {"condition": '.route = "/pay"', "spans": [span_id(1)]},
@@ -123,6 +125,7 @@ def test_explained_as_json(tmp_path: Path) -> None:
             "probability": 0.5,
             "threshold": "8",
             "randomness": third[9:].hex(),
+            "root": {"span": span_id(9), "kind": "parentless"},
             "matched": [],
         },
         {
@@ -132,6 +135,7 @@ def test_explained_as_json(tmp_path: Path) -> None:
             "probability": 0.0,
             "threshold": None,
             "randomness": "01" * 7,
+            "root": {"span": span_id(1), "kind": "parentless"},
             "matched": [{"condition": '.drop = "yes"', "spans": [span_id(1)]}],
         },
     ]
@@ -180,7 +184,11 @@ def test_explained_as_text_with_the_default_rules(tmp_path: Path) -> None:
         f"trace {LOW.hex()} (1 span): kept by rule errors, which keeps 100% of the traces",
         "  status = error",
         f"    {span_id(1)}  shop step 1",
+        "  root: it has no parent",
+        f"    {span_id(1)}  shop step 1",
         f"trace {HIGH.hex()} (1 span): kept by rule baseline, which keeps 1% of the traces",
+        "  root: it has no parent",
+        f"    {span_id(2)}  shop step 2",
     ]
     assert done.stderr.splitlines() == [
         "decided by the built-in rules: --config FILE names others",
@@ -218,6 +226,25 @@ def test_several_files_and_standard_input(tmp_path: Path) -> None:
     done = command("--config", "-", "-", stdin=GOOD)
     assert done.returncode == 2
     assert "standard input (-) can be read only once" in done.stderr
+
+
+def test_the_root_is_named_and_why(tmp_path: Path) -> None:
+    callers = {LOW: 0x300, HIGH: 0x100}  # in another process, and in this one
+    spans = [span(trace, 1, parent_span_id=b"\x09" * 8, flags=flags) for trace, flags in callers.items()]
+    path = store(tmp_path, request(*spans, span(b"\x01" * 16, 1)).SerializeToString())
+    done = command(path)
+    assert [text for text in done.stdout.splitlines() if not text.startswith("trace ")] == [
+        "  local root: its parent is in another process, and not in this file",
+        f"    {span_id(1)}  shop step 1",
+        "  no root: no span without a parent, and none known to have its parent in another process",
+        "  root: it has no parent",
+        f"    {span_id(1)}  shop step 1",
+    ]
+    config = tmp_path / "config.yaml"
+    config.write_text("buffer: {root: parentless}")
+    for options, expected in (([], [("local", "01"), None]), (["--config", str(config)], [None, None])):
+        found = [json.loads(text)["root"] for text in command("--json", *options, path).stdout.splitlines()]
+        assert [one and (one["kind"], one["span"][-2:]) for one in found[:2]] == expected
 
 
 def test_what_a_target_keeps_depends_on_the_traffic(tmp_path: Path) -> None:

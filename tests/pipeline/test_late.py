@@ -26,7 +26,7 @@ from tests.support.tracestate import parse as parse_tracestate
 HIGH = TRACE_ID[:9] + b"\xff" * 7  # the randomness that every percentage keeps
 DEFAULT = (
     ("errors", "{ status = error }", None, 1.0),
-    ("slow", "{ traceDuration > 1s }", None, 1.0),
+    ("slow", "{ rootDuration > 1s }", None, 1.0),
     ("baseline", None, None, 0.01),
 )
 Rule = tuple[str, str | None, str | None, float]  # name, match, unless, probability
@@ -123,8 +123,8 @@ def test_times_before_the_first_count_too() -> None:
     driver = driver_of()
     send(driver, [CHILD], 0)
     driver.tick(WAIT)
-    send(driver, [span("root", "GET /", ms=(-990, -900))], WAIT + 1)
-    assert leaving(driver) == [("root", "slow", "late", True, 1)]
+    send(driver, [span("first", parent="root", ms=(-990, -900))], WAIT + 1)
+    assert leaving(driver) == [("first", "slow", "late", True, 1)]
 
 
 NONE, ALL = 0.0, 1.0

@@ -86,7 +86,7 @@ def rule_sets(draw: st.DrawFn) -> Rules:
 
 def reason_of(trace: reference.Trace) -> str:
     """All spans come at once, and ticks follow when the waits are over."""
-    return "wait" if reference.root(trace) is None else "root"
+    return "root" if reference.whole(trace) else "wait"
 
 
 def check(

@@ -18,9 +18,13 @@ fields      An absent message reads like an empty one: name, version and status 
             kind 0. DURATION and TRACE_DURATION are unsigned 64-bit numbers; ints compare by their mathematical value,
             -1 < any duration.
 root        A span whose parent span id has no byte other than zero (none at all, as a rule) has no parent, and
-            PARENT_ID "". Of several roots: the smallest start, then the smallest span id, then the first to arrive.
-            ROOT_SERVICE is the string `service.name` of its resource, missing if that is no string. Without a root both
-            are missing.
+            PARENT_ID "". It is a root. In a trace without any, roots are the spans whose parent is in another process
+            by bits 8 and 9 of their flags and not among the spans of the trace. Of several roots: the smallest start,
+            then the smallest span id, then the first to arrive. ROOT_SERVICE is the string `service.name` of its
+            resource, missing if that is no string. Without a root both are missing, and ROOT_DURATION is
+            TRACE_DURATION.
+whole       A trace with a span without a parent, or with a root in which every other span has its parent in the trace,
+            or in another process.
 times       TRACE_DURATION is the largest end less the smallest start of the spans with a start other than 0 and no end
             before it; missing if there are none.
 randomness  The smallest valid `rv` of the spans, else the last 7 bytes of the trace id.
@@ -111,8 +115,26 @@ def has_parent(span: Span) -> bool:
     return any(span.parent_span_id)
 
 
+def remote(span: Span) -> bool:
+    return span.flags >> 8 & 1 == 1 and span.flags >> 9 & 1 == 1
+
+
+def roots(trace: Trace) -> list[Seen]:
+    ids = {one.span.span_id for one in trace}
+    return [one for one in trace if not has_parent(one.span)] or [
+        one for one in trace if remote(one.span) and one.span.parent_span_id not in ids
+    ]
+
+
+def whole(trace: Trace) -> bool:
+    ids = {one.span.span_id for one in trace}
+    return any(not has_parent(one.span) for one in trace) or (
+        bool(roots(trace)) and all(remote(one.span) or one.span.parent_span_id in ids for one in trace)
+    )
+
+
 def root(trace: Trace) -> Seen | None:
-    candidates = [one for one in trace if not has_parent(one.span)]
+    candidates = roots(trace)
     return min(candidates, key=lambda one: (one.span.start_time_unix_nano, one.span.span_id), default=None)
 
 
@@ -134,6 +156,11 @@ def trace_duration(trace: Trace) -> int | None:
         if one.span.start_time_unix_nano != 0 and one.span.end_time_unix_nano >= one.span.start_time_unix_nano
     ]
     return max(end for _, end in usable) - min(start for start, _ in usable) if usable else None
+
+
+def root_duration(trace: Trace) -> int | None:
+    top = root(trace)
+    return duration(top.span) if top else trace_duration(trace)
 
 
 def randomness(trace: Trace) -> int:
@@ -215,6 +242,8 @@ def intrinsic(condition: Condition, one: Seen, trace: Trace) -> Any:
         return top.span.name.encode() if top else None
     if field == Field.ROOT_SERVICE:
         return root_service(trace)
+    if field == Field.ROOT_DURATION:
+        return root_duration(trace)
     return {
         Field.NAME: lambda: span.name.encode(),
         Field.STATUS: lambda: int(span.status.code),

@@ -137,7 +137,7 @@ def spans(*, damaged_ids: bool = True) -> st.SearchStrategy[Span]:
         span_id=st.sampled_from(SPAN_IDS * 5 + (BAD_SPAN_IDS if bad else [])),
         trace_state=tracestates,
         parent_span_id=st.sampled_from(PARENT_IDS),
-        flags=uint32s,
+        flags=st.sampled_from([0, 0x100, 0x300, 0x301]) | uint32s,
         name=strings,
         kind=st.sampled_from(CODES),
         start_time_unix_nano=times,
@@ -311,7 +311,7 @@ span_conditions: st.SearchStrategy[Condition] = st.one_of(
 )
 trace_conditions: st.SearchStrategy[Condition] = st.one_of(
     _condition(STRING_TRACE_FIELDS, _texts(_string_pool + _id_pool)),
-    _condition([Field.TRACE_DURATION], _durations),
+    _condition([Field.TRACE_DURATION, Field.ROOT_DURATION], _durations),
 )
 
 

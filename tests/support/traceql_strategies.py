@@ -90,6 +90,7 @@ class _Spans:
             start_time_unix_nano=start,
             end_time_unix_nano=end,
             attributes=self.attributes(),
+            flags=random.choice([0, 0x100, 0x300, 0x300]),
         )
         for _ in range(random.choice([0, 0, 1, 2, 3])):
             span.events.add(time_unix_nano=self.moment(), name=self.name(), attributes=self.attributes())
@@ -101,8 +102,8 @@ class _Spans:
         return span
 
     def copy(self, one: Seen) -> Seen:
-        """Something under the same id: the same, or another state of it. Name, start and parent stay, which say what is
-        root and where everybody stands."""
+        """Something under the same id: the same, or another state of it. Name, start, parent and flags stay, which say
+        what is root and where everybody stands."""
         if self.chance(2):
             return one
         other = self.span()
@@ -112,6 +113,7 @@ class _Spans:
             span.ClearField(field)  # type: ignore[arg-type]
         other.ClearField("name")
         other.ClearField("start_time_unix_nano")
+        other.ClearField("flags")
         span.MergeFrom(other)
         return one._replace(span=span)
 
@@ -159,7 +161,7 @@ STRING_INTRINSICS = [
     *("name", "event:name", "name", "event:name", "statusMessage", "rootName", "rootServiceName"),
     *("instrumentation:name", "instrumentation:version", "trace:rootName"),
 ]
-DURATION_INTRINSICS = ["duration", "event:timeSinceStart", "duration", "traceDuration"]
+DURATION_INTRINSICS = ["duration", "event:timeSinceStart", "duration", "traceDuration", "rootDuration"]
 OPERATORS = ["&&", "||", ">", ">>", "<", "<<", "~", ">", ">>", "<", "<<", "~", "!>", "!>>", "!<", "!<<", "!~"]
 
 
@@ -261,6 +263,7 @@ class _Writer:
 STATUS_AND_KIND = ["status = error", "status != ok", "status = unset", "kind = client", "kind != server", "kind = kind"]
 NOT_NIL = [f"{name} != nil" for name in ("event:name", "link:spanID", "rootName", "traceDuration", "name")]
 IDS = [
+    *("nestedSetParent < 0", "nestedSetParent = -1", "nestedSetParent >= 0"),
     *('span:id = "0000000000000001"', 'span:id > "0000000000000002"', 'span:parentID = ""', "span:id != link:spanID"),
     *('link:spanID != "0000000000000001"', "span:parentID = link:spanID", 'trace:id = "1"', "link:traceID = trace:id"),
     f'link:traceID = "{TRACE_IDS[0].hex().upper()}"',

@@ -37,6 +37,7 @@ cdef struct TraceSlot:
     uint64_t hash
     Trace* trace  # NULL: free
 
+
 @cython.final
 cdef class Buffer:
     cdef readonly Envelopes envelopes

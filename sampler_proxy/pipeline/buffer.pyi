@@ -3,8 +3,11 @@
 A pipeline fills and empties the buffer, under its lock; Python may read the properties, best under the lock too.
 """
 
+from typing import final
+
 from sampler_proxy.otlp.fragments import Envelopes
 
+@final
 class Buffer:
     """Holds traces until they are decided, and says which are due."""
 

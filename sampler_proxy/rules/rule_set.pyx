@@ -229,9 +229,9 @@ cdef class RuleSet:
     # Deciding a trace.
 
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:
-        """Return the index of the rule that decides a trace; find_root() then finds the root of that trace, and has found
-        it for a rule that is keyed. `held_back` is set if a rule before it, that late spans may tell, has been kept from
-        it by what the trace holds: by its `unless`, most often."""
+        """Return the index of the rule that decides a trace. find_root() then finds the root of that trace, and has
+        found it for a rule that is keyed. `held_back` is set if a rule before it, that late spans may tell, has been
+        kept from it by what the trace holds: by its `unless`, most often."""
         cdef TraceAnswers answers
         cdef uint32_t rule
         self.held_back = False

@@ -580,3 +580,19 @@ def test_recording(recording: str, traces: int, spans: int, slow: int, services:
     chosen = nezha.add_errors(requests, every=50)
     assert len(chosen) == math.ceil(traces / 50)
     assert {span.trace_id for span in nezha.spans(requests) if span.status.code == 2} == chosen
+
+
+def test_roots() -> None:
+    def seen(span_id: int, parent: int = 0, flags: int = 0, start: int = 5) -> reference.Seen:
+        ids = {"span_id": bytes([span_id] * 8), "parent_span_id": bytes([parent] * 8) if parent else b""}
+        return reference.Seen(Resource(), InstrumentationScope(), Span(**ids, flags=flags, start_time_unix_nano=start))
+
+    top, child, local, inner = seen(1), seen(2, 1, 0x300), seen(3, 9, 0x301), seen(4, 3, 0x100)
+    assert reference.roots([local, top, child]) == [top]
+    assert reference.roots([inner, local]) == [local]
+    assert reference.roots([inner, seen(3, 4, 0x300)]) == []  # a cycle
+    assert reference.roots([seen(3, 9, flags) for flags in (0, 0x100, 0x200, 0x400)]) == []
+    assert reference.root([local, seen(5, 9, 0x300, start=4)]) == seen(5, 9, 0x300, start=4)
+    assert reference.root([seen(5, 9, 0x300), local]) == local  # the smallest id
+    cases = [([top, seen(6, 9)], True), ([local, inner], True), ([local, seen(6, 8)], False), ([inner], False)]
+    assert [reference.whole(trace) for trace, _ in cases] == [whole for _, whole in cases]

@@ -123,6 +123,8 @@ def test_condition_on_spans(text: str, expected: Condition) -> None:
     ("text", "expected"),
     [
         ("traceDuration > 1s", condition(Field.TRACE_DURATION, Op.GT, Kind.INT, 1_000_000_000)),
+        ("rootDuration > 1s", condition(Field.ROOT_DURATION, Op.GT, Kind.INT, 1_000_000_000)),
+        ("trace:rootDuration != nil", condition(Field.ROOT_DURATION, Op.NOT_NIL, Kind.NONE, None)),
         ("trace:duration < 0.5", condition(Field.TRACE_DURATION, Op.LT, Kind.FLOAT, 0.5)),
         ('rootName =~ ".*/healthz"', condition(Field.ROOT_NAME, Op.MATCH, Kind.REGEX, Regex.compile(b".*/healthz"))),
         ('rootServiceName = "x"', condition(Field.ROOT_SERVICE, Op.EQ, Kind.STRING, b"x")),

@@ -161,6 +161,8 @@ def parse(text: str, environ: Mapping[str, str]) -> Document:
         what = error.problem or error.context or "not YAML"
         if what.startswith("but found another document"):
             what = "a second document: write one only"
+        elif r"'\t'" in what:
+            what = "YAML is indented by spaces only: write spaces instead of the tab"
         elif what.startswith(("expected", "mapping values")):
             what += " (a value that contains signs of YAML, such as an expression, needs quotes round the whole value)"
         document.problems.append(Problem(_position(mark), what))

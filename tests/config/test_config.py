@@ -59,7 +59,7 @@ BAD = {
     # YAML itself
     "syntax": ("receive: {\n", [(2, 1, "expected the node content")]),
     "mapping where none can be": ("a: b: c\n", [(1, 5, "mapping values are not allowed here")]),
-    "tab": ("buffer:\n\tmax_bytes: 1GiB\n", [(2, 1, "cannot start any token")]),
+    "tab": ("buffer:\n\tmax_bytes: 1GiB\n", [(2, 1, "write spaces instead of the tab")]),
     "expression after an expression": (
         "rules:\n  - match: '{a}' && '{b}'\n    name: x\n",
         [(2, 19, "quotes round the whole value")],

@@ -27,6 +27,7 @@ EXCERPT, EXCERPT_BEFORE = 160, 100  # characters of a line that are shown, and h
 _YAML = "tag:yaml.org,2002:"
 _TAGS = {_YAML + name for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "value")}
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t]+)+")
+_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _ESCAPE_LENGTH = {"x": 4, "u": 6, "U": 10}
 
 Path = tuple[str | int, ...]
@@ -64,9 +65,10 @@ class _Scalar:
                 return Position(self.start.line + 1 + row, column + 1)
         elif self.style != ">" and "\n" not in self.source:
             at = 1 if self.style else 0
-            for _ in range(written_at):
+            for index in range(written_at):
                 if self.style == '"' and self.source[at] == "\\":
-                    at += _ESCAPE_LENGTH.get(self.source[at + 1], 2)
+                    halves = 2 if self.source[at + 1] == "u" and self.value[index] > "\uffff" else 1
+                    at += halves * _ESCAPE_LENGTH.get(self.source[at + 1], 2)
                 elif self.style == "'" and self.source[at] == "'":
                     at += 2
                 else:
@@ -139,6 +141,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self._here())
         node = super().compose_node(parent, index)
         self.depth -= 1
+        return node
+
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if _SURROGATES.search(node.value):  # as in JSON, whose writers escape what is beyond U+FFFF in two halves
+            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         return node
 
     def _here(self) -> yaml.Mark:

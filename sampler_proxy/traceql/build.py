@@ -164,7 +164,8 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
             return Intrinsic(at(parts[0]), _SCOPED[word])
         if word in _UNSUPPORTED:
             raise TraceQLError(f"{word} is not supported: {_UNSUPPORTED[word]}", at(parts[0]))
-        hint = meant(word) or nearest(word, _SCOPED)
+        name, _, value = word.partition(":")
+        hint = f": write {name} = {value}" if name in _UNSCOPED and value else meant(word) or nearest(word, _SCOPED)
         raise TraceQLError(f"unknown intrinsic {literals.shorten(word)}{hint}", at(parts[0]))
 
     def word(self, parts: list[lark.Token]) -> Literal | Intrinsic:

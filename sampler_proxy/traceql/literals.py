@@ -60,6 +60,8 @@ def number(text: str, start: int) -> Literal:
         if _GO_DURATION.fullmatch(text) or _LONG_DURATION.fullmatch(text):
             parts = _DURATION_PART.findall(text)
             return _in_range(sum(int(Fraction(count) * _UNITS[unit]) for count, unit in parts), Type.DURATION, start)
+    if re.fullmatch(r"[1-5][xX]{2}", text):
+        raise TraceQLError("write a range, as in span.x >= 500 && span.x < 600", start)
     with suppress(ValueError):
         raise TraceQLError(f"sizes have no unit here: write {units.parse_size(text)}", start)
     raise TraceQLError(

@@ -11,6 +11,15 @@ _SEPARATORS = re.compile(r"[._:]")
 
 _MEANT = {
     "resource.service.name": "service servicename app application applicationname microservice",
+    "resource.deployment.environment.name": "environment env stage",
+    "resource.host.name": "host hostname",
+    "resource.k8s.namespace.name": "namespace",
+    "resource.k8s.pod.name": "pod podname",
+    "span.http.route": "route endpoint",
+    "span.http.request.method": "method",
+    "span.http.response.status_code": "httpstatus httpcode responsecode",
+    "span.url.full": "url",
+    "span.url.path": "path",
     "name": "operation operationname spanname rootoperation",
     "duration": "latency elapsed elapsedtime spanduration durationms durationnano responsetime",
     "traceDuration": "tracelatency",

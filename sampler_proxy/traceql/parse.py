@@ -196,7 +196,7 @@ class _Position:
                 f"&{union[1]} is not supported: {union[1]} selects the same traces" if union else "write && for and"
             )
         elif _COMMA_IN_NUMBER.match(self._text, offset):
-            message = "write the number without a comma"
+            message = "a number has no comma: write 1500, or 1.5 for a fraction"
         elif (instead := other_words.character(character)) is not None:
             message = instead
         elif character.isspace():
@@ -288,6 +288,10 @@ class _Position:
             self._refuse_bare_condition()
         if token.type == "NOT":
             return _NOT_NEGATED
+        if token in _AGGREGATES:
+            return f"{token}() stands behind |, as in {{ ... }} | {token}(...) > 2"
+        if token.lower() in ("unless", "except", "without"):
+            return f"{shorten(token)} is no part of an expression: write it as the key unless of the rule"
         if self._after_operand:
             return f"unexpected {shorten(token)}: &&, ||, a structural operator or | is expected here"
         if token.type in ("NUMBER", "STRING", "RAW_STRING"):

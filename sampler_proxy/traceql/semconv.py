@@ -221,8 +221,8 @@ def advise(scope: Scope, name: str) -> str | None:
     if other := _OTHER_SYNTAX.match(name):
         key = other[1] or other[2]
         return f"this is the key {name}: for the attribute {key} write {scope.value}{key}"
-    if name in _INTRINSICS and scope is Scope.SPAN:
-        return f"this is an attribute of the name {name}: for what every span has write {name}, without span."
+    if name in _INTRINSICS and scope in (Scope.SPAN, Scope.ANY):
+        return f"this is an attribute of the name {name}: for what every span has write {name}, without {scope.value}"
     if (own := f"{scope.value[:-1]}:{name}") in _OF_SCOPES:
         return f"this is an attribute of the name {name}: for what every {_OF_SCOPES[own]} has write {own}"
     if name in _NOT_SENT:

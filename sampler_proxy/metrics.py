@@ -167,7 +167,7 @@ CALLS_NOT_SERVED = _counter(
 CONNECTIONS_REFUSED = _counter(
     "connections_refused_total",
     "Connections to the gRPC port that were closed since they did not begin with HTTP/2: kind is http1, tls, "
-    "proxy_protocol, other, or silent (nothing came).",
+    "proxy_protocol, other, silent (nothing came) or unacknowledged (the client does not answer).",
     "kind",
 )
 REDACTIONS = _counter(

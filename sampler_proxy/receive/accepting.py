@@ -14,7 +14,6 @@ One thread does this for all connections of a port. It bounds them by number, by
 
 from __future__ import annotations
 
-import errno
 import selectors
 import socket
 import threading
@@ -25,13 +24,12 @@ from typing import Any
 
 import structlog
 
-from sampler_proxy.receive import grpc_status
-from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, SETTINGS, Opening
+from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, SETTINGS, UNACKNOWLEDGED, Opening
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.unreadable import UnreadableCalls
 
-KINDS = (*FOREIGN, "silent")
-"""Why a connection is refused: what it begins with, or that it does not begin."""
+KINDS = (*FOREIGN, "silent", UNACKNOWLEDGED)
+"""Why a connection is refused: what it begins with, that it does not begin, or that it never answers."""
 
 SILENT_S = 20.0
 """How long a connection may take to begin: to its client's acknowledgement of our SETTINGS."""
@@ -40,15 +38,29 @@ INSPECT_S = 0.25
 """How long a connection's first call is waited for from then on. Clients connect when they have something to send."""
 
 LINGER_S = 2.0
-"""How long an answer to HTTP/1.1 may take to arrive. What its receiver still sends is read and dropped meanwhile: a
-connection that is closed over unread bytes is reset, and a reset overtakes the answer."""
+"""How long a last answer may take to arrive. What its receiver still sends is read and dropped meanwhile: a connection
+that is closed over unread bytes is reset, and a reset overtakes the answer."""
 
-MAX_HERE = 1024
-"""Connections that core has not been given; of more, the oldest go there uninspected, or are closed where they have not
-begun. Each holds `opening.MAX_BYTES` at most, so this is another 100 MB at worst."""
+UNREADABLE_S = 60.0
+"""How long a connection whose calls are refused here may be idle."""
+
+MAX_UNREADABLE = 64
+"""Connections whose calls are refused here; of more, the oldest is ended. Each may hold a megabyte of headers."""
+
+MAX_HERE = 8192
+"""Connections that core has not been given. At that many, one that has been here for CROWDED_S makes room, and where
+there is none, the rest waits in the system's queue."""
+
+CROWDED_S = 2.0
+
+MAX_TOTAL_BYTES = 64 * 1024 * 1024
+"""What all of them may have sent; beyond it the one that has sent most is closed."""
 
 BACKLOG = 4096
 """Connections that the system may hold for us; it cuts this to a bound of its own (net.core.somaxconn)."""
+
+MAX_FAILURES = 100
+"""Rounds that fail one after the other, a pause apart, before the thread gives up."""
 
 _PAUSE_S = 0.1
 """How long nothing is accepted once there is no descriptor or no memory for a connection."""
@@ -56,7 +68,8 @@ _PAUSE_S = 0.1
 _TICK_S = 0.1
 """How often deadlines are looked at, while there are any."""
 
-_READ_BYTES = 65536
+_READ_BYTES = 8192
+"""What is read of a connection at once: enough for a first call's headers. The rest is left for core."""
 
 _TEXT = b"This port takes OTLP over gRPC (HTTP/2 without TLS). At the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc.\n"
 _ANSWER = (
@@ -64,14 +77,17 @@ _ANSWER = (
     b"Content-Length: %d\r\n\r\n%s" % (len(_TEXT), _TEXT)
 )
 
+_DROPPED = "dropped"
 _WARNINGS = {
     "http1": "grpc: a sender speaks HTTP/1.1 to this port; at the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
     "tls": "grpc: a sender speaks TLS to this port, which takes plaintext; at the sender, write http:// in "
     "OTEL_EXPORTER_OTLP_ENDPOINT, or set OTEL_EXPORTER_OTLP_INSECURE=true",
     "proxy_protocol": "grpc: a load balancer speaks the PROXY protocol to this port; switch it off for this port",
     "other": "grpc: a connection began with something that is not HTTP/2; was another port meant?",
-    "silent": "grpc: a connection was closed since it did not begin to speak HTTP/2",
+    "silent": "grpc: a connection was closed since nothing, or no whole preface of HTTP/2, came",
+    UNACKNOWLEDGED: "grpc: a connection was closed since its client does not acknowledge the SETTINGS of HTTP/2",
     COMPRESSION: "grpc: a sender compresses in a way that is not read here; at the sender, set the compression to gzip",
+    _DROPPED: "grpc: a connection was dropped",
 }
 
 log = structlog.get_logger()
@@ -80,12 +96,14 @@ log = structlog.get_logger()
 class _Connection:
     """A connection that core has not been given."""
 
-    def __init__(self, listener: socket.socket, sock: socket.socket, address: Any, deadline: float) -> None:
+    def __init__(self, listener: socket.socket, sock: socket.socket, address: Any, now: float) -> None:
         self.listener = listener
         self.socket = sock
         self._address = address
-        self.deadline = deadline  # monotonic seconds
+        self.since = now  # monotonic seconds, as is the deadline
+        self.deadline = now + SILENT_S
         self.opening = Opening()
+        self.size = 0  # bytes received
         self.unreadable: UnreadableCalls | None = None
         self.lingers = False
 
@@ -118,11 +136,14 @@ class Acceptor:
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._here: dict[_Connection, None] = {}  # oldest first
+        self._unreadable: dict[_Connection, None] = {}  # those of them whose calls are refused here
+        self._bytes = 0  # their sizes
         self._paused_until: float | None = None  # monotonic seconds; None: connections are accepted
+        self._next_check = 0.0
         self._selector = selectors.DefaultSelector()
         self._closing, self._wake = socket.socketpair()
         self._close_once = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="grpc-accept", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="grpc-accept", daemon=True)
 
     @property
     def alive(self) -> bool:
@@ -137,7 +158,7 @@ class Acceptor:
 
     def close(self) -> None:
         """Close the port, and every connection that core has not been given. Once this returns, core is given none any
-        more. Blocks for a step of the thread; may be called again."""
+        more. Blocks for a round of the thread; may be called again."""
         with self._close_once:
             self._wake.close()
             if self._thread.ident is not None:
@@ -146,47 +167,80 @@ class Acceptor:
                 each.close()
             self._selector.close()
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
+        """Take rounds until `close`. Where they go on failing, close the port, so that senders turn to others; `alive`
+        then says that this thread has ended."""
+        failures = 0
         while True:
-            waits = self._here or self._paused_until is not None
-            for key, _ in self._selector.select(_TICK_S if waits else None):
-                if key.fileobj is self._closing:
+            try:
+                if self._round():
                     return
-                if isinstance(key.data, socket.socket):
-                    self._accept(key.data)
-                elif key.data in self._here:
-                    self._guard(self._read, key.data)
-            self._check_deadlines(time.monotonic())
+                failures = 0
+            except Exception as error:  # for want of memory, most likely: what is here goes on in the next round
+                failures += 1
+                if failures == MAX_FAILURES:
+                    for listener in self._listeners:
+                        listener.close()
+                    with suppress(Exception):
+                        log.error("grpc: the accepting thread cannot go on, and ends", error=type(error).__name__)
+                    return
+                time.sleep(_PAUSE_S)
+
+    def _round(self) -> bool:
+        """Do what there is to do, waiting for it; return whether it is time to end."""
+        waits = self._here or self._paused_until is not None
+        for key, _ in self._selector.select(_TICK_S if waits else None):
+            if key.fileobj is self._closing:
+                return True
+            if isinstance(key.data, socket.socket):
+                self._accept(key.data)
+            elif key.data in self._here:
+                self._guard(self._read, key.data)
+        if waits and (now := time.monotonic()) >= self._next_check:
+            self._next_check = now + _TICK_S
+            self._check_deadlines(now)
+        return False
 
     def _guard(self, step: Callable[[_Connection], None], connection: _Connection) -> None:
-        """Take a step; where that fails, drop the connection: it must not end the thread."""
+        """Take a step; where that fails, drop the connection: it must not harm others."""
         try:
             step(connection)
         except Exception as error:
             self._drop(connection)
             if not isinstance(error, OSError):  # the client has gone
-                with suppress(Exception):
-                    log.error("grpc: a connection was dropped", error=type(error).__name__)
+                self._warn(_DROPPED, connection, error=type(error).__name__)
 
     def _accept(self, listener: socket.socket) -> None:
+        now = time.monotonic()
+        if len(self._here) >= MAX_HERE:
+            oldest = next(iter(self._here))
+            if now - oldest.since < CROWDED_S:
+                self._pause(now)
+                return
+            self._guard(self._end_waiting, oldest)
         try:
             sock, address = listener.accept()
-        except OSError as error:  # gone again, or no descriptor: `DescriptorWatch` speaks of that
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                self._pause()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # it has gone again
+        except (OSError, MemoryError):  # no descriptor, most likely: `DescriptorWatch` speaks of that
+            self._pause(now)
             return
-        except MemoryError:
-            self._pause()
-            return
-        connection = _Connection(listener, sock, address, time.monotonic() + SILENT_S)
-        self._here[connection] = None
+        try:
+            connection = _Connection(listener, sock, address, now)
+            self._here[connection] = None
+        except BaseException:
+            sock.close()
+            raise
         self._guard(self._begin, connection)
-        if len(self._here) > MAX_HERE:
-            self._guard(self._end_waiting, next(iter(self._here)))
 
     def _begin(self, connection: _Connection) -> None:
         connection.socket.setblocking(False)
         connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Core may close a descriptor twice, that of a client which goes while it takes it over: the second time it may
+        # be one of ours. Then its number comes back with another connection.
+        if (lost := self._selector.get_map().get(connection.socket.fileno())) is not None:
+            self._forget(lost.data)
+            lost.data.socket.detach()
         self._selector.register(connection.socket, selectors.EVENT_READ, connection)
         self._read(connection)  # the first bytes come with the connection, more often than not
 
@@ -197,10 +251,9 @@ class Acceptor:
             return
         if not data:
             self._drop(connection)
-        elif connection.unreadable is not None:
-            connection.socket.sendall(connection.unreadable.receive(data))
-            if connection.unreadable.ended:
-                self._drop(connection)
+        elif connection.unreadable is not None and not connection.lingers:
+            connection.deadline = time.monotonic() + UNREADABLE_S
+            self._answer_unreadable(connection, connection.unreadable.receive(data))
         elif not connection.lingers:
             self._inspect(connection, data)
 
@@ -208,6 +261,8 @@ class Acceptor:
         opening = connection.opening
         greeted, acknowledged = opening.greeted, opening.acknowledged
         opening.receive(data)
+        connection.size += len(data)
+        self._bytes += len(data)
         if opening.greeted and not greeted:
             connection.socket.sendall(SETTINGS)
         if opening.acknowledged and not acknowledged:
@@ -218,31 +273,45 @@ class Acceptor:
             self._refuse_calls(connection)
         elif opening.verdict is not None:
             self._refuse(connection, opening.verdict)
+        elif self._bytes > MAX_TOTAL_BYTES:
+            self._end_waiting(max(self._here, key=lambda each: each.size))
 
     def _give_to_core(self, connection: _Connection) -> None:
         self._forget(connection)
         try:
+            connection.socket.getpeername()  # else the client has gone, of which core would write a line to stderr
             self._hand_over(connection.listener, connection.socket, connection.opening.received)
         finally:
             connection.socket.close()  # nothing happens once it has been handed over
 
     def _refuse_calls(self, connection: _Connection) -> None:
         self._warn(COMPRESSION, connection, encoding=connection.opening.encoding or "none named")
-        refusal = grpc_status.UNKNOWN_COMPRESSION if connection.opening.encoding else grpc_status.NO_COMPRESSION
-        connection.deadline = float("inf")  # it ends with its client, or when there are too many
-        connection.unreadable = UnreadableCalls(refusal, lambda: self._on_refused("compression"))
-        connection.socket.sendall(connection.unreadable.receive(connection.opening.received))
+        connection.deadline = time.monotonic() + UNREADABLE_S
+        connection.unreadable = UnreadableCalls(lambda: self._on_refused("compression"))
+        self._unreadable[connection] = None
+        self._answer_unreadable(connection, connection.unreadable.receive(connection.opening.received))
+        if len(self._unreadable) > MAX_UNREADABLE:
+            self._guard(self._end_waiting, next(iter(self._unreadable)))
+
+    def _answer_unreadable(self, connection: _Connection, answer: bytes) -> None:
+        connection.socket.sendall(answer)
+        if connection.unreadable is not None and connection.unreadable.ended:
+            self._linger(connection)
 
     def _refuse(self, connection: _Connection, kind: str) -> None:
         self._on_connection_refused(kind)
         self._warn(kind, connection)
         if kind == "http1":
-            connection.lingers = True
-            connection.deadline = time.monotonic() + LINGER_S
             connection.socket.sendall(_ANSWER)
-            connection.socket.shutdown(socket.SHUT_WR)
+            self._linger(connection)
         else:
             self._drop(connection)
+
+    def _linger(self, connection: _Connection) -> None:
+        connection.lingers = True
+        connection.deadline = time.monotonic() + LINGER_S
+        self._unreadable.pop(connection, None)
+        connection.socket.shutdown(socket.SHUT_WR)
 
     def _warn(self, kind: str, connection: _Connection, **more: str) -> None:
         if (held_back := self._throttles[kind].due()) is not None:
@@ -255,31 +324,35 @@ class Acceptor:
             self._guard(self._end_waiting, connection)
 
     def _end_waiting(self, connection: _Connection) -> None:
-        if connection.opening.acknowledged and connection.unreadable is None:
-            self._give_to_core(connection)
-        elif connection.lingers or connection.unreadable is not None:
+        if connection.lingers:
             self._drop(connection)
+        elif connection.unreadable is not None:
+            self._answer_unreadable(connection, connection.unreadable.end())
+        elif connection.opening.acknowledged:
+            self._give_to_core(connection)
         else:
-            self._refuse(connection, "silent")
+            self._refuse(connection, UNACKNOWLEDGED if connection.opening.greeted else "silent")
 
     def _drop(self, connection: _Connection) -> None:
         self._forget(connection)
         connection.socket.close()
 
     def _forget(self, connection: _Connection) -> None:
+        self._unreadable.pop(connection, None)
         if self._here.pop(connection, self) is None:
+            self._bytes -= connection.size
             with suppress(KeyError):  # accepted, and failed before it was registered
                 self._selector.unregister(connection.socket)
 
-    def _pause(self) -> None:
-        if self._paused_until is not None:
-            return
-        for listener in self._listeners:
-            self._selector.unregister(listener)
-        self._paused_until = time.monotonic() + _PAUSE_S
+    def _pause(self, now: float) -> None:
+        if self._paused_until is None:
+            for listener in self._listeners:
+                self._selector.unregister(listener)
+            self._paused_until = now + _PAUSE_S
 
     def _resume(self) -> None:
         for listener in self._listeners:
             listener.setblocking(False)
-            self._selector.register(listener, selectors.EVENT_READ, listener)
+            if listener not in self._selector.get_map():
+                self._selector.register(listener, selectors.EVENT_READ, listener)
         self._paused_until = None

@@ -40,6 +40,19 @@ class _Slice(ctypes.Structure):
     _fields_ = (("refcount", ctypes.c_void_p), ("length", ctypes.c_uint8), ("bytes", ctypes.c_uint8 * _INLINED_BYTES))
 
 
+def _inlined(data: bytes) -> bytes:
+    """Return `data` (not nothing) as an array of slices. Copies columns of bytes, since slices would be many steps."""
+    size = ctypes.sizeof(_Slice)
+    count = -(-len(data) // _INLINED_BYTES)
+    padded = data.ljust(count * _INLINED_BYTES, b"\0")
+    slices = bytearray(count * size)
+    slices[_Slice.length.offset :: size] = bytes((_INLINED_BYTES,)) * count
+    slices[_Slice.length.offset - size] = len(data) - (count - 1) * _INLINED_BYTES
+    for i in range(_INLINED_BYTES):
+        slices[_Slice.bytes.offset + i :: size] = padded[i::_INLINED_BYTES]
+    return bytes(slices)
+
+
 class _SliceBuffer(ctypes.Structure):
     _fields_ = (
         ("base_slices", ctypes.c_void_p),
@@ -80,8 +93,9 @@ class CoreAcceptor:
         return self.port.decode(), self
 
     def connect(self) -> None:
-        """Find core's method. Raises RuntimeError where core has left no handler when the port was added."""
-        if not self._handler.value:
+        """Find core's method. Raises RuntimeError where core has left no handler when the port was added, or where
+        addresses have not the 64 bits that the layouts below are made for."""
+        if not self._handler.value or ctypes.sizeof(ctypes.c_void_p) != 8:
             raise RuntimeError("this grpcio takes no connections from outside")
         table = ctypes.cast(self._handler.value, ctypes.POINTER(ctypes.POINTER(ctypes.c_void_p)))[0]
         self._handle = _Handle(table[_HANDLE] or 0)
@@ -92,15 +106,12 @@ class CoreAcceptor:
 
         Raises MemoryError, and then has done nothing.
         """
-        count = -(-len(received) // _INLINED_BYTES)
-        slices = _libc.malloc(count * ctypes.sizeof(_Slice))
+        inlined = _inlined(received)
+        slices = _libc.malloc(len(inlined))
         if not slices:
             raise MemoryError
-        for i, slice_ in enumerate((_Slice * count).from_address(slices)):
-            part = received[i * _INLINED_BYTES : (i + 1) * _INLINED_BYTES]
-            slice_.refcount = None
-            slice_.length = len(part)
-            slice_.bytes[: len(part)] = part
+        ctypes.memmove(slices, inlined, len(inlined))
+        count = len(inlined) // ctypes.sizeof(_Slice)
         pending = _ByteBuffer()
         buffer = pending.slice_buffer
         buffer.base_slices = buffer.slices = slices

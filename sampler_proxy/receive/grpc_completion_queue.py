@@ -137,7 +137,7 @@ class CompletionQueueEngine(GrpcEngine):
     def _run(self) -> None:
         poll = self._queue.poll
         failures = 0
-        out_of_memory = False
+        out_of_memory = down = False
         while True:
             failed, event, tag = False, None, None
             try:
@@ -152,11 +152,15 @@ class CompletionQueueEngine(GrpcEngine):
                 elif tag is self._answered:
                     self._in_flight -= 1
                 elif tag is _DOWN:
-                    self._queue.shutdown()  # every call has ended
+                    down = True
                 elif event.completion_type == cygrpc.CompletionType.queue_shutdown:
                     return
                 else:
                     self._refuse_stalled()
+                # Core is down once its connections are gone, not the calls of them that we have begun: a batch that is
+                # started on a queue that has been shut down ends the process.
+                if down and not self._in_flight and not self._requested():
+                    self._queue.shutdown()  # may be called again
                 failures = 0
             except Exception as error:  # one call must not end the loop; core cancels it as it is freed
                 failures += 1
@@ -213,8 +217,12 @@ class CompletionQueueEngine(GrpcEngine):
 
     def _request_calls(self) -> None:
         """Ask for calls, until as many are asked for as always shall be."""
-        for _ in range(_REQUESTED_CALLS - (sys.getrefcount(self._begun) - self._idle_references)):
+        for _ in range(_REQUESTED_CALLS - self._requested()):
             self._request_call()
+
+    def _requested(self) -> int:
+        """Return how many calls have been asked for that have not begun."""
+        return sys.getrefcount(self._begun) - self._idle_references
 
     def _request_call(self) -> None:
         with suppress(ValueError):  # another thread has told the server to shut down

@@ -15,9 +15,24 @@ WILDCARDS = ("0.0.0.0", "::")
 _NOT_HERE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # a family or an address that this machine has not
 
 
+_PORT_TRIES = 10
+
+
 def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listen on every address of a host (a wildcard: on all addresses of both families) that this machine has, on one
-    port. Raises OSError, and UnicodeError where the host cannot be a name; nothing is left open then."""
+    port (0: one that is free on all of them). Raises OSError, and UnicodeError where the host cannot be a name; nothing
+    is left open then."""
+    for _ in range(_PORT_TRIES if port == 0 else 1):
+        try:
+            return _listen(host, port, backlog)
+        except OSError as error:
+            failure = error
+            if error.errno != errno.EADDRINUSE:
+                break
+    raise failure
+
+
+def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     if host in WILDCARDS and socket.has_dualstack_ipv6():
         try:
             return [_server(("::", port), socket.AF_INET6, backlog, dualstack_ipv6=True)]

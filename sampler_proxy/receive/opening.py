@@ -16,6 +16,8 @@ core uninspected: whoever holds the connection decides when (`acknowledged`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hpack import Decoder, HPACKError
 
 SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -30,9 +32,12 @@ COMPRESSION = "compression"
 FOREIGN = ("http1", "tls", "proxy_protocol", "other")
 """The verdicts on what is not HTTP/2."""
 
-MAX_BYTES = 96 * 1024
-"""What is read of a connection at most: the 64 KiB of messages that a client may send before core widens its window, a
-request's headers, and what frames add."""
+MAX_BYTES = 2 * 1024 * 1024
+"""What a connection may send before it acknowledges our SETTINGS: 64 KiB of messages, which is HTTP/2's first window,
+and the headers of the calls that a client begins meanwhile, which no window bounds."""
+
+UNACKNOWLEDGED = "unacknowledged"
+"""The verdict on a client that sends more than that."""
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"CONNECT ", b"TRACE ")
@@ -44,7 +49,7 @@ _WITHOUT_ANSWER = frozenset((_PRIORITY, _SETTINGS, _WINDOW_UPDATE))
 _ACK, _END_STREAM, _END_HEADERS, _PADDED, _HAS_PRIORITY = 1, 1, 4, 8, 32
 _HEAD = 9
 
-_KNOWN_TO_CORE = frozenset((b"gzip", b"deflate"))
+_KNOWN_TO_CORE = frozenset((b"identity", b"gzip", b"deflate"))
 _NAMED = frozenset((b"zstd", b"snappy", b"lz4", b"br", b"zlib", b"bzip2", b"lzma", b"xz"))
 """Compressions that may be named in logs: what a sender writes there may be anything."""
 
@@ -58,8 +63,8 @@ class Opening:
         self.acknowledged = False
         """Whether the client has acknowledged those SETTINGS."""
         self.encoding = ""
-        """With the verdict COMPRESSION: the compression's name, "unknown" for one that is not well known, or "" for a
-        message that is compressed though no encoding was named."""
+        """With the verdict COMPRESSION: what `unreadable` says of it, or "" for a message that is compressed though no
+        encoding was named."""
         self._received = bytearray()
         self._read = 0  # bytes of `_received` that have been looked at
         self._block: bytes | None = None  # header block of the first call, while it is incomplete
@@ -68,9 +73,11 @@ class Opening:
 
     @property
     def verdict(self) -> str | None:
-        """Return CORE, COMPRESSION or one of FOREIGN; None as long as it is open, with HTTP/2 until the client has
-        acknowledged our SETTINGS."""
-        return self._verdict if self.acknowledged or self._verdict in FOREIGN else None
+        """Return CORE, COMPRESSION, UNACKNOWLEDGED or one of FOREIGN; None as long as it is open, with HTTP/2 until the
+        client has acknowledged our SETTINGS."""
+        if self.acknowledged or self._verdict in FOREIGN:
+            return self._verdict
+        return UNACKNOWLEDGED if len(self._received) > MAX_BYTES else None
 
     @property
     def received(self) -> bytes:
@@ -88,18 +95,18 @@ class Opening:
             self._read = len(_PREFACE)
         while self.verdict is None and self._frame():
             pass
-        if self.verdict is None and len(self._received) > MAX_BYTES:
-            self._verdict = "other"
 
     def _frame(self) -> bool:
-        """Look at the next frame, if it is complete."""
+        """Look at the next frame; return whether it was complete. Of a message its first byte is enough."""
         head = self._received[self._read : self._read + _HEAD]
         if len(head) < _HEAD:
             return False
         end = self._read + _HEAD + int.from_bytes(head[:3], "big")
-        if end > len(self._received):
-            return False
         kind, flags = head[3], head[4]
+        if end > len(self._received):
+            if kind == _DATA and self._verdict is None:
+                self._verdict = self._judge(kind, flags & ~_END_STREAM, bytes(self._received[self._read + _HEAD :]))
+            return False
         if kind == _SETTINGS and flags & _ACK and not self.acknowledged:
             self.acknowledged = True
             del self._received[self._read : end]
@@ -132,14 +139,25 @@ class Opening:
             fields = Decoder().decode(block, raw=True)
         except HPACKError:
             return CORE
-        encoding = next((bytes(value) for name, value in fields if name == b"grpc-encoding"), b"identity")
+        encoding = encoding_of(fields)
         self._uncompressed = encoding == b"identity"
         if self._uncompressed:
             return CORE if flags & _END_STREAM else None
-        if encoding in _KNOWN_TO_CORE:
-            return CORE
-        self.encoding = encoding.decode() if encoding in _NAMED else "unknown"
-        return COMPRESSION
+        self.encoding = unreadable(encoding)
+        return COMPRESSION if self.encoding else CORE
+
+
+def encoding_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the compression that a call's headers name; b"identity" where they name none."""
+    return next((bytes(value) for name, value in fields if name == b"grpc-encoding"), b"identity")
+
+
+def unreadable(encoding: bytes) -> str:
+    """Return the name of a compression that core does not know, "unknown" for one that is not well known; "" for those
+    that it knows."""
+    if encoding in _KNOWN_TO_CORE:
+        return ""
+    return encoding.decode() if encoding in _NAMED else "unknown"
 
 
 def classify(first: bytes) -> str | None:

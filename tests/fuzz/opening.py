@@ -5,8 +5,7 @@ The first byte chooses where the rest is cut, and whether it follows a client's 
 
 from __future__ import annotations
 
-from sampler_proxy.receive.grpc_status import UNKNOWN_COMPRESSION
-from sampler_proxy.receive.opening import COMPRESSION, MAX_BYTES, SETTINGS, Opening
+from sampler_proxy.receive.opening import COMPRESSION, SETTINGS, Opening
 from sampler_proxy.receive.unreadable import UnreadableCalls
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -29,8 +28,7 @@ def one(data: bytes) -> None:
     # A beginning may be too short to tell, so that bytes of HTTP/1 that come one by one are judged by fewer of them.
     assert parts.verdict == whole.verdict or not whole.greeted
     assert parts.encoding == whole.encoding
-    assert len(whole.received) <= MAX_BYTES + len(sent)
     if whole.verdict == COMPRESSION:
         calls: list[None] = []
-        unreadable = UnreadableCalls(UNKNOWN_COMPRESSION, lambda: calls.append(None))
+        unreadable = UnreadableCalls(lambda: calls.append(None))
         assert unreadable.receive(whole.received).startswith(b"\x00\x00")

@@ -52,8 +52,8 @@ class Connection:
     def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
         self._socket.sendall(struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload)
 
-    def begin(self, stream: int, path: str = EXPORT, encoding: str = "") -> None:
-        """Open a call; none of its message yet."""
+    def begin(self, stream: int, path: str = EXPORT, encoding: str = "", padding: int = 0) -> None:
+        """Open a call, with `padding` bytes of metadata; none of its message yet."""
         headers = [
             (":method", "POST"),
             (":scheme", "http"),
@@ -64,6 +64,7 @@ class Connection:
         ]
         if encoding:
             headers.append(("grpc-encoding", encoding))
+        headers += [(f"x-{number}", "p" * 100) for number in range(padding // 100)]
         block = b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers)
         self.send(HEADERS, END_HEADERS, stream, block)
 

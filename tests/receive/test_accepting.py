@@ -7,10 +7,14 @@ import gc
 import http.client
 import socket
 import ssl
+import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,7 +26,10 @@ from sampler_proxy.receive.accepting import Acceptor
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
 
-from .raw_http2 import DATA, EXPORT, GOAWAY, HEADERS, PING, RST_STREAM, Connection, message
+from .raw_http2 import DATA, EXPORT, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, Connection, message
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS_FRAME = b"\0\0\0\4\0\0\0\0\0"
 
 
 class Server:
@@ -31,14 +38,19 @@ class Server:
     def __init__(self) -> None:
         self.kinds: list[str] = []
         self.refused: list[str] = []
+        self.calls: list[bytes] = []
         self.engine = CompletionQueueEngine(
-            {EXPORT: lambda request: request},
+            {EXPORT: self._export},
             "127.0.0.1:0",
             1 << 24,
             self.refused.append,
             on_connection_refused=self.kinds.append,
         )
         self.port = self.engine.start()
+
+    def _export(self, request: bytes) -> bytes:
+        self.calls.append(request)
+        return request
 
     @property
     def acceptor(self) -> Acceptor:
@@ -150,15 +162,16 @@ def test_silence_is_ended(server: Server, monkeypatch: pytest.MonkeyPatch) -> No
     with server.connect() as silent, server.connect() as half, structlog.testing.capture_logs() as logs:
         half.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         assert rest(silent) == b""
-        assert rest(half)[:9] == b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    assert server.kinds == ["silent"] * 2
-    assert len(logs) == 1
+        assert rest(half)[:9] == SETTINGS_FRAME
+    assert sorted(server.kinds) == ["silent", "unacknowledged"]
+    assert len(logs) == 2
     server.check_alive()
 
 
-def test_connections_here_are_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest are closed where they have not begun; those that have go to core."""
+def test_a_crowd_waits_for_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of connections that have been here for long the oldest go: to core, or closed where they have not begun."""
     monkeypatch.setattr(accepting, "MAX_HERE", 5)
+    monkeypatch.setattr(accepting, "CROWDED_S", 0.3)
     monkeypatch.setattr(accepting, "INSPECT_S", 60.0)
     with ExitStack() as stack:
         begun = [stack.enter_context(Connection(server.port)) for _ in range(3)]
@@ -175,13 +188,69 @@ def test_connections_here_are_bounded(server: Server, monkeypatch: pytest.Monkey
     server.check_alive()
 
 
+def test_a_crowd_that_is_slow_is_served(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is closed for coming with others: those who find no room wait in the system's queue."""
+    monkeypatch.setattr(accepting, "MAX_HERE", 20)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(100)]
+        for each in connections:
+            each.sendall(PREFACE + SETTINGS_FRAME)
+        eventually(lambda: server.here() == 20)
+        for each in connections:
+            each.sendall(b"\0\0\0\4\1\0\0\0\0" + b"\0\0\x08\6\0\0\0\0\0" + b"p" * 8)
+        for each in connections:
+            each.settimeout(10)
+            received = b""
+            while b"p" * 8 not in received:
+                data = each.recv(4096)
+                assert data
+                received += data
+    assert server.kinds == []
+
+
+def test_what_is_held_here_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "MAX_TOTAL_BYTES", 100_000)
+    window = b"\0\0\4\x08\0\0\0\0\0\0\0\0\1"
+    with server.connect() as small, server.connect() as large:
+        for each, count in ((small, 10), (large, 7600)):
+            each.sendall(PREFACE + SETTINGS_FRAME + window * count)
+        eventually(lambda: server.acceptor._bytes > 98_000)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            large.sendall(window * 1_000_000)
+        eventually(lambda: server.kinds == ["unacknowledged"])
+        assert server.acceptor._bytes < 1000
+        small.sendall(b"\0\0\0\4\1\0\0\0\0" + b"\0\0\x08\6\0\0\0\0\0" + b"p" * 8)
+        received = b""
+        while b"p" * 8 not in received:
+            received += small.recv(4096)
+
+
 def test_a_client_that_never_acknowledges(server: Server) -> None:
     with server.connect() as connection:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        connection.sendall(PREFACE + SETTINGS_FRAME)
         window = b"\0\0\4\x08\0\0\0\0\0\0\0\0\1"
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             connection.sendall(window * 1_000_000)
-    eventually(lambda: server.kinds == ["other"])
+    eventually(lambda: server.kinds == ["unacknowledged"])
+
+
+def test_a_client_that_calls_before_it_hears_from_us(server: Server) -> None:
+    """As Go's and Node's do: headers and the first 64 KiB of messages come with the preface."""
+    connection = Connection.__new__(Connection)
+    connection._socket, connection._buffer = server.connect(), b""
+    with connection:
+        connection._socket.sendall(PREFACE + SETTINGS_FRAME)
+        for stream in range(1, 201, 2):
+            connection.begin(stream, padding=2000)
+            connection.data(stream, message(b"%d" % stream))
+        answers: dict[int, bytes] = {}
+        while len(answers) < 100:
+            frame = connection.read()
+            connection._acknowledge(frame)
+            if frame.kind == DATA:
+                answers[frame.stream] = frame.payload
+    assert answers == {stream: message(b"%d" % stream) for stream in range(1, 201, 2)}
+    assert server.kinds == []
 
 
 # HTTP/2
@@ -249,6 +318,71 @@ def test_many_refused_calls_with_their_messages(server: Server) -> None:
     assert server.refused == ["compression"] * 200
 
 
+def test_many_calls_at_once_are_all_refused(server: Server) -> None:
+    with Connection(server.port) as connection:
+        for stream in range(1, 601, 2):
+            connection.begin(stream, encoding="zstd")
+        answered = set()
+        while len(answered) < 300:
+            frame = connection.read()
+            assert frame.kind != GOAWAY
+            connection._acknowledge(frame)
+            if frame.kind == HEADERS:
+                answered.add(frame.stream)
+    assert server.refused == ["compression"] * 300
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip"])
+def test_calls_of_others_on_one_connection_are_sent_elsewhere(server: Server, encoding: str) -> None:
+    """GOAWAY says which calls were not processed, and the connection ends, with time to hear that."""
+    with Connection(server.port) as connection:
+        connection.begin(1, encoding="zstd")
+        connection.answer(1)
+        connection.begin(3, encoding="zstd")
+        connection.answer(3)
+        connection.begin(5, encoding=encoding)
+        connection.send(DATA, 1, 5, message(b"good"))
+        while (frame := connection.read()).kind != GOAWAY:
+            assert frame.stream != 5
+        assert frame.payload[:8] == b"\0\0\0\3" + b"\0\0\0\0"
+        connection.begin(7)
+        with pytest.raises(ConnectionError):
+            connection.read()
+    assert server.refused == ["compression"] * 2
+    eventually(lambda: server.here() == 0)
+    server.check_alive()
+
+
+@pytest.mark.parametrize("flood", ["settings", "undecided"])
+def test_what_a_refused_client_makes_us_hold_is_bounded(server: Server, flood: str) -> None:
+    with Connection(server.port) as connection:
+        connection.begin(1, encoding="zstd")
+        connection.answer(1)
+        for number in range(150):
+            if flood == "settings":
+                connection.send(SETTINGS, 0, 0, struct.pack(">HI", 1000 + number, 0))
+            else:
+                connection.begin(3 + 2 * number)
+        while connection.read().kind != GOAWAY:
+            pass
+    eventually(lambda: server.here() == 0)
+
+
+def test_idle_refused_clients_are_sent_away(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "UNREADABLE_S", 0.2)
+    monkeypatch.setattr(accepting, "MAX_UNREADABLE", 3)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(server.port)) for _ in range(5)]
+        for connection in connections:
+            connection.begin(1, encoding="zstd")
+            connection.answer(1)
+        eventually(lambda: len(server.acceptor._unreadable) <= 3)
+        for connection in connections:
+            while connection.read().kind != GOAWAY:
+                pass
+    eventually(lambda: server.here() == 0)
+
+
 def test_garbage_after_a_refused_call(server: Server) -> None:
     with Connection(server.port) as connection:
         connection.begin(1, encoding="zstd")
@@ -307,6 +441,39 @@ def test_a_connection_that_fails_harms_no_other(
     assert server.engine.alive
 
 
+def test_the_thread_survives_a_lack_of_memory(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection(accepting._Connection):
+        lacking = 3
+
+        def __init__(self, *arguments: Any) -> None:
+            if Connection.lacking:
+                Connection.lacking -= 1
+                raise MemoryError
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(accepting, "_Connection", Connection)
+    for _ in range(3):
+        with server.connect() as connection:
+            assert rest(connection) == b""
+    server.check_alive()
+    assert server.engine.alive
+
+
+def test_a_thread_that_cannot_go_on_closes_the_port(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(accepting, "MAX_FAILURES", 3)
+    monkeypatch.setattr(accepting, "_Connection", fails)
+    with structlog.testing.capture_logs() as logs, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(server.connect())
+        eventually(lambda: not server.engine.alive)
+    assert logs[-1]["event"] == "grpc: the accepting thread cannot go on, and ends"
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
 def test_closing_closes_what_is_here() -> None:
     server = Server()
     connections = [server.connect() for _ in range(5)]
@@ -331,3 +498,46 @@ def test_an_acceptor_that_ends_is_noticed(server: Server) -> None:
 def test_a_grpcio_without_a_way_in_is_noticed() -> None:
     with pytest.raises(RuntimeError, match="takes no connections"):
         CoreAcceptor().connect()
+
+
+DRAINS = """
+import contextlib, random, threading
+from tests.receive.raw_http2 import EXPORT, message
+from tests.receive.test_accepting import PREFACE, SETTINGS_FRAME, Server
+from hpack import Encoder
+from tests.receive.test_opening import DATA, END_HEADERS, END_STREAM, HEADERS, OUR_ACK, frame
+
+FIELDS = [(":method", "POST"), (":scheme", "http"), (":path", EXPORT), (":authority", "x"), ("te", "trailers")]
+FIELDS.append(("content-type", "application/grpc"))
+CALL = frame(HEADERS, END_HEADERS, Encoder().encode(FIELDS)) + frame(DATA, END_STREAM, message(b"x"))
+
+def connects(server, stop, chance):
+    while not stop.is_set():
+        with contextlib.suppress(OSError), server.connect() as connection:
+            connection.sendall(PREFACE + SETTINGS_FRAME)
+            connection.sendall(OUR_ACK + CALL)
+            connection.recv(9 if chance.random() < 0.5 else 1000)
+
+for number in range(20):
+    server, stop = Server(), threading.Event()
+    clients = [threading.Thread(target=connects, args=(server, stop, random.Random(i))) for i in range(4)]
+    for client in clients:
+        client.start()
+    while len(server.calls) < 20:
+        stop.wait(0.01)
+    server.engine.drain(3 * (number % 2))
+    stop.set()
+    for client in clients:
+        client.join()
+    server.engine.stop()
+    assert not server.engine._thread.is_alive()
+print("drained")
+"""
+
+
+def test_draining_while_clients_connect_does_not_end_the_process() -> None:
+    """Core is down before the calls have ended that it has told of: nothing may be begun on its queue any more."""
+    process = subprocess.run(
+        [sys.executable, "-c", DRAINS], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stdout) == (0, "drained\n"), process.stderr[-2000:]

@@ -10,7 +10,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hpack import Encoder
 
-from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, MAX_BYTES, Opening, classify
+from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, MAX_BYTES, UNACKNOWLEDGED, Opening, classify
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
@@ -163,8 +163,26 @@ def test_what_is_read_is_bounded() -> None:
     while opening.verdict is None:
         opening.receive(frame(WINDOW_UPDATE, payload=b"\0\0\0\1", stream=0) * 1000)
         sent += 1
-    assert opening.verdict == "other"
+    assert opening.verdict == UNACKNOWLEDGED
     assert len(opening.received) < MAX_BYTES + 13 * 1000 + 100
+
+
+def test_many_calls_before_the_acknowledgement() -> None:
+    """Headers have no window: a client that does not wait may begin a hundred calls before it hears from us."""
+    calls = b"".join(frame(HEADERS, 5, block("gzip") + b"\0\1a\x7f\xa9\5" + b"x" * 700, 2 * i + 1) for i in range(150))
+    opening = Opening()
+    opening.receive(START + calls)
+    assert opening.verdict is None
+    opening.receive(OUR_ACK)
+    assert opening.verdict == CORE
+    assert opening.received == START + calls
+
+
+def test_the_first_byte_of_a_message_is_enough() -> None:
+    for compressed, verdict in ((False, CORE), (True, COMPRESSION)):
+        opening = Opening()
+        opening.receive(START + OUR_ACK + headers(None) + frame(DATA, END_STREAM, message(compressed) * 2000)[:10])
+        assert opening.verdict == verdict
 
 
 def test_a_real_client_of_http2() -> None:

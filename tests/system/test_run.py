@@ -270,7 +270,7 @@ def test_what_is_damaged_is_refused_and_harms_nothing_else(sink: Sink, client: C
     proxy.await_metrics(lambda m: m.total("spans_exported_total") == len(sent))
     metrics = proxy.metrics()
     assert metrics.by("requests_refused_total", "reason") == {"malformed": malformed, "too_large": 2}
-    assert metrics.by("spans_rejected_input_total", "reason") == {"trace_id": 2, "span_id": 1}
+    assert metrics.by("spans_rejected_input_total", "reason") == {"trace_id": 2, "span_id": 1, "deprecated_field": 0}
     assert metrics.total("spans_received_total") == len(sent)
     assert not metrics.unbalanced()
     assert {span.span_id for span in sink.spans} == sent

@@ -25,7 +25,63 @@ from sampler_proxy.operate.this_machine import is_here
 _LEVELS = ("debug", "info", "warning", "error")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_OTHER_COMMANDS = {  # names that other programs give to them
+    **dict.fromkeys(("start", "serve", "server", "up"), "run"),
+    **dict.fromkeys(("validate", "lint", "verify", "test", "config"), "check"),
+    **dict.fromkeys(("replay", "why", "trace"), "explain"),
+    "version": "--version",
+    "help": "--help",
+}
+_CONFIG_OPTIONS = {"--config", "--config-file", "--conf", "--file", "-c", "-f"}
+
+
+class _Command(click.Command):
+    """A command that says what to write instead of an option or argument that it does not have."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = any("--config" in one.opts for one in self.params)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _CONFIG_OPTIONS:
+                raise
+            raise _with_hint(error, "write --config FILE" if named else "write the name of the file alone") from None
+        except click.UsageError as error:
+            if type(error) is not click.UsageError or not named:
+                raise
+            raise _with_hint(error, "a configuration file is named by --config FILE") from None
+
+
+class _Commands(click.Group):
+    """The commands, with hints for what stands before them, and for other programs' names."""
+
+    command_class = _Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            option = "--config" if error.option_name in _CONFIG_OPTIONS else error.option_name
+            if not any(option in one.opts for one in self.commands["run"].params):
+                raise
+            raise _with_hint(error, f"it stands behind the command: sampler-proxy run {option} ...") from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            meant = _OTHER_COMMANDS.get(args[0])
+            hint = f"write sampler-proxy {meant}" if meant else f"there are {', '.join(sorted(self.commands))}"
+            raise _with_hint(error, hint) from None
+
+
+def _with_hint(error: click.UsageError, hint: str) -> click.UsageError:
+    return click.UsageError(f"{error.format_message().rstrip('.')}: {hint}", error.ctx)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sampler-proxy", message="%(prog)s %(version)s")
 def main() -> None:
     """A tail-sampling proxy for OpenTelemetry traces: OTLP in, the traces worth keeping out."""
@@ -39,7 +95,7 @@ def main() -> None:
     help="YAML file, or - for standard input; without one, the defaults, and a summary every 5 s in which something "
     "has changed.",
 )
-@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="info", show_default=True)
 def run(path: str | None, log_level: str) -> None:
     """Run the proxy in the foreground until SIGTERM or SIGINT."""
     # gRPC's C core writes lines of its own format to stderr, which belongs to our log; set the variable to debug gRPC.

@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from sampler_proxy import __version__
+from sampler_proxy.cli import main
 from sampler_proxy.config.check import check, load_config
 from sampler_proxy.config.model import Config
 from sampler_proxy.errors import ConfigError
@@ -38,6 +40,36 @@ def command(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Comp
 def test_version():
     done = command("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"sampler-proxy {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("validate c.yaml", "No such command 'validate': write sampler-proxy check"),
+        ("start", "write sampler-proxy run"),
+        ("version", "write sampler-proxy --version"),
+        ("frobnicate", "there are check, explain, redact, run, schema"),
+        ("--config c.yaml run", "it stands behind the command: sampler-proxy run --config ..."),
+        ("-c c.yaml run", "it stands behind the command: sampler-proxy run --config ..."),
+        ("--log-level debug run", "it stands behind the command: sampler-proxy run --log-level ..."),
+        ("--frobnicate run", "No such option '--frobnicate'"),
+        ("run -c c.yaml", "No such option '-c': write --config FILE"),
+        ("run c.yaml", "a configuration file is named by --config FILE"),
+        ("explain -c c.yaml traces", "write --config FILE"),
+        ("check --config c.yaml", "write the name of the file alone"),
+        ("schema c.yaml", "unexpected extra argument"),
+        ("run --log-level loud", "is not one of 'debug', 'info', 'warning', 'error'"),
+    ],
+)
+def test_a_wrong_command_line_gets_a_hint(arguments, hint):
+    done = CliRunner().invoke(main, arguments.split())
+    assert done.exit_code == 2
+    assert hint in done.output.splitlines()[-1]
+
+
+def test_levels_may_be_in_upper_case():
+    done = command("run", "--log-level", "DEBUG", "--config", "/nowhere")
+    assert (done.returncode, done.stderr) == (1, "/nowhere: cannot be read: No such file or directory\n")
 
 
 def test_check_of_a_sound_file():

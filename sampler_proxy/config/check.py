@@ -5,6 +5,7 @@ The file is read once, and each of its TraceQL texts is parsed and compiled once
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -82,6 +83,7 @@ def check(path: str, environ: Mapping[str, str], is_here: Callable[[str], bool] 
             *_warnings_of_order(file, file.config, loaded.compiled),
             *_warnings_of_ports(file, file.config, is_here),
             *_warnings_of_roots(file, file.config),
+            *_warnings_of_headers(file, file.config),
         ),
     )
 
@@ -297,6 +299,21 @@ def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:
             "rootName and count in sampler_proxy_traces_rootless_total: leave it at local to decide them by their "
             "local root",
         )
+
+
+def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of a header that seems to name an environment variable as a shell does, and is sent as it stands."""
+    for index, export in enumerate(config.export):
+        for name, value in export.headers.items() if isinstance(export, GrpcExport) else ():
+            at: Path = ("export", index, "headers", name)
+            if isinstance(value, str) and _SHELL_VARIABLE.search(value) and not file.positions.references(at):
+                yield file.fault(
+                    file.positions.value(at),
+                    "warning: this is sent as it stands, with its $: write ${env:NAME} for an environment variable",
+                )
+
+
+_SHELL_VARIABLE = re.compile(r"(?:^| )\$[A-Za-z_][A-Za-z0-9_]*$")
 
 
 def _quotes_environment(message: str, values: tuple[str, ...]) -> bool:

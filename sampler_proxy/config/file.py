@@ -6,14 +6,14 @@ faults, so that whoever compiles the texts can add to the faults.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from sampler_proxy.config.model import Config, key_of, sections
+from sampler_proxy.config.model import Config, sections
+from sampler_proxy.config.unknown_keys import advice, keys_of
 from sampler_proxy.config.yaml_positions import Path, Position, Positions, parse
 from sampler_proxy.errors import ConfigError, Fault
 from sampler_proxy.settings import Section
@@ -103,6 +103,7 @@ def _text(content: bytes) -> str:
 _WANTED = {
     "model_type": "a mapping is wanted here: lines of `key: value`",
     "mapping_type": "a mapping is wanted here: lines of `name: value`",
+    "dict_type": "a mapping is wanted here: lines of `name: value`",
     "tuple_type": "a list is wanted here: entries that begin with `- `",
 }
 
@@ -113,7 +114,7 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path
     path = _without_tag(tagged)
     kind = error["type"]
     if kind == "extra_forbidden":
-        return path, positions.key(path), _unknown_key(tagged)
+        return path, positions.key(path), f"unknown key '{path[-1]}': {advice(path, tagged)}"
     if kind == "missing":
         model = dict(sections())[tuple(step for step in tagged[:-1] if isinstance(step, str))]
         return (
@@ -129,7 +130,10 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path
     if kind == "value_error":
         position = positions.key(path) if "[key]" in error["loc"] else positions.value(path)
         return path, position, str(error["ctx"]["error"])
-    return path, positions.value(path), _WANTED.get(kind) or error["msg"]
+    message = _WANTED.get(kind) or error["msg"]
+    if kind == "model_type":
+        message += f", with keys such as {', '.join(keys_of(tagged)[:3])}"
+    return path, positions.value(path), message
 
 
 def _without_tag(loc: Path) -> Path:
@@ -138,15 +142,6 @@ def _without_tag(loc: Path) -> Path:
     if loc[:1] == ("export",):
         return loc[:2] + loc[3:]
     return loc[:3] + loc[4:] if loc[:1] == ("rules",) and loc[2:3] == ("keep",) else loc
-
-
-def _unknown_key(loc: Path) -> str:
-    model = dict(sections())[tuple(step for step in loc[:-1] if isinstance(step, str))]
-    keys = [key_of(model, name) for name in model.model_fields]
-    near = difflib.get_close_matches(str(loc[-1]), keys, n=1)
-    return f"unknown key '{loc[-1]}': " + (
-        f"did you mean '{near[0]}'?" if near else f"known here are {', '.join(keys)}"
-    )
 
 
 def _example(model: type[Section], key: str | int) -> str:

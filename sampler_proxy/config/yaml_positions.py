@@ -27,6 +27,7 @@ EXCERPT, EXCERPT_BEFORE = 160, 100  # characters of a line that are shown, and h
 _YAML = "tag:yaml.org,2002:"
 _TAGS = {_YAML + name for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "value")}
 _PROPERTIES = re.compile(r"(?:[&!]\S*[ \t]+)+")
+_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _ESCAPE_LENGTH = {"x": 4, "u": 6, "U": 10}
 
 Path = tuple[str | int, ...]
@@ -64,9 +65,10 @@ class _Scalar:
                 return Position(self.start.line + 1 + row, column + 1)
         elif self.style != ">" and "\n" not in self.source:
             at = 1 if self.style else 0
-            for _ in range(written_at):
+            for index in range(written_at):
                 if self.style == '"' and self.source[at] == "\\":
-                    at += _ESCAPE_LENGTH.get(self.source[at + 1], 2)
+                    halves = 2 if self.source[at + 1] == "u" and self.value[index] > "\uffff" else 1
+                    at += halves * _ESCAPE_LENGTH.get(self.source[at + 1], 2)
                 elif self.style == "'" and self.source[at] == "'":
                     at += 2
                 else:
@@ -141,6 +143,12 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if _SURROGATES.search(node.value):  # as in JSON, whose writers escape what is beyond U+FFFF in two halves
+            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return node
+
     def _here(self) -> yaml.Mark:
         return self.peek_event().start_mark  # type: ignore[no-any-return,no-untyped-call]
 
@@ -161,6 +169,8 @@ def parse(text: str, environ: Mapping[str, str]) -> Document:
         what = error.problem or error.context or "not YAML"
         if what.startswith("but found another document"):
             what = "a second document: write one only"
+        elif r"'\t'" in what:
+            what = "YAML is indented by spaces only: write spaces instead of the tab"
         elif what.startswith(("expected", "mapping values")):
             what += " (a value that contains signs of YAML, such as an expression, needs quotes round the whole value)"
         document.problems.append(Problem(_position(mark), what))

@@ -52,25 +52,28 @@ class MemoryPressure:
             if self._began_ns is None:
                 self._began_ns, self._before = now_ns, last
                 self._refusing = refused
-                log.warning(
-                    f"memory: the buffer is full: {self._effect(refused)}; {self._held(signs)}. Raise "
-                    "buffer.max_bytes, shorten the waits, or see whether a destination takes too little"
-                )
+                remedy = "Raise buffer.max_bytes, shorten the waits, or see whether a destination takes too little"
+                if not signs.oldest_s:
+                    remedy = "See which destination takes too little, or raise buffer.max_bytes"
+                log.warning(f"memory: the buffer is full: {self._effect(refused)}; {self._held(signs)}. {remedy}")
             elif refused and not self._refusing:
                 self._refusing = True
                 log.warning(f"memory: deciding early makes too little room: {self._effect(True)}; {self._held(signs)}")
         elif self._began_ns is not None and now_ns - self._seen_ns >= OVER_AFTER_NS:
-            self.end()
+            self._end("has room again, after")
 
     def end(self) -> None:
-        """Log that it is over, if it had begun: there was no further sign, or the process stops."""
+        """Log that it lasted until the process stops, if it had begun and is not over."""
+        self._end("was full until the stop, for")
+
+    def _end(self, how: str) -> None:
         if self._began_ns is None:
             return
         early, refused = (now - before for now, before in zip(self._last[:2], self._before[:2], strict=True))
         seconds = (self._seen_ns - self._began_ns) / 1e9
         self._began_ns = None
         log.info(
-            f"memory: the buffer has room again, after {seconds:.0f} s: {early} trace{'' if early == 1 else 's'} "
+            f"memory: the buffer {how} {seconds:.0f} s: {early} trace{'' if early == 1 else 's'} "
             f"decided early, {refused} request{'' if refused == 1 else 's'} refused"
         )
 
@@ -79,4 +82,6 @@ class MemoryPressure:
         return "senders are refused, to send again" if refused else "traces are decided early"
 
     def _held(self, signs: Signs) -> str:
+        if not signs.oldest_s:
+            return "all that it holds is decided, and waits to be sent"
         return f"traces are held for {signs.oldest_s:.1f} s now instead of up to {format_duration(self._wait_ns)}"

@@ -204,7 +204,8 @@ class Status:
 def log_introduction(config: Config) -> None:
     """Log what a start without a configuration file keeps, and where."""
     rules = ", ".join(
-        f"{rule.name} {rule.keep.target if isinstance(rule.keep, Adaptive) else format_probability(rule.keep)}"
+        f"{rule.name} ({rule.keep.target if isinstance(rule.keep, Adaptive) else format_probability(rule.keep)} of "
+        f"{rule.match or 'the rest'})"
         for rule in config.rules
     )
     files = ", ".join(export.path for export in config.export if isinstance(export, FileExport))

@@ -16,7 +16,7 @@ import lark
 import re2
 
 from sampler_proxy.errors import TraceQLError
-from sampler_proxy.traceql import literals
+from sampler_proxy.traceql import literals, other_words
 from sampler_proxy.traceql.ast import (
     NUMERIC,
     Aggregate,
@@ -128,6 +128,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f": did you mean {match[0]}?" if match else ""
 
 
+_PLAIN = {other_words.plain(name): name for name in (*_WORDS, *_SCOPED, *_UNSCOPED)}
+
+
+def meant(word: str) -> str | None:
+    """Say what a word means that differs in case and separators only, or is another language's, as the end of a
+    message; None: nobody knows."""
+    known = _PLAIN.get(other_words.plain(other_words.without_prefix(word)))
+    if known is not None:
+        return f": did you mean {known}?"
+    instead = other_words.name_or_value(word)
+    return instead and f": write {instead}"
+
+
 class Builder(lark.Transformer[lark.Token, Spanset]):
     """Makes nodes: a method for each rule of the grammar, called with the rule's parts (in a chain: operand, token,
     operand, ...)."""
@@ -151,7 +164,9 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
             return Intrinsic(at(parts[0]), _SCOPED[word])
         if word in _UNSUPPORTED:
             raise TraceQLError(f"{word} is not supported: {_UNSUPPORTED[word]}", at(parts[0]))
-        raise TraceQLError(f"unknown intrinsic {literals.shorten(word)}{nearest(word, _SCOPED)}", at(parts[0]))
+        name, _, value = word.partition(":")
+        hint = f": write {name} = {value}" if name in _UNSCOPED and value else meant(word) or nearest(word, _SCOPED)
+        raise TraceQLError(f"unknown intrinsic {literals.shorten(word)}{hint}", at(parts[0]))
 
     def word(self, parts: list[lark.Token]) -> Literal | Intrinsic:
         word, start = str(parts[0]), at(parts[0])
@@ -161,9 +176,8 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
             return Intrinsic(start, _UNSCOPED[word])
         if word in _UNSUPPORTED:
             raise TraceQLError(f"{word} is not supported: {_UNSUPPORTED[word]}", start)
-        hint = (
-            nearest(word, (*_UNSCOPED, *_WORDS)) or ": attributes are written with a scope or a dot, as in span.x or .x"
-        )
+        hint = meant(word) or nearest(word, (*_UNSCOPED, *_WORDS))
+        hint = hint or ": text is written in double quotes, an attribute with a scope or a dot, as in span.x or .x"
         raise TraceQLError(f"unknown word {literals.shorten(word)}{hint}", start)
 
     def number(self, parts: list[lark.Token]) -> Literal:
@@ -194,7 +208,7 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
         return literals.negate(operand, start) if isinstance(operand, Literal) else Negative(start, operand)
 
     def inversion(self, parts: list[Any]) -> Field:
-        _require_condition(parts[1], "! stands before a condition")
+        _require_condition(parts[1], "! stands before a condition, in parentheses where it is a comparison")
         return _inverse(parts[1], at(parts[0]))
 
     def comparison(self, parts: list[Any]) -> Field:
@@ -261,8 +275,17 @@ def _require_number(field: Field) -> None:
 def _require_condition(field: Field, why: str) -> None:
     if field.type not in (Type.BOOL, Type.ANY):
         raise TraceQLError(
-            f"{why}, and this is {field.type.value}: write a comparison, such as duration > 1s", field.start
+            f"{why}, and this is {field.type.value}: write a comparison, such as {_example(field)}", field.start
         )
+
+
+def _example(field: Field) -> str:
+    """Write a comparison in which a field without one may have been meant."""
+    if field.type not in (Type.STATUS, Type.KIND):
+        return "duration > 1s"
+    name = "status" if field.type is Type.STATUS else "kind"
+    known = field.value if isinstance(field, Literal) else _WORDS["error" if field.type is Type.STATUS else "server"][1]
+    return f"{name} = {next(word for word, one in _WORDS.items() if one == (field.type, known))}"
 
 
 def _chain(parts: list[Any], node: Any) -> Any:
@@ -315,10 +338,12 @@ def _check_types(left: Field, op: Op, token: lark.Token, right: Field) -> None:
         for field in (left, right):
             if field.type in (Type.STATUS, Type.KIND):
                 raise TraceQLError(
-                    f"no attribute is {field.type.value}: write a string in quotes, or compare the intrinsic",
-                    field.start,
+                    f"no attribute is {field.type.value}: write {_example(field)}, or a string in quotes", field.start
                 )
     elif len(types) == 2 and not types <= NUMERIC:
+        for field in (left, right):
+            if isinstance(left, Literal) and isinstance(right, Literal) and field.type in (Type.STATUS, Type.KIND):
+                raise TraceQLError(f"these are constants, and never equal: write {_example(field)}", left.start)
         raise TraceQLError(f"this is compared with {left.type.value}: {_HOW_TO_WRITE[left.type]}", right.start)
     ordered = {Type.BOOL, Type.STATUS, Type.KIND} & types
     if ordered and op not in _EQUALITY:
@@ -357,12 +382,20 @@ def _compare_nil(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
     if isinstance(field, Intrinsic) and op is Op.EQ:
         name = field.name.value
         instead = f"write !({name} != nil)" if field.name in _MAY_BE_MISSING else "leave this out"
+        if field.name is Name.NESTED_SET_PARENT:
+            instead = "write nestedSetParent < 0 for roots"
         if field.name is Name.PARENT_ID:
             instead = f'write {name} = "", or nestedSetParent < 0 for roots'
         raise TraceQLError(f"an intrinsic is never nil: {instead}", field.start)
     if not isinstance(field, Attribute | Intrinsic):
         raise TraceQLError("only an attribute can be nil", field.start)
     return Comparison(left.start, Op.IS_NIL if op is Op.EQ else Op.NOT_NIL, field, None)
+
+
+_IN_RE2 = (  # part of RE2's reason -> what to write instead
+    ("repetition operator", ": write .* for any text"),
+    ("perl operator", ": it does not look ahead or behind, use another condition or unless"),
+)
 
 
 def _match(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
@@ -375,7 +408,9 @@ def _match(left: Field, op: Op, token: lark.Token, right: Field) -> Field:
     except re2.error as error:
         reason = error.args[0]
         text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise TraceQLError(f"not a regular expression (RE2 syntax): {literals.shorten(text)}", right.start) from None
+        hint = next((instead for sign, instead in _IN_RE2 if sign in text), "")
+        message = f"not a regular expression (RE2 syntax): {literals.shorten(text)}{hint}"
+        raise TraceQLError(message, right.start) from None
     if isinstance(left, Literal):
         assert isinstance(left.value, bytes)
         return Literal(left.start, Type.BOOL, regex(left.value) == (op is Op.MATCH))

@@ -7,6 +7,7 @@
     - durations compared with a number without a unit, which counts nanoseconds;
     - a key that the conventions make an integer, compared with a text, or a boolean with either;
     - a regular expression that is a plain word, or anchored at one end: it must match the whole value;
+    - two values excluded by `||`, of which any value excludes one, or demanded by `&&`;
     - attributes that look like a name from the semantic conventions and are not, or are not where they stand.
 
 Takes expressions that compile. Time is linear in the rules, so that ten thousand of them take a second or so.
@@ -26,6 +27,8 @@ from sampler_proxy.traceql.ast import (
     Field,
     Intrinsic,
     Literal,
+    Logical,
+    Name,
     Regex,
     Remark,
     Scope,
@@ -153,6 +156,8 @@ class _Advice:
                 for message in (_text_for_number(node), _part_of_value(node)):
                     if message is not None:
                         yield Remark(node.start, message)
+            if isinstance(node, Logical):
+                yield from _wrong_connective(node)
             if isinstance(node, Attribute):
                 key = (node.scope, node.key)
                 if key not in self._known:
@@ -173,6 +178,28 @@ def _text_for_number(node: Comparison) -> str | None:
         if name in BOOLEANS and constant.type is not Type.BOOL:
             return f"{name} is true or false, and never equal to anything else: write = true, without quotes"
     return None
+
+
+def _wrong_connective(node: Logical) -> Iterator[Remark]:
+    """Find two values that are excluded by `||`, or demanded by `&&`, where one of the two always or never holds."""
+    ops = (Op.NE, Op.NOT_MATCH) if node.op == "||" else (Op.EQ,)
+    first: dict[tuple[Op, Scope | Name, bytes], object] = {}
+    for part in node.operands:
+        if not (isinstance(part, Comparison) and part.op in ops and isinstance(part.right, Literal)):
+            continue
+        if isinstance(part.left, Attribute):
+            field: tuple[Op, Scope | Name, bytes] = (part.op, part.left.scope, part.left.key)
+        elif isinstance(part.left, Intrinsic):
+            field = (part.op, part.left.name, b"")
+        else:
+            continue
+        if first.setdefault(field, part.right.value) == part.right.value:
+            continue
+        if node.op == "||":
+            yield Remark(part.start, "every value differs from one of these two: write && to exclude both")
+        else:
+            yield Remark(part.start, "one value never equals both of these: write || for either")
+        return
 
 
 def _part_of_value(node: Comparison) -> str | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from fractions import Fraction
 
+from sampler_proxy import units
 from sampler_proxy.errors import TraceQLError
 from sampler_proxy.traceql.ast import NUMERIC, Literal, Type
 
@@ -58,11 +60,24 @@ def number(text: str, start: int) -> Literal:
         if _GO_DURATION.fullmatch(text) or _LONG_DURATION.fullmatch(text):
             parts = _DURATION_PART.findall(text)
             return _in_range(sum(int(Fraction(count) * _UNITS[unit]) for count, unit in parts), Type.DURATION, start)
+    if re.fullmatch(r"[1-5][xX]{2}", text):
+        raise TraceQLError("write a range, as in span.x >= 500 && span.x < 600", start)
+    with suppress(ValueError):
+        raise TraceQLError(f"sizes have no unit here: write {units.parse_size(text)}", start)
     raise TraceQLError(
         f"{shorten(text)} is neither a number nor a duration: write 200, 0.5, 100ms or 1h30m "
         "(units are ns us ms s m h, and for whole numbers d w y)",
         start,
     )
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is an integer, a decimal number or a duration, in range."""
+    try:
+        number(text, 0)
+    except TraceQLError:
+        return False
+    return True
 
 
 def quoted(text: str, start: int) -> bytes:

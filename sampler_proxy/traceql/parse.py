@@ -19,8 +19,9 @@ from typing import NoReturn
 import lark
 
 from sampler_proxy.errors import TraceQLError
+from sampler_proxy.traceql import literals, other_words
 from sampler_proxy.traceql.ast import Expression, Logical, Name, Remark, Spanset, SpansetLogical, walk
-from sampler_proxy.traceql.build import Builder, at, nearest
+from sampler_proxy.traceql.build import Builder, at, meant, nearest
 from sampler_proxy.traceql.literals import shorten
 from sampler_proxy.traceql.semconv import scoped
 
@@ -39,8 +40,15 @@ _CLOSERS = {"LPAR": "RPAR", "LBRACE": "RBRACE"}
 _SYMBOLS = {"RPAR": ")", "RBRACE": "}"}
 _OPERAND_ENDS = {"RPAR", "RBRACE", "ATTRIBUTE", "SCOPED", "WORD", "NUMBER", "STRING", "RAW_STRING"}
 _UNION = re.compile(r"&(>>|<<|>|<|~)")
+_COMMA_IN_NUMBER = re.compile(r"(?<=[0-9]),(?=[0-9])")
 _INTRINSICS = {name.value for name in Name}
 _ENGLISH = {"and": "&&", "or": "||", "not": "!"}
+_MISSPELT = {"==": "=", "<>": "!=", "=>": ">=", "=<": "<="}
+_OF_SPANSETS = {  # operators of spansets that are not ones of conditions -> what is meant inside of braces
+    "SIBLING": "write =~ to compare with a regular expression",
+    "VBAR": "write || for or",
+}
+_NOT_NEGATED = "a set of spans cannot be negated: negate inside the braces, or put it into unless"
 
 
 def parse(text: str) -> Expression:
@@ -148,7 +156,9 @@ class _Position:
         return self._previous is not None and self._previous.type in _OPERAND_ENDS
 
     def _check_call(self, word: lark.Token) -> None:
-        message = f"unknown function {shorten(word)}{nearest(word, _AGGREGATES)}"
+        instead = other_words.function(word)
+        hint = f": {instead}" if instead else nearest(word, _AGGREGATES) or ": there are count, min, max, avg and sum"
+        message = f"unknown function {shorten(word)}{hint}"
         if word in _METRICS:
             message = (
                 f"{word}() computes a metric and selects no traces: leave it out, or use count, min, max, avg or sum"
@@ -185,6 +195,10 @@ class _Position:
             message = (
                 f"&{union[1]} is not supported: {union[1]} selects the same traces" if union else "write && for and"
             )
+        elif _COMMA_IN_NUMBER.match(self._text, offset):
+            message = "a number has no comma: write 1500, or 1.5 for a fraction"
+        elif (instead := other_words.character(character)) is not None:
+            message = instead
         elif character.isspace():
             message = f"write a plain space instead of this character (U+{ord(character):04X})"
         else:
@@ -201,10 +215,16 @@ class _Position:
         if previous is not None:
             self._refuse_pair(previous, token)
         word = str(token)
-        if word.lower() in _ENGLISH:
+        if self._after_operand and (instead := self._instead_of(token)):
+            message = instead
+        elif word.lower() in _ENGLISH:
             message = f"write {_ENGLISH[word.lower()]} instead of {word}"
         elif word == "with":
             message = "hints, with(...), are not supported: leave them out"
+        elif previous is not None and previous.type in ("MATCH", "NOT_MATCH"):
+            message = f"a regular expression in quotes must stand to the right of {previous}"
+        elif token.type == "TIMES" and not self._after_operand:
+            message = "write {} for every trace"
         elif self._in_braces and self._after_operand:
             message = f"unexpected {shorten(word)}: an operator such as = or && is expected here, or the closing }}"
         elif self._in_braces:
@@ -217,24 +237,48 @@ class _Position:
             message = self._about_spansets(token)
         raise TraceQLError(message, at(token))
 
+    def _instead_of(self, token: lark.Token) -> str | None:
+        """Return what is written instead of a token that stands where an operator is expected; None: unknown."""
+        previous = self._previous
+        if not self._in_braces or previous is None:
+            return None
+        if token.type in _OF_SPANSETS:
+            return _OF_SPANSETS[token.type]
+        if token.type != "WORD":
+            return None
+        if previous.type == "NUMBER" and literals.is_number(previous + token):
+            return f"write {shorten(previous + token)} without a space"
+        instead = other_words.operator(token)
+        if instead is None and previous.type == "ATTRIBUTE" and token.lower() not in _ENGLISH:
+            return f"unexpected {shorten(token)}: an operator is expected here, or a key with spaces stands in quotes"
+        return instead
+
     def _refuse_pair(self, previous: lark.Token, token: lark.Token) -> None:
         """Refuse a token where the one before is to blame."""
         both = previous + token if previous.end_pos == at(token) else ""
-        if both in ("==", "<>"):
-            raise TraceQLError(f"there is no operator {both}: write {'=' if token == '=' else '!='}", at(previous))
+        if both in _MISSPELT:
+            raise TraceQLError(f"there is no operator {both}: write {_MISSPELT[both]}", at(previous))
         if self._in_braces and previous.type == "WORD":
             if both and token.type == "ATTRIBUTE":
                 scopes = ("span", "resource", "event", "link", "instrumentation")
-                intrinsic = both.replace(".", ":", 1)
-                if intrinsic in _INTRINSICS:
-                    raise TraceQLError(f"unknown scope {previous}: did you mean {intrinsic}?", at(previous))
-                hint = nearest(previous.lower(), scopes)
-                hint = hint or f": {scoped(shorten(both.removeprefix('attributes.')))}"
+                scope = previous.lower()
+                if (intrinsic := both.replace(".", ":", 1)) in _INTRINSICS:
+                    hint = f": did you mean {intrinsic}?"
+                elif (known := meant(both)) is not None:
+                    hint = known
+                elif other_words.SCOPES.get(scope) == "span":
+                    hint = f": {scoped(shorten(token[1:]))}"
+                elif scope in other_words.SCOPES:
+                    hint = f": did you mean {other_words.SCOPES[scope]}?"
+                else:
+                    hint = nearest(scope, scopes) or f": {scoped(shorten(both))}"
                 raise TraceQLError(f"unknown scope {shorten(previous)}{hint}", at(previous))
             if previous.lower() in _ENGLISH:
                 raise TraceQLError(f"write {_ENGLISH[previous.lower()]} instead of {previous}", at(previous))
 
     def _about_aggregate(self, token: lark.Token) -> str:
+        if token.type == "LBRACE":
+            return f"spans stand before the aggregate, as in {{ ... }} | {self._function}(...) > 2"
         if token.type in ("AND", "OR"):
             return f"put pipelines into parentheses to combine them: ({{ ... }} | count() > 2) {token} {{ ... }}"
         return f"unexpected {shorten(token)}: one aggregate is compared with one number, as in count() > 2"
@@ -243,7 +287,11 @@ class _Position:
         if self._outside_after_word():
             self._refuse_bare_condition()
         if token.type == "NOT":
-            return "a set of spans cannot be negated: negate inside the braces, or put it into unless"
+            return _NOT_NEGATED
+        if token in _AGGREGATES:
+            return f"{token}() stands behind |, as in {{ ... }} | {token}(...) > 2"
+        if token.lower() in ("unless", "except", "without"):
+            return f"{shorten(token)} is no part of an expression: write it as the key unless of the rule"
         if self._after_operand:
             return f"unexpected {shorten(token)}: &&, ||, a structural operator or | is expected here"
         if token.type in ("NUMBER", "STRING", "RAW_STRING"):
@@ -259,6 +307,13 @@ class _Position:
 
     def _refuse_bare_condition(self) -> NoReturn:
         assert self._previous is not None
+        if self._previous in _AGGREGATES:
+            example = "count() > 2" if self._previous == "count" else f"{self._previous}(duration) > 1s"
+            raise TraceQLError(
+                f"write {self._previous} with parentheses, as in {{ ... }} | {example}", at(self._previous)
+            )
+        if self._previous.lower() == "not":
+            raise TraceQLError(_NOT_NEGATED, at(self._previous))
         message = (
             f"{shorten(self._previous)} is no set of spans: conditions stand in braces, as in {{ status = error }}"
         )

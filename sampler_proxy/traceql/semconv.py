@@ -43,7 +43,7 @@ SPAN = _names("""
     messaging.operation.type messaging.rabbitmq.destination.routing_key messaging.system
     network.connection.type network.local.address network.local.port network.peer.address network.peer.port
     network.protocol.name network.protocol.version network.transport network.type
-    opentracing.ref_type otel.status_code otel.status_description
+    opentracing.ref_type
     rpc.method rpc.response.status_code rpc.system.name
     server.address server.port service.peer.name source.address source.port
     thread.id thread.name tls.protocol.version
@@ -200,6 +200,17 @@ BOOLEANS = _names("""
 
 
 _INTRINSICS = _names("name status statusMessage kind duration")
+_OF_SCOPES = {
+    **dict.fromkeys(("event:name", "event:timeSinceStart"), "event"),
+    **dict.fromkeys(("link:traceID", "link:spanID"), "link"),
+    **dict.fromkeys(("instrumentation:name", "instrumentation:version"), "scope"),
+    **dict.fromkeys(("span:id", "span:parentID"), "span"),
+}
+_NOT_SENT = {  # what exporters of other formats write as attributes is a field in OTLP
+    "otel.status_code": "status = error",
+    "otel.status_description": "statusMessage",
+    "span.kind": "kind = server",
+}
 _OTHER_SYNTAX = re.compile(
     r"""attributes(?:\.(.+)|\[["']?(.+?)["']?\])"""
 )  # as the Collector and some back ends write it
@@ -210,8 +221,12 @@ def advise(scope: Scope, name: str) -> str | None:
     if other := _OTHER_SYNTAX.match(name):
         key = other[1] or other[2]
         return f"this is the key {name}: for the attribute {key} write {scope.value}{key}"
-    if name in _INTRINSICS and scope is Scope.SPAN:
-        return f"this is an attribute of the name {name}: for what every span has write {name}, without span."
+    if name in _INTRINSICS and scope in (Scope.SPAN, Scope.ANY):
+        return f"this is an attribute of the name {name}: for what every span has write {name}, without {scope.value}"
+    if (own := f"{scope.value[:-1]}:{name}") in _OF_SCOPES:
+        return f"this is an attribute of the name {name}: for what every {_OF_SCOPES[own]} has write {own}"
+    if name in _NOT_SENT:
+        return f"{name} is no attribute in OTLP: write {_NOT_SENT[name]}"
     if name in RENAMED:
         return f"{name} has been renamed: newer instrumentation sends {RENAMED[name]}"
     if name in _KNOWN:
@@ -224,6 +239,8 @@ def advise(scope: Scope, name: str) -> str | None:
 
 def scoped(name: str) -> str:
     """Say how an attribute that was written without a scope is written, as the end of a message."""
+    if name in _NOT_SENT:
+        return f"write {_NOT_SENT[name]}"
     if name not in _KNOWN and name not in RENAMED and not name.startswith(_FREE):
         name = _nearest(name) or name
     today = RENAMED.get(name, name).split()[0]

@@ -59,7 +59,7 @@ BAD = {
     # YAML itself
     "syntax": ("receive: {\n", [(2, 1, "expected the node content")]),
     "mapping where none can be": ("a: b: c\n", [(1, 5, "mapping values are not allowed here")]),
-    "tab": ("buffer:\n\tmax_bytes: 1GiB\n", [(2, 1, "cannot start any token")]),
+    "tab": ("buffer:\n\tmax_bytes: 1GiB\n", [(2, 1, "write spaces instead of the tab")]),
     "expression after an expression": (
         "rules:\n  - match: '{a}' && '{b}'\n    name: x\n",
         [(2, 19, "quotes round the whole value")],
@@ -559,3 +559,24 @@ def test_own_authorities(tmp_path, endpoint, ca_file, at, message):
         check(str(path), {})
     (fault,) = refused.value.faults
     assert str(fault).startswith(f"{path}:{at}: {message}")
+
+
+def test_json_writes_characters_beyond_the_first_plane_in_two_halves(tmp_path):
+    document = {"rules": [{"name": "a 😀", "match": '{ name = "😀" }', "keep": "all"}, {"name": "b", "keep": "1%"}]}
+    written = json.dumps(document)
+    assert r"\ud83d\ude00" in written
+    assert load(tmp_path, written) == load(tmp_path, json.dumps(document, ensure_ascii=False))
+    document["rules"][0]["match"] = '{ name = "😀é😀" && wrong }'
+    for text in (json.dumps(document), json.dumps(document, ensure_ascii=False)):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            check(str(tmp_path / "c.yaml"), {})
+        (fault,) = caught.value.faults
+        assert fault.column == text.index("wrong") + 1
+
+
+@pytest.mark.parametrize("half", [r"\ud83d", r"\ude00", r"\ude00\ud83d"])
+def test_half_a_character_is_none(tmp_path, half):
+    (tmp_path / "c.yaml").write_text(f'{{"rules": [{{"name": "{half}", "keep": "1%"}}]}}')
+    with pytest.raises(ConfigError, match="not usable as a name"):
+        check(str(tmp_path / "c.yaml"), {})

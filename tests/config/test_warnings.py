@@ -145,3 +145,24 @@ def test_of_roots_that_are_not_sent_here(tmp_path: Path, root: str, expected: li
     found = warnings(tmp_path, f"buffer: {{root: {root}}}\n")
     assert [(line, column) for line, column, _ in found] == expected
     assert all("sampler_proxy_traces_rootless_total" in message for *_, message in found)
+
+
+@pytest.mark.parametrize(
+    ("header", "warned"),
+    [
+        ("authorization: $TOKEN", True),
+        ("authorization: 'Bearer $TOKEN'", True),
+        ("Authorization: 'Bearer $tempo_token'", True),
+        ("authorization: 'Bearer ${env:TOKEN}'", False),
+        ("authorization: 'pa$SWORD'", False),
+        ("authorization: 'Bearer a$TOKEN'", False),
+        ("authorization: {file: /dev/null}", False),
+    ],
+)
+def test_a_header_that_names_a_variable_as_a_shell_does(tmp_path: Path, header: str, warned: bool) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"export: [{{name: a, endpoint: 'http://h:1', headers: {{{header}}}}}]\n")
+    found = [one.message for one in check(str(file), {"TOKEN": "Bearer $SECRET"}).warnings]
+    assert [("write ${env:NAME}" in one, "TOKEN" in one, "SECRET" in one) for one in found] == [
+        (True, False, False)
+    ] * warned

@@ -66,12 +66,20 @@ def test_traces_that_are_decided_early(logs: list[Any]) -> None:
 
 def test_senders_that_are_refused(logs: list[Any]) -> None:
     bench = Bench()
-    bench.after(1, early=1, refused=1, oldest_s=0)
+    bench.after(1, early=1, refused=1, oldest_s=0.2)
     bench.after(11)
     assert said(logs) == [
-        ("warning", f"{BEGUN}senders are refused, to send again; {held(0)}. {ADVICE}"),
+        ("warning", f"{BEGUN}senders are refused, to send again; {held(0.2)}. {ADVICE}"),
         ("info", "memory: the buffer has room again, after 0 s: 1 trace decided early, 1 request refused"),
     ]
+
+
+def test_a_buffer_of_decided_traces_is_full_because_of_a_destination(logs: list[Any]) -> None:
+    bench = Bench()
+    bench.after(1, refused=1, oldest_s=0)
+    waits = "all that it holds is decided, and waits to be sent"
+    remedy = "See which destination takes too little, or raise buffer.max_bytes"
+    assert said(logs) == [("warning", f"{BEGUN}senders are refused, to send again; {waits}. {remedy}")]
 
 
 def test_refusals_that_come_later_are_said_once(logs: list[Any]) -> None:
@@ -107,4 +115,14 @@ def test_the_stop_ends_it(logs: list[Any]) -> None:
     bench.after(1, early=3)
     bench.pressure.end()
     bench.pressure.end()
-    assert [level for level, _ in said(logs)] == ["warning", "info"]
+    assert said(logs)[1:] == [
+        ("info", "memory: the buffer was full until the stop, for 0 s: 3 traces decided early, 0 requests refused")
+    ]
+
+
+def test_what_is_over_does_not_last_until_the_stop(logs: list[Any]) -> None:
+    bench = Bench()
+    bench.after(1, early=3)
+    bench.after(60)
+    bench.pressure.end()
+    assert ["has room again" in event for _, event in said(logs)] == [False, True]

@@ -232,5 +232,5 @@ def test_the_log_sums_up_for_a_terminal(bench: Bench) -> None:
     assert [line["event"] for line in logs] == [
         "4 spans received, 1 kept, 2 sampled out, 1 waiting; 2 traces decided",
         "no configuration file: by default these traces are kept, in sampler-proxy-traces.jsonl: "
-        "busy 100 spans/s, half 50%",
+        'busy (100 spans/s of { name = "step 1" }), half (50% of the rest)',
     ]

@@ -84,6 +84,29 @@ def test_booleans_compared_with_something_else_get_a_remark(expression: str, off
 
 
 @pytest.mark.parametrize(
+    ("expression", "offset", "instead"),
+    [
+        ('{ name != "a" || name != "b" }', 17, "write &&"),
+        ('{ span.x !~ "a.*" || 1 = .y || span.x !~ "b.*" }', 31, "write &&"),
+        ("{ kind != client || kind != server }", 20, "write &&"),
+        ('{ .m = "GET" && .m = "POST" }', 16, "write ||"),
+        ("{ .a && (.s = 1 && .s = 2) } >> { .b }", 19, "write ||"),
+        ('{ name != "a" && name != "b" }', None, ""),
+        ('{ name = "a" || name = "b" }', None, ""),
+        ('{ .x != "a" || .y != "b" }', None, ""),
+        ('{ span.x != "a" || resource.x != "b" }', None, ""),
+        ('{ .x != "a" || .x !~ "b.*" }', None, ""),
+        ('{ .x =~ "a.*" && .x =~ ".*b" }', None, ""),
+        ('{ .m = "GET" } && { .m = "POST" }', None, ""),
+    ],
+)
+def test_values_joined_the_wrong_way_get_a_remark(expression: str, offset: int | None, instead: str) -> None:
+    found = hints(expression)
+    assert [hint.offset for hint in found] == ([] if offset is None else [offset])
+    assert all(instead in hint.message for hint in found)
+
+
+@pytest.mark.parametrize(
     ("pattern", "wanted"),
     [
         ("api", ".*api.*"),

@@ -634,8 +634,8 @@ cdef class Pipeline:
             self.limit.waiting[i].size = size_of(self.limit_unit, trace.fragments, trace.spans)
 
     cdef void remeasure_closed_window(self) noexcept nogil:
-        """Update the sizes of what is to be collected of the closed window: the limit's unit has changed, and what joins
-        it from now on is charged in the new one."""
+        """Update the sizes of what is to be collected of the closed window: the limit's unit has changed, and what
+        joins it from now on is charged in the new one."""
         cdef uint32_t i
         cdef Trace* trace
         for i in range(self.limit.next, self.limit.closed_count):

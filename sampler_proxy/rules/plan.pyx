@@ -48,8 +48,8 @@ cdef int _place(int field) except -1:
 cdef list _places():
     """Return an empty list for each Place. (Not by a comprehension: see RuleSet.)"""
     cdef list lists = []
-    cdef int i
-    for i in range(PLACES):
+    cdef int _i
+    for _i in range(PLACES):
         lists.append([])
     return lists
 

@@ -554,8 +554,9 @@ def test_own_authorities(tmp_path, endpoint, ca_file, at, message):
     (tmp_path / "no certificate.pem").write_text(number)
     (tmp_path / "second is none.pem").write_text(certificate + number)
     (tmp_path / "blank.pem").write_text(lines[0] + lines[-1])
-    trust = ["-in", tmp_path / "ca.pem", "-out", tmp_path / "trusted.pem"]
-    subprocess.run([*"openssl x509 -trustout -addtrust serverAuth".split(), *trust], check=True, capture_output=True)
+    command = "openssl x509 -trustout -addtrust serverAuth"
+    files = ["-in", tmp_path / "ca.pem", "-out", tmp_path / "trusted.pem"]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
     (tmp_path / "two with comments.pem").write_text(f"# Nürnberg\n{certificate}\r\n# anew\r\n{certificate}")
     (tmp_path / "empty.pem").write_text("")
     (tmp_path / "large.pem").write_text("# comment\n" * 500_000 + certificate)

@@ -137,6 +137,7 @@ class Exporter(ABC):
         self._retry_now = asyncio.Event()  # set only for an instant, to end every pause there is
         self._not_before_ns = 0  # the destination asked for silence until then
         self._draining = False
+        self._dropped_told = 0  # spans
         self.report = Reporter(config.name, dependencies.clock)
         self.fates = Fates()
 
@@ -176,11 +177,20 @@ class Exporter(ABC):
         self._tried.clear()
         self.queue.wake = lambda: None
         self.queue.abandon("shutdown")
+        self.tell_dropped()
         self.report.final()
         lost = self.queue.counters().lost_spans.get("shutdown", 0)
         if lost:
             log.error("export %s: %d spans lost at shutdown", self.name, lost)
         return lost
+
+    def tell_dropped(self) -> None:
+        """Report the spans that were lost for want of room in the queue since the last call."""
+        dropped = self.queue.dropped_spans
+        if dropped > self._dropped_told:
+            more = dropped - self._dropped_told
+            self.report.complain("full", more, "spans dropped: its queue is full (when_full: drop)")
+            self._dropped_told = dropped
 
     def fate_of(self, trace_id: bytes) -> str | None:
         """Say what has become of a kept trace: queued, exported, rejected, lost, how many of its spans were not

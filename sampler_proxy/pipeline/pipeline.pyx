@@ -46,8 +46,10 @@ cdef enum:
     EARLY_DECISIONS = 1024
     PREFETCH_FRAGMENTS = 32  # fragments of a request whose table slots are prefetched together
     # What the system has to have left whenever the buffer has grown by PROBE_STEP: gRPC's core, which ends the process
-    # where it gets no memory, and the exporters need some of it.
+    # where it gets no memory, and the exporters need some of it, the more the larger requests are, of which there are
+    # so many copies on their way in and out.
     HEADROOM = 32 << 20
+    COPIES = 8
     PROBE_STEP = 8 << 20
     LEAST_BOUND = 16 << 20  # as far as the bound may be lowered
 
@@ -70,6 +72,7 @@ cdef class Pipeline:
     cdef Stamper stamper
     cdef readonly uint64_t configured_max_bytes, max_trace_bytes
     cdef readonly uint64_t max_bytes  # as configured, or less since the system has no more memory
+    cdef uint64_t largest_request  # bytes
     cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
     cdef int64_t rules_since_s  # decisions up to then are of other rules; -1: there were no others
     cdef bint local_roots  # a span with a parent in another process may be the root
@@ -193,7 +196,7 @@ cdef class Pipeline:
     cdef void probe(self, uint64_t in_use) noexcept:
         """Try whether there is HEADROOM, as long as there always was; lower the bound where there is not. Costs two
         system calls each PROBE_STEP by which the buffer grows beyond all that it ever was."""
-        cdef void* headroom = malloc(HEADROOM)
+        cdef void* headroom = malloc(HEADROOM + COPIES * self.largest_request)
         if headroom == NULL:
             self.lower_bound()
             self.probe_at = <uint64_t>-1  # what is freed may not be in one piece, though it is of use
@@ -228,6 +231,7 @@ cdef class Pipeline:
         if self.closed:
             self.refuse(DRAINING, transport, size, Draining("the proxy is stopping", RETRY_AFTER_NS))
         self.now_ns = max(self.now_ns, now_ns)
+        self.largest_request = max(self.largest_request, size)
         need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD) + scanned.header_cost()
         in_use = self.bytes_in_use()
         if in_use + need > self.probe_at:

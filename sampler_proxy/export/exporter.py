@@ -35,7 +35,7 @@ from sampler_proxy.export.reasons import LOST
 from sampler_proxy.export.recent import Recent, Try
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed, Fault, lacks_memory
-from sampler_proxy.export.suspects import Fate, Suspects
+from sampler_proxy.export.suspects import Step, Suspects
 
 log = logging.getLogger(__name__)
 
@@ -518,14 +518,14 @@ class Exporter(ABC):
         if not outcome.fault.passes_by_itself:
             self._suspects.add(await self._after_verdict(parcel, outcome))
             return
-        fate = self._suspects.fate_of(parcel, outcome, now_ns)
-        if fate is Fate.DIVIDED:
+        step = self._suspects.next_step(parcel, outcome, now_ns)
+        if step is Step.DIVIDE:
             pieces = await self._smaller(parcel, outcome)
             if len(pieces) > 1:
                 self._suspects.add(pieces)
                 return
-            fate = self._suspects.fate_of(parcel, outcome, now_ns, alone=True)
-        if fate is Fate.GIVEN_UP:
+            step = self._suspects.next_step(parcel, outcome, now_ns, alone=True)
+        if step is Step.GIVE_UP:
             self._reject_suspect(parcel)
         else:
             self._suspects.add([parcel])

@@ -21,12 +21,12 @@ SLOWEST = 3
 """While little else passes, the pause of a worker doubles so often: a new suspect does not wait longer."""
 
 
-class Fate(Enum):
-    """What becomes of a suspect that failed again."""
+class Step(Enum):
+    """Names the next step with a suspect that failed again."""
 
-    DIVIDED = auto()
-    TRIED_AGAIN = auto()
-    GIVEN_UP = auto()
+    DIVIDE = auto()
+    TRY_AGAIN = auto()
+    GIVE_UP = auto()
 
 
 class Suspects:
@@ -118,14 +118,14 @@ class Suspects:
             rest_until_ns = max(rest_until_ns, 2 * now_ns - started_ns)  # batches have it as long
         return rest_until_ns
 
-    def fate_of(self, parcel: Parcel, outcome: Failed, now_ns: int, *, alone: bool = False) -> Fate:
-        """Say what becomes of a suspect that failed; one that is tried again is told when. `alone`: it is not
-        DIVIDED, since it cannot be."""
+    def next_step(self, parcel: Parcel, outcome: Failed, now_ns: int, *, alone: bool = False) -> Step:
+        """Return the next step with a suspect that failed; one that is to be tried again is told when. `alone`: it
+        cannot be divided."""
         assert parcel.suspect_since_ns is not None
         if outcome.fault.clears_the_bytes or not self._recent.most_pass:
             parcel.suspect_since_ns = now_ns  # nothing passes, or hardly anything: that is nobody's fault
         elif not self._recent.recoveries and not alone:
-            return Fate.DIVIDED
+            return Step.DIVIDE
         end_ns = parcel.suspect_since_ns + self._give_up_ns
         enough = OFTEN if outcome.fault is Fault.TIMEOUT else LEAST_FAILURES
         if end_ns <= now_ns and not self._recent.passed_since(parcel.suspect_since_ns):
@@ -133,12 +133,12 @@ class Suspects:
         elif parcel.divisible and (parcel.failures >= enough or end_ns <= now_ns):
             if end_ns <= now_ns:  # only a lone one is given up
                 parcel.suspect_since_ns = now_ns
-            return Fate.DIVIDED
+            return Step.DIVIDE
         elif self._is_given_up(parcel, now_ns):
-            return Fate.GIVEN_UP
+            return Step.GIVE_UP
         pause_ns = max(self._backoff.delay_ns(parcel.failures - 1), outcome.retry_after_ns or 0)
         parcel.not_before_ns = min(now_ns + pause_ns, max(end_ns, now_ns + self._backoff.delay_ns(0)))
-        return Fate.TRIED_AGAIN
+        return Step.TRY_AGAIN
 
     def overdue(self, now_ns: int) -> list[Parcel]:
         """Return those whose time is over while they wait for another try."""

@@ -60,7 +60,7 @@ PLACES = [
     (Suspects, "accuses"),
     (Suspects, "add"),
     (Suspects, "take_due"),
-    (Suspects, "fate_of"),
+    (Suspects, "next_step"),
     (Suspects, "overdue"),
     (Exporter, "_after_verdict"),
     (Exporter, "_note_refusal"),

@@ -1,13 +1,15 @@
 """Reads the file of certificates that a destination's own certificate has to be vouched for by.
 
-It is checked here as far as it can be without TLS: gRPC would tell of a wrong file only in the reason of a connection
-that fails. What a file holds is in no message.
+It is checked here: gRPC would tell of a wrong file only in the reason of a connection that fails. What a file holds is
+in no message.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from base64 import b64decode
+from functools import lru_cache
 
 MAX_BYTES = 4 << 20
 """Of a file: a system's whole list has a few hundred kilobytes."""
@@ -24,22 +26,29 @@ def read_authorities(path: str) -> bytes:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     if len(content) > MAX_BYTES:
         raise ValueError("larger than 4MiB: not a file of certificates")
-    blocks = re.findall(_BEGIN + rb"([^-]*)" + _END, content)
-    if not blocks:
-        raise ValueError("holds no certificates: write the path of a file in PEM (-----BEGIN CERTIFICATE-----)")
-    if len(blocks) < len(re.findall(_BEGIN, content)) or not all(map(_is_der, blocks)):
-        raise ValueError("holds a damaged certificate: copy the file anew")
+    _check(content)
     return content
 
 
-def _is_der(block: bytes) -> bool:
-    """Tell whether Base64 text stands for one DER sequence, whole, as a certificate is."""
+@lru_cache(maxsize=4)  # a file is read again and again, and seldom changes
+def _check(content: bytes) -> None:
+    blocks = re.findall(_BEGIN + rb"([^-]*)" + _END, content)
+    if not blocks:
+        raise ValueError("holds no certificates: write the path of a file in PEM (-----BEGIN CERTIFICATE-----)")
+    if len(blocks) < len(re.findall(_BEGIN, content)) or not all(map(_is_certificate, blocks)):
+        raise ValueError("holds a damaged certificate: copy the file anew")
+
+
+def _is_certificate(block: bytes) -> bool:
+    """Tell whether Base64 text stands for a certificate in DER, which OpenSSL's words for trust may follow."""
     try:
         data = b64decode(b"".join(block.split()), validate=True)
     except ValueError:
         return False
-    if len(data) < 2 or data[0] != 0x30:
+    size = data[1] & 0x7F if data[1:2] >= b"\x80" else 0  # bytes of the length of the outermost SEQUENCE
+    length = int.from_bytes(data[2 : 2 + size]) if size else int.from_bytes(data[1:2])
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data[: 2 + size + length])
+    except (ssl.SSLError, ValueError):  # ValueError: there is nothing
         return False
-    size = data[1] & 0x7F if data[1] & 0x80 else 0
-    length = int.from_bytes(data[2 : 2 + size], "big") if size else data[1]
-    return len(data) >= 2 + size + length > 2
+    return True

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,9 +32,10 @@ from sampler_proxy.export.fates import Fates
 from sampler_proxy.export.parcel import PIECES, Batch, Parcel
 from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.reasons import LOST
-from sampler_proxy.export.recent import LEAST_FAILURES, MANY_FAILURES, Recent, Try
+from sampler_proxy.export.recent import Recent, Try
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed, Fault, lacks_memory
+from sampler_proxy.export.suspects import Step, Suspects
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +62,8 @@ LEAST_LIMIT_BYTES = 16 << 10
 """No smaller limit is learned: that only small requests have passed may be chance. What is no larger, and is called too
 large though nothing passes, meets a destination that refuses whatever comes."""
 
-OFTEN = 2
-"""A suspect that failed so often is less likely to be somebody's neighbour than to be the one at fault."""
-
 LOOK_AGAIN_NS = 5 * 10**9
 """Whoever waits looks again after this at the latest: nobody may have had the memory to wake it."""
-
-SLOWEST_SUSPECTS = 3
-"""While little else passes, the pause of a worker for suspects doubles so often: a new one does not wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,6 @@ class Exporter(ABC):
         self._clock = dependencies.clock
         self._observe_latency = dependencies.observe_latency
         self._backoff = Backoff(persistence.initial_ns, persistence.max_ns, dependencies.random)
-        self._give_up_ns = persistence.give_up_ns
         self._limit_bytes = self._default_limit_bytes = limit_bytes
         self._learned_ns = 0
         self._recent = Recent()
@@ -125,10 +119,9 @@ class Exporter(ABC):
         self._workers = max(1, concurrency // 2)  # for suspects
         self._tasks: list[asyncio.Task[None]] = []
         self._under_way: dict[Batch, list[Parcel]] = {}  # of each slot that has a batch
-        self._suspects: list[Parcel] = []  # those that are not being tried
-        self._tried: list[Parcel] = []  # suspects that are
-        self._suspected = asyncio.Event()
-        self._suspects_failed = 0  # in succession
+        self._suspects = Suspects(
+            self._recent, self._backoff, self._clock, persistence.give_up_ns, share_slot=concurrency == 1
+        )
         self._probe: Batch | None = None
         self._passed_ns: int | None = None  # the last request of which something was taken: when it was sent
         self._large_nbytes = 0  # of a request that was refused, though parts of it passed
@@ -137,6 +130,7 @@ class Exporter(ABC):
         self._retry_now = asyncio.Event()  # set only for an instant, to end every pause there is
         self._not_before_ns = 0  # the destination asked for silence until then
         self._draining = False
+        self._dropped_told = 0  # spans
         self.report = Reporter(config.name, dependencies.clock)
         self.fates = Fates()
 
@@ -173,20 +167,28 @@ class Exporter(ABC):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._suspects.clear()
-        self._tried.clear()
         self.queue.wake = lambda: None
         self.queue.abandon("shutdown")
+        self.tell_dropped()
         self.report.final()
         lost = self.queue.counters().lost_spans.get("shutdown", 0)
         if lost:
             log.error("export %s: %d spans lost at shutdown", self.name, lost)
         return lost
 
+    def tell_dropped(self) -> None:
+        """Report the spans that were lost for want of room in the queue since the last call."""
+        dropped = self.queue.dropped_spans
+        if dropped > self._dropped_told:
+            more = dropped - self._dropped_told
+            self.report.complain("full", more, "spans dropped: its queue is full (when_full: drop)")
+            self._dropped_told = dropped
+
     def fate_of(self, trace_id: bytes) -> str | None:
         """Say what has become of a kept trace: queued, exported, rejected, lost, how many of its spans were not
         exported, or partly rejected (nobody knows how many); None: it was not offered yet, or that is too long ago.
         With the offering side at rest."""
-        in_hand = [self._suspects, self._tried, *self._under_way.values()]
+        in_hand: list[Iterable[Parcel]] = [self._suspects, *self._under_way.values()]
         if self.queue.holds(trace_id) or any(
             trace.trace_id == trace_id for parcels in in_hand for parcel in parcels for trace in parcel.traces
         ):
@@ -295,11 +297,11 @@ class Exporter(ABC):
                 batch.failures += 1
                 await self._pause(self._backoff.delay_ns(batch.failures - 1))
             parcels[-1:] = (await self._after_verdict(parcel, outcome))[::-1]
-        elif self._is_suspect(parcel, outcome):
+        elif self._suspects.accuses(parcel, outcome):
             parcel.suspect_since_ns = self._clock()
-            self._suspects += await self._smaller(parcel, outcome)
+            self._suspects.add(await self._smaller(parcel, outcome))
             parcels.pop()
-            _set(self._suspected)
+            _set(self._suspects.changed)
         else:
             # A RetryInfo takes the place of the first pause.
             if batch.failures > 1 or not outcome.retry_after_ns:
@@ -310,8 +312,7 @@ class Exporter(ABC):
                 await self._add_company(parcels, parcel, outcome)
 
     async def _try_suspects(self, patient: bool) -> None:
-        """Try one suspect after the other, at its time, for as long as the exporter runs. Those that fail and fail are
-        left to the `patient` worker: the others are there for their neighbours."""
+        """Try one suspect after the other, at its time, for as long as the exporter runs."""
         rest_until_ns = 0
         while True:
             parcel = await self._next_suspect(patient, rest_until_ns)
@@ -321,47 +322,38 @@ class Exporter(ABC):
                 outcome = await self._once_there_is_memory(partial(self._try, parcel))
                 await self._once_there_is_memory(partial(self._after_suspect, parcel, outcome))
                 if isinstance(outcome, Accepted):
-                    self._suspects_failed = 0
+                    self._suspects.passed()
                 else:
                     passes_by_itself = outcome.fault.passes_by_itself
             except (Exception, asyncio.CancelledError) as error:
                 if _cancelled(error):
                     raise
                 await self._lose(parcel, error)
-            self._tried.remove(parcel)
+            self._suspects.tried(parcel)
             del parcel  # a settled one must not be kept alive
-            _set(self._suspected)
+            _set(self._suspects.changed)
             _set(self._settled)
             if passes_by_itself:
-                self._suspects_failed += 1
-                now_ns = self._clock()
-                slower = 0 if self._recent.most_pass else min(self._suspects_failed - 1, SLOWEST_SUSPECTS)
-                rest_until_ns = now_ns + self._backoff.delay_ns(slower)
-                if self._slots == 1 and self._under_way:
-                    rest_until_ns = max(rest_until_ns, 2 * now_ns - started_ns)  # batches have it as long
+                rest_until_ns = self._suspects.failed(started_ns, bool(self._under_way))
 
     async def _next_suspect(self, patient: bool, rest_until_ns: int) -> Parcel:
-        """Take a suspect whose time has come, when one's has: those that failed least come first, and do not wait for
-        the rest after another's failure if they never failed, unless all of them seem to."""
-        all_rest = self._slots == 1 or self._suspects_failed > PIECES
-
-        def due_ns(parcel: Parcel) -> int:
-            rest_ns = rest_until_ns if parcel.failures or all_rest else 0
-            return max(parcel.not_before_ns, self._not_before_ns, rest_ns)
-
+        """Wait for a suspect whose time has come. Those whose time is over are given up on the way."""
         while True:
-            self._suspected.clear()
+            self._suspects.changed.clear()
             now_ns = self._clock()
-            self._give_up_overdue(now_ns)
-            mine = [parcel for parcel in self._suspects if patient or parcel.failures < OFTEN]
-            if due := [parcel for parcel in mine if due_ns(parcel) <= now_ns]:
-                first = min(due, key=lambda parcel: (min(parcel.failures, OFTEN), parcel.not_before_ns))
-                self._tried.append(first)
-                self._suspects.remove(first)
-                return first
-            wait_ns = min(map(due_ns, mine)) - now_ns if mine else None
-            del mine, due  # settled ones must not be kept alive
-            await _set_within(self._suspected, wait_ns)
+            for overdue in self._suspects.overdue(now_ns):
+                self._reject_suspect(overdue)
+                self._suspects.give_up(overdue)
+                _set(self._settled)
+                del overdue  # settled ones must not be kept alive
+            silent_ns = self._not_before_ns - now_ns
+            if silent_ns > 0:  # the destination asked for it
+                await _set_within(self._suspects.changed, silent_ns)
+                continue
+            parcel, wait_ns = self._suspects.take_due(now_ns, patient, rest_until_ns)
+            if parcel is not None:
+                return parcel
+            await _set_within(self._suspects.changed, wait_ns)
 
     async def _try(self, parcel: Parcel) -> Accepted | Failed:
         """Send a parcel once, unless it is known to be too large, and note how it went."""
@@ -517,16 +509,6 @@ class Exporter(ABC):
             return parcel.cut_to(limit, self._assemble)
         return await asyncio.to_thread(parcel.cut_to, limit, self._assemble)
 
-    def _is_suspect(self, parcel: Parcel, outcome: Failed) -> bool:
-        """Tell whether the fault lies with a parcel: it failed, again unless it was given much time, though another
-        that was sent later has passed; or it alone was asked for silence."""
-        if outcome.fault.clears_the_bytes or parcel.first_try_ns is None:
-            return False
-        if parcel.not_before_ns > 0:
-            return True
-        again = parcel.failures > 1 or outcome.fault is Fault.TIMEOUT
-        return again and self._recent.passed_since(parcel.first_try_ns)
-
     async def _after_suspect(self, parcel: Parcel, outcome: Accepted | Failed) -> None:
         """Settle a suspect that was tried, or add what is left to be tried of it to the suspects."""
         now_ns = self._clock()
@@ -534,49 +516,19 @@ class Exporter(ABC):
             self._accepted(parcel, outcome)
             return
         if not outcome.fault.passes_by_itself:
-            self._suspects += await self._after_verdict(parcel, outcome)
+            self._suspects.add(await self._after_verdict(parcel, outcome))
             return
-        assert parcel.suspect_since_ns is not None
-        if outcome.fault.clears_the_bytes or not self._recent.most_pass:
-            parcel.suspect_since_ns = now_ns  # nothing passes, or hardly anything: that is nobody's fault
-        elif not self._recent.recoveries and len(pieces := await self._smaller(parcel, outcome)) > 1:
-            self._suspects += pieces
-            return
-        end_ns = parcel.suspect_since_ns + self._give_up_ns
-        enough = OFTEN if outcome.fault is Fault.TIMEOUT else LEAST_FAILURES
-        if end_ns <= now_ns and not self._recent.passed_since(parcel.suspect_since_ns):
-            parcel.suspect_since_ns = now_ns
-        elif parcel.divisible and (parcel.failures >= enough or end_ns <= now_ns):
-            pieces = await self._smaller(parcel, outcome)  # only a lone one is given up
-            if end_ns <= now_ns:
-                for piece in pieces:
-                    piece.suspect_since_ns = now_ns
-            self._suspects += pieces
-            return
-        elif self._is_given_up(parcel, now_ns):
+        step = self._suspects.next_step(parcel, outcome, now_ns)
+        if step is Step.DIVIDE:
+            pieces = await self._smaller(parcel, outcome)
+            if len(pieces) > 1:
+                self._suspects.add(pieces)
+                return
+            step = self._suspects.next_step(parcel, outcome, now_ns, alone=True)
+        if step is Step.GIVE_UP:
             self._reject_suspect(parcel)
-            return
-        pause_ns = max(self._backoff.delay_ns(parcel.failures - 1), outcome.retry_after_ns or 0)
-        parcel.not_before_ns = min(now_ns + pause_ns, max(end_ns, now_ns + self._backoff.delay_ns(0)))
-        self._suspects.append(parcel)
-
-    def _is_given_up(self, parcel: Parcel, now_ns: int) -> bool:
-        """Tell whether a suspect has failed alone, for its time, while others passed. It does not count how often it
-        got no answer in time: each such try lasts, and there may be a queue of others for it."""
-        since_ns, failed = parcel.suspect_since_ns, parcel.failed
-        if parcel.divisible or failed is None or since_ns is None or now_ns < since_ns + self._give_up_ns:
-            return False
-        if not self._recent.most_pass or not self._recent.passed_since(since_ns):
-            return False
-        beyond_doubt = parcel.failures >= MANY_FAILURES and now_ns >= since_ns + 2 * self._give_up_ns
-        return failed.fault is Fault.TIMEOUT or beyond_doubt or not self._recent.is_chance(parcel.failures)
-
-    def _give_up_overdue(self, now_ns: int) -> None:
-        """Give up suspects whose time is over while they wait for another try."""
-        for parcel in [parcel for parcel in self._suspects if self._is_given_up(parcel, now_ns)]:
-            self._reject_suspect(parcel)
-            self._suspects.remove(parcel)
-            _set(self._settled)
+        else:
+            self._suspects.add([parcel])
 
     def _reject_suspect(self, parcel: Parcel) -> None:
         assert parcel.failed is not None
@@ -674,9 +626,7 @@ class Exporter(ABC):
     def _try_all_now(self) -> None:
         """End every pause, those of suspects too."""
         self._end_pauses()
-        for suspect in self._suspects:
-            suspect.not_before_ns = 0
-        self._suspected.set()
+        self._suspects.try_now()
 
     def _throttle(self, delay_ns: int) -> None:
         """Send nothing more to this destination, by any delivery, for `delay_ns`."""

@@ -24,18 +24,13 @@ class FullQueues:
         self._clock = clock
         self._told_ns: dict[str, int] = {}  # of queues that are full: when that was said
         self._full_ns: dict[str, int] = {}  # and seen last
-        self._dropped: dict[str, int] = {}
 
     def look(self) -> None:
         """Log what has changed."""
         now_ns = self._clock()
         for exporter in self._exporters:
             name, queue = exporter.name, exporter.queue
-            dropped = queue.dropped_spans
-            if dropped > self._dropped.get(name, 0):
-                more = dropped - self._dropped.get(name, 0)
-                self._dropped[name] = dropped
-                exporter.report.complain("full", more, "spans dropped: its queue is full (when_full: drop)")
+            exporter.tell_dropped()
             if queue.full:
                 self._full_ns[name] = now_ns
                 if name not in self._told_ns or now_ns - self._told_ns[name] >= INTERVAL_NS:

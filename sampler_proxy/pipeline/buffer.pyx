@@ -181,7 +181,8 @@ cdef class Buffer:
         return NULL
 
     cdef void unlink(self, Trace* trace) noexcept nogil:
-        """Take a trace out of the lists by age and by root."""
+        """Take a trace out of the lists by age and by root. Its root_ns stays, for those who ask."""
+        cdef int64_t root_ns = trace.root_ns
         if trace.older != NULL:
             trace.older.newer = trace.newer
         else:
@@ -190,8 +191,9 @@ cdef class Buffer:
             trace.newer.older = trace.older
         else:
             self.newest = trace.older
-        if trace.root_ns >= 0:
+        if root_ns >= 0:
             self.break_off(trace)
+            trace.root_ns = root_ns
 
     cdef void move_to_window(self, Trace* trace) noexcept nogil:
         """Move a trace from the lists by age and by root to the list of those in the limit's window."""

@@ -37,8 +37,11 @@ cdef inline void observe(Histogram* histogram, int64_t value) noexcept nogil:
 
 cdef value_of(Histogram* histogram, double unit):
     """Return a histogram as it is shown."""
-    counts = tuple([histogram.counts[i] for i in range(histogram.bound_count + 1)])
-    return metrics.HistogramValue(counts, histogram.sum / unit)
+    cdef list counts = []
+    cdef int i
+    for i in range(histogram.bound_count + 1):
+        counts.append(histogram.counts[i])
+    return metrics.HistogramValue(tuple(counts), histogram.sum / unit)
 
 
 cdef uint32_t number_of(list names, name, uint32_t room) except? 0xFFFFFFFF:
@@ -153,12 +156,16 @@ cdef class Ledger:
                 for k in range(REASON_COUNT):
                     if self.rules[i].decided[REASON_COUNT * j + k]:
                         decided[name, "keep" if j else "drop", REASONS[k]] = self.rules[i].decided[REASON_COUNT * j + k]
-        received = [(name, self.received_[i]) for i, name in enumerate(self.transports)]
         return {
-            metrics.SPANS_RECEIVED: {(name,): one["spans"] for name, one in received if one["accepted"]},
+            metrics.SPANS_RECEIVED: {
+                (name,): self.received_[i].spans for i, name in enumerate(self.transports) if self.received_[i].accepted
+            },
             metrics.SPANS_SAMPLED_OUT: sampled_out,
             metrics.SPANS_KEPT: kept,
-            metrics.REQUESTS_RECEIVED: {(name,): one["requests"] for name, one in received if one["requests"]},
+            metrics.REQUESTS_RECEIVED: {
+                (name,): self.received_[i].requests
+                for i, name in enumerate(self.transports) if self.received_[i].requests
+            },
             metrics.REQUESTS_REFUSED: {
                 (reason,): self.refused_[i] for i, reason in enumerate(self.refusals) if self.refused_[i]
             },

@@ -125,6 +125,7 @@ cdef class Limit:
         if not per_second > 0 or not 0 <= floor <= 1 or unit not in ("traces", "spans", "bytes"):
             raise ValueError("a limit is so many traces, spans or bytes a second, its floor a part of it")
         self.debt = 0 if unit != self.unit else min(self.debt, per_second * MAX_DEBT_S)
+        self.spare = 0 if unit != self.unit else min(self.spare, per_second)
         self.per_second = per_second
         self.unit = unit
         self.floor = floor

@@ -19,7 +19,7 @@ cdef class Outlet:
 
 cdef class Outlets:
     def __init__(self, destinations, Ledger ledger not None):
-        self.outlets = [Outlet(destination) for destination in destinations]
+        self.outlets = list(map(Outlet, destinations))
         self.ledger = ledger
 
     cdef int deliver(self, KeptTrace kept) except -1:

@@ -46,8 +46,10 @@ cdef enum:
     EARLY_DECISIONS = 1024
     PREFETCH_FRAGMENTS = 32  # fragments of a request whose table slots are prefetched together
     # What the system has to have left whenever the buffer has grown by PROBE_STEP: gRPC's core, which ends the process
-    # where it gets no memory, and the exporters need some of it.
+    # where it gets no memory, and the exporters need some of it, the more the larger requests are, of which there are
+    # so many copies on their way in and out.
     HEADROOM = 32 << 20
+    COPIES = 8
     PROBE_STEP = 8 << 20
     LEAST_BOUND = 16 << 20  # as far as the bound may be lowered
 
@@ -70,11 +72,15 @@ cdef class Pipeline:
     cdef Stamper stamper
     cdef readonly uint64_t configured_max_bytes, max_trace_bytes
     cdef readonly uint64_t max_bytes  # as configured, or less since the system has no more memory
+    cdef uint64_t largest_request  # bytes
     cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
     cdef int64_t rules_since_s  # decisions up to then are of other rules; -1: there were no others
     cdef bint local_roots  # a span with a parent in another process may be the root
     cdef Outlets outlets
     cdef uint64_t candidate_bytes  # of the traces in the limit's open window, when they came into it
+    cdef Trace* undone  # the last trace whose decision found no memory; NULL: it has been decided since
+    cdef uint32_t undone_rule  # index of the rule, and its threshold
+    cdef uint64_t undone_threshold
     cdef bint closed  # close() was called: requests are refused
     cdef int64_t now_ns  # the latest time seen
     cdef dict attributes  # (rule id, reason, incomplete) -> encoded attributes that stamping appends
@@ -115,6 +121,7 @@ cdef class Pipeline:
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         with self.lock:
             self.rules = rule_set
+            self.undone = NULL
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.
             self.rules_since_s = self.now_ns // 1_000_000_000
             if self.limit is not None:
@@ -141,7 +148,9 @@ cdef class Pipeline:
                 return
             self.limit.configure(*limit)
             self.unlimited = False
-            self.limit_unit = UNITS.index(self.limit.unit)
+            if UNITS.index(self.limit.unit) != self.limit_unit:
+                self.limit_unit = UNITS.index(self.limit.unit)
+                self.remeasure_closed_window()
 
     @property
     def only_limit_left(self):
@@ -179,15 +188,15 @@ cdef class Pipeline:
         decided then leave behind is there for everything else in this process.
 
         It is not raised again. The limit of the system is still there; to meet it once more may end the process, with
-        all that is buffered, where it is gRPC's core that asks.
+        all that is buffered, where it is gRPC's core that asks. Tables never shrink: there is always room beside them.
         """
-        cdef uint64_t bound = max(self.bytes_in_use() // 5 * 4, <uint64_t>LEAST_BOUND)
+        cdef uint64_t bound = max(self.bytes_in_use() // 5 * 4, self.buffer.empty_cost() + LEAST_BOUND)
         self.max_bytes = min(self.max_bytes, bound)
 
     cdef void probe(self, uint64_t in_use) noexcept:
         """Try whether there is HEADROOM, as long as there always was; lower the bound where there is not. Costs two
         system calls each PROBE_STEP by which the buffer grows beyond all that it ever was."""
-        cdef void* headroom = malloc(HEADROOM)
+        cdef void* headroom = malloc(HEADROOM + COPIES * self.largest_request)
         if headroom == NULL:
             self.lower_bound()
             self.probe_at = <uint64_t>-1  # what is freed may not be in one piece, though it is of use
@@ -222,6 +231,7 @@ cdef class Pipeline:
         if self.closed:
             self.refuse(DRAINING, transport, size, Draining("the proxy is stopping", RETRY_AFTER_NS))
         self.now_ns = max(self.now_ns, now_ns)
+        self.largest_request = max(self.largest_request, size)
         need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD) + scanned.header_cost()
         in_use = self.bytes_in_use()
         if in_use + need > self.probe_at:
@@ -232,7 +242,7 @@ cdef class Pipeline:
                     self.refuse(TOO_LARGE, transport, size, RequestTooLarge(
                         "the request is larger than the whole buffer (buffer.max_bytes)"
                     ))
-                if not self.make_room(need):
+                if need + self.buffer.empty_cost() > self.max_bytes or not self.make_room(need):
                     self.refuse(NO_ROOM, transport, size, Overloaded("the buffer is full", RETRY_AFTER_NS))
             self.envelopes.adopt(scanned)
             adopted = True
@@ -290,22 +300,34 @@ cdef class Pipeline:
         trace = self.buffer.add(trace, fragment, self.now_ns)
         owner[0] = NULL
         if trace.state.in_limit_window:
-            return self.joined_in_window(trace)
+            return self.joined_in_window(trace, fragment.flags)
         if self.rules.early_count and self.matches_early(trace):
             self.decide(trace, EARLY)
         elif trace.cost >= self.max_trace_bytes:
             self.decide(trace, SIZE)
         return 0
 
-    cdef int joined_in_window(self, Trace* trace) except -1:
-        """Check the size of a trace in the limit's window after spans have joined it: one that has grown too large
-        leaves at once, and its size is added to the limit's debts."""
-        cdef Candidate* found
-        if trace.cost >= self.max_trace_bytes and self.limit is not None:
-            found = self.limit.candidate_of(trace, trace.state.mark)
-            if found != NULL:
-                self.leave_open_window(found)
+    cdef int joined_in_window(self, Trace* trace, uint16_t flags) except -1:
+        """Note what spans with these flags, which have joined a trace in the limit's windows, say about its root, and
+        check its size: one that has grown too large leaves the open window at once, at the expense of the next ones."""
+        cdef bint is_open
+        cdef Candidate* found = self.candidate_of(trace, &is_open)
+        if found == NULL:
+            return 0
+        if flags & (HAS_ROOT | HAS_REMOTE_PARENT):
+            found.flags &= ~ROOTLESS
+        if is_open and trace.cost >= self.max_trace_bytes:
+            self.leave_open_window(found)
         return 0
+
+    cdef Candidate* candidate_of(self, Trace* trace, bint* is_open) noexcept:
+        """Look up a trace's candidate in the limit's windows; NULL: it is in none."""
+        cdef Candidate* found
+        if self.limit is None:
+            return NULL
+        found = self.limit.candidate_of(trace, trace.state.mark)
+        is_open[0] = found != NULL
+        return found if is_open[0] else self.limit.closed_candidate_of(trace, trace.state.mark)
 
     cdef bint leaves_for(self, Fragment* fragment, Trace* trace) except -1:
         """Let a trace in the limit's windows, which a threshold has admitted, leave before a fragment that revives it;
@@ -314,20 +336,15 @@ cdef class Pipeline:
         What came until now keeps that threshold, or the one that the limit has raised it to, since traces of its kind
         that were not admitted have lost the same spans.
         """
-        cdef Candidate* found
-        cdef bint is_open
-        cdef bint held_back
-        if self.limit is None:
-            return False
-        found = self.limit.candidate_of(trace, trace.state.mark)
-        is_open = found != NULL
-        if not is_open:
-            found = self.limit.closed_candidate_of(trace, trace.state.mark)
+        cdef bint is_open, held_back
+        cdef Candidate* found = self.candidate_of(trace, &is_open)
         if found == NULL or not found.by_threshold:
             return False
         absorb_times(fragment, trace.fragments.min_start, trace.fragments.max_end, trace.fragments.flags & HAS_TIMES)
         held_back = found.flags & HELD_BACK
         if self.reviving_rule(fragment, found.rule, &held_back, found.flags & ROOTLESS) == NO_RULE:
+            if held_back:
+                found.flags |= HELD_BACK
             return False
         if is_open:
             self.leave_open_window(found)
@@ -498,10 +515,11 @@ cdef class Pipeline:
         """Decide a trace by the rules. One that they keep leaves at once, or becomes a candidate for the limit."""
         cdef Fragment* fragments = trace.fragments
         cdef uint32_t index = self.rules.first_match(fragments)
+        cdef bint by_id = not fragments.flags & HAS_RANDOMNESS and fragments.threshold == 0
         cdef Candidate candidate
         candidate.trace = trace
         candidate.randomness = randomness_of(fragments)
-        candidate.threshold = self.rules.threshold(index, fragments, trace.spans, candidate.randomness, self.now_ns)
+        candidate.position = index
         candidate.rule = self.rules.ids[index]
         candidate.reason = reason
         candidate.flags = HELD_BACK if self.rules.held_back else 0
@@ -511,19 +529,38 @@ cdef class Pipeline:
                 candidate.flags |= ROOTLESS
         if reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
+        # A controller learns from each trace once: a decision that found no memory is not made anew, it is done.
+        if trace == self.undone and index == self.undone_rule:
+            candidate.threshold = self.undone_threshold
+        else:
+            candidate.threshold = self.rules.threshold(index, fragments, trace.spans, candidate.randomness, self.now_ns)
         candidate.admitted = candidate.randomness >= candidate.threshold
-        if not fragments.flags & HAS_RANDOMNESS and fragments.threshold == 0:
+        try:
+            if candidate.admitted and self.limit is not None and not self.unlimited:
+                self.enter_window(&candidate)
+            else:
+                self.carry_out(&candidate)
+        except BaseException:
+            self.undone = trace
+            self.undone_rule = index
+            self.undone_threshold = candidate.threshold
+            raise
+        if trace == self.undone:
+            self.undone = NULL
+        if by_id:
             self.uniformity.record(candidate.randomness)
-        if candidate.admitted and self.limit is not None and not self.unlimited:
-            candidate.position = index
-            candidate.size = size_of(self.limit_unit, fragments, trace.spans)
-            candidate.by_threshold = candidate.threshold != 0
-            self.limit.add(&candidate, self.now_ns)
-            self.candidate_bytes += trace.cost
-            self.buffer.move_to_window(trace)
-            trace.state.mark = self.limit.count - 1
-            return 0
-        return self.carry_out(&candidate)
+        return 0
+
+    cdef int enter_window(self, Candidate* candidate) except -1:
+        """Make a trace a candidate in the limit's open window. On MemoryError nothing has happened."""
+        cdef Trace* trace = <Trace*>candidate.trace
+        candidate.size = size_of(self.limit_unit, trace.fragments, trace.spans)
+        candidate.by_threshold = candidate.threshold != 0
+        self.limit.add(candidate, self.now_ns)
+        self.candidate_bytes += trace.cost
+        self.buffer.move_to_window(trace)
+        trace.state.mark = self.limit.count - 1
+        return 0
 
     cdef int carry_out(self, Candidate* candidate) except -1:
         """Carry out a decision: finish and deliver, or drop, the trace; remember the decision; count it.
@@ -552,7 +589,7 @@ cdef class Pipeline:
             self.ledger.rules[candidate.rule].sampled_out += trace.spans
         self.decisions.remember(&decision)
         self.ledger.decided(candidate.rule, decision.flags & KEPT, candidate.reason, delay_ns)
-        if candidate.flags & ROOTLESS and candidate.reason == WAIT:
+        if candidate.reason == WAIT and candidate.flags & INCOMPLETE:  # ROOTLESS, unless a root came in the window
             self.ledger.rootless += 1
         self.count_unequal_thresholds(trace.fragments)
         self.buffer.remove(trace)
@@ -599,6 +636,16 @@ cdef class Pipeline:
         for i in range(self.limit.count):
             trace = <Trace*>self.limit.waiting[i].trace
             self.limit.waiting[i].size = size_of(self.limit_unit, trace.fragments, trace.spans)
+
+    cdef void remeasure_closed_window(self) noexcept nogil:
+        """Update the sizes of what is to be collected of the closed window: the limit's unit has changed, and what
+        joins it from now on is charged in the new one."""
+        cdef uint32_t i
+        cdef Trace* trace
+        for i in range(self.limit.next, self.limit.closed_count):
+            if not self.limit.closed[i].gone:
+                trace = <Trace*>self.limit.closed[i].trace
+                self.limit.closed[i].size = size_of(self.limit_unit, trace.fragments, trace.spans)
 
     cdef int close_window(self) except -1:
         """Close the limit's window; emit_window() then carries out its decisions."""

@@ -45,6 +45,15 @@ cdef int _place(int field) except -1:
     return OF_TRACE if field >= TRACE_DURATION else OF_SPAN
 
 
+cdef list _places():
+    """Return an empty list for each Place. (Not by a comprehension: see RuleSet.)"""
+    cdef list lists = []
+    cdef int _i
+    for _i in range(PLACES):
+        lists.append([])
+    return lists
+
+
 cdef class Plan:
     def __cinit__(self, conditions, filters, *, comparisons=(), trace_conditions=0, deferred=(), arguments=()):
         global _serials
@@ -66,7 +75,7 @@ cdef class Plan:
         if self.missing == NULL or self.filter_depends == NULL or self.unbound == NULL or self.deferred == NULL:
             raise MemoryError
         cdef dict keys = {}  # key -> its consumers, by Place
-        cdef list intrinsics = [[] for _ in range(PLACES)]
+        cdef list intrinsics = _places()
         cdef uint32_t i
         for i in range(self.condition_count):
             if self.conditions.items[i].op == OP_IS_NIL:
@@ -76,7 +85,7 @@ cdef class Plan:
         for number, item in enumerate((*self.conditions.source, *self.arithmetic.slots)):
             self.reads_roots |= item.field == NESTED_SET_PARENT
             if item.field in _ATTRIBUTE_PLACES:
-                places = keys.setdefault(item.key, [[] for _ in range(PLACES)])
+                places = keys.setdefault(item.key, _places())
                 for place in _ATTRIBUTE_PLACES[item.field]:
                     places[place].append((number, item.field))
             else:

@@ -16,7 +16,7 @@ cdef class Programs:
     def __cinit__(self, source, int operands):
         cdef uint32_t at = 0
         cdef int depth
-        source = [tuple(program) for program in source]
+        source = list(map(tuple, source))
         self.code = <int32_t*>calloc(max(sum(map(len, source)), 1), sizeof(int32_t))
         self.starts = <uint32_t*>calloc(len(source) + 1, sizeof(uint32_t))
         if self.code == NULL or self.starts == NULL:

@@ -65,7 +65,7 @@ cdef class RuleSet:
     cdef signed char* answers  # room for TraceAnswers.answers
     cdef uint8_t[32] trace_hex  # the trace id, for values that point to it
     cdef int allocate(self) except -1
-    cdef int set_keeps(self, list keeps, uint64_t seed) except -1
+    cdef int set_keeps(self, keeps, uint64_t seed) except -1
     cdef int find_early_rules(self, list programs, monotone) except -1
     cdef int find_comparing(self, compiled) except -1
     cdef int find_late_rules(self, compiled) except -1

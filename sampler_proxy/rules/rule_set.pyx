@@ -71,12 +71,14 @@ class Keep(NamedTuple):
 cdef class RuleSet:
     def __cinit__(self, *, names, keeps, compiled, ledger_id, uint64_t seed=0):
         cdef uint32_t rule
+        # No comprehensions here, nor in what is called: Cython 3.3.1 drops a reference too many where an item that has
+        # just been made finds no memory in the list, and rules may be replaced while memory is short.
         cdef list arguments = []
-        cdef list programs = [tuple(program) for program in compiled.programs]
-        cdef list guards = [tuple(query.guard) for query in compiled.queries]
+        cdef list programs = list(map(tuple, compiled.programs))
+        cdef list guards = []
+        cdef list exclusions = list(map(tuple, compiled.exclusions))
         self.names = tuple(names)
         self.count = <uint32_t>len(self.names)
-        cdef list exclusions = [tuple(program) for program in compiled.exclusions]
         if self.count == 0 or not len(programs) == len(keeps) == len(compiled.monotone) == self.count:
             raise ValueError("every rule has a name, a probability and a program")
         if not len(compiled.late) == len(exclusions) == self.count:
@@ -84,7 +86,10 @@ cdef class RuleSet:
         if programs[self.count - 1] != (TRUE,):
             raise ValueError("the last rule must match everything")
         self.trace_conditions = ConditionList(compiled.trace_conditions)
-        self.queries = [build_query(query.root, arguments) for query in compiled.queries]
+        self.queries = []
+        for query in compiled.queries:
+            guards.append(tuple(query.guard))
+            self.queries.append(build_query(query.root, arguments))
         self.plan = Plan(
             compiled.conditions, compiled.filters, comparisons=compiled.comparisons,
             trace_conditions=self.trace_conditions.count, deferred=compiled.deferred, arguments=arguments,
@@ -102,7 +107,7 @@ cdef class RuleSet:
         self.table = SpanTable(self.plan, seed)
         self.roots = RootFinder(seed)
         self.allocate()
-        self.set_keeps([keep if isinstance(keep, Keep) else Keep(Fixed(keep)) for keep in keeps], seed)
+        self.set_keeps(keeps, seed)
         self.find_early_rules(programs, compiled.monotone)
         self.find_late_rules(compiled)
         self.find_comparing(compiled)
@@ -139,18 +144,23 @@ cdef class RuleSet:
             raise MemoryError
         return 0
 
-    cdef int set_keeps(self, list keeps, uint64_t seed) except -1:
+    cdef int set_keeps(self, keeps, uint64_t seed) except -1:
         """Set how much each rule keeps."""
         cdef uint32_t rule
         cdef Controller controller
-        self.controllers = [keep.controller for keep in keeps]
-        self.readers = [TraceKeyReader(keep.slots, seed=seed) if keep.slots else None for keep in keeps]
+        self.controllers = []
+        self.readers = []
         for rule in range(self.count):
-            controller = <Controller?>self.controllers[rule]
-            if controller.keyed != bool(keeps[rule].slots):
+            keep = keeps[rule]
+            if not isinstance(keep, Keep):
+                keep = Keep(Fixed(keep))
+            controller = <Controller?>keep.controller
+            if controller.keyed != bool(keep.slots):
                 raise ValueError("a controller that is keyed wants fields, and others none")
+            self.controllers.append(controller)
+            self.readers.append(TraceKeyReader(keep.slots, seed=seed) if keep.slots else None)
             self.always[rule] = controller.always
-            self.units[rule] = UNITS.index(keeps[rule].unit)
+            self.units[rule] = UNITS.index(keep.unit)
         return 0
 
     cdef int find_early_rules(self, list programs, monotone) except -1:
@@ -197,7 +207,7 @@ cdef class RuleSet:
             number for number, condition in enumerate(compiled.conditions)
             if condition.field in _ATTRIBUTES and condition.kind != Kind.NONE
         }
-        filters = [sorted(asked.intersection(program)) for program in compiled.filters]
+        filters = list(map(asked.intersection, compiled.filters))
         self.comparing = []
         for rule, program in enumerate(compiled.programs):
             numbers = set()

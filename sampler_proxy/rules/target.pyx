@@ -407,8 +407,9 @@ cdef class Target(Controller):
         cdef uint32_t i, at
         cdef uint32_t count = 0
         cdef double demand
+        cdef list found = []
         if n <= 0:
-            return []
+            return found
         n = min(n, MAX_SHOWN)
         best = <uint32_t*>malloc(n * sizeof(uint32_t))
         demands = <double*>malloc(n * sizeof(double))
@@ -429,12 +430,10 @@ cdef class Target(Controller):
                 demands[at] = demand
                 best[at] = i
                 count = min(count + 1, <uint32_t>n)
-            return [
-                KeyRate(
-                    text_of(&self.keys.keys[best[i]]), demands[i], self.shown_probability(self.level, demands[i])
-                )
-                for i in range(count)
-            ]
+            for i in range(count):
+                probability = self.shown_probability(self.level, demands[i])
+                found.append(KeyRate(text_of(&self.keys.keys[best[i]]), demands[i], probability))
+            return found
         finally:
             free(best)
             free(demands)

@@ -41,7 +41,7 @@ cdef void _age(cbytes body, uint32_t size, uint64_t* start, uint64_t* span_id) n
 cdef class TraceKeyReader:
     def __cinit__(self, slots, *, uint64_t seed=0):
         """Plan the reading of `slots`: program.Slot of a span, its scope or its resource, all different."""
-        self.plan = Plan((), (), arguments=[(slot,) for slot in slots])
+        self.plan = Plan((), (), arguments=list(zip(slots)))
         assert self.plan.arithmetic.slots == tuple(slots)
         self.matcher = SpanMatcher(self.plan, seed)
         self.seed = seed

@@ -375,7 +375,9 @@ cdef Node build_query(node, list arguments):
     if isinstance(node, ir.Spansets):
         spansets = _Spansets()
         spansets.every = node.op == ir.AND
-        spansets.parts = [build_query(part, arguments) for part in node.parts]
+        spansets.parts = []
+        for part in node.parts:
+            spansets.parts.append(build_query(part, arguments))
         return spansets
     if isinstance(node, ir.Structural):
         structural = _Structural()
@@ -386,7 +388,9 @@ cdef Node build_query(node, list arguments):
         return structural
     if isinstance(node, ir.Pipeline):
         pipeline = _Pipeline()
-        pipeline.stages = [build_query(stage, arguments) for stage in node.stages]
+        pipeline.stages = []
+        for stage in node.stages:
+            pipeline.stages.append(build_query(stage, arguments))
         return pipeline
     aggregate = _Aggregate()
     aggregate.function = _FUNCTIONS[node.function]

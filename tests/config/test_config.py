@@ -531,6 +531,11 @@ def test_schema_allows_the_shipped_values():
         ("https://tempo:4317", "torn.pem", "4:20", "holds no certificates"),
         ("https://tempo:4317", "second torn.pem", "4:20", "holds a damaged certificate: copy the file anew"),
         ("https://tempo:4317", "damaged.pem", "4:20", "holds a damaged certificate: copy the file anew"),
+        ("https://tempo:4317", "no certificate.pem", "4:20", "holds a damaged certificate: copy the file anew"),
+        ("https://tempo:4317", "second is none.pem", "4:20", "holds a damaged certificate: copy the file anew"),
+        ("https://tempo:4317", "blank.pem", "4:20", "holds a damaged certificate: copy the file anew"),
+        ("https://tempo:4317", "trusted.pem", None, None),
+        ("https://tempo:4317", "two with comments.pem", None, None),
         ("https://tempo:4317", "empty.pem", "4:20", "holds no certificates"),
         ("https://tempo:4317", "large.pem", "4:20", "larger than 4MiB: not a file of certificates"),
     ],
@@ -545,6 +550,14 @@ def test_own_authorities(tmp_path, endpoint, ca_file, at, message):
     (tmp_path / "second torn.pem").write_text(certificate + certificate[: len(certificate) // 2])
     lines = certificate.splitlines(keepends=True)
     (tmp_path / "damaged.pem").write_text("".join([lines[0], *lines[2:]]))
+    number = f"{lines[0]}MAMCAQU=\n{lines[-1]}"  # a SEQUENCE, whole, but that of a number
+    (tmp_path / "no certificate.pem").write_text(number)
+    (tmp_path / "second is none.pem").write_text(certificate + number)
+    (tmp_path / "blank.pem").write_text(lines[0] + lines[-1])
+    command = "openssl x509 -trustout -addtrust serverAuth"
+    files = ["-in", tmp_path / "ca.pem", "-out", tmp_path / "trusted.pem"]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    (tmp_path / "two with comments.pem").write_text(f"# Nürnberg\n{certificate}\r\n# anew\r\n{certificate}")
     (tmp_path / "empty.pem").write_text("")
     (tmp_path / "large.pem").write_text("# comment\n" * 500_000 + certificate)
     path = tmp_path / "c.yaml"

@@ -18,6 +18,7 @@ from sampler_proxy.export.recent import Recent
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 from sampler_proxy.export.split import Layout
+from sampler_proxy.export.suspects import Suspects
 from tests.export.support import Trace, counts, offer, running, until
 from tests.export.test_poison import MIB, Scripted
 
@@ -56,6 +57,11 @@ PLACES = [
     (Exporter, "_probed"),
     (Exporter, "_smaller"),
     (Exporter, "_next_suspect"),
+    (Suspects, "accuses"),
+    (Suspects, "add"),
+    (Suspects, "take_due"),
+    (Suspects, "next_step"),
+    (Suspects, "overdue"),
     (Exporter, "_after_verdict"),
     (Exporter, "_note_refusal"),
 ]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.operate.full_queues import FullQueues
 
 SECOND = 10**9
@@ -20,8 +19,8 @@ class Bench:
         self.exporters: list[Any] = [
             SimpleNamespace(
                 name=name,
-                queue=SimpleNamespace(full=False, dropped_spans=0),
-                report=Reporter(name, lambda: self.now_ns),
+                queue=SimpleNamespace(full=False),
+                tell_dropped=lambda: None,
             )
             for name in names
         ]
@@ -58,10 +57,3 @@ def test_who_holds_up_whom(names: list[str], who: str, caplog: pytest.LogCapture
     bench.exporters[0].queue.full = False
     bench.run(10)
     assert caplog.messages == [line, line, "export a: its queue has room again"]
-
-
-def test_what_is_dropped_is_said_with_the_number_of_spans(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench("a", "b")
-    bench.exporters[1].queue.dropped_spans = 7
-    bench.run(2)
-    assert caplog.messages == ["export b: 7 spans dropped: its queue is full (when_full: drop)"]

@@ -20,6 +20,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sampler_proxy import metrics
 from sampler_proxy.errors import OutOfMemory, RequestError
+from sampler_proxy.rules.rule_set import Keep
+from sampler_proxy.rules.target import Target
+from sampler_proxy.traceql.compiler import compile_rules
+from sampler_proxy.traceql.keys import parse_key
+from sampler_proxy.traceql.parse import parse
 from tests.pipeline.driver import MIB, SECOND, WAIT, Driver, request, rules_of
 
 LIMIT = (3.0, "spans", 0.2)
@@ -29,6 +34,14 @@ LISTED: list[tuple[str, str | None, float]] = [
     ("half", None, 0.5),
 ]
 RULES, EARLY = rules_of(LISTED), rules_of(LISTED, early=True)
+OTHERS = (
+    ("errors", "{ status = error || .code >= 500 || .code = `x` }"),
+    ("counted", '({ name = "a" && span.n > 1 } | count() > 2) && { rootDuration > 2s }'),
+    ("tree", '({ name = "a" } >> { name =~ "b.*" }) && { traceDuration > 1h && event:name = "c" }'),
+    ("half", None),
+)
+KEY = (parse_key("resource.service.name"), parse_key("rootName"))
+COMPILED = compile_rules([(None if match is None else parse(match), None) for _, match in OTHERS])
 
 Step = Callable[[Driver], object]
 
@@ -78,6 +91,18 @@ def fill(driver: Driver) -> None:
         driver.send(request(*((n + i, 1) for i in range(100)), size=400), 0)
 
 
+def other_rules(driver: Driver) -> None:
+    keeps = (1.0, 0.5, 1.0, Keep(Target(per_second=5.0, keyed=True, seed=1), KEY))
+    driver.pipeline.replace_rules(([name for name, _ in OTHERS], keeps, COMPILED))
+
+
+def inspect(driver: Driver) -> None:
+    """Ask what people and monitoring ask for."""
+    driver.values()
+    controller = driver.pipeline.rules.controllers[-1]
+    controller.stats(WAIT), controller.top(5), controller.learned()
+
+
 def new_names(driver: Driver) -> None:
     names = [*(name for name, _, _ in LISTED), "new", "newer"]
     numbers = [driver.pipeline.ledger_id(name) for name in names]
@@ -103,6 +128,9 @@ STEPS: dict[str, tuple[dict[str, object], Step, Step]] = {
         LATE,
     ),
     "close the window": ({"limit": LIMIT}, do(send((1, 1), (2, 1), (3, 1)), tick(WAIT)), tick(WAIT + 2 * SECOND)),
+    "other rules": ({}, send((1, 1)), other_rules),
+    "by other rules": ({}, do(send((1, 1), (2, 1)), other_rules), tick(WAIT)),
+    "inspect": ({}, do(send((1, 1), (2, 1)), other_rules, tick(WAIT)), inspect),
     "other names": ({}, send((1, 1)), new_names),
     "other limit": (
         {"limit": LIMIT},

@@ -192,6 +192,19 @@ def test_debts_shrink_with_the_limit() -> None:
     assert limit.owed == 0
 
 
+def test_a_limit_that_was_away_for_a_moment_carries_over_no_more_than_its_own() -> None:
+    """A window that had no bound, closed early for want of memory, leaves the next one a second's budget at most."""
+    limit = Limit(3.0, "traces", 0.2)
+    limit.configure(1e300, "traces", 0.2)
+    limit.offer(1, position=0, randomness=5, threshold=0, size=1, now_ns=0)
+    limit.close_for_tests(SECOND // 10)
+    limit.configure(3.0, "traces", 0.2)
+    for number in range(50):
+        limit.offer(number, position=0, randomness=number, threshold=0, size=1, now_ns=SECOND // 5)
+    outcomes = limit.close_for_tests(SECOND // 5 + SECOND)
+    assert sum(admitted for _, admitted, _ in outcomes) == 6
+
+
 def test_a_grant_is_spent_once() -> None:
     limit = Limit(10.0, "spans", 0.2)
     limit.grant(4.0)

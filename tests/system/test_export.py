@@ -109,9 +109,11 @@ def test_an_authority_of_one_s_own(tmp_path: Path) -> None:
 
 def test_a_wrong_authority_stops_the_start_at_its_place(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n")
+    (tmp_path / "number.pem").write_text("-----BEGIN CERTIFICATE-----\nMAMCAQU=\n-----END CERTIFICATE-----\n")
     for endpoint, file, at, text in (
         ("https://127.0.0.1:1", "missing.pem", "4:20", "cannot be read: No such file or directory"),
         ("https://127.0.0.1:1", "key.pem", "4:20", "holds no certificates"),
+        ("https://127.0.0.1:1", "number.pem", "4:20", "holds a damaged certificate: copy the file anew"),
         (
             "http://127.0.0.1:1",
             "key.pem",

@@ -119,18 +119,22 @@ class Flood:
 
     `acknowledged` are the requests that were answered with OK, each after all that its sender had sent before, and
     `answers` counts them by sender. `refused` counts UNAVAILABLE with RetryInfo; `broken` are the senders that met it
-    without (the connection is gone). Anything else is in `faults`.
+    without (the connection is gone), or, with `cancels`, whose request was on its way when the proxy was stopped.
+    Anything else is in `faults`.
     """
 
     PAUSE_S = 0.02  # instead of what RetryInfo says: the more who knock the better
 
-    def __init__(self, port: int, make: Callable[[Random], ExportTraceServiceRequest], senders: int = 4) -> None:
+    def __init__(
+        self, port: int, make: Callable[[Random], ExportTraceServiceRequest], senders: int = 4, cancels: bool = False
+    ) -> None:
         self.acknowledged: list[ExportTraceServiceRequest] = []
         self.answers = [0] * senders
         self.refused = 0
         self.broken: set[int] = set()
         self.faults: list[str] = []
         self._make = make
+        self._cancels = cancels
         self._port = port
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -155,7 +159,9 @@ class Flood:
         except grpc.RpcError as error:
             retry_s = retry_after_s(error)
             with self._lock:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if self._cancels and error.code() is grpc.StatusCode.CANCELLED:
+                    self.broken.add(sender)
+                elif error.code() is not grpc.StatusCode.UNAVAILABLE:
                     self.faults.append(f"{error.code()} {error.details()}")
                 elif retry_s is None:
                     self.broken.add(sender)

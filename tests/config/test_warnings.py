@@ -145,3 +145,22 @@ def test_of_roots_that_are_not_sent_here(tmp_path: Path, root: str, expected: li
     found = warnings(tmp_path, f"buffer: {{root: {root}}}\n")
     assert [(line, column) for line, column, _ in found] == expected
     assert all("sampler_proxy_traces_rootless_total" in message for *_, message in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("buffer: {decision_memory: 4GiB, max_bytes: 4GiB}\n", []),
+        ("buffer: {decision_memory: 100TiB}\n", [(1, 27)]),
+        ("buffer: {max_bytes: 5GiB}\n", [(1, 21)]),
+        ("export: [{name: a, protocol: file, path: x, queue: {max_bytes: 100TiB}}]\n", [(1, 64)]),
+        ("export: [{name: a, protocol: file, path: x, max_bytes: 100TiB}]\n", []),  # of a disk
+    ],
+)
+def test_bounds_beyond_the_machine(tmp_path: Path, text: str, expected: list[tuple[int, int]]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    found = check(str(file), {}, machine_bytes=4 << 30).warnings
+    assert [(one.line, one.column) for one in found] == expected
+    assert all("more than the 4GiB of memory that this machine has" in one.message for one in found)
+    assert check(str(file), {}).warnings == ()

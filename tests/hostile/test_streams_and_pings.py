@@ -108,7 +108,6 @@ def test_memory_is_bounded(tmp_path: Path, make: Callable[[int], bytes], reads: 
     finally:
         proxy.kill()
     p99 = sorted(times)[len(times) * 99 // 100]
-    print(
-        f"{make.__name__}, {'read' if reads else 'unread'}: {before >> 20} MB -> {peak >> 20} MB, p99 {1000 * p99:.0f} ms of {len(times)}"
-    )
+    row = f"{make.__name__}, {'read' if reads else 'unread'}"
+    print(f"{row}: {before >> 20} MB -> {peak >> 20} MB, p99 {1000 * p99:.0f} ms of {len(times)}")
     assert peak < before + ROOM

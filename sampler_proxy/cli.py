@@ -19,8 +19,8 @@ from sampler_proxy import __version__
 from sampler_proxy.config.check import Loaded, check, load_config
 from sampler_proxy.config.file import STDIN
 from sampler_proxy.config.model import Config, json_schema
-from sampler_proxy.errors import SamplerProxyError
-from sampler_proxy.operate.this_machine import is_here
+from sampler_proxy.errors import SamplerProxyError, printable
+from sampler_proxy.operate.this_machine import is_here, memory_bytes
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -132,7 +132,7 @@ def check_command(paths: tuple[str, ...]) -> None:
             continue
         for warning in loaded.warnings:
             click.echo(str(warning), err=True)
-        click.echo(f"{path}: ok")
+        click.echo(f"{printable(path)}: ok")
     sys.exit(1 if faulty else 0)
 
 
@@ -165,7 +165,7 @@ def explain_command(path: str | None, as_json: bool, trace_files: tuple[str, ...
         _fail(error)
     if found and path is None:
         click.echo("decided by the built-in rules: --config FILE names others", err=True)
-    named = ", ".join(trace_files)
+    named = ", ".join(map(printable, trace_files))
     if not found:
         click.echo(f"{named}: no traces", err=True)
     for line in (*(f"{named}: {mismatch}" for mismatch in mismatches), *traces.remarks(named)):
@@ -198,8 +198,8 @@ def redact_command(path: str, as_json: bool, trace_files: tuple[str, ...]) -> No
     else:
         click.echo(redaction_preview.as_text(previews))
     if loaded.redact is None:
-        click.echo(f"{path}: nothing is redacted: write for example redact: {{preset: common}}", err=True)
-    named = ", ".join(trace_files)
+        click.echo(f"{printable(path)}: nothing is redacted: write for example redact: {{preset: common}}", err=True)
+    named = ", ".join(map(printable, trace_files))
     if not previews:
         click.echo(f"{named}: no traces", err=True)
     for line in traces.remarks(named):
@@ -214,7 +214,7 @@ def schema() -> None:
 
 def _load(path: str | None) -> Loaded:
     """Check a configuration file, or standard input; None: the built-in configuration. Raises ConfigError."""
-    return load_config(Config()) if path is None else check(path, os.environ, is_here)
+    return load_config(Config()) if path is None else check(path, os.environ, is_here, memory_bytes())
 
 
 def _read_stdin_once(*paths: str | None) -> None:

@@ -15,9 +15,19 @@ class SamplerProxyError(Exception):
     """The root of the tree."""
 
 
+def printable(text: str) -> str:
+    """Escape what others chose, such as a name, for a line of text: no line break, nothing that a terminal obeys."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """A fault of a configuration file, or a warning. `line` and `column` count from 1; 0 means the file as a whole."""
+    """A fault of a configuration file, or a warning. `line` and `column` count from 1; 0 means the file as a whole. The
+    message may quote names: each of its lines is made of printable characters and tabs."""
 
     path: str
     line: int
@@ -26,14 +36,23 @@ class Fault:
 
     def __str__(self) -> str:
         position = f":{self.line}:{self.column}" if self.line else ""
-        return f"{self.path}{position}: {self.message}"
+        return f"{printable(self.path)}{position}: {self.message}"
+
+
+MAX_FAULTS = 1000
+"""Faults of one file that are kept; how many more there are is the last one's message."""
 
 
 class ConfigError(SamplerProxyError):
-    """A configuration that cannot be used; carries every fault found, in file order."""
+    """A configuration that cannot be used; carries the faults found, in file order, the first MAX_FAULTS of them."""
 
     def __init__(self, faults: list[Fault]) -> None:
-        self.faults = tuple(sorted(faults))
+        faults = sorted(faults)
+        if more := len(faults[MAX_FAULTS:]):
+            first = faults[MAX_FAULTS]
+            message = f"and {more} more faults from here on: mend those above first"
+            faults[MAX_FAULTS:] = [Fault(first.path, first.line, first.column, message)]
+        self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

@@ -25,6 +25,7 @@ import uvloop
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
 from sampler_proxy.config.model import Config, FileExport, GrpcExport
+from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp_grpc import GrpcExporter
@@ -37,7 +38,7 @@ from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.status import Status, log_introduction
-from sampler_proxy.operate.this_machine import is_here
+from sampler_proxy.operate.this_machine import is_here, memory_bytes
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import accepting, grpc_status
@@ -47,6 +48,7 @@ from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
+from sampler_proxy.units import format_size
 
 TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -120,7 +122,7 @@ class Service:
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
         )
         self._reloader = Reloader(
-            loaded, partial(check, loaded.path or "", os.environ, is_here), self._apply, time.time
+            loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
         )
         self._status = Status(
             self._pipeline,
@@ -177,21 +179,25 @@ class Service:
         config = loaded.config
         prepared = self._rates.prepare(loaded)
         self._rates.adopt(prepared)
-        return Pipeline(
-            rules=_rule_set(loaded, prepared),
-            destinations=[exporter.queue for exporter in self._exporters],
-            max_bytes=config.buffer.max_bytes,
-            max_trace_bytes=config.buffer.max_trace_bytes,
-            wait_ns=config.buffer.decision_wait_ns,
-            wait_after_root_ns=config.buffer.decision_wait_after_root_ns,
-            decision_memory_bytes=config.buffer.decision_memory_bytes,
-            local_roots=config.buffer.root == "local",
-            stamp_decision=config.stamp.decision,
-            stamp_adjusted_count=config.stamp.adjusted_count,
-            seed=secrets.randbits(64),
-            limit=_limit(config),
-            redact=loaded.redact,
-        )
+        try:
+            return Pipeline(
+                rules=_rule_set(loaded, prepared),
+                destinations=[exporter.queue for exporter in self._exporters],
+                max_bytes=config.buffer.max_bytes,
+                max_trace_bytes=config.buffer.max_trace_bytes,
+                wait_ns=config.buffer.decision_wait_ns,
+                wait_after_root_ns=config.buffer.decision_wait_after_root_ns,
+                decision_memory_bytes=config.buffer.decision_memory_bytes,
+                local_roots=config.buffer.root == "local",
+                stamp_decision=config.stamp.decision,
+                stamp_adjusted_count=config.stamp.adjusted_count,
+                seed=secrets.randbits(64),
+                limit=_limit(config),
+                redact=loaded.redact,
+            )
+        except MemoryError:  # the decision memory has its size from the start
+            asked = format_size(config.buffer.decision_memory_bytes)
+            raise StartError(f"buffer.decision_memory: the system does not give {asked}: write less") from None
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
         """Put what has changed in a file into force, as far as a running service can. Raises what

@@ -6,4 +6,7 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.register_profile(
     "thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=1_000, print_blob=True
 )
+settings.register_profile(
+    "quick", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=10, derandomize=True
+)
 settings.load_profile("default")  # pytest --hypothesis-profile=thorough overrides it

@@ -391,3 +391,51 @@ def test_run_with_a_configuration_from_standard_input(tmp_path):
         run.terminate()
         run.stderr.read()
         assert run.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (r'{"a\e]0;x\a\nb.yaml:1:1: ok": 1}', r"unknown key 'a\x1b]0;x\x07\nb.yaml:1:1: ok'"),
+        (r'{admin: {}, "a\e": 1, "a\e": 2}', r"duplicate key 'a\x1b'"),
+        (r'rules: [{name: x, match: "{ .a = \u202ewrong\e[2J }", keep: all}]', r"{ .a = \u202ewrong\x1b[2J }"),
+    ],
+)
+def test_names_in_a_file_do_not_reach_the_terminal_as_they_are(tmp_path, text, shown):
+    file = tmp_path / "evil\x1b[1m\n.yaml"
+    file.write_text(text)
+    done = command("check", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    assert shown in done.stderr
+    assert r"evil\x1b[1m\n.yaml:1:" in done.stderr
+
+
+def test_the_caret_stands_under_what_follows_an_escaped_character(tmp_path):
+    file = tmp_path / "file.yaml"
+    file.write_text('rules: [{name: x, match: "{ .a = `\\t\\e` && wrong }", keep: all}, {name: y, keep: none}]')
+    _, line, caret = command("check", str(file)).stderr.splitlines()[:3]
+    assert line.expandtabs()[caret.expandtabs().index("^") :].startswith("wrong")
+
+
+def test_a_bound_that_the_machine_cannot_give(tmp_path):
+    file = tmp_path / "large.yaml"
+    file.write_text(
+        "buffer: {decision_memory: 100TiB}\n"
+        "receive: {grpc: {endpoint: '127.0.0.1:0'}}\nadmin: {endpoint: '127.0.0.1:0'}\n"
+        f"export: [{{name: a, protocol: file, path: {tmp_path}/out}}]\n"
+    )
+    done = command("check", str(file))
+    assert (done.returncode, done.stdout) == (0, f"{file}: ok\n")
+    assert done.stderr.startswith(f"{file}:1:27: warning: more than the ")
+    limited = ["sh", "-c", 'ulimit -v 8000000; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*limited, sys.executable, "-m", "sampler_proxy", "run", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    assert "buffer.decision_memory: the system does not give 100TiB: write less" in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr

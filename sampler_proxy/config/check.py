@@ -24,6 +24,7 @@ from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.lint import lint
 from sampler_proxy.traceql.parse import parse
 from sampler_proxy.traceql.program import Slot
+from sampler_proxy.units import MIB, format_size
 
 MAX_HASH_KEY = 4096
 """Bytes of the file that holds the key of `hash`."""
@@ -47,9 +48,15 @@ def _nowhere(_: str) -> bool:
     return False
 
 
-def check(path: str, environ: Mapping[str, str], is_here: Callable[[str], bool] = _nowhere) -> Loaded:
+def check(
+    path: str,
+    environ: Mapping[str, str],
+    is_here: Callable[[str], bool] = _nowhere,
+    machine_bytes: int | None = None,
+) -> Loaded:
     """Read, check and compile a file. Raises ConfigError; the fault of an expression stands at its character, with the
-    expression and a caret below. `is_here` tells of a host whether it is this machine, for warnings."""
+    expression and a caret below. For warnings: `is_here` tells of a host whether it is this machine, `machine_bytes` is
+    the memory that this machine has, None: not known."""
     content = contents(path)
     file = read(path, content, environ)
     faults = list(file.faults)
@@ -84,6 +91,7 @@ def check(path: str, environ: Mapping[str, str], is_here: Callable[[str], bool] 
             *_warnings_of_ports(file, file.config, is_here),
             *_warnings_of_roots(file, file.config),
             *_warnings_of_headers(file, file.config),
+            *_warnings_of_memory(file, file.config, machine_bytes),
         ),
     )
 
@@ -214,7 +222,7 @@ def _fault_of_expression(file: ParsedFile, at: Path, error: TraceQLError) -> Fau
     if _quotes_environment(message, file.positions.references(at)):
         message = "not valid here, once the references in it are expanded"
     excerpt = file.positions.excerpt(at, error.offset)
-    return file.fault(file.positions.value(at, error.offset), f"{message}\n{excerpt}")
+    return file.fault(file.positions.value(at, error.offset), message, excerpt)
 
 
 def _unexpanded(file: ParsedFile, index: int, rule: Rule) -> Rule:
@@ -253,7 +261,7 @@ def _warnings(file: ParsedFile, config: Config, expressions: _Expressions) -> It
         if _quotes_environment(message, positions.references(at)):
             message = "this may not mean what it seems to, once the references in it are expanded"
         excerpt = positions.excerpt(at, hint.offset)
-        yield file.fault(positions.value(at, hint.offset), f"warning: {message}\n{excerpt}")
+        yield file.fault(positions.value(at, hint.offset), f"warning: {message}", excerpt)
 
 
 def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> Iterator[Fault]:
@@ -314,6 +322,22 @@ def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:
 
 
 _SHELL_VARIABLE = re.compile(r"(?:^| )\$[A-Za-z_][A-Za-z0-9_]*$")
+
+
+def _warnings_of_memory(file: ParsedFile, config: Config, machine_bytes: int | None) -> Iterator[Fault]:
+    """Warn of each bound that is larger than the machine. Whether all of them fit together is said at the start."""
+    bounds: list[tuple[Path, int]] = [
+        (("buffer", "max_bytes"), config.buffer.max_bytes),
+        (("buffer", "decision_memory"), config.buffer.decision_memory_bytes),
+        *((("export", index, "queue", "max_bytes"), one.queue.max_bytes) for index, one in enumerate(config.export)),
+    ]
+    for path, size in bounds:
+        if machine_bytes is not None and size > machine_bytes:
+            yield file.fault(
+                file.positions.value(path),
+                f"warning: more than the {format_size(machine_bytes // MIB * MIB)} of memory that this machine has: "
+                "write what is left beside everything else",
+            )
 
 
 def _quotes_environment(message: str, values: tuple[str, ...]) -> bool:

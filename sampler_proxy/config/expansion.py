@@ -17,6 +17,10 @@ _SPECIAL = re.compile(r"\$\$|\$\{([^}]*)(\})?")
 _REFERENCE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
+MAX_PROBLEMS = 20
+"""Of one text; behind the last nothing more is looked for."""
+
+
 class Piece(NamedTuple):
     """The text from `at` on was written at `written_at`: character by character if `verbatim`, else as a reference."""
 
@@ -41,8 +45,15 @@ class Expanded(NamedTuple):
         return piece.written_at + (offset - piece.at if piece.verbatim else 0)
 
 
-def expand(written: str, environ: Mapping[str, str]) -> Expanded:
-    """Replace the references in a text. Does not raise: problems are part of the result."""
+class TooLongError(Exception):
+    """A text that would be longer than there is room for."""
+
+
+def expand(written: str, environ: Mapping[str, str], room: int) -> Expanded:
+    """Replace the references in a text. Problems are part of the result. Raises TooLongError where that has more than
+    `room` characters."""
+    if len(written) > room:
+        raise TooLongError
     parts: list[str] = []
     pieces = [Piece(0, 0, True)]
     problems: list[tuple[int, str]] = []
@@ -51,6 +62,8 @@ def expand(written: str, environ: Mapping[str, str]) -> Expanded:
 
     def add(part: str, written_at: int, verbatim: bool) -> None:
         nonlocal length
+        if length + len(part) > room:
+            raise TooLongError
         if part:
             parts.append(part)
             pieces.append(Piece(length, written_at, verbatim))
@@ -67,6 +80,8 @@ def expand(written: str, environ: Mapping[str, str]) -> Expanded:
             add(values[-1], special.start(), False)
         except ValueError as problem:
             problems.append((special.start(), str(problem)))
+            if len(problems) == MAX_PROBLEMS:
+                break
     add(written[done:], done, True)
     if done == len(written):
         pieces.append(Piece(length, done, True))  # the end of the text, after a reference

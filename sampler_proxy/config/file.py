@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from sampler_proxy.config.model import Config, sections
 from sampler_proxy.config.unknown_keys import advice, keys_of
 from sampler_proxy.config.yaml_positions import Path, Position, Positions, parse
-from sampler_proxy.errors import ConfigError, Fault
+from sampler_proxy.errors import MAX_FAULTS, ConfigError, Fault, printable
 from sampler_proxy.settings import Section
 from sampler_proxy.units import MIB
 
@@ -37,9 +37,10 @@ class ParsedFile(NamedTuple):
     trace_keys: list[tuple[Path, str]]
     """Every field of a `per`."""
 
-    def fault(self, position: Position, message: str) -> Fault:
-        """Make a fault of this file."""
-        return Fault(self.path, position.line, position.column, message)
+    def fault(self, position: Position, message: str, excerpt: str = "") -> Fault:
+        """Make a fault of this file, with an excerpt of it in the lines below."""
+        below = f"\n{excerpt}" if excerpt else ""
+        return Fault(self.path, position.line, position.column, printable(message) + below)
 
 
 def contents(path: str) -> bytes:
@@ -71,13 +72,14 @@ def read(path: str, content: bytes, environ: Mapping[str, str]) -> ParsedFile:
             config = Config.model_validate(data, by_alias=True, by_name=False)
         except ValidationError as refused:
             errors = (
-                _explain(error, data, positions) for error in refused.errors(include_url=False, include_input=True)
+                _explain(error, data, positions, look_up=number < MAX_FAULTS)
+                for number, error in enumerate(refused.errors(include_url=False, include_input=True))
             )
             refusals = [*errors, *_in_lists(data, positions)]
         else:
             refusals = list(_in_lists(data, positions))
         found += [(position, message) for at, position, message in refusals if at not in document.broken]
-    faults = [Fault(path, *position, message) for position, message in found]
+    faults = [Fault(path, *position, printable(message)) for position, message in found]
     return ParsedFile(
         path, None if found else config, faults, positions, list(_expressions(data)), list(_trace_keys(data))
     )
@@ -108,15 +110,16 @@ _WANTED = {
 }
 
 
-def _explain(error: ErrorDetails, data: Any, positions: Positions) -> tuple[Path, Position, str]:
-    """Return path, position and message of one refusal of the model."""
+def _explain(error: ErrorDetails, data: Any, positions: Positions, *, look_up: bool) -> tuple[Path, Position, str]:
+    """Return path, position and message of one refusal of the model. `look_up`: search for the nearest key."""
     tagged = tuple(step for step in error["loc"] if step != "[key]")
     path = _without_tag(tagged)
     kind = error["type"]
     if kind == "extra_forbidden":
-        return path, positions.key(path), f"unknown key '{path[-1]}': {advice(path, tagged)}"
+        known = f"known here are {', '.join(keys_of(tagged[:-1]))}"
+        return path, positions.key(path), f"unknown key '{path[-1]}': {advice(path, tagged) if look_up else known}"
     if kind == "missing":
-        model = dict(sections())[tuple(step for step in tagged[:-1] if isinstance(step, str))]
+        model = _model_at(tagged[:-1])
         return (
             path,
             positions.value(path[:-1]),
@@ -142,6 +145,13 @@ def _without_tag(loc: Path) -> Path:
     if loc[:1] == ("export",):
         return loc[:2] + loc[3:]
     return loc[:3] + loc[4:] if loc[:1] == ("rules",) and loc[2:3] == ("keep",) else loc
+
+
+_MODELS = dict(sections())
+
+
+def _model_at(loc: Path) -> type[Section]:
+    return _MODELS[tuple(step for step in loc if isinstance(step, str))]
 
 
 def _example(model: type[Section], key: str | int) -> str:

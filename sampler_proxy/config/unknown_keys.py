@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from sampler_proxy.config.model import key_of, sections
 from sampler_proxy.config.yaml_positions import Path
 
+_MODELS = dict(sections())
+
 _ALIKE = 0.72  # of difflib: bufer and buffer are, path and batch are not
 _SHORTEST = 3  # characters of a key that may be the beginning of another
 
@@ -68,7 +70,7 @@ def advice(path: Path, tagged: Path) -> str:
 
 def keys_of(tagged: Path) -> list[str]:
     """Return the keys that the section at a path has."""
-    model = dict(sections())[_section(tagged)]
+    model = _MODELS[_section(tagged)]
     return [key_of(model, name) for name in model.model_fields]
 
 

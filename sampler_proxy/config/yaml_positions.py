@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sampler_proxy.config.expansion import Expanded, expand
+from sampler_proxy.config.expansion import Expanded, TooLongError, expand
+from sampler_proxy.errors import printable
+from sampler_proxy.units import MIB
 
 MAX_DEPTH = 32
 MAX_NODES = 100_000  # with aliases expanded; a rule has about 4
+MAX_CHARACTERS = 4 * MIB  # with aliases and references expanded
 EXCERPT, EXCERPT_BEFORE = 160, 100  # characters of a line that are shown, and how many of them before the fault
 
 _YAML = "tag:yaml.org,2002:"
@@ -117,8 +120,13 @@ class Positions:
         first = max(begin, min(at - EXCERPT_BEFORE, end - EXCERPT))
         last = min(end, first + EXCERPT)
         head, tail = "..." * (first > begin), "..." * (last < end)
-        indent = re.sub(r"[^\t]", " ", head + scalar.value[first:at])
-        return f"    {head}{scalar.value[first:last]}{tail}\n    {indent}^"
+        before, behind = (_with_tabs(part) for part in (scalar.value[first:at], scalar.value[at:last]))
+        indent = re.sub(r"[^\t]", " ", head + before)
+        return f"    {head}{before}{behind}{tail}\n    {indent}^"
+
+
+def _with_tabs(text: str) -> str:
+    return "\t".join(map(printable, text.split("\t")))
 
 
 class Document(NamedTuple):
@@ -131,14 +139,18 @@ class Document(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader with a bound of depth, so that Python's stack is not the bound and the refusal has a position."""
+    """PyYAML's loader with bounds of depth and size, so that Python's stack and the machine's memory are not what
+    bounds them, and the refusal has a position."""
 
-    depth = 0
+    depth = nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self._here())
+        self.nodes += 1
+        if self.nodes > 2 * MAX_NODES:  # keys are nodes, too
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=self._here())
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -153,8 +165,15 @@ class _Loader(yaml.SafeLoader):
         return self.peek_event().start_mark  # type: ignore[no-any-return,no-untyped-call]
 
 
+_TOO_MANY = f"more than {MAX_NODES} values once aliases are expanded: write fewer"
+
+
 class _TooMuchError(Exception):
-    pass
+    """A document beyond its bounds, and where; the message says which."""
+
+    def __init__(self, message: str, position: Position) -> None:
+        self.position = position
+        super().__init__(message)
 
 
 def parse(text: str, environ: Mapping[str, str]) -> Document:
@@ -184,9 +203,8 @@ def parse(text: str, environ: Mapping[str, str]) -> Document:
         if root is not None:
             try:
                 return document._replace(data=_Builder(document, text, environ).build(root, ()))
-            except _TooMuchError:
-                message = f"more than {MAX_NODES} values once aliases are expanded: write fewer"
-                document.problems.append(Problem(Position(0, 0), message))
+            except _TooMuchError as error:
+                document.problems.append(Problem(error.position, str(error)))
     return document
 
 
@@ -202,12 +220,12 @@ class _Builder:
         self._positions = document.positions
         self._text = text
         self._environ = environ
-        self._nodes = 0
+        self._nodes = self._characters = 0
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise _TooMuchError
+            raise _TooMuchError(_TOO_MANY, _position(node.start_mark))
         position = self._positions._values[path] = _position(node.start_mark)
         if len(path) > MAX_DEPTH:  # only an alias inside its own value gets here
             return self._break(path, position, "an alias inside of what it stands for")
@@ -248,7 +266,12 @@ class _Builder:
         start, source = _position(node.start_mark), self._text[node.start_mark.index : node.end_mark.index]
         if properties := _PROPERTIES.match(source):  # an anchor: the text begins after it
             start, source = Position(start.line, start.column + properties.end()), source[properties.end() :]
-        expanded = expand(node.value, self._environ)
+        try:
+            expanded = expand(node.value, self._environ, MAX_CHARACTERS - self._characters)
+        except TooLongError:
+            message = "more than 4MiB once references and aliases are expanded: write less"
+            raise _TooMuchError(message, start) from None
+        self._characters += len(expanded.text)
         scalar = _Scalar(start, node.style, source, node.value, expanded)
         self._positions._scalars[path] = scalar
         self._positions._values[path] = start

@@ -11,12 +11,15 @@
 A full buffer is not unreadiness: that would push the load onto the neighbours, which are as full. The buffer's metrics
 show it, and senders are told to slow down one request at a time.
 
+Who may ask, and how long that may take, is said in `http_guard.py`.
+
 `StartError` is all that escapes. A handler that fails answers 500 and harms no other request. There is no access log: a
 probe every second would drown everything else. Of a failure only the class is logged: its text may quote the request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -30,6 +33,7 @@ from prometheus_client.exposition import choose_encoder
 
 from sampler_proxy import __version__
 from sampler_proxy.errors import StartError
+from sampler_proxy.operate.http_guard import IDLE_S, Connections, refuse_pages
 from sampler_proxy.receive.listeners import WILDCARDS, listen
 from sampler_proxy.settings import Endpoint
 
@@ -75,10 +79,13 @@ class Admin:
         self._destinations = destinations
         self._failure = failure
         self._runner: web.AppRunner | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return the bound host and port. Raises StartError, and has then left nothing open."""
-        app = web.Application(middlewares=[_list_instead_of_404])
+        connections = Connections()
+        guards = [connections.serve, refuse_pages(self._endpoint.host)]
+        app = web.Application(middlewares=[*guards, _list_instead_of_404])
         app.add_routes(
             [
                 web.get("/metrics", self._get_metrics),
@@ -91,23 +98,27 @@ class Admin:
             ]
         )
         app.on_response_prepare.append(_hide_server_version)
-        runner = web.AppRunner(app, access_log=None, logger=_http_log, shutdown_timeout=_STOP_TIMEOUT_S)
-        await runner.setup()
         try:
-            for listening in listen(self._endpoint.host, self._endpoint.port, _BACKLOG):
-                await web.SockSite(runner, listening).start()
+            listening = listen(self._endpoint.host, self._endpoint.port, _BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
-            await runner.cleanup()
             why = error.strerror if isinstance(error, OSError) else None
             raise StartError(f"admin: cannot listen on {self._endpoint}: {why or error}") from error
-        self._runner = runner
-        host, port = runner.addresses[0][:2]
+        host, port = listening[0].getsockname()[:2]
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_http_log, shutdown_timeout=_STOP_TIMEOUT_S, keepalive_timeout=IDLE_S
+        )
+        await self._runner.setup()
+        connections.make = self._runner.server
+        loop = asyncio.get_running_loop()
+        self._servers = [await loop.create_server(connections, sock=one, backlog=_BACKLOG) for one in listening]
         return self._endpoint.host if self._endpoint.host in WILDCARDS else host, port
 
     async def stop(self) -> None:
         """Close the port and every connection, within about a second. May be called at any time, and again."""
         if self._runner is not None:
             runner, self._runner = self._runner, None
+            for server in self._servers:
+                server.close()
             await runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sampler_proxy.config.check import Loaded
 from sampler_proxy.config.model import Adaptive
+from sampler_proxy.errors import printable
 from sampler_proxy.operate.trace_files import Traces
 from sampler_proxy.otlp.sampling import probability_of, shown_threshold
 from sampler_proxy.pipeline import replay
@@ -105,7 +106,7 @@ def type_mismatches(loaded: Loaded, requests: Sequence[bytes]) -> Iterator[str]:
     """Say which rules compare an attribute that the traces have with other types only: they never match by it."""
     for rule, mismatches in replay.type_mismatches(loaded.compiled, requests).items():
         for field, key, kind, met in mismatches:
-            name = _PREFIXES[field] + key.decode()
+            name = _PREFIXES[field] + printable(key.decode())
             wanted = "a text" if kind in (Kind.STRING, Kind.REGEX) else "a boolean" if kind is Kind.BOOL else "a number"
             yield f"rule {loaded.config.rules[rule].name}: {name} is compared with {wanted}, and is {met}"
 
@@ -133,10 +134,10 @@ def as_text(explanation: Explanation, traces: Traces) -> str:
         ]
 
     def shown(span: bytes) -> str:
-        return f"    {span.hex()}  {traces.names.get((trace_id, span), '')}".rstrip()
+        return f"    {span.hex()}  {printable(traces.names.get((trace_id, span), ''))}".rstrip()
 
     for matched in explanation.matched:
-        lines += [f"  {matched.condition}", *map(shown, matched.spans)]
+        lines += [f"  {printable(matched.condition)}", *map(shown, matched.spans)]
     if explanation.root is None:
         lines.append("  no root: no span without a parent, and none known to have its parent in another process")
     elif explanation.local_root:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sampler_proxy.errors import printable
 from sampler_proxy.pipeline import replay
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.redact.lanes import Label
@@ -97,11 +98,6 @@ def total(previews: Sequence[Preview]) -> dict[Label, int]:
     return dict(counts.most_common())
 
 
-def _printable(key: str) -> str:
-    """Escape a key, which senders choose: no line breaks, and nothing that a terminal obeys."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in key)
-
-
 def as_text(previews: Sequence[Preview]) -> str:
     """Format previews for a terminal, with the totals at the end."""
     lines = []
@@ -109,7 +105,7 @@ def as_text(previews: Sequence[Preview]) -> str:
         if one.redactions:
             lines.append(f"trace {one.trace_id.hex()} ({one.spans} span{'s' * (one.spans != 1)})")
         for redaction in one.redactions:
-            where = redaction.place if redaction.key is None else f"{redaction.place} {_printable(redaction.key)}"
+            where = redaction.place if redaction.key is None else f"{redaction.place} {printable(redaction.key)}"
             lines.append(f"  {redaction.times:>5}  {redaction.detector} {redaction.action}: {where}")
     changed = sum(bool(one.redactions) for one in previews)
     lines.append(f"{changed} of {len(previews)} traces would be changed" + (":" if changed else ""))

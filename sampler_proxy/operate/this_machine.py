@@ -1,9 +1,11 @@
-"""Tells which hosts are this machine, for warnings: without a question to DNS, so that no command waits for it."""
+"""Tells of this machine what warnings are about: which hosts it is, without a question to DNS, so that no command waits
+for it, and its memory."""
 
 from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 
 
 def is_here(host: str) -> bool:
@@ -19,3 +21,11 @@ def is_here(host: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def memory_bytes() -> int | None:
+    """Return the memory of this machine; None where the system does not say."""
+    with suppress(OSError, ValueError):
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return pages * size if pages > 0 else None
+    return None

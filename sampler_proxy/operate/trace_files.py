@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.config.file import STDIN
-from sampler_proxy.errors import MalformedRequest, TraceFileError
+from sampler_proxy.errors import MalformedRequest, TraceFileError, printable
 from sampler_proxy.otlp.json import request_of
 from sampler_proxy.pipeline.scanner import Scanner
 from sampler_proxy.rules.plan import Plan
@@ -102,7 +102,8 @@ def read(path: str) -> Traces:
         with open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as file:
             data = file.read()
     except OSError as error:
-        raise TraceFileError(f"{path}: cannot be read: {error.strerror}") from None
+        raise TraceFileError(f"{printable(path)}: cannot be read: {error.strerror}") from None
+    path = printable(path)  # for messages, from here on
     invalid = _scan([data])
     # Protobuf is tried first: no JSON text happens to be a whole number of protobuf fields.
     if invalid is not None:

@@ -172,10 +172,10 @@ cdef class Buffer:
 
     cdef Trace* due(self, int64_t now_ns, bint* has_root) noexcept nogil:
         """Return a trace whose wait is over, or NULL; `has_root` is set where it is the wait after the root."""
-        if self.first_rooted != NULL and self.first_rooted.root_ns + self.wait_after_root_ns <= now_ns:
+        if self.first_rooted != NULL and now_ns - self.first_rooted.root_ns >= self.wait_after_root_ns:
             has_root[0] = True
             return self.first_rooted
-        if self.oldest != NULL and self.oldest.first_ns + self.wait_ns <= now_ns:
+        if self.oldest != NULL and now_ns - self.oldest.first_ns >= self.wait_ns:
             has_root[0] = False
             return self.oldest
         return NULL

@@ -12,6 +12,8 @@ lies above a threshold that is set by sizes alone.
 """
 from libc.stdlib cimport free, malloc, qsort, realloc
 
+from sampler_proxy.rules.rate cimport elapsed_ns
+
 from sampler_proxy.otlp.sampling import NEVER
 
 cdef enum:
@@ -161,7 +163,7 @@ cdef class Limit:
 
     cdef void pay(self, int64_t now_ns) noexcept nogil:
         """Let the time that passed without a window pay debts; it earns nothing else."""
-        cdef double seconds = <double>(now_ns - self.paid_ns) / 1e9
+        cdef double seconds = <double>elapsed_ns(self.paid_ns, now_ns) / 1e9
         self.debt = max(self.debt - self.per_second * seconds, 0)
         self.paid_ns = now_ns
         if seconds >= 1:
@@ -175,7 +177,7 @@ cdef class Limit:
 
     cdef bint due(self, int64_t now_ns) noexcept nogil:
         """Return whether the window may be closed: its second is over, and the last one has been collected."""
-        return self.count != 0 and self.collected() and now_ns - self.opened_ns >= WINDOW_NS
+        return self.count != 0 and self.collected() and elapsed_ns(self.opened_ns, now_ns) >= WINDOW_NS
 
     cdef void hasten(self, int64_t now_ns) noexcept nogil:
         """Make the open window due, with the budget of a whole second."""
@@ -215,7 +217,7 @@ cdef class Limit:
     cdef int close(self, int64_t now_ns) except -1:
         """Close the window: admit or reject each candidate, for collect() to give out. Only for a window whose
         predecessor has been collected. On MemoryError nothing was changed."""
-        cdef double seconds = <double>(now_ns - self.opened_ns) / 1e9
+        cdef double seconds = <double>elapsed_ns(self.opened_ns, now_ns) / 1e9
         cdef double earned = self.per_second * seconds + self.extra + self.spare
         cdef double paid = min(self.debt, MAX_PAID_PART * earned)
         cdef uint32_t i, count

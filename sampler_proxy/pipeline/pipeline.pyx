@@ -28,7 +28,7 @@ from sampler_proxy.pipeline.outlets cimport Outlets
 from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.redact.walker cimport Redactor
-from sampler_proxy.rules.rate cimport Controller
+from sampler_proxy.rules.rate cimport Controller, elapsed_ns
 from sampler_proxy.rules.roots cimport NO_ROOT
 from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_of, size_of
 
@@ -739,7 +739,7 @@ cdef class Pipeline:
                     fragment = fragment.next
                 return {
                     "state": "buffered", "spans": trace.spans, "fragments": fragments, "bytes": trace.cost,
-                    "age_seconds": max(now_ns - trace.first_ns, 0) / 1e9, "root_seen": trace.root_ns >= 0,
+                    "age_seconds": elapsed_ns(trace.first_ns, now_ns) / 1e9, "root_seen": trace.root_ns >= 0,
                     "chosen": trace.state.in_limit_window,
                 }
             decision = self.decisions.find(key)

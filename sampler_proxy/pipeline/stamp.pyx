@@ -59,9 +59,9 @@ cdef class Stamper:
                 + (_attribute(b"sampler_proxy.incomplete", b"\x10\x01") if incomplete else b""))
 
     cdef int reserve(self, uint64_t more) except -1:
-        """Make room for so many bytes more in the output."""
+        """Make room for so many bytes more in the output, which is there even where they are none: it is copied to."""
         cdef void* grown
-        if self.used + more > self.room:
+        if self.used + more >= self.room:
             grown = realloc(self.out, 2 * self.used + more + 4096)
             if grown == NULL:
                 raise MemoryError

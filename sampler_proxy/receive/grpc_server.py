@@ -40,6 +40,11 @@ WINDOW_BYTES = 256 * 1024
 """Bytes of a message that a sender may send before we ask for more. A batch of 512 spans fits: on a 2-core VM it then
 costs 0.27 ms of CPU instead of 0.45 with HTTP/2's 64 KiB, and a round trip less; smaller ones cost the same."""
 
+MAX_STREAMS = 512
+"""Calls that one connection may have open at once. A client that has more waits by itself, but for its first ones: what
+it begins before it has read this number is refused as UNAVAILABLE beyond it. HTTP/2 recommends 100 at least; a burst of
+hundreds on a new connection has room here."""
+
 STALLED_S = 10.0
 """A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its slot, but only to a
 call that waits, so that 64 senders that never finish cannot lock out the rest."""
@@ -151,11 +156,17 @@ class GrpcEngine(ABC):
             ("grpc.so_reuseport", 0),  # else a port that is taken is shared silently
             ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.http2.bdp_probe", 0),  # it would grow that window by its own measure, to megabytes
-            ("grpc.http2.max_ping_strikes", 0),  # senders may ping as they like; by default it disconnects them
-            # What core queues between two polls of ours. By default it answers calls beyond 1000 with
-            # RESOURCE_EXHAUSTED, which senders must not retry; MAX_WAITING is the bound that counts.
-            ("grpc.server.max_pending_requests", 100_000),
-            ("grpc.server.max_pending_requests_hard_limit", 200_000),
+            # What one connection may have open; what it resets counts as long as we have not seen it. By default there
+            # is no bound, and calls that are reset as soon as they are begun cost gigabytes.
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            # Senders may ping as they like; by default it disconnects them. Of a flood core reads no more than it can
+            # answer. Ended for it, the connection comes back, which costs others more: a second instead of 20 ms.
+            ("grpc.http2.max_ping_strikes", 0),
+            # What core queues between two polls of ours: beyond the first it answers more and more calls, beyond the
+            # second all, with RESOURCE_EXHAUSTED, which senders must not retry. A burst while a request is taken has
+            # room; MAX_WAITING is the bound that counts. A queue without one grows by 10 kB a call.
+            ("grpc.server.max_pending_requests", 2000),
+            ("grpc.server.max_pending_requests_hard_limit", 4000),
         )
 
     def _handle(self, handler: Handler, message: bytes) -> bytes | Refusal:

@@ -216,9 +216,9 @@ cdef class Edits:
     # Carrying out.
 
     cdef int reserve(self, uint64_t more) except -1:
-        """Make room for so many bytes more in the output."""
+        """Make room for so many bytes more in the output, which is there even where they are none: it is copied to."""
         cdef void* grown
-        if self.used + more > self.room:
+        if self.used + more >= self.room:
             grown = realloc(self.out, 2 * self.used + more + 4096)
             if grown == NULL:
                 raise MemoryError

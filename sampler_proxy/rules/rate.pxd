@@ -38,6 +38,11 @@ cdef class Fixed(Controller):
 cpdef uint64_t threshold_of(double probability) noexcept nogil
 
 
+cdef inline uint64_t elapsed_ns(int64_t then_ns, int64_t now_ns) noexcept nogil:
+    """Return the time from one to the other, 0 where it has gone back. Unsigned: any two times have a difference."""
+    return <uint64_t>now_ns - <uint64_t>then_ns if now_ns > then_ns else 0
+
+
 cdef inline double bounded(double value, double least, double most) noexcept nogil:
     """Return a value, or the bound that it exceeds."""
     return most if value > most else least if value < least else value

@@ -64,7 +64,7 @@ cdef class Controller:
 
     cdef double since(self, int64_t then_ns) noexcept nogil:
         """Return the seconds since `then_ns`, a former now."""
-        return <double>(<uint64_t>self.now_ns - <uint64_t>then_ns) * NS
+        return <double>elapsed_ns(then_ns, self.now_ns) * NS
 
     cdef double pass_time(self, int64_t now_ns) noexcept nogil:
         """Go on to now; return the seconds since the last call, 0 where time has gone back."""
@@ -93,7 +93,7 @@ cdef class Controller:
         return self.threshold(id, text, <uint32_t>min(len(key), MAX_KEY_TEXT), weight, incoming, now_ns)
 
     def stats(self, int64_t now_ns):
-        cdef double seconds = self.stats_s + (max(now_ns - self.now_ns, 0) * NS if self.started else 0.0)
+        cdef double seconds = self.stats_s + (<double>elapsed_ns(self.now_ns, now_ns) * NS if self.started else 0.0)
         # Over less than a second a rate would say little.
         cdef double per_s = exp(min(1.0 - seconds / STATS_S, 0.0)) / bounded(seconds, 1.0, STATS_S)
         return Stats(self.demand * per_s, self.kept * per_s, self.kept / self.demand if self.demand > 0.0 else 1.0)

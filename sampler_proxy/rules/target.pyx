@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from sampler_proxy.rules.key_table cimport ENOUGH, advance, count_arrival, fade
 from sampler_proxy.rules.rate cimport (
-    LEAST_WEIGHT, MAX_KEY_TEXT, MOST_WEIGHT, NS, bounded, sound_probability, sound_weight, threshold_of,
+    LEAST_WEIGHT, MAX_KEY_TEXT, MOST_WEIGHT, NS, bounded, elapsed_ns, sound_probability, sound_weight, threshold_of,
 )
 
 from sampler_proxy.rules.rate import KeyRate, Learned
@@ -439,7 +439,8 @@ cdef class Target(Controller):
             free(demands)
 
     def stats(self, int64_t now_ns):
-        seconds = self.pool.window.seconds + (max(now_ns - self.pool.last_ns, 0) * NS if self.started else 0.0)
+        passed_s = <double>elapsed_ns(self.pool.last_ns, now_ns) * NS if self.started else 0.0
+        seconds = self.pool.window.seconds + passed_s
         demand = self.pool.window.originals / seconds
         return Controller.stats(self, now_ns)._replace(
             keys=self.keys.count,

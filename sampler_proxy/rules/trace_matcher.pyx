@@ -268,7 +268,7 @@ cdef int _ancestors(SpanTable table, uint8_t* left, uint8_t* related) except -1:
 
 
 cdef int _siblings(SpanTable table, uint8_t* left, uint8_t* related) except -1:
-    """Set the rows that share a parent, arrived or not, with another row of left; roots are siblings of each other.
+    """Set the rows that share a parent, which has arrived, with another row of left; roots are siblings of each other.
 
     Families (rows of one parent) are found by a hash table over the parent's id.
     """
@@ -296,7 +296,7 @@ cdef int _siblings(SpanTable table, uint8_t* left, uint8_t* related) except -1:
         family[i] = families[at] - 1
         members[family[i]] += left[i]
     for i in range(table.count):
-        related[i] = members[family[i]] > left[i]
+        related[i] = members[family[i]] > left[i] and (table.rows[i].parent >= 0 or not table.rows[i].has_parent)
     free(families)
     free(family)
     free(members)

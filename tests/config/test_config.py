@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from sampler_proxy.config import model as config
+from sampler_proxy.config import unknown_keys
 from sampler_proxy.config.check import check
 from sampler_proxy.config.file import contents, read
 from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
@@ -26,6 +27,7 @@ ENVIRON = {
     "EMPTY": "",
     "INJECT": "x\nshutdown_timeout: 1s",
     "REF": "${env:SECRET}",
+    "BIG": "x" * 100_000,
     "HASH_KEY": "0123456789abcdef",
 }
 
@@ -119,8 +121,26 @@ BAD = {
     "alias of what it stands in": ("rules: &a [*a]\n", [(1, 8, "a mapping"), (1, 8, "an alias inside")]),
     "billion laughs": (
         "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'lol'] * 9)}]" for i in range(10)),
-        [(0, 0, "more than 100000 values")],
+        [(1, 15, "more than 100000 values")],
     ),
+    "as many values without an alias": ("- a\n" * 200_001, [(200_000, 3, "more than 100000 values")]),
+    "one text in many places": (
+        f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 1000)}]\n",
+        [(1, 7, "more than 4MiB once references and aliases are expanded")],
+    ),
+    "references to a large value": (
+        "a: b\nrules: [" + "{name: '${env:BIG}'}, " * 1000 + "]\n",
+        [(2, 918, "more than 4MiB once references and aliases are expanded")],
+    ),
+    "a text of references to a large value": (
+        "a: 'b" + "${env:BIG}" * 1000 + "'\n",
+        [(1, 4, "more than 4MiB once references and aliases are expanded")],
+    ),
+    "references that are none": (
+        "a: |\n" + " ${x}\n" * 50_000,
+        [(line + 2, 2, "not a reference") for line in range(20)],
+    ),
+    "a zero byte": ("admin: {}\n\0", [(2, 1, "a character that YAML does not allow")]),
     # keys
     "unknown key": ("recieve: {}\n", [(1, 1, "unknown key 'recieve': did you mean 'receive'?")]),
     "unknown key inside": (
@@ -301,6 +321,23 @@ export:
         (10, 25),
         (10, 46),
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["".join(f"reciev{i}: 1\n" for i in range(70_000)), "rules: 1\n" * 70_000],
+    ids=["unknown keys", "duplicate keys"],
+)
+def test_so_many_faults_that_nobody_reads_them_are_counted(tmp_path, monkeypatch, text):
+    """Nearest keys are sought for those that may be shown: for all of them it took half a minute."""
+    sought = []
+    monkeypatch.setattr(
+        unknown_keys.difflib, "get_close_matches", lambda *arguments, **_: sought.append(arguments) or []
+    )
+    found = faults(tmp_path, text)
+    assert len(found) == 1001
+    assert found[-1] == (1001, 1, "and 69000 more faults from here on: mend those above first")
+    assert len(sought) <= 1000
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

@@ -166,3 +166,22 @@ def test_a_header_that_names_a_variable_as_a_shell_does(tmp_path: Path, header: 
     assert [("write ${env:NAME}" in one, "TOKEN" in one, "SECRET" in one) for one in found] == [
         (True, False, False)
     ] * warned
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("buffer: {decision_memory: 4GiB, max_bytes: 4GiB}\n", []),
+        ("buffer: {decision_memory: 100TiB}\n", [(1, 27)]),
+        ("buffer: {max_bytes: 5GiB}\n", [(1, 21)]),
+        ("export: [{name: a, protocol: file, path: x, queue: {max_bytes: 100TiB}}]\n", [(1, 64)]),
+        ("export: [{name: a, protocol: file, path: x, max_bytes: 100TiB}]\n", []),  # of a disk
+    ],
+)
+def test_bounds_beyond_the_machine(tmp_path: Path, text: str, expected: list[tuple[int, int]]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    found = check(str(file), {}, machine_bytes=4 << 30).warnings
+    assert [(one.line, one.column) for one in found] == expected
+    assert all("more than the 4GiB of memory that this machine has" in one.message for one in found)
+    assert check(str(file), {}).warnings == ()

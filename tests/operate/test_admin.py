@@ -7,7 +7,7 @@ import errno
 import gzip
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from sampler_proxy import __version__, metrics
 from sampler_proxy.errors import StartError
 from sampler_proxy.metrics import Snapshot
+from sampler_proxy.operate import http_guard
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.settings import Endpoint
 
@@ -399,3 +400,187 @@ def test_bytes_that_are_not_http_are_refused_and_not_logged(run: Run, caplog: py
 
     run(main())
     assert "secret" not in caplog.text
+
+
+# Who asks, and how long that may take
+
+
+async def answer(port: int, request: bytes, host: str = "127.0.0.1") -> bytes:
+    """Send a request as it is, the last on its connection; return the whole answer."""
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(request)
+    async with asyncio.timeout(10):
+        whole = await reader.read()
+    writer.close()
+    return whole
+
+
+def get(*headers: str, path: str = "/healthz") -> bytes:
+    return "\r\n".join((f"GET {path} HTTP/1.1", "Connection: close", *headers, "", "")).encode()
+
+
+LOCAL, PAGE = "Host: localhost:8888", "Sec-Fetch-Site: cross-site"
+STAY = get(LOCAL).replace(b"Connection: close\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([LOCAL], 200),
+        (["Host: 127.0.0.1:8888"], 200),
+        (["Host: 10.1.2.3:8888"], 200),  # a probe of Kubernetes, through a mesh
+        (["Host: [::1]:8888"], 200),
+        (["Host: [fe80::1%25eth0]"], 200),
+        (["Host: LocalHost."], 200),
+        (["Host: app.localhost:8888"], 200),
+        (["Host: sampler-proxy:8888"], 200),
+        (["Host: sampler-proxy.observability.svc.cluster.local:8888"], 200),
+        (["Host: host.docker.internal:8888"], 200),
+        ([f"Host: {socket.gethostname()}:8888"], 200),
+        (["Host: evil.example:8888"], 421),
+        (["Host: localhost.evil.example"], 421),
+        (["Host: 127.0.0.1.evil.example:8888"], 421),
+        (["Host: evil.example:8888:8888"], 421),
+        ([LOCAL, PAGE, "Sec-Fetch-Mode: no-cors"], 403),
+        ([LOCAL, PAGE, "Sec-Fetch-Mode: cors"], 403),
+        ([LOCAL, "Sec-Fetch-Site: same-site"], 403),
+        ([LOCAL, PAGE, "Sec-Fetch-Mode: navigate"], 200),  # a link
+        ([LOCAL, "Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate"], 200),  # written into the address bar
+        ([LOCAL, "Sec-Fetch-Site: same-origin"], 200),
+        ([LOCAL, "Origin: https://evil.example"], 403),
+        ([LOCAL, "Origin: null"], 403),
+        ([LOCAL, "Origin: http://localhost:3000"], 403),
+        ([LOCAL, "Origin: http://localhost:8888"], 200),
+    ],
+)
+def test_pages_of_other_sites_are_refused(run: Run, headers: list[str], status: int) -> None:
+    async def main() -> None:
+        service = Service()
+        admin = service.admin()
+        _, port = await admin.start()
+        for path in "/metrics", "/healthz", "/traces/" + "ab" * 16, "/none":
+            found = await answer(port, get(*headers, path=path))
+            got = int(found.split()[1])
+            assert got == (status if status != 200 or path in ("/metrics", "/healthz") else 404), (path, found)
+            assert b"evil" not in found
+        assert service.scrapes == (status == 200)
+        await admin.stop()
+
+    run(main())
+
+
+def test_a_request_without_a_host_is_no_browsers(run: Run) -> None:
+    async def main() -> None:
+        admin = Service().admin()
+        _, port = await admin.start()
+        assert (await answer(port, b"GET /healthz HTTP/1.0\r\n\r\n")).split()[1] == b"200"
+        await admin.stop()
+
+    run(main())
+
+
+def test_the_configured_name_is_known(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def here(host: str, *arguments: Any, **options: Any) -> Any:
+        return real("127.0.0.1" if host == "proxy.example.org" else host, *arguments, **options)
+
+    async def main() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", here)
+        admin = Service().admin("proxy.example.org")
+        _, port = await admin.start()
+        assert (await answer(port, get("Host: Proxy.example.org:80"))).split()[1] == b"200"
+        assert (await answer(port, get("Host: other.example.org:80"))).split()[1] == b"421"
+        await admin.stop()
+
+    run(main())
+
+
+def test_over_the_network_any_name_is_answered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(http_guard, "_is_loopback", lambda _: False)
+        admin = Service().admin()
+        _, port = await admin.start()
+        assert (await answer(port, get("Host: proxy.example.org:8888"))).split()[1] == b"200"
+        assert (await answer(port, get("Host: evil.example", "Origin: http://other.example"))).split()[1] == b"403"
+        await admin.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("before", [b"", STAY], ids=["at first", "after a request"])
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"])
+def test_half_a_request_is_waited_for_in_vain(
+    run: Run, monkeypatch: pytest.MonkeyPatch, sent: bytes, before: bytes
+) -> None:
+    monkeypatch.setattr(http_guard, "HEAD_S", 0.2)
+    if not sent:
+        monkeypatch.setattr(http_guard, "IDLE_S", 0.2)
+
+    async def main() -> None:
+        admin = Service().admin()
+        _, port = await admin.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if before:
+            writer.write(before)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+            await reader.readuntil(b"}")
+        writer.write(sent)
+        async with asyncio.timeout(10):
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
+        assert (await answer(port, get(LOCAL))).split()[1] == b"200"
+        await admin.stop()
+
+    run(main())
+
+
+def test_answers_that_nobody_reads_are_dropped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_guard, "IDLE_S", 0.5)
+
+    async def main() -> None:
+        admin = Service().admin()
+        _, port = await admin.start()
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect(("127.0.0.1", port))
+            stuck.setblocking(False)
+            more = STAY.replace(b"healthz", b"metrics") * 100
+
+            async def send_on() -> None:  # as soon as all is full it waits, until the other side has ended it
+                while True:
+                    await asyncio.get_running_loop().sock_sendall(stuck, more)
+
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(send_on(), 30)
+        await admin.stop()
+
+    run(main())
+
+
+def test_connections_that_wait_make_room_for_those_that_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_guard, "MAX_CONNECTIONS", 20)
+
+    async def main() -> None:
+        admin = Service().admin()
+        _, port = await admin.start()
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        for _, writer in slow:
+            writer.write(b"GET /healthz HTTP/1.1\r\n")
+        for _ in range(5):
+            assert (await answer(port, get(LOCAL))).split()[1] == b"200"
+        ended = 0
+        for reader, writer in slow:
+            try:
+                async with asyncio.timeout(0.05 if ended >= 80 else 10):
+                    with suppress(ConnectionError):
+                        assert await reader.read() == b""
+                    ended += 1
+            except TimeoutError:
+                pass
+            writer.close()
+        assert 80 <= ended < 100
+        await admin.stop()
+
+    run(main())

@@ -314,3 +314,24 @@ rules:
         f"{trace}: rule odd: .ok is compared with a text, and is a boolean",
         f"{trace}: rule odd: event.n is compared with a text, and is a number",
     ]
+
+
+EVIL = "GET /\x1b]0;owned\x07\n  root: forged \u202e\x9b31m"
+
+
+def test_names_of_senders_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    named = tagged(span(LOW, 1), **{"n\x1b": "x"})
+    named.name = EVIL
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        'rules: [{name: a, match: "{ name != `\\e[1mé` || span.\\"n\\e\\" = 3 }", keep: all}, {name: b, keep: none}]\n'
+    )
+    path = store(tmp_path, json.dumps(otlp_json(request(named))))
+    done = command("--config", str(rules), path)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    assert r"shop GET /\x1b]0;owned\x07\n  root: forged \u202e\x9b31m" in text
+    assert r"name != `\x1b[1mé`" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    as_json = command("--json", "--config", str(rules), path)
+    assert json.loads(as_json.stdout)["matched"][0]["condition"] == "name != `\x1b[1mé`"

@@ -49,6 +49,22 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def settimeout(self, seconds: float) -> None:
+        """Bound what sending and reading may take, instead of the 10 s."""
+        self._socket.settimeout(seconds)
+
+    def send_raw(self, data: bytes | memoryview) -> int:
+        """Send some of it, frames or not; return how much. TimeoutError where nothing is taken."""
+        return self._socket.send(data)
+
+    def receive_raw(self) -> None:
+        """Throw away what has arrived."""
+        try:
+            while self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
+                pass
+        except BlockingIOError:
+            pass
+
     def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
         self._socket.sendall(struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload)
 

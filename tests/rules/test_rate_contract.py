@@ -362,3 +362,14 @@ def test_key_texts_are_copied_up_to_256_bytes() -> None:
     for text in texts:
         controller.decide(text, now_ns=1)
     assert [text for text, _ in controller.learned().demands] == [text[:256] for text in texts]
+
+
+@controllers
+def test_times_as_far_apart_as_can_be(make: Callable[[], Controller]) -> None:
+    """A clock may begin anywhere: what lies between is a rate of next to nothing, and the other way round no time."""
+    first, last = -(2**63), 2**63 - 1
+    controller = make()
+    controller.decide(b"key 1", now_ns=first)
+    assert controller.stats(last).demand_per_s < 1e-9
+    controller.decide(b"key 1", now_ns=last)
+    assert controller.stats(first).demand_per_s == controller.stats(last).demand_per_s

@@ -17,7 +17,8 @@ arithmetic  Ints stay ints (/ goes towards zero, % has the sign of the left side
             bits; division by the int zero is missing. All else is done in doubles as C does it, durations in
             nanoseconds. What is no number makes the result missing.
 structure   Relations are those of the whole trace as far as it has arrived. Nobody is related to itself; a walk to the
-            root ends where a parent is missing or a cycle closes. Roots are each other's siblings. A negated operator
+            root ends where a parent is missing or a cycle closes. Roots are each other's siblings; who misses
+            its parent has none. A negated operator
             selects those of the right side to which none of the left is related: all, if there is none.
 aggregates  Over the values that are numbers, without NaN; without any, nothing is selected. Ints (durations too) add up
             exactly, else doubles are added in order of arrival. A span's value of an event or link is the first number.
@@ -127,7 +128,9 @@ class _Trace:
             "<": lambda x, r: self.is_parent(r, x),
             ">>": lambda x, r: any(x is ancestor for ancestor in self.ancestors(r)),
             "<<": lambda x, r: any(r is ancestor for ancestor in self.ancestors(x)),
-            "~": lambda x, r: x is not r and parent_id(x) == parent_id(r),
+            "~": lambda x, r: (
+                x is not r and parent_id(x) == parent_id(r) and (parent_id(r) == b"" or parent_id(r) in self.by_id)
+            ),
         }[op]
 
     def is_parent(self, one: Seen, of: Seen) -> bool:

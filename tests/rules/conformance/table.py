@@ -955,7 +955,7 @@ GROUPS: dict[str, Group] = {
             '{ name = "b" } > { name = "d" }',
             '{ name = "b" } >> { name = "d" }',
             '{ name = "d" } << { name = "b" }',
-            '{ name = "b" } ~ { name = "c" }',
+            '{ name = "b" } !~ { name = "c" }',
             '{ name = "b" } !~ { name = "e" }',
             '{ name = "b" } !> { name = "c" }',
             "{ traceDuration = 25ms }",
@@ -965,6 +965,8 @@ GROUPS: dict[str, Group] = {
             '{ !(span:parentID = "") && name = "e" }',
         ],
         [
+            "{} ~ {}",
+            '{ name = "b" } ~ { name = "c" }',
             '{ name = "b" } ~ { name = "e" }',
             '{ name = "b" } > { name = "c" }',
             "{ rootName != nil }",

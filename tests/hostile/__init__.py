@@ -1,0 +1,1 @@
+"""Attacks on a running proxy, by raw connections without credentials: each bounded to seconds, one row each."""

@@ -32,6 +32,13 @@ class Connection:
     def __init__(self, port: int, patient: bool = False) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self._buffer = b""
+        try:
+            self._greet(patient)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, patient: bool) -> None:
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self.send(SETTINGS, 0, 0)
         waits_for = {(SETTINGS, 0), (SETTINGS, ACK)} if patient else {(SETTINGS, 0)}

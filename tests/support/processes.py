@@ -29,6 +29,14 @@ IMPORTED_FROM = str(Path(sampler_proxy.__file__).resolve().parent.parent)
 PREFIX = "sampler_proxy_"
 START_S = 30.0
 RUN = (sys.executable, "-m", "sampler_proxy", "run")
+LIMITED = (
+    sys.executable,
+    "-c",
+    "import os, resource, sys; kind, soft, hard = map(int, sys.argv[1:4]);"
+    "resource.setrlimit(kind, (soft, hard)); os.execv(sys.argv[4], sys.argv[4:])",
+)
+"""Becomes the command behind a kind of resource, its soft and its hard limit. They are set in the new process: between
+fork and exec (`preexec_fn`) gRPC's handlers of a fork run there, and end it now and then."""
 LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 T = TypeVar("T")
@@ -173,10 +181,17 @@ class Metrics:
 
 class Proxy(Process):
     """`sampler-proxy run`, ready. `config` is written to a file as YAML (JSON is YAML); None runs without one. `run`:
-    another command that does as much; `options` are those of a Popen."""
+    another command that does as much; `limit`: a kind of resource with its soft and hard limit; `options` are those of
+    a Popen."""
 
     def __init__(
-        self, config: Mapping[str, Any] | None, folder: Path, *, run: Sequence[str] = RUN, **options: Any
+        self,
+        config: Mapping[str, Any] | None,
+        folder: Path,
+        *,
+        run: Sequence[str] = RUN,
+        limit: tuple[int, tuple[int, int]] | None = None,
+        **options: Any,
     ) -> None:
         arguments = []
         if config is not None:
@@ -184,7 +199,8 @@ class Proxy(Process):
             file = folder / "sampler-proxy.yaml"
             file.write_text(yaml.safe_dump(dict(config), sort_keys=False))
             arguments = ["--config", str(file)]
-        super().__init__("proxy", [*run, *arguments], folder, **options)
+        limited = [] if limit is None else [*LIMITED, *map(str, (limit[0], *limit[1]))]
+        super().__init__("proxy", [*limited, *run, *arguments], folder, **options)
         ready = self.await_event("ready", START_S)
         self.port = int(ready["grpc"].rpartition(":")[2])
         self.admin_port = int(ready["admin"].rpartition(":")[2])

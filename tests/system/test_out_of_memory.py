@@ -35,9 +35,6 @@ def requests(random: Random) -> tuple[bytes, list[bytes]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited as Linux does it")
 def test_less_memory_than_the_buffer_may_take(sink: Sink, tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-
     proxy = Proxy(
         {
             "receive": {"grpc": {"endpoint": "127.0.0.1:0"}},
@@ -50,7 +47,7 @@ def test_less_memory_than_the_buffer_may_take(sink: Sink, tmp_path: Path) -> Non
             "admin": {"endpoint": "127.0.0.1:0"},
         },
         tmp_path,
-        preexec_fn=limit,
+        limit=(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE)),
     )
     warned = proxy.await_event("memory: ulimit -v leaves room for ")
     assert "set buffer.max_bytes to" in warned["event"]
@@ -136,9 +133,6 @@ def test_a_dead_destination_that_drops_beside_a_moody_one_in_little_memory(tmp_p
     """The stop comes in the middle of a flood. What was acknowledged and is kept has arrived, or is named as rejected;
     and what one destination has taken or rejected is as much as the other has dropped or lost."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-
     live = Moody()
     dead = {"name": "dead", "endpoint": f"http://127.0.0.1:{free_port()}"}
     retry = {"initial": "50ms", "max": "500ms"}
@@ -156,7 +150,7 @@ def test_a_dead_destination_that_drops_beside_a_moody_one_in_little_memory(tmp_p
         "admin": {"endpoint": "127.0.0.1:0"},
         "shutdown_timeout": "6s",
     }
-    proxy = Proxy(settings, tmp_path, preexec_fn=limit)
+    proxy = Proxy(settings, tmp_path, limit=(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE)))
     scraper = Scraper(proxy)
     flood = Flood(proxy.port, made, senders=2, cancels=True)
     proxy.await_metrics(

@@ -71,11 +71,7 @@ def test_logs_and_metrics_are_told_that_they_are_in_the_wrong_place(sink: Sink, 
 
 def test_out_of_descriptors(client: Connect, sink: Sink, tmp_path: Path) -> None:
     """Who is connected goes on; one line says why others are not; and it ends with the lack."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (32, 64))
-
-    proxy = Proxy(config(sink.endpoint), tmp_path, preexec_fn=limit)
+    proxy = Proxy(config(sink.endpoint), tmp_path, limit=(resource.RLIMIT_NOFILE, (32, 64)))
     connected = client(proxy.port)
     connected.export(one_trace(Random(1), error=True))
     assert "Max open files            64                   64" in Path(f"/proc/{proxy.pid}/limits").read_text()

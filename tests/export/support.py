@@ -146,6 +146,18 @@ def offer(exporter: Exporter, numbers: Iterable[int], **kwargs: int) -> None:
         assert exporter.queue.offer(Trace(number, **kwargs))
 
 
+async def offer_until_rejected(exporter: Exporter, number: int) -> int:
+    """Offer one trace after the other, numbered from the one behind `number`, until spans have been rejected; return
+    the last number."""
+    deadline = time.monotonic() + 60
+    while not exporter.queue.counters().rejected_spans:
+        assert time.monotonic() < deadline, "waited in vain"
+        number += 1
+        offer(exporter, [number])
+        await asyncio.sleep(0.01)
+    return number
+
+
 def counts(exporter: Exporter) -> tuple[int, int, Mapping[str, int]]:
     """Spans exported, rejected, and lost by reason."""
     c = exporter.queue.counters()

@@ -19,7 +19,7 @@ from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 from sampler_proxy.export.split import Layout
 from sampler_proxy.export.suspects import Suspects
-from tests.export.support import Trace, counts, offer, running, until
+from tests.export.support import Trace, counts, offer, offer_until_rejected, running, until
 from tests.export.test_poison import MIB, Scripted
 
 TOP = Path(__file__).parent.parent.parent
@@ -168,11 +168,7 @@ def test_the_neighbours_of_poison_meet_a_want_of_memory_at_their_first_try(run):
         settings = {"batch_bytes": 256 * Trace(1).nbytes, "give_up_ms": 1000, "initial_ms": 200, "max_ms": 200}
         async with running(Scripted(answer, **settings)) as exporter:
             offer(exporter, range(1, 257))
-            number = 1000
-            while not exporter.queue.counters().rejected_spans:
-                number += 1
-                offer(exporter, [number])
-                await asyncio.sleep(0.01)
+            number = await offer_until_rejected(exporter, 1000)
             await until(lambda: exporter.queue.empty)
             assert counts(exporter) == (2 * (255 + number - 1000), 2, {})
             assert len(tried) > 10

@@ -25,6 +25,7 @@ from tests.export.support import (
     in_seconds,
     numbers,
     offer,
+    offer_until_rejected,
     retry_info,
     running,
     status_details,
@@ -576,11 +577,7 @@ def test_neighbours_of_slow_poison_get_out_though_others_recover_by_chance(run, 
         one = Trace(1).nbytes
         async with running(slow(0.05, poison)(None, batch_bytes=64 * one, give_up_ms=1500, max_ms=50)) as exporter:
             offer(exporter, range(1, 65))
-            number = 100
-            while not exporter.queue.counters().rejected_spans:
-                number += 1
-                offer(exporter, [number])
-                await asyncio.sleep(0.01)
+            await offer_until_rejected(exporter, 100)
             await until(lambda: exporter.queue.empty)
             assert exporter.queue.counters().rejected_spans == 2
 
@@ -770,11 +767,7 @@ def test_only_the_lone_trace_is_given_up_where_others_recover_by_chance(run, mon
         one = Trace(1).nbytes
         async with running(Scripted(answer, batch_bytes=64 * one, give_up_ms=100, max_ms=20)) as exporter:
             offer(exporter, range(1, 65))
-            number = 100
-            while not exporter.queue.counters().rejected_spans:
-                number += 1
-                offer(exporter, [number])
-                await asyncio.sleep(0.01)
+            await offer_until_rejected(exporter, 100)
             await until(lambda: exporter.queue.empty)
             assert exporter.queue.counters().rejected_spans == 2
 

@@ -11,6 +11,8 @@ import ssl
 from base64 import b64decode
 from functools import lru_cache
 
+from sampler_proxy.config.named_files import read_named
+
 MAX_BYTES = 4 << 20
 """Of a file: a system's whole list has a few hundred kilobytes."""
 
@@ -19,11 +21,7 @@ _BEGIN, _END = rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----", rb"-----END (
 
 def read_authorities(path: str) -> bytes:
     """Return the content of a file of certificates in PEM. Raises ValueError."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
+    content = read_named(path, MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError("larger than 4MiB: not a file of certificates")
     _check(content)

@@ -14,6 +14,7 @@ from sampler_proxy.config.addresses import collide, leads_to
 from sampler_proxy.config.authorities import read_authorities
 from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, GrpcExport, Rule
+from sampler_proxy.config.named_files import read_named
 from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact.policy import Policy, only_of
@@ -197,11 +198,7 @@ def _hash_key(config: Redact) -> bytes:
     """Return the key of `hash`, read from its file where one is named; empty where none is set. Raises ValueError."""
     if not isinstance(config.hash_key, KeyFile):
         return (config.hash_key or "").encode()
-    try:
-        with open(config.hash_key.path, "rb") as file:
-            key = file.read(MAX_HASH_KEY + 1).rstrip(b"\r\n")
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
+    key = read_named(config.hash_key.path, MAX_HASH_KEY + 1).rstrip(b"\r\n")
     if len(key) > MAX_HASH_KEY:
         raise ValueError("larger than 4KiB: not a key")
     check_hash_key(key)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+from sampler_proxy.units import MIB
+
 # malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-
-_MIB = 1 << 20
 
 
 def tune() -> bool:
@@ -28,15 +28,15 @@ def tune() -> bool:
         return False
     settings = {
         _M_ARENA_MAX: 1,
-        _M_TOP_PAD: 4 * _MIB,
-        _M_TRIM_THRESHOLD: 64 * _MIB,
+        _M_TOP_PAD: 4 * MIB,
+        _M_TRIM_THRESHOLD: 64 * MIB,
         # Larger blocks get pages of their own; requests should rather reuse the pages of earlier ones.
-        _M_MMAP_THRESHOLD: 8 * _MIB,
+        _M_MMAP_THRESHOLD: 8 * MIB,
     }
     return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())
 
 
-TRIM_FROM = 32 * _MIB
+TRIM_FROM = 32 * MIB
 """So much, and half of what was in use, must have become free."""
 
 TRIM_EVERY_NS = 5 * 10**9

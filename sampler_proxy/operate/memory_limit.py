@@ -17,15 +17,13 @@ from typing import Protocol
 import structlog
 
 from sampler_proxy.config.model import Config
-from sampler_proxy.units import format_size
+from sampler_proxy.units import MIB, format_size
 
 PROCESS_BYTES = 128 << 20
 """What the process needs beside its bounds: itself, and requests that are being received."""
 
 PERIOD_S = 60.0
 """How often it is said at most that the bound of the buffer has been lowered."""
-
-_MIB = 1 << 20
 
 log = structlog.get_logger()
 
@@ -72,11 +70,11 @@ def warn(config: Config, found: Iterator[tuple[str, int]] | None = None) -> None
     if limit >= need:
         return
     fits = limit - others - PROCESS_BYTES
-    fits -= fits % _MIB
-    smaller = f"set buffer.max_bytes to {format_size(fits)} or less" if fits >= _MIB else "lower the bounds"
+    fits -= fits % MIB
+    smaller = f"set buffer.max_bytes to {format_size(fits)} or less" if fits >= MIB else "lower the bounds"
     log.warning(
-        f"memory: {where} leaves room for {format_size(limit // _MIB * _MIB)}, and buffer, decision memory, queues and "
-        f"the process itself may take {format_size(-(-need // _MIB) * _MIB)}: {smaller}, or allow this process more"
+        f"memory: {where} leaves room for {format_size(limit // MIB * MIB)}, and buffer, decision memory, queues and "
+        f"the process itself may take {format_size(-(-need // MIB) * MIB)}: {smaller}, or allow this process more"
     )
 
 
@@ -104,7 +102,7 @@ class BoundWatch:
             return
         self._told, self._next_s = bound, self._clock() + PERIOD_S
         log.error(
-            f"out of memory: the buffer is bounded by {bound // _MIB}MiB from now on, until a restart, instead of "
+            f"out of memory: the buffer is bounded by {bound // MIB}MiB from now on, until a restart, instead of "
             f"{format_size(self._pipeline.configured_max_bytes)}; set buffer.max_bytes to that, or allow this process "
             "more memory"
         )

@@ -247,6 +247,11 @@ TRACES_UNEQUAL_THRESHOLD = _counter(
 SPANS_INCONSISTENT_THRESHOLD = _counter(
     "spans_inconsistent_threshold_total", "Kept spans whose randomness lies below their own threshold; it was erased."
 )
+LOCK_HELD_SECONDS = _histogram(
+    "lock_held_seconds",
+    "Time for which the pipeline's lock was held at a stretch; requests wait for it.",
+    buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.5),
+)
 DECISION_DELAY_SECONDS = _histogram(
     "decision_delay_seconds",
     "Time from the first span of a trace to its decision.",

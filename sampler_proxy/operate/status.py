@@ -69,9 +69,11 @@ class Status:
         """Read all metrics at one instant."""
         values: _Values
         with self._pipeline.lock:
-            values = self._pipeline.snapshot(self._clock())
-            values.update(self._rates.values(self._clock()))
+            instant = self._pipeline.instant(self._clock())
+            rates = self._rates.values(self._clock())
             counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
+        values = instant.values()
+        values.update(rates)
         values.update(self._destinations(counters))
         for metric, counts in self._kinds.items():
             values[metric] = {(kind,): count for kind, count in counts.items()}
@@ -166,7 +168,8 @@ class Status:
         """Describe, as JSON values, the rules with a target and what the limit removed from each rule."""
         with self._pipeline.lock:
             rules = self._rates.describe(self._clock(), self._reloader.redact)
-            values = self._pipeline.snapshot(self._clock())
+            instant = self._pipeline.instant(self._clock())
+        values = instant.values()
         limit = self._reloader.applied.limit
         removed = {
             rule: {"traces": traces, "spans": values[metrics.LIMITED_SPANS][rule,]}

@@ -63,4 +63,4 @@ cdef class Buffer:
     cdef void break_off(self, Trace* trace) noexcept nogil
     cdef void unlink(self, Trace* trace) noexcept nogil
     cdef void move_to_window(self, Trace* trace) noexcept nogil
-    cdef void remove(self, Trace* trace) noexcept
+    cdef void remove(self, Trace* trace, bint fragments_stay) noexcept

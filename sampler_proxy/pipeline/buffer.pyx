@@ -44,9 +44,9 @@ cdef class Buffer:
     def __dealloc__(self):
         if self.envelopes is not None:
             while self.oldest != NULL:
-                self.remove(self.oldest)
+                self.remove(self.oldest, False)
             while self.waiting != NULL:
-                self.remove(self.waiting)
+                self.remove(self.waiting, False)
         free(self.slots)
 
     cdef uint64_t nbytes_(self) noexcept:
@@ -205,8 +205,8 @@ cdef class Buffer:
             self.waiting.older = trace
         self.waiting = trace
 
-    cdef void remove(self, Trace* trace) noexcept:
-        """Take a trace out of the table and its lists, and free it with its fragments."""
+    cdef void remove(self, Trace* trace, bint fragments_stay) noexcept:
+        """Take a trace out of the table and its lists, and free it with its fragments, unless these have an owner."""
         cdef uint64_t at = mix(trace.fragments.trace_id, self.seed) & self.mask
         cdef uint64_t hole, home
         cdef Fragment* fragment
@@ -234,7 +234,7 @@ cdef class Buffer:
         self.traces -= 1
         self.spans -= trace.spans
         self.trace_bytes -= trace.cost + sizeof(Trace) + BLOCK_OVERHEAD
-        while trace.fragments != NULL:
+        while trace.fragments != NULL and not fragments_stay:
             fragment = trace.fragments
             trace.fragments = fragment.next
             self.envelopes.free_fragment(fragment)

@@ -40,21 +40,29 @@ cdef struct RuleCounters:
     uint64_t limited_traces, limited_spans  # dropped by the limit, though the rule would have kept them
     uint64_t revived  # traces whose late spans this rule has had kept
 
+cdef struct Totals:
+    TransportCounters[MAX_TRANSPORTS] received_
+    uint64_t[MAX_REFUSALS] refused_
+    uint64_t invalid_trace_ids, invalid_span_ids, legacy_spans
+    uint64_t[3] unknown_fields  # of requests, of ResourceSpans, of ScopeSpans
+    uint64_t[2] late_spans  # dropped, kept
+    uint64_t late_would_keep, unequal_thresholds, rootless
+    Histogram delays_ns, request_sizes
+
+cdef int set_bounds(Histogram* histogram, bounds, double unit) except -1
+cdef void observe(Histogram* histogram, int64_t value) noexcept nogil
+cdef object value_of(Histogram* histogram, double unit)
+
 cdef class Ledger:
     cdef dict rule_ids
     cdef list rule_names
     cdef RuleCounters* rules  # by a rule's id; rule_id() may move the array
     cdef list transports, refusals  # their names, by number
-    cdef TransportCounters[MAX_TRANSPORTS] received_
-    cdef uint64_t[MAX_REFUSALS] refused_
-    cdef uint64_t invalid_trace_ids, invalid_span_ids, legacy_spans
-    cdef uint64_t[3] unknown_fields  # of requests, of ResourceSpans, of ScopeSpans
-    cdef uint64_t[2] late_spans  # dropped, kept
-    cdef uint64_t late_would_keep, unequal_thresholds, rootless
-    cdef Histogram delays_ns, request_sizes
+    cdef Totals totals
     cdef void received(self, uint32_t transport, uint64_t size) noexcept
     cdef void taken(self, uint32_t transport, Scanned scanned) noexcept
     cdef void taken_back(self, uint32_t transport, uint32_t spans) noexcept
     cdef void refused(self, uint32_t reason) noexcept
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil
+    cdef Ledger copy(self)
     cdef dict values(self, bint limited)

@@ -4,8 +4,8 @@ The ledger decides nothing. A rule is known by a number, which its name keeps un
 when rules are replaced. So are transports and reasons of refusals. To count never fails, whatever memory there is: what
 counts is declared noexcept, and allocates nothing.
 """
-from libc.stdlib cimport free, realloc
-from libc.string cimport memset
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
 
 from sampler_proxy import metrics
 
@@ -26,7 +26,7 @@ cdef int set_bounds(Histogram* histogram, bounds, double unit) except -1:
     return 0
 
 
-cdef inline void observe(Histogram* histogram, int64_t value) noexcept nogil:
+cdef void observe(Histogram* histogram, int64_t value) noexcept nogil:
     """Count a value. One that equals a bound belongs to that bound's bucket."""
     cdef int i = 0
     while i < histogram.bound_count and value > histogram.bounds[i]:
@@ -35,7 +35,7 @@ cdef inline void observe(Histogram* histogram, int64_t value) noexcept nogil:
     histogram.sum += <double>value
 
 
-cdef value_of(Histogram* histogram, double unit):
+cdef object value_of(Histogram* histogram, double unit):
     """Return a histogram as it is shown."""
     cdef list counts = []
     cdef int i
@@ -62,8 +62,8 @@ cdef class Ledger:
         self.rule_names = []
         self.transports = []
         self.refusals = list(REFUSALS)
-        set_bounds(&self.delays_ns, metrics.DECISION_DELAY_SECONDS.buckets, 1e9)
-        set_bounds(&self.request_sizes, metrics.REQUEST_SIZE_BYTES.buckets, 1)
+        set_bounds(&self.totals.delays_ns, metrics.DECISION_DELAY_SECONDS.buckets, 1e9)
+        set_bounds(&self.totals.request_sizes, metrics.REQUEST_SIZE_BYTES.buckets, 1)
 
     def __dealloc__(self):
         free(self.rules)
@@ -97,39 +97,54 @@ cdef class Ledger:
 
     cdef void received(self, uint32_t transport, uint64_t size) noexcept:
         """Count a request that was read whole, and its size in bytes: one that was taken, or refused."""
-        self.received_[transport].requests += 1
-        observe(&self.request_sizes, <int64_t>size)
+        self.totals.received_[transport].requests += 1
+        observe(&self.totals.request_sizes, <int64_t>size)
 
     cdef void taken(self, uint32_t transport, Scanned scanned) noexcept:
         """Count the spans of an accepted request, and what the scan has left out of it."""
-        self.received_[transport].accepted += 1
-        self.received_[transport].spans += scanned.spans
-        self.invalid_trace_ids += scanned.invalid_trace_ids
-        self.invalid_span_ids += scanned.invalid_span_ids
-        self.legacy_spans += scanned.legacy_spans
-        self.unknown_fields[0] += scanned.unknown_of_request
-        self.unknown_fields[1] += scanned.unknown_of_resource_spans
-        self.unknown_fields[2] += scanned.unknown_of_scope_spans
+        self.totals.received_[transport].accepted += 1
+        self.totals.received_[transport].spans += scanned.spans
+        self.totals.invalid_trace_ids += scanned.invalid_trace_ids
+        self.totals.invalid_span_ids += scanned.invalid_span_ids
+        self.totals.legacy_spans += scanned.legacy_spans
+        self.totals.unknown_fields[0] += scanned.unknown_of_request
+        self.totals.unknown_fields[1] += scanned.unknown_of_resource_spans
+        self.totals.unknown_fields[2] += scanned.unknown_of_scope_spans
 
     cdef void taken_back(self, uint32_t transport, uint32_t spans) noexcept:
         """Take back what taken() has counted: nobody had memory for these spans."""
-        self.received_[transport].spans -= spans
+        self.totals.received_[transport].spans -= spans
 
     cdef void refused(self, uint32_t reason) noexcept:
         """Count a refused request."""
-        self.refused_[reason] += 1
+        self.totals.refused_[reason] += 1
 
     def refused_unread(self, transport, reason):
         """Count a request that was refused before it was read whole. Raises ValueError and MemoryError for a reason, or
         a transport, that is new; it has then counted nothing."""
         cdef uint32_t number = number_of(self.refusals, reason, MAX_REFUSALS)
-        self.received_[number_of(self.transports, transport, MAX_TRANSPORTS)].requests += 1
+        self.totals.received_[number_of(self.transports, transport, MAX_TRANSPORTS)].requests += 1
         self.refused(number)
 
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil:
         """Count a decided trace, and the time since its first span in the histogram of delays."""
         self.rules[rule].decided[REASON_COUNT * kept + reason] += 1
-        observe(&self.delays_ns, delay_ns)
+        observe(&self.totals.delays_ns, delay_ns)
+
+    cdef Ledger copy(self):
+        """Return a copy, to be read without the lock."""
+        cdef Ledger copied = Ledger()
+        cdef size_t size = len(self.rule_names) * sizeof(RuleCounters)
+        copied.rules = <RuleCounters*>malloc(size + 1)
+        if copied.rules == NULL:
+            raise MemoryError
+        if size:
+            memcpy(copied.rules, self.rules, size)
+        copied.rule_names = list(self.rule_names)
+        copied.transports = list(self.transports)
+        copied.refusals = list(self.refusals)
+        copied.totals = self.totals
+        return copied
 
     cdef dict values(self, bint limited):
         """Return the value of every metric that is counted here.
@@ -158,33 +173,33 @@ cdef class Ledger:
                         decided[name, "keep" if j else "drop", REASONS[k]] = self.rules[i].decided[REASON_COUNT * j + k]
         return {
             metrics.SPANS_RECEIVED: {
-                (name,): self.received_[i].spans for i, name in enumerate(self.transports) if self.received_[i].accepted
+                (name,): self.totals.received_[i].spans for i, name in enumerate(self.transports) if self.totals.received_[i].accepted
             },
             metrics.SPANS_SAMPLED_OUT: sampled_out,
             metrics.SPANS_KEPT: kept,
             metrics.REQUESTS_RECEIVED: {
-                (name,): self.received_[i].requests
-                for i, name in enumerate(self.transports) if self.received_[i].requests
+                (name,): self.totals.received_[i].requests
+                for i, name in enumerate(self.transports) if self.totals.received_[i].requests
             },
             metrics.REQUESTS_REFUSED: {
-                (reason,): self.refused_[i] for i, reason in enumerate(self.refusals) if self.refused_[i]
+                (reason,): self.totals.refused_[i] for i, reason in enumerate(self.refusals) if self.totals.refused_[i]
             },
             metrics.SPANS_REJECTED_INPUT: {
-                ("trace_id",): self.invalid_trace_ids, ("span_id",): self.invalid_span_ids,
-                ("deprecated_field",): self.legacy_spans,
+                ("trace_id",): self.totals.invalid_trace_ids, ("span_id",): self.totals.invalid_span_ids,
+                ("deprecated_field",): self.totals.legacy_spans,
             },
             metrics.UNKNOWN_FIELDS_DROPPED: {
-                ("request",): self.unknown_fields[0], ("resource_spans",): self.unknown_fields[1],
-                ("scope_spans",): self.unknown_fields[2],
+                ("request",): self.totals.unknown_fields[0], ("resource_spans",): self.totals.unknown_fields[1],
+                ("scope_spans",): self.totals.unknown_fields[2],
             },
-            metrics.REQUEST_SIZE_BYTES: {(): value_of(&self.request_sizes, 1)},
+            metrics.REQUEST_SIZE_BYTES: {(): value_of(&self.totals.request_sizes, 1)},
             metrics.TRACES_DECIDED: decided,
             metrics.LIMITED_TRACES: limited_traces,
             metrics.LIMITED_SPANS: limited_spans,
-            metrics.TRACES_ROOTLESS: {(): self.rootless},
-            metrics.LATE_SPANS: {("drop",): self.late_spans[0], ("keep",): self.late_spans[1]},
-            metrics.LATE_WOULD_KEEP: {(): self.late_would_keep},
+            metrics.TRACES_ROOTLESS: {(): self.totals.rootless},
+            metrics.LATE_SPANS: {("drop",): self.totals.late_spans[0], ("keep",): self.totals.late_spans[1]},
+            metrics.LATE_WOULD_KEEP: {(): self.totals.late_would_keep},
             metrics.TRACES_REVIVED: revived,
-            metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.unequal_thresholds},
-            metrics.DECISION_DELAY_SECONDS: {(): value_of(&self.delays_ns, 1e9)},
+            metrics.TRACES_UNEQUAL_THRESHOLD: {(): self.totals.unequal_thresholds},
+            metrics.DECISION_DELAY_SECONDS: {(): value_of(&self.totals.delays_ns, 1e9)},
         }

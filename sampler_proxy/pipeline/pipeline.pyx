@@ -1,38 +1,39 @@
 """Runs the whole flow without I/O: requests in, kept traces out, every span counted. pipeline.pyi is the manual.
 
-One lock guards everything behind the scan. It is held for short, bounded slices only, so that a request never waits
-behind a large decision; the scan itself runs before it, without the GIL. Time is an argument; it is made monotonic
-here, because two threads that read the clock may take the lock in the other order.
+One lock guards what is decided. It is held for short, bounded slices only, so that a request never waits behind much
+work of others: the scan runs before it, without the GIL; the fragments of a large request are filed slice by slice;
+what is kept is finished behind it (finisher.pyx). Time is an argument; it is made monotonic here, because two threads
+that read the clock may take the lock in the other order.
 
-Long: one lock's worth. Each method of `Pipeline` changes buffer, limit, decisions, ledger and outlets in one step, so
+Long: one lock's worth. Each method of `Pipeline` changes buffer, limit, decisions, ledger and finisher in one step, so
 that the accounts balance whenever the lock is free. Cut in two, either part would need the other's fields, and the
 lock.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from sampler_proxy.otlp.fragments cimport (
     BLOCK_OVERHEAD, HAS_RANDOMNESS, HAS_REMOTE_PARENT, HAS_ROOT, HAS_TIMES, UNEQUAL_THRESHOLDS, Envelopes, Fragment,
-    Scanned, absorb_times, mix, prefetch,
+    Scanned, absorb_times, fragment_cost, mix, prefetch,
 )
 from sampler_proxy.pipeline.buffer cimport Buffer, Trace
 from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, ROOTLESS, Decision, Decisions
+from sampler_proxy.pipeline.finisher cimport Finisher
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
 from sampler_proxy.pipeline.ledger cimport (
     DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE, TOO_LARGE,
     WAIT, Ledger,
 )
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
+from sampler_proxy.pipeline.memory cimport Memory
 from sampler_proxy.pipeline.outlets cimport Outlets
 from sampler_proxy.pipeline.scanner cimport Scanner
 from sampler_proxy.pipeline.stamp cimport Stamper
+from sampler_proxy.pipeline.turn_lock cimport TurnLock
 from sampler_proxy.redact.walker cimport Redactor
 from sampler_proxy.rules.rate cimport Controller, elapsed_ns
 from sampler_proxy.rules.roots cimport NO_ROOT
 from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_of, size_of
-
-import threading
 
 from sampler_proxy import metrics
 from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooLarge
@@ -41,25 +42,31 @@ from sampler_proxy.pipeline.scanner import response
 from sampler_proxy.rules.rule_set import UNITS
 
 cdef enum:
-    # How many traces one request may have decided early to make room for itself. It bounds the time that a request
-    # waits, and how far ahead of their time traces are decided when what is decided cannot leave.
-    EARLY_DECISIONS = 1024
     PREFETCH_FRAGMENTS = 32  # fragments of a request whose table slots are prefetched together
-    # What the system has to have left whenever the buffer has grown by PROBE_STEP: gRPC's core, which ends the process
-    # where it gets no memory, and the exporters need some of it, the more the larger requests are, of which there are
-    # so many copies on their way in and out.
-    HEADROOM = 32 << 20
-    COPIES = 8
-    PROBE_STEP = 8 << 20
-    LEAST_BOUND = 16 << 20  # as far as the bound may be lowered
+    # What is done in one go under the lock: fragments that are filed, and microseconds, about, of deciding.
+    SLICE_FRAGMENTS = 2048
+    SLICE_EFFORT = 5_000
+    SLICE_HEADER_BYTES = 1 << 18  # headers of a request, beyond which they are not interned under the lock
+    # What a request may have decided and finished to make room for itself, in microseconds, about: it bounds the time
+    # for which others wait, and how far ahead of their time traces are decided when what is kept cannot leave.
+    ROOM_EFFORT = 20_000
+    ROOM_BYTES_PER_UNIT = 10
+    FINISH_EFFORT = 20_000  # of one tick
 
 cdef double BEYOND_ALL = 1e300  # a limit that admits everything
 # A refused sender comes back after this long: RetryInfo and Retry-After.
 cdef int64_t RETRY_AFTER_NS = 1_000_000_000
 
 
+cdef struct Filing:
+    # A request that is being filed.
+    uint32_t filed  # fragments
+    uint64_t need  # bytes, of what is in hand
+    bint taken  # it has been counted, its headers are interned, and its spans are in hand
+
+
 cdef class Pipeline:
-    cdef readonly object lock
+    cdef readonly TurnLock lock
     cdef readonly RuleSet rules
     cdef readonly Envelopes envelopes
     cdef readonly Buffer buffer
@@ -69,40 +76,39 @@ cdef class Pipeline:
     cdef bint unlimited  # the limit has been taken away, and is dropped once its windows are empty
     cdef readonly Uniformity uniformity
     cdef Ledger ledger
-    cdef Stamper stamper
-    cdef readonly uint64_t configured_max_bytes, max_trace_bytes
-    cdef readonly uint64_t max_bytes  # as configured, or less since the system has no more memory
-    cdef uint64_t largest_request  # bytes
-    cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
+    cdef Memory memory
+    cdef Outlets outlets
+    cdef Finisher finisher
+    cdef readonly uint64_t max_trace_bytes
     cdef int64_t rules_since_s  # decisions up to then are of other rules; -1: there were no others
     cdef bint local_roots  # a span with a parent in another process may be the root
-    cdef Outlets outlets
     cdef uint64_t candidate_bytes  # of the traces in the limit's open window, when they came into it
+    cdef uint64_t spans_in_hand  # of requests that are being filed
     cdef Trace* undone  # the last trace whose decision found no memory; NULL: it has been decided since
     cdef uint32_t undone_rule  # index of the rule, and its threshold
     cdef uint64_t undone_threshold
     cdef bint closed  # close() was called: requests are refused
     cdef int64_t now_ns  # the latest time seen
-    cdef dict attributes  # (rule id, reason, incomplete) -> encoded attributes that stamping appends
     cdef dict redactions  # (detector, action) -> number of redactions, by all policies so far
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns,
                  decision_memory_bytes, stamp_decision, stamp_adjusted_count, seed, local_roots=True, limit=None,
                  redact=None):
-        self.lock = threading.Lock()
+        cdef Stamper stamper
+        self.lock = TurnLock()
         self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
         self.decisions = Decisions(decision_memory_bytes, seed=seed)
-        self.stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
+        self.ledger = Ledger()
+        self.outlets = Outlets(destinations, self.ledger)
+        self.memory = Memory(self.buffer, self.outlets, max_bytes)
+        stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
+        self.finisher = Finisher(self.lock, self.envelopes, self.ledger, self.memory, self.outlets, stamper)
         self.redactions = {}
         self.replace_redaction(redact)
-        self.max_bytes = self.configured_max_bytes = max_bytes
         self.rules_since_s = -1
         self.max_trace_bytes = max_trace_bytes
         self.local_roots = local_roots
-        self.attributes = {}
-        self.ledger = Ledger()
-        self.outlets = Outlets(destinations, self.ledger)
         self.uniformity = Uniformity()
         self.rules = self.rule_set(rules)
         self.set_limit(limit)
@@ -133,7 +139,7 @@ cdef class Pipeline:
     cdef int set_limit(self, limit) except -1:
         """Set the limit and its unit; None: there is no limit."""
         if limit is not None:
-            self.limit = Limit(*limit)
+            self.limit = self.memory.limit = Limit(*limit)
             self.limit_unit = UNITS.index(self.limit.unit)
         return 0
 
@@ -156,57 +162,38 @@ cdef class Pipeline:
     def only_limit_left(self):
         if self.limit is None or self.buffer.oldest != NULL:
             return False
-        return not self.outlets.backlog_spans and self.limit.collected()
+        return not self.outlets.backlog_spans and not self.finisher.spans and self.limit.collected()
 
     def replace_redaction(self, policy, observer=None):
         cdef Redactor redactor = None
         if policy is not None:
             redactor = Redactor(policy, self.envelopes, self.redactions, observer, seed=self.buffer.seed)
-        with self.lock:
-            self.stamper.redactor = redactor
+        self.finisher.stamper.redactor = redactor  # the trace that is being finished has the other one to its end
 
     def intake(self, transport):
         return Intake(self, transport)
 
     # Receiving.
 
-    cdef uint64_t bytes_in_use(self) noexcept:
-        """Return the bytes that `max_bytes` bounds: of the buffer, the backlogs and the limit's windows."""
-        cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
-        return self.buffer.nbytes_() + self.outlets.backlog_bytes + window
-
     @property
     def nbytes(self):
-        return self.bytes_in_use()
+        return self.memory.in_use()
+
+    @property
+    def max_bytes(self):
+        return self.memory.bound
+
+    @property
+    def configured_max_bytes(self):
+        return self.memory.configured
 
     def count_refused(self, transport, reason):
         with self.lock:
             self.ledger.refused_unread(transport, reason)
 
-    cdef void lower_bound(self) noexcept:
-        """Lower the bound to four fifths of what is in use: the system has no memory, and what the traces that are
-        decided then leave behind is there for everything else in this process.
-
-        It is not raised again. The limit of the system is still there; to meet it once more may end the process, with
-        all that is buffered, where it is gRPC's core that asks. Tables never shrink: there is always room beside them.
-        """
-        cdef uint64_t bound = max(self.bytes_in_use() // 5 * 4, self.buffer.empty_cost() + LEAST_BOUND)
-        self.max_bytes = min(self.max_bytes, bound)
-
-    cdef void probe(self, uint64_t in_use) noexcept:
-        """Try whether there is HEADROOM, as long as there always was; lower the bound where there is not. Costs two
-        system calls each PROBE_STEP by which the buffer grows beyond all that it ever was."""
-        cdef void* headroom = malloc(HEADROOM + COPIES * self.largest_request)
-        if headroom == NULL:
-            self.lower_bound()
-            self.probe_at = <uint64_t>-1  # what is freed may not be in one piece, though it is of use
-        else:
-            self.probe_at = in_use + PROBE_STEP
-        free(headroom)
-
     def ran_out_of_memory(self):
         with self.lock:
-            self.lower_bound()
+            self.memory.lower_bound()
 
     cdef int refuse(self, uint32_t reason, uint32_t transport, uint64_t size, error) except -1:
         """Count the refusal of a request that was read whole, and raise it."""
@@ -214,66 +201,148 @@ cdef class Pipeline:
         self.ledger.refused(reason)
         raise error
 
-    cdef int take(self, Scanned scanned, uint32_t transport, uint64_t size, int64_t now_ns) except -1:
-        """Take ownership of a scanned request's fragments and decide what is due by them, or raise the refusal.
-
-        The lock is held. `scanned` is None for a malformed request, which is only counted; `size`: its bytes.
-
-        Every request is counted once: here, or by the engine where not even a refusal finds memory.
-        """
-        cdef uint64_t need, in_use
-        cdef uint32_t i
-        cdef bint adopted = False
-        if scanned is None:
+    cdef int count_malformed(self, uint32_t transport, uint64_t size) except -1:
+        """Count a request that could not be scanned."""
+        with self.lock:
             self.ledger.received(transport, size)
             self.ledger.refused(MALFORMED)
-            return 0
+        return 0
+
+    cdef uint64_t need_of(self, Scanned scanned) noexcept:
+        """Return the bytes that a request's spans take in the buffer at most, without its headers."""
+        return scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD)
+
+    cdef int take(self, Scanned scanned, uint32_t transport, uint64_t size, int64_t now_ns) except -1:
+        """Take ownership of a scanned request's fragments and file them, or raise the refusal. `size`: its bytes.
+
+        The lock is taken slice by slice; in between what is not filed is in hand. Every request is counted once: here,
+        or by the engine where not even a refusal finds memory.
+        """
+        cdef Filing filing
+        filing.filed = 0
+        filing.need = 0
+        filing.taken = False
+        try:
+            self.begin_filing(scanned, transport, size, now_ns, &filing)
+            if not filing.taken:
+                self.envelopes.adopt(scanned)
+                self.file_next(scanned, transport, size, &filing)
+            while filing.filed < scanned.count:
+                self.file_next(scanned, transport, size, &filing)
+        except BaseException as error:
+            self.lock.take()
+            try:
+                self.give_back(scanned, transport, &filing)
+                if not isinstance(error, MemoryError):
+                    raise
+                self.memory.lower_bound()
+                self.refuse(OUT_OF_MEMORY, transport, size, OutOfMemory("the proxy is out of memory", RETRY_AFTER_NS))
+            finally:
+                self.lock.leave()
+        return 0
+
+    cdef int begin_filing(
+        self, Scanned scanned, uint32_t transport, uint64_t size, int64_t now_ns, Filing* filing
+    ) except -1:
+        """Find room for a request, or raise the refusal, and file its first slice, all of it most often. One with large
+        headers is only put in hand: they are interned without the lock."""
+        cdef uint64_t need = self.need_of(scanned) + scanned.header_cost()
+        cdef uint64_t effort = ROOM_EFFORT + need // ROOM_BYTES_PER_UNIT
+        cdef uint64_t spent
+        while True:
+            self.lock.take()
+            try:
+                if self.admit(need, transport, size, now_ns, &effort):
+                    self.memory.in_hand += need
+                    filing.need = need
+                    if scanned.header_cost() <= SLICE_HEADER_BYTES:
+                        self.envelopes.adopt(scanned)
+                        self.file_some(scanned, transport, size, filing)
+                    return 0
+            finally:
+                self.lock.leave()
+            spent = self.finisher.finish(min(effort, SLICE_EFFORT), False)
+            effort = effort - min(effort, spent) if spent else 0
+
+    cdef bint admit(
+        self, uint64_t need, uint32_t transport, uint64_t size, int64_t now_ns, uint64_t* effort
+    ) except -1:
+        """Return whether there is room for a request; False: there may be, once what is kept has left. Raise the
+        refusal where there is none, and nothing of `effort` is left."""
         if self.closed:
             self.refuse(DRAINING, transport, size, Draining("the proxy is stopping", RETRY_AFTER_NS))
         self.now_ns = max(self.now_ns, now_ns)
-        self.largest_request = max(self.largest_request, size)
-        need = scanned.cost + scanned.count * (sizeof(Trace) + BLOCK_OVERHEAD) + scanned.header_cost()
-        in_use = self.bytes_in_use()
-        if in_use + need > self.probe_at:
-            self.probe(in_use + need)
+        self.memory.expect(need, size)
+        if self.memory.in_use() + need <= self.memory.bound:
+            return True
+        if need + self.buffer.empty_cost() > self.memory.configured:
+            self.refuse(TOO_LARGE, transport, size, RequestTooLarge(
+                "the request is larger than the whole buffer (buffer.max_bytes)"
+            ))
+        if need + self.buffer.empty_cost() <= self.memory.bound and self.make_room(need, effort):
+            return True
+        if not effort[0] or need + self.buffer.empty_cost() > self.memory.bound:
+            self.refuse(NO_ROOM, transport, size, Overloaded("the buffer is full", RETRY_AFTER_NS))
+        return False
+
+    cdef int file_next(self, Scanned scanned, uint32_t transport, uint64_t size, Filing* filing) except -1:
+        """File the next slice of a request under the lock."""
+        self.lock.take()
         try:
-            if in_use + need > self.max_bytes:
-                if need + self.buffer.empty_cost() > self.configured_max_bytes:
-                    self.refuse(TOO_LARGE, transport, size, RequestTooLarge(
-                        "the request is larger than the whole buffer (buffer.max_bytes)"
-                    ))
-                if need + self.buffer.empty_cost() > self.max_bytes or not self.make_room(need):
-                    self.refuse(NO_ROOM, transport, size, Overloaded("the buffer is full", RETRY_AFTER_NS))
-            self.envelopes.adopt(scanned)
-            adopted = True
-            self.ledger.taken(transport, scanned)
-            self.stamper.begin_request()  # what is decided at once is decided under one lock
-            for i in range(scanned.count):
-                if i % PREFETCH_FRAGMENTS == 0:
-                    self.prefetch_slots(scanned, i)
-                self.place(&scanned.fragments[i])
-        except BaseException as error:
-            if adopted:
-                self.give_back(scanned, transport)
-            if not isinstance(error, MemoryError):
-                raise
-            self.lower_bound()
-            self.refuse(OUT_OF_MEMORY, transport, size, OutOfMemory("the proxy is out of memory", RETRY_AFTER_NS))
-        self.ledger.received(transport, size)
+            self.file_some(scanned, transport, size, filing)
+        finally:
+            self.lock.leave()
         return 0
 
-    cdef void give_back(self, Scanned scanned, uint32_t transport) noexcept:
-        """Free the fragments of an adopted request that nobody has taken, and count their spans as never received.
+    cdef int file_some(self, Scanned scanned, uint32_t transport, uint64_t size, Filing* filing) except -1:
+        """File the next slice of a request whose headers have been interned. The lock is held."""
+        cdef uint32_t end = min(scanned.count, filing.filed + SLICE_FRAGMENTS)
+        cdef uint32_t i, spans
+        cdef uint64_t need
+        cdef Fragment* fragment
+        if not filing.taken:
+            filing.taken = True
+            need = self.need_of(scanned)
+            self.memory.in_hand -= filing.need - need
+            filing.need = need
+            self.spans_in_hand += scanned.spans
+            self.ledger.taken(transport, scanned)
+        while filing.filed < end:
+            i = filing.filed
+            if i % PREFETCH_FRAGMENTS == 0:
+                self.prefetch_slots(scanned, i)
+            fragment = scanned.fragments[i]
+            spans = fragment.spans
+            need = fragment_cost(fragment) + sizeof(Trace) + BLOCK_OVERHEAD
+            try:
+                self.place(&scanned.fragments[i])
+            finally:
+                if scanned.fragments[i] == NULL:
+                    self.spans_in_hand -= spans
+                    self.memory.in_hand -= need
+                    filing.need -= need
+            filing.filed = i + 1
+        if filing.filed == scanned.count:
+            self.ledger.received(transport, size)
+        return 0
+
+    cdef void give_back(self, Scanned scanned, uint32_t transport, Filing* filing) noexcept:
+        """Free the fragments of a request that nobody has taken, and count their spans as never received. The lock is
+        held.
 
         Those that have been taken stay: their sender sends them again, as duplicates.
         """
         cdef uint32_t i
         cdef uint32_t spans = 0
+        self.memory.in_hand -= filing.need
+        if not filing.taken:
+            return
         for i in range(scanned.count):
             if scanned.fragments[i] != NULL:
                 spans += scanned.fragments[i].spans
                 self.envelopes.free_fragment(scanned.fragments[i])
                 scanned.fragments[i] = NULL
+        self.spans_in_hand -= spans
         self.ledger.taken_back(transport, spans)
 
     cdef void prefetch_slots(self, Scanned scanned, uint32_t begin) noexcept nogil:
@@ -426,7 +495,7 @@ cdef class Pipeline:
         or by a rule that it revives the trace for.
 
         A span that is kept with certainty must not be counted for others: hence traces kept by a threshold are judged,
-        too. On an error nothing has happened, save that a destination may have the fragment already.
+        too. On an error nothing has happened.
         """
         cdef Fragment* fragment = owner[0]
         cdef uint32_t spans = fragment.spans
@@ -435,79 +504,75 @@ cdef class Pipeline:
         cdef bint kept = was_kept
         cdef bint revived = False
         cdef double size = size_of(self.limit_unit, fragment, spans)
-        cdef bytes attributes
         try:
             if not was_kept or decision.threshold != 0:
                 revived = self.revive(fragment, decision)
                 kept |= revived
             if kept:
-                attributes = self.attributes_of(decision.rule, decision.reason, decision.flags & INCOMPLETE)
-                self.outlets.deliver(self.stamper.finish(
-                    fragment, decision.threshold, randomness_of(fragment), attributes, decision.rule
-                ))
+                self.finisher.add(
+                    fragment, fragment_cost(fragment), spans, decision.threshold, decision.rule, decision.reason,
+                    decision.flags & INCOMPLETE,
+                )
         except BaseException:
             decision[0] = before
             raise
         if revived:
             self.ledger.rules[decision.rule].revived += 1
-            self.ledger.late_would_keep += spans
+            self.ledger.totals.late_would_keep += spans
         if decision.reason != EARLY:
-            self.ledger.late_spans[kept] += spans
+            self.ledger.totals.late_spans[kept] += spans
         self.count_unequal_thresholds(fragment)
+        owner[0] = NULL
         if not kept:
             self.ledger.rules[decision.rule].sampled_out += spans
+            self.envelopes.free_fragment(fragment)
         elif self.limit is not None and not (self.limit_unit == TRACES and was_kept):
             self.limit.charge(size, self.now_ns)  # a trace itself has been counted, unless it was dropped
-        owner[0] = NULL
-        self.envelopes.free_fragment(fragment)
         return 0
 
-    cdef bint congested(self):
-        """Return whether deciding more traces would only make memory grow: kept ones cannot leave, and a finished trace
-        is larger than it was, by its attributes. A sixteenth of the bound is spent on finding, all the same, traces
-        that the rules drop."""
-        return self.outlets.backlog_spans and self.bytes_in_use() > self.max_bytes + self.max_bytes // 16
+    cdef bint make_room(self, uint64_t need, uint64_t* effort) except -1:
+        """Decide the oldest traces early until `need` bytes fit; return whether they do. Where they do not, and effort is
+        left, the finisher has to make what is kept leave, or another slice is due.
 
-    cdef bint make_room(self, uint64_t need) except -1:
-        """Decide the oldest traces early until `need` bytes fit; return whether they do.
-
-        The limit's window is closed early where its candidates fill a quarter of the memory, or are all there is.
+        The limit's window is closed early where its candidates fill a quarter of the memory, or are all there is. While
+        a destination takes nothing, a sixteenth of the bound is spent on finding, all the same, traces that the rules
+        drop.
         """
-        cdef int left = EARLY_DECISIONS
+        cdef uint64_t least = effort[0] - min(effort[0], SLICE_EFFORT)
         if self.outlets.backlog_spans:
             self.outlets.flush()
-        while self.bytes_in_use() + need > self.max_bytes and left > 0 and not self.congested():
+        while self.memory.in_use() + need > self.memory.bound and effort[0] > least:
+            if not self.outlets.backlog_spans:
+                if self.memory.in_use() + need <= self.memory.bound + self.memory.leaving:
+                    return False  # it is enough that these leave
+            elif self.memory.leaving > self.memory.bound // 16:
+                effort[0] = 0
+                break
+            effort[0] -= 1
             if self.limit is not None:
                 if self.emit_window(1):
-                    left -= 1
                     continue
                 # Not sooner: the shorter a window, the less its first rules can take from the last.
-                if self.limit.count and (self.candidate_bytes >= self.max_bytes >> 2 or self.buffer.oldest == NULL):
+                if self.limit.count and (
+                    self.candidate_bytes >= self.memory.bound >> 2 or self.buffer.oldest == NULL
+                ):
                     self.close_window()
                     continue
             if self.buffer.oldest == NULL:
+                if not self.memory.leaving:
+                    effort[0] = 0
                 break
-            self.decide_one(self.buffer.oldest, MEMORY)
-            left -= 1
-        return self.bytes_in_use() + need <= self.max_bytes
+            self.decide(self.buffer.oldest, MEMORY)
+        return self.memory.in_use() + need <= self.memory.bound
 
     # Deciding.
-
-    cdef bytes attributes_of(self, uint32_t rule, uint32_t reason, bint incomplete):
-        """Return the encoded attributes that say which decision a span left by; cached, since they are few."""
-        key = (rule, reason, incomplete)
-        found = self.attributes.get(key)
-        if found is None:
-            found = self.stamper.decision_attributes(self.ledger.rule_names[rule], REASONS[reason], incomplete)
-            self.attributes[key] = found
-        return found
 
     cdef void count_unequal_thresholds(self, Fragment* fragment) noexcept:
         """Count a trace whose spans came with different thresholds: its adjusted counts are biased."""
         cdef uint64_t first = fragment.threshold
         while fragment != NULL:
             if fragment.flags & UNEQUAL_THRESHOLDS or fragment.threshold != first:
-                self.ledger.unequal_thresholds += 1
+                self.ledger.totals.unequal_thresholds += 1
                 return
             fragment = fragment.next
 
@@ -563,13 +628,12 @@ cdef class Pipeline:
         return 0
 
     cdef int carry_out(self, Candidate* candidate) except -1:
-        """Carry out a decision: finish and deliver, or drop, the trace; remember the decision; count it.
-
-        On an error nothing has happened, save that a destination may have the trace already.
+        """Carry out a decision: give the trace to the finisher, or drop it; remember the decision; count it. On an error
+        nothing has happened.
         """
         cdef Trace* trace = <Trace*>candidate.trace
         cdef int64_t delay_ns = self.now_ns - trace.first_ns
-        cdef bytes attributes
+        cdef Fragment* fragments = trace.fragments
         cdef Decision decision
         decision.trace_id = trace.fragments.trace_id
         decision.threshold = candidate.threshold
@@ -581,36 +645,34 @@ cdef class Pipeline:
         decision.flags = candidate.flags
         if candidate.admitted:
             decision.flags |= KEPT
-            attributes = self.attributes_of(candidate.rule, candidate.reason, candidate.flags & INCOMPLETE)
-            self.outlets.deliver(self.stamper.finish(
-                trace.fragments, candidate.threshold, candidate.randomness, attributes, candidate.rule
-            ))
+            self.finisher.add(
+                fragments, trace.cost, trace.spans, candidate.threshold, candidate.rule, candidate.reason,
+                candidate.flags & INCOMPLETE,
+            )
         else:
             self.ledger.rules[candidate.rule].sampled_out += trace.spans
         self.decisions.remember(&decision)
         self.ledger.decided(candidate.rule, decision.flags & KEPT, candidate.reason, delay_ns)
         if candidate.reason == WAIT and candidate.flags & INCOMPLETE:  # ROOTLESS, unless a root came in the window
-            self.ledger.rootless += 1
-        self.count_unequal_thresholds(trace.fragments)
-        self.buffer.remove(trace)
+            self.ledger.totals.rootless += 1
+        self.count_unequal_thresholds(fragments)
+        self.buffer.remove(trace, candidate.admitted)
         return 0
 
     cdef int emit_window(self, int most) except -1:
-        """Carry out the limit's decisions on its closed window, at most `most`; return their number, and add to it what
-        their redaction has cost, in traces."""
+        """Carry out the limit's decisions on its closed window, at most `most`; return their number."""
         cdef Candidate* candidate
         cdef int done = 0
-        while done < most and not self.congested():
+        while done < most:
             candidate = self.limit.collect()
             if candidate == NULL:
                 break
-            self.stamper.begin_trace()
             try:
                 self.carry_out_limited(candidate)
             except BaseException:
                 self.limit.give_back()
                 raise
-            done += 1 + self.stamper.redaction_in_traces()
+            done += 1
         return done
 
     cdef int carry_out_limited(self, Candidate* candidate) except -1:
@@ -655,41 +717,45 @@ cdef class Pipeline:
         return 0
 
     def tick(self, int64_t now_ns, int slice=256):
+        cdef bint more
+        with self.lock:
+            more = self.decide_due(now_ns, slice)
+        return self.finish() or more
+
+    def finish(self):
+        return self.finisher.finish(FINISH_EFFORT, False) >= FINISH_EFFORT
+
+    cdef bint decide_due(self, int64_t now_ns, int slice) except -1:
+        """Decide what is due; return whether more may be."""
         cdef Trace* trace
         cdef bint has_root = False
-        with self.lock:
-            self.now_ns = max(self.now_ns, now_ns)
-            if self.outlets.backlog_spans:
-                self.outlets.flush()
-            if self.max_bytes < self.configured_max_bytes and self.bytes_in_use() > self.max_bytes:
-                self.make_room(0)
-            if self.limit is not None:
-                if self.limit.due(self.now_ns):
-                    self.close_window()
-                slice -= self.emit_window(slice)
-                if self.unlimited and self.limit.empty():
-                    self.limit = None
-                    self.unlimited = False
-            while slice > 0:
-                trace = self.buffer.due(self.now_ns, &has_root)
-                if trace == NULL or self.congested():
-                    return False
-                if has_root and trace.state.only_remote and not self.rules.is_whole(trace.fragments):
-                    self.buffer.break_off(trace)
-                    slice -= 1
-                    continue
-                if trace.newer != NULL:
-                    # The next traces came seconds ago and have left the CPU's caches since.
-                    prefetch(trace.newer.newer)
-                    prefetch(trace.newer.fragments)
-                slice -= 1 + self.decide_one(trace, ROOT if has_root else WAIT)
-            return True
-
-    cdef int decide_one(self, Trace* trace, uint8_t reason) except -1:
-        """Decide a trace; returns how many decisions its redaction was worth."""
-        self.stamper.begin_trace()
-        self.decide(trace, reason)
-        return self.stamper.redaction_in_traces()
+        cdef uint64_t effort = SLICE_EFFORT
+        self.now_ns = max(self.now_ns, now_ns)
+        if self.outlets.backlog_spans:
+            self.outlets.flush()
+        if self.memory.bound < self.memory.configured and self.memory.in_use() > self.memory.bound:
+            self.make_room(0, &effort)
+        if self.limit is not None:
+            if self.limit.due(self.now_ns):
+                self.close_window()
+            slice -= self.emit_window(slice)
+            if self.unlimited and self.limit.empty():
+                self.limit = self.memory.limit = None
+                self.unlimited = False
+        while slice > 0:
+            trace = self.buffer.due(self.now_ns, &has_root)
+            if trace == NULL:
+                return False
+            slice -= 1
+            if has_root and trace.state.only_remote and not self.rules.is_whole(trace.fragments):
+                self.buffer.break_off(trace)
+                continue
+            if trace.newer != NULL:
+                # The next traces came seconds ago and have left the CPU's caches since.
+                prefetch(trace.newer.newer)
+                prefetch(trace.newer.fragments)
+            self.decide(trace, ROOT if has_root else WAIT)
+        return True
 
     def close(self):
         cdef Controller controller
@@ -710,14 +776,17 @@ cdef class Pipeline:
             if self.outlets.backlog_spans:
                 self.outlets.flush()
             while slice > 0 and self.buffer.oldest != NULL:
-                slice -= 1 + self.decide_one(self.buffer.oldest, SHUTDOWN)
+                slice -= 1
+                self.decide(self.buffer.oldest, SHUTDOWN)
             if self.limit is not None:
                 if hurry and self.buffer.oldest == NULL:
                     self.limit.hasten(self.now_ns)
                 if self.limit.due(self.now_ns):
                     self.close_window()
                 self.emit_window(slice)
-            return self.buffer.traces != 0 or self.outlets.backlog_spans != 0
+        self.finisher.finish(FINISH_EFFORT, True)
+        with self.lock:
+            return (self.buffer.traces + self.spans_in_hand + self.finisher.spans + self.outlets.backlog_spans) != 0
 
     # Inspection.
 
@@ -754,6 +823,8 @@ cdef class Pipeline:
         return None
 
     def in_backlog(self, bytes trace_id not None):
+        if self.finisher.holds(trace_id):
+            return [True] * len(self.outlets.outlets)
         return self.outlets.waiting(trace_id)
 
     # Accounting.
@@ -766,29 +837,47 @@ cdef class Pipeline:
                 early += self.ledger.rules[i].decided[MEMORY] + self.ledger.rules[i].decided[REASON_COUNT + MEMORY]
             oldest_ns = self.buffer.oldest_ns
             return (
-                early, self.ledger.refused_[NO_ROOM],
+                early, self.ledger.totals.refused_[NO_ROOM],
                 0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9,
             )
 
-    def snapshot(self, int64_t now_ns):
+    def instant(self, int64_t now_ns):
+        cdef Instant instant = Instant()
         oldest_ns = self.buffer.oldest_ns
-        values = self.ledger.values(self.limit is not None)
-        values.update({
-            metrics.BUFFER_SPANS: {(): self.buffer.spans + self.outlets.backlog_spans},
-            metrics.STRINGS_MENDED: {(): self.stamper.strings_mended},
-            metrics.REDACTIONS: dict(self.redactions),
-            metrics.RULE_TYPE_MISMATCH: {
-                (self.rules.names[rule],): 1 if mismatches else 0 for rule, mismatches in self.rules.type_mismatches()
+        instant.ledger = self.ledger.copy()
+        instant.limited = self.limit is not None
+        instant.rules = self.rules
+        instant.others = {
+            metrics.BUFFER_SPANS: {
+                (): self.buffer.spans + self.spans_in_hand + self.finisher.spans + self.outlets.backlog_spans
             },
+            metrics.STRINGS_MENDED: {(): self.finisher.stamper.strings_mended},
+            metrics.REDACTIONS: dict(self.redactions),
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
-            metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
+            metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.finisher.stamper.inconsistent},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},
-            metrics.BUFFER_BYTES: {(): self.bytes_in_use()},
-            metrics.BUFFER_MAX_BYTES: {(): self.max_bytes},
+            metrics.BUFFER_BYTES: {(): self.memory.in_use()},
+            metrics.BUFFER_MAX_BYTES: {(): self.memory.bound},
             metrics.BUFFER_OLDEST_SECONDS: {(): 0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9},
             metrics.DECISION_MEMORY_TRACES: {(): self.decisions.count},
             metrics.DECISION_MEMORY_BYTES: {(): self.decisions.nbytes},
-        })
+            metrics.LOCK_HELD_SECONDS: {(): self.lock.holds()},
+        }
+        return instant
+
+
+cdef class Instant:
+    cdef Ledger ledger
+    cdef RuleSet rules
+    cdef bint limited
+    cdef dict others
+
+    def values(self):
+        cdef dict values = self.ledger.values(self.limited)
+        values.update(self.others)
+        values[metrics.RULE_TYPE_MISMATCH] = {
+            (self.rules.names[rule],): 1 if mismatches else 0 for rule, mismatches in self.rules.type_mismatches()
+        }
         return values
 
 
@@ -817,9 +906,7 @@ cdef class Intake:
             pipeline.ran_out_of_memory()
             raise
         except MalformedRequest:
-            with pipeline.lock:
-                pipeline.take(None, self.transport, len(request), now_ns)
+            pipeline.count_malformed(self.transport, len(request))
             raise
-        with pipeline.lock:
-            pipeline.take(scanned, self.transport, len(request), now_ns)
+        pipeline.take(scanned, self.transport, len(request), now_ns)
         return answer

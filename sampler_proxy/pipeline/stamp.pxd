@@ -22,11 +22,10 @@ cdef class Stamper:
     cdef Redactor redactor  # None: nothing is redacted
     cdef uint8_t* out  # finished spans of the trace
     cdef uint64_t used, room
+    cdef uint64_t effort  # of the last trace's redaction
     cdef readonly uint64_t strings_mended  # spans in which some string was repaired
     cdef readonly uint64_t inconsistent  # spans whose own threshold was erased
-    cdef void begin_request(self) noexcept
-    cdef void begin_trace(self) noexcept
-    cdef int redaction_in_traces(self) noexcept
+    cdef uint64_t redaction_effort(self) noexcept
     cdef KeptTrace finish(
         self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule
     )

@@ -22,7 +22,7 @@ from sampler_proxy.otlp.sampling import adjusted_count as adjusted_count_of, enc
 
 cdef enum:
     MAX_KEPT_ROOM = 1 << 22  # bytes of the buffer that are kept for the next trace
-    UNITS_OF_TRACE = 512  # of the redactor's budget, that count like a decision
+    STRETCH = 1 << 18  # bytes that are stamped before the GIL is given way
 
 
 cdef bytes _field(int number, bytes content):
@@ -69,21 +69,9 @@ cdef class Stamper:
             self.room = 2 * self.used + more + 4096
         return 0
 
-    # What redaction may cost.
-
-    cdef void begin_request(self) noexcept:
-        """Have the traces that follow share the redactor's budget: they are all decided while one request is taken."""
-        if self.redactor is not None:
-            self.redactor.begin_request()
-
-    cdef void begin_trace(self) noexcept:
-        """Have the next trace redacted with a budget of its own."""
-        if self.redactor is not None:
-            self.redactor.begin_trace()
-
-    cdef int redaction_in_traces(self) noexcept:
-        """Return how many decisions the redaction since begin_trace() was worth."""
-        return 0 if self.redactor is None else <int>(self.redactor.spent() // UNITS_OF_TRACE)
+    cdef uint64_t redaction_effort(self) noexcept:
+        """Return what the redaction of the last trace has cost, in microseconds, about."""
+        return self.effort
 
     # Finishing.
 
@@ -95,6 +83,7 @@ cdef class Stamper:
         cdef Fragment* fragment = trace
         cdef Stamp stamp
         cdef Redacted redacted
+        cdef Redactor redactor = self.redactor  # another one may take its place meanwhile
         cdef uint32_t groups = 0
         stamp.threshold = threshold
         stamp.randomness = randomness
@@ -107,15 +96,16 @@ cdef class Stamper:
         if kept.group_list == NULL:
             raise MemoryError
         kept.envelopes = self.envelopes
-        self.used = 0
-        if self.redactor is None:
+        self.used = self.effort = 0
+        if redactor is None:
             self.stamp_trace(kept, trace, NULL, &stamp, attributes)
         else:
-            redacted = self.redactor.redact(trace)
+            redacted = redactor.redact(trace)
+            self.effort = redactor.spent()
             try:
                 self.stamp_trace(kept, trace, &redacted, &stamp, attributes)
             finally:
-                self.redactor.release()
+                redactor.release()
         kept.data = <uint8_t*>malloc(self.used)
         if kept.data == NULL:
             raise MemoryError
@@ -138,6 +128,7 @@ cdef class Stamper:
         cdef cbytes body
         cdef uint32_t size
         cdef uint64_t begin = 0
+        cdef uint64_t pause = STRETCH
         cdef bytes plain_state = b""
         if stamp.threshold:
             plain_state = b"ot=th:" + encode_threshold(stamp.threshold).encode()
@@ -147,6 +138,10 @@ cdef class Stamper:
             if redacted != NULL:
                 body = next_redacted_span(redacted, &size)
             self.span(body, size, walk.fragment.flags & HAS_TRACESTATE, stamp, attributes, plain_state)
+            if self.used >= pause:
+                pause = self.used + STRETCH
+                with nogil:
+                    pass
             if walk.ends_group:
                 scope = walk.group.scope.envelope if redacted == NULL else next_redacted_scope(redacted)
                 self.add_group(kept, scope, begin, walk.group.spans)

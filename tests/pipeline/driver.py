@@ -81,7 +81,9 @@ class Driver:
 
     def send(self, request: ExportTraceServiceRequest | bytes, at_ns: int = 0) -> bytes:
         raw = request if isinstance(request, bytes) else request.SerializeToString()
-        return self.intake.accept(raw, at_ns)
+        answer = self.intake.accept(raw, at_ns)
+        self.pipeline.finish()
+        return answer
 
     def tick(self, at_ns: int) -> None:
         while self.pipeline.tick(at_ns):
@@ -93,7 +95,8 @@ class Driver:
 
     def values(self, now_ns: int = 0) -> Mapping[metrics.Metric, Mapping[tuple[str, ...], Any]]:
         with self.pipeline.lock:
-            return self.pipeline.snapshot(now_ns)
+            instant = self.pipeline.instant(now_ns)
+        return instant.values()
 
     def total(self, metric: metrics.Metric) -> int:
         return int(sum(self.values()[metric].values()))

@@ -1,0 +1,203 @@
+"""Finishes kept traces, outside of the pipeline's lock, and has them delivered under it.
+
+To redact and stamp a trace takes as long as the trace is large and new, up to half a second; to decide it takes
+microseconds. So a decision only leaves the trace here, first in, first out. Until all destinations have been offered
+it, its spans count as buffered and its bytes as in use.
+
+A lock of its own makes one thread at a time finish traces: what redaction and stamping use is not shared. The GIL is
+held; a large trace gives it way (redact/walker.pyx).
+"""
+cimport cython
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD
+from sampler_proxy.rules.rule_set cimport randomness_of
+
+import threading
+
+from sampler_proxy.pipeline.ledger import REASONS
+
+cdef enum:
+    # What is finished before it is delivered: traces, bytes of their spans, and effort. Few enough that another thread
+    # does not wait long for its turn, enough that the locks cost little.
+    SOME_TRACES = 64
+    SOME_BYTES = 1 << 20
+    SOME_EFFORT = 5_000
+    BYTES_PER_UNIT = 512  # that are stamped in a microsecond
+
+
+@cython.no_gc  # __dealloc__ needs the envelopes
+cdef class Finisher:
+    def __cinit__(
+        self, TurnLock lock not None, Envelopes envelopes not None, Ledger ledger not None, Memory memory not None,
+        Outlets outlets not None, Stamper stamper not None,
+    ):
+        self.lock = lock
+        self.turn = threading.Lock()
+        self.envelopes = envelopes
+        self.ledger = ledger
+        self.memory = memory
+        self.outlets = outlets
+        self.stamper = stamper
+        self.attributes = {}
+
+    def __dealloc__(self):
+        cdef Leaving* leaving
+        while self.first != NULL:
+            leaving = self.first
+            self.first = leaving.next
+            self.free_fragments(leaving)
+            free(leaving)
+
+    cdef int add(
+        self, Fragment* fragments, uint64_t cost, uint32_t spans, uint64_t threshold, uint16_t rule, uint8_t reason,
+        bint incomplete,
+    ) except -1:
+        """Take ownership of a kept trace's fragments, `cost` bytes. The lock is held. On MemoryError nothing was
+        taken."""
+        cdef Leaving* leaving = <Leaving*>malloc(sizeof(Leaving))
+        if leaving == NULL:
+            raise MemoryError
+        leaving.next = NULL
+        leaving.fragments = fragments
+        leaving.cost = cost + sizeof(Leaving) + BLOCK_OVERHEAD
+        leaving.threshold = threshold
+        leaving.spans = spans
+        leaving.rule = rule
+        leaving.reason = reason
+        leaving.incomplete = incomplete
+        if self.first == NULL:
+            self.first = leaving
+        else:
+            self.last.next = leaving
+        self.last = leaving
+        self.spans += spans
+        self.memory.leaving += leaving.cost
+        return 0
+
+    cdef uint64_t finish(self, uint64_t effort, bint forced) except? 0xFFFFFFFFFFFFFFFF:
+        """Finish and deliver traces until `effort` (microseconds, about) is spent, or none is left, or none can leave
+        (Memory.congested; `forced`: all the same). Return what was spent; 0: nothing could be done.
+
+        The lock is not held. On an error, MemoryError that is, the trace that has met it comes first the next time.
+        """
+        cdef uint64_t spent = 0
+        cdef Leaving* taken
+        if self.first == NULL:
+            return 0
+        with self.turn:
+            while spent < effort:
+                self.lock.take()
+                taken = self.take_some(forced)
+                self.lock.leave()
+                if taken == NULL:
+                    break
+                spent += self.finish_some(taken)
+        return spent
+
+    cdef Leaving* take_some(self, bint forced) noexcept:
+        """Take the first traces out of the line; NULL: none is there, or can leave. The lock is held."""
+        cdef Leaving* taken = self.first
+        cdef Leaving* end = taken
+        cdef uint64_t nbytes
+        cdef int count = 1
+        if taken == NULL or (not forced and self.memory.congested()):
+            return NULL
+        nbytes = taken.cost
+        while end.next != NULL and count < SOME_TRACES and nbytes + end.next.cost <= SOME_BYTES:
+            end = end.next
+            nbytes += end.cost
+            count += 1
+        self.first = end.next
+        end.next = NULL
+        return taken
+
+    cdef uint64_t finish_some(self, Leaving* taken) except? 0xFFFFFFFFFFFFFFFF:
+        """Finish and deliver traces that were taken out of the line, and put back what SOME_EFFORT does not reach for,
+        or an error has kept from it. Return the effort."""
+        cdef list finished = []
+        cdef Leaving* leaving = taken
+        cdef uint64_t spent = 0
+        try:
+            while leaving != NULL and spent < SOME_EFFORT:
+                finished.append(self.finished(leaving))
+                spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.redaction_effort()
+                leaving = leaving.next
+        finally:  # an error's traces come first the next time
+            self.deliver(&taken, finished)
+        return spent
+
+    cdef int deliver(self, Leaving** taken, list finished) except -1:
+        """Offer finished traces to the destinations, and free what they were made of; the rest goes back."""
+        cdef Leaving* done = NULL
+        cdef Leaving* leaving
+        cdef KeptTrace kept
+        self.lock.take()
+        try:
+            for kept in finished:
+                self.outlets.deliver(kept)
+                leaving = taken[0]
+                taken[0] = leaving.next
+                self.spans -= leaving.spans
+                self.memory.leaving -= leaving.cost
+                leaving.next = done
+                done = leaving
+        finally:
+            self.put_back(taken[0])
+            self.lock.leave()
+            while done != NULL:  # a large trace is of many fragments
+                leaving = done
+                done = leaving.next
+                self.free_fragments(leaving)
+                free(leaving)
+        return 0
+
+    cdef void put_back(self, Leaving* taken) noexcept:
+        """Put traces back to the beginning of the line."""
+        cdef Leaving* end = taken
+        if taken == NULL:
+            return
+        while end.next != NULL:
+            end = end.next
+        end.next = self.first
+        if self.first == NULL:
+            self.last = end
+        self.first = taken
+
+    cdef KeptTrace finished(self, Leaving* leaving):
+        """Return a trace as it leaves."""
+        return self.stamper.finish(
+            leaving.fragments, leaving.threshold, randomness_of(leaving.fragments), self.attributes_of(leaving),
+            leaving.rule,
+        )
+
+    cdef bytes attributes_of(self, Leaving* leaving):
+        """Return the encoded attributes that say which decision a span left by; cached, since they are few."""
+        key = (leaving.rule, leaving.reason, leaving.incomplete)
+        found = self.attributes.get(key)
+        if found is None:
+            found = self.stamper.decision_attributes(
+                self.ledger.rule_names[leaving.rule], REASONS[leaving.reason], leaving.incomplete
+            )
+            self.attributes[key] = found
+        return found
+
+    cdef void free_fragments(self, Leaving* leaving) noexcept:
+        """Free what a finished trace was made of."""
+        cdef Fragment* fragment
+        while leaving.fragments != NULL:
+            fragment = leaving.fragments
+            leaving.fragments = fragment.next
+            self.envelopes.free_fragment(fragment)
+
+    cdef bint holds(self, bytes trace_id) noexcept:
+        """Tell whether a trace is in the line; looks at every one. The lock is held."""
+        cdef Leaving* leaving = self.first
+        cdef uint64_t[2] key
+        memcpy(key, <const char*>trace_id, 16)
+        while leaving != NULL:
+            if leaving.fragments.trace_id[0] == key[0] and leaving.fragments.trace_id[1] == key[1]:
+                return True
+            leaving = leaving.next
+        return False

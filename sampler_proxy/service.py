@@ -1,7 +1,8 @@
 """Composes the service: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
-Two threads matter. The gRPC engine has one, on which requests are scanned and buffered; everything else (exporters,
-admin port, the timer that decides what is due) lives on the event loop's. Only this module knows all parts.
+Three threads matter. The gRPC engine has one, on which requests are scanned and buffered; deciding what is due, and
+finishing what is kept, is another one's, which works each time the timer asks it to; everything else (exporters, admin
+port, the timer itself) lives on the event loop's. Only this module knows all parts.
 """
 
 from __future__ import annotations
@@ -283,8 +284,7 @@ class Service:
         trimmer = allocator.Trimmer(self._bytes_held, time.monotonic_ns)
         next_look = time.monotonic()
         while not self._stopping.is_set() and self._failure() is None:
-            while self._decide(self._pipeline.tick):  # noqa: ASYNC110 (others get their turn between slices)
-                await asyncio.sleep(0)
+            await asyncio.to_thread(self._decide_due)
             full_queues.look()
             with suppress(MemoryError):
                 bound.look()
@@ -308,6 +308,11 @@ class Service:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
+
+    def _decide_due(self) -> None:
+        """Decide all that is due, and finish what is kept of it, or until it is time to stop."""
+        while self._decide(self._pipeline.tick) and not self._stopping.is_set():
+            pass
 
     def _bytes_held(self) -> int:
         """Return the bytes of all spans that are here."""
@@ -370,7 +375,7 @@ class Service:
         await asyncio.to_thread(self._engine.drain, left_s / 2)
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
-            more = self._decide(self._pipeline.drain)
+            more = await asyncio.to_thread(self._decide, self._pipeline.drain)
             if more is None:
                 await asyncio.sleep(TICK_S)
                 more = True
@@ -389,7 +394,7 @@ class Service:
         self._pipeline.close()
         for exporter in self._exporters:
             exporter.queue.flush()
-        while self._decide(partial(self._pipeline.drain, hurry=True)) is not False:
+        while await asyncio.to_thread(self._decide, partial(self._pipeline.drain, hurry=True)) is not False:
             if self._without_memory >= MAX_WITHOUT_MEMORY:
                 break
         lost = sum([await exporter.stop() for exporter in self._exporters])

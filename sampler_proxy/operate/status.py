@@ -71,9 +71,11 @@ class Status:
         with self._pipeline.lock:
             instant = self._pipeline.instant(self._clock())
             rates = self._rates.values(self._clock())
+            holds = self._pipeline.lock.holds()
             counters = {exporter.name: exporter.queue.counters() for exporter in self._exporters}
         values = instant.values()
         values.update(rates)
+        values[metrics.LOCK_HELD_SECONDS] = {(): holds}
         values.update(self._destinations(counters))
         for metric, counts in self._kinds.items():
             values[metric] = {(kind,): count for kind, count in counts.items()}

@@ -30,12 +30,14 @@ cdef class Finisher:
     cdef Stamper stamper
     cdef Leaving* first  # first in, first out
     cdef Leaving* last
+    cdef Leaving* spare  # for the next one; NULL: none
     cdef uint64_t spans  # of all that have not been offered to the destinations, those that are being finished, too
     cdef dict attributes  # (rule id, reason, incomplete) -> encoded attributes that stamping appends
-    cdef int add(
+    cdef void add(
         self, Fragment* fragments, uint64_t cost, uint32_t spans, uint64_t threshold, uint16_t rule, uint8_t reason,
         bint incomplete,
-    ) except -1
+    ) noexcept
+    cdef int reserve(self) except -1
     cdef uint64_t finish(self, uint64_t effort, bint forced) except? 0xFFFFFFFFFFFFFFFF
     cdef Leaving* take_some(self, bint forced) noexcept
     cdef uint64_t finish_some(self, Leaving* taken) except? 0xFFFFFFFFFFFFFFFF

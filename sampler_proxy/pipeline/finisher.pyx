@@ -49,16 +49,23 @@ cdef class Finisher:
             self.first = leaving.next
             self.free_fragments(leaving)
             free(leaving)
+        free(self.spare)
 
-    cdef int add(
+    cdef int reserve(self) except -1:
+        """Make room for one trace more."""
+        if self.spare == NULL:
+            self.spare = <Leaving*>malloc(sizeof(Leaving))
+            if self.spare == NULL:
+                raise MemoryError
+        return 0
+
+    cdef void add(
         self, Fragment* fragments, uint64_t cost, uint32_t spans, uint64_t threshold, uint16_t rule, uint8_t reason,
         bint incomplete,
-    ) except -1:
-        """Take ownership of a kept trace's fragments, `cost` bytes. The lock is held. On MemoryError nothing was
-        taken."""
-        cdef Leaving* leaving = <Leaving*>malloc(sizeof(Leaving))
-        if leaving == NULL:
-            raise MemoryError
+    ) noexcept:
+        """Take ownership of a kept trace's fragments, `cost` bytes, after reserve(). The lock is held."""
+        cdef Leaving* leaving = self.spare
+        self.spare = NULL
         leaving.next = NULL
         leaving.fragments = fragments
         leaving.cost = cost + sizeof(Leaving) + BLOCK_OVERHEAD
@@ -74,7 +81,6 @@ cdef class Finisher:
         self.last = leaving
         self.spans += spans
         self.memory.leaving += leaving.cost
-        return 0
 
     cdef uint64_t finish(self, uint64_t effort, bint forced) except? 0xFFFFFFFFFFFFFFFF:
         """Finish and deliver traces until `effort` (microseconds, about) is spent, or none is left, or none can leave
@@ -84,16 +90,19 @@ cdef class Finisher:
         """
         cdef uint64_t spent = 0
         cdef Leaving* taken
-        if self.first == NULL:
-            return 0
-        with self.turn:
-            while spent < effort:
+        while spent < effort and self.memory.leaving:
+            if not self.turn.acquire(False):
+                self.turn.acquire()
+                spent += 1  # another thread has finished some
+            try:
                 self.lock.take()
                 taken = self.take_some(forced)
                 self.lock.leave()
                 if taken == NULL:
                     break
                 spent += self.finish_some(taken)
+            finally:
+                self.turn.release()
         return spent
 
     cdef Leaving* take_some(self, bint forced) noexcept:
@@ -105,6 +114,8 @@ cdef class Finisher:
         if taken == NULL or (not forced and self.memory.congested()):
             return NULL
         nbytes = taken.cost
+        if self.outlets.backlog_spans:
+            count = SOME_TRACES  # one by one, so that it shows when memory is full
         while end.next != NULL and count < SOME_TRACES and nbytes + end.next.cost <= SOME_BYTES:
             end = end.next
             nbytes += end.cost

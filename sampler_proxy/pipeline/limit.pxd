@@ -34,7 +34,8 @@ cdef class Limit:
     cdef int64_t opened_ns, paid_ns  # start of the open window; time up to which debts are paid
     cdef double debt, extra  # owed by the next windows; granted to the next one; both in the limit's unit
     cdef double spare  # unspent budget of windows that were closed early
-    cdef int add(self, Candidate* candidate, int64_t now_ns) except -1
+    cdef int reserve(self) except -1
+    cdef void add(self, Candidate* candidate, int64_t now_ns) noexcept nogil
     cdef void pay(self, int64_t now_ns) noexcept nogil
     cdef void charge(self, double size, int64_t now_ns) noexcept nogil
     cdef void hasten(self, int64_t now_ns) noexcept nogil
@@ -46,7 +47,6 @@ cdef class Limit:
     cdef int close(self, int64_t now_ns) except -1
     cdef uint32_t sum_demands(self, RuleDemand* rules) noexcept nogil
     cdef Candidate* collect(self) noexcept nogil
-    cdef void give_back(self) noexcept nogil
     cdef bint collected(self) noexcept nogil
     cdef bint empty(self) noexcept nogil
     cdef uint64_t nbytes(self) noexcept nogil

@@ -141,9 +141,8 @@ cdef class Limit:
         """Return the bytes of memory reserved for candidates."""
         return (<uint64_t>self.room + self.closed_room) * sizeof(Candidate) + self.place_count * sizeof(uint32_t)
 
-    cdef int add(self, Candidate* candidate, int64_t now_ns) except -1:
-        """Copy a candidate into the open window, at its end: its place there is its number. The first one opens the
-        window. On MemoryError nothing was taken."""
+    cdef int reserve(self) except -1:
+        """Make room for one candidate more in the open window."""
         cdef void* grown
         cdef uint32_t room
         if self.count == self.room:
@@ -153,13 +152,17 @@ cdef class Limit:
                 raise MemoryError
             self.waiting = <Candidate*>grown
             self.room = room
+        return 0
+
+    cdef void add(self, Candidate* candidate, int64_t now_ns) noexcept nogil:
+        """Copy a candidate into the open window, which has room for it, at its end: its place there is its number. The
+        first one opens the window."""
         if self.count == 0:
             self.pay(now_ns)
             self.opened_ns = now_ns
         self.waiting[self.count] = candidate[0]
         self.waiting[self.count].gone = False
         self.count += 1
-        return 0
 
     cdef void pay(self, int64_t now_ns) noexcept nogil:
         """Let the time that passed without a window pay debts; it earns nothing else."""
@@ -284,10 +287,6 @@ cdef class Limit:
             self.next += 1
         self.next += 1
         return &self.closed[self.next - 1]
-
-    cdef void give_back(self) noexcept nogil:
-        """Have the candidate that was collected last be collected again."""
-        self.next -= 1
 
     cdef bint collected(self) noexcept nogil:
         """Return whether all candidates of the closed window have been collected."""

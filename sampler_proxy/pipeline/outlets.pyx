@@ -6,6 +6,9 @@ memory. Used under the pipeline's lock.
 """
 from collections import deque
 
+cdef enum:
+    FLUSHED = 2048  # traces that leave a backlog at once: the lock is held
+
 
 cdef class Outlet:
     """A destination, and its backlog: the kept traces that it has not taken yet, first in, first out."""
@@ -67,11 +70,14 @@ cdef class Outlets:
         return 0
 
     cdef int flush(self) except -1:
-        """Offer the backlogs again, in order, each until its destination refuses one."""
+        """Offer the backlogs again, in order, each until its destination refuses one, or has taken FLUSHED."""
         cdef Outlet outlet
         cdef KeptTrace kept
+        cdef int left
         for outlet in self.outlets:
-            while outlet.backlog and outlet.offer(outlet.backlog[0]):
+            left = FLUSHED
+            while left and outlet.backlog and outlet.offer(outlet.backlog[0]):
+                left -= 1
                 kept = outlet.backlog.popleft()
                 kept.waiting -= 1
                 if not kept.waiting:

@@ -5,9 +5,11 @@
 holds at every moment at which the lock is free. Times are `now_ns`, monotonic nanoseconds; one that goes back counts as
 the latest seen. Every method may be called from any thread; each takes the one lock itself, unless it says otherwise,
 and holds it for a bounded slice of work. An `Intake` belongs to one thread.
+
+A trace that is decided to be kept is finished (redacted, stamped, offered to the destinations) by `tick`, `finish` or
+`drain`, or by `Intake.accept` where room is needed; until then it counts as buffered.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from sampler_proxy.pipeline.buffer import Buffer
 from sampler_proxy.pipeline.decisions import Decisions
 from sampler_proxy.pipeline.id_randomness import Uniformity
 from sampler_proxy.pipeline.limit import Limit
+from sampler_proxy.pipeline.turn_lock import TurnLock
 from sampler_proxy.redact.policy import Observer, Policy
 from sampler_proxy.rules.rule_set import Keep, RuleSet
 from sampler_proxy.traceql.compiler import Compiled
@@ -67,9 +70,9 @@ class Pipeline:
         Raises ValueError for rules that do not fit together (`RuleSet`), MemoryError.
         """
     @property
-    def lock(self) -> threading.Lock:
-        """The lock of everything behind the scan. Not reentrant: its holder may only read properties and call
-        `snapshot`."""
+    def lock(self) -> TurnLock:
+        """The lock of what is decided. Not reentrant: its holder may only read properties and call `instant` and
+        `in_backlog`."""
     @property
     def rules(self) -> RuleSet: ...
     @property
@@ -90,7 +93,8 @@ class Pipeline:
         window."""
     @property
     def nbytes(self) -> int:
-        """The bytes that `max_bytes` bounds: the buffer's, those of kept traces that cannot leave, the limit's."""
+        """The bytes that `max_bytes` bounds: the buffer's, those of requests that are being filed, those of kept traces
+        that have not left, the limit's."""
     @property
     def max_bytes(self) -> int:
         """The bound in force: the configured one, or a lower one where the system had no memory for it. Then it is four
@@ -111,8 +115,9 @@ class Pipeline:
         """Change, set or remove the limit. Traces that wait for the end of a window compete under the new limit then;
         where it was removed, they all leave. Raises ValueError, and has then changed nothing."""
     def replace_redaction(self, policy: Policy | None, observer: Observer | None = None) -> None:
-        """Redact kept traces by another policy from now on; None: do not redact. `observer` is told of each redaction,
-        under the lock. Raises MemoryError, and has then changed nothing."""
+        """Redact kept traces by another policy from now on, but for one that is being finished; None: do not redact.
+        `observer` is told of each redaction, on the thread that finishes. Raises MemoryError, and has then changed
+        nothing."""
     def find(self, trace_id: bytes, now_ns: int) -> dict[str, Any] | None:
         """Look up a trace by its id (16 bytes; ValueError otherwise).
 
@@ -121,8 +126,8 @@ class Pipeline:
         dropped it, though its rule would have kept it), and ago_seconds. None: unknown, or its decision was evicted.
         """
     def in_backlog(self, trace_id: bytes) -> list[bool]:
-        """Tell of each destination whether a trace that it has refused waits to be offered again; the caller holds the
-        lock. Looks at all such traces."""
+        """Tell of each destination whether a kept trace waits to be offered to it, the first time or again; the caller
+        holds the lock. Looks at all such traces."""
     def intake(self, transport: str) -> Intake:
         """Create a way in for one thread. `transport` is a label of metrics: "grpc"."""
     def ledger_id(self, name: str) -> int:
@@ -133,9 +138,11 @@ class Pipeline:
     def count_refused(self, transport: str, reason: str) -> None:
         """Count a request that was refused before it was read whole. Needs no memory for a reason that is known."""
     def tick(self, now_ns: int, slice: int = 256) -> bool:
-        """Offer again what destinations refused, then decide what is due, at most `slice` traces, or fewer where
-        redaction takes its time. Return whether more may be due right now. While kept traces cannot leave and memory is
-        full, due traces wait."""
+        """Offer again what destinations refused, decide what is due, at most `slice` traces, and `finish`. Return
+        whether more may be due, or finished, right now. Raises MemoryError; what is left is done the next time."""
+    def finish(self) -> bool:
+        """Finish kept traces for some 20 ms, or one that takes longer; return whether more may be finished right now.
+        While they cannot leave and memory is full, they wait. Raises MemoryError, as `tick` does."""
     def close(self) -> None:
         """Refuse every request from now on (Draining). The second call changes nothing."""
     def drain(self, now_ns: int, slice: int = 256, *, hurry: bool = False) -> bool:
@@ -144,10 +151,16 @@ class Pipeline:
         closes at once."""
     def memory_signs(self, now_ns: int) -> tuple[int, int, float]:
         """Return the number of traces decided early for want of memory, the number of requests refused for it, and the
-        age of the oldest undecided trace in seconds; 0 where there is none. Cheap, unlike `snapshot`."""
-    def snapshot(self, now_ns: int) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
-        """Return all values at one instant, by metric and label values; the caller holds the lock and owns the
-        result."""
+        age of the oldest undecided trace in seconds; 0 where there is none. Cheap, unlike `instant`."""
+    def instant(self, now_ns: int) -> Instant:
+        """Copy all counters as they are; the caller holds the lock."""
+
+class Instant:
+    """The counters of a pipeline at one instant."""
+
+    def values(self) -> dict[Metric, dict[tuple[str, ...], float | HistogramValue]]:
+        """Return all values, by metric and label values; the caller owns them. Without the lock: with thousands of
+        rules this takes its time. May be called once."""
 
 class Intake:
     """The requests of one transport, on one thread: its scanner works outside the lock."""
@@ -164,7 +177,7 @@ class Intake:
         remembered. A trace whose decision was evicted starts anew.
 
         Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooLarge where even the
-        empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory, at most
-        1024 a request) and still there is no room; Draining after close(); MemoryError, not counted, where the scan
+        empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory; for some
+        20 ms and 100 ms for each megabyte), and what they left was finished, and still there is no room; Draining after close(); MemoryError, not counted, where the scan
         finds no memory. OutOfMemory where filing the spans does: those filed by then stay, and are counted as received.
         """

@@ -84,9 +84,6 @@ cdef class Pipeline:
     cdef bint local_roots  # a span with a parent in another process may be the root
     cdef uint64_t candidate_bytes  # of the traces in the limit's open window, when they came into it
     cdef uint64_t spans_in_hand  # of requests that are being filed
-    cdef Trace* undone  # the last trace whose decision found no memory; NULL: it has been decided since
-    cdef uint32_t undone_rule  # index of the rule, and its threshold
-    cdef uint64_t undone_threshold
     cdef bint closed  # close() was called: requests are refused
     cdef int64_t now_ns  # the latest time seen
     cdef dict redactions  # (detector, action) -> number of redactions, by all policies so far
@@ -127,7 +124,6 @@ cdef class Pipeline:
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         with self.lock:
             self.rules = rule_set
-            self.undone = NULL
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.
             self.rules_since_s = self.now_ns // 1_000_000_000
             if self.limit is not None:
@@ -418,6 +414,7 @@ cdef class Pipeline:
         if is_open:
             self.leave_open_window(found)
         else:
+            self.finisher.reserve()
             self.carry_out_limited(found)
             self.limit.strike_out(found)
         return True
@@ -432,6 +429,7 @@ cdef class Pipeline:
         cdef uint64_t cost = trace.cost
         cdef uint32_t number = trace.state.mark
         cdef Trace* renumbered
+        self.finisher.reserve()
         self.carry_out(found)
         renumbered = <Trace*>self.limit.withdraw(found)
         if renumbered != NULL:
@@ -504,18 +502,19 @@ cdef class Pipeline:
         cdef bint kept = was_kept
         cdef bint revived = False
         cdef double size = size_of(self.limit_unit, fragment, spans)
-        try:
-            if not was_kept or decision.threshold != 0:
+        self.finisher.reserve()
+        if not was_kept or decision.threshold != 0:
+            try:
                 revived = self.revive(fragment, decision)
-                kept |= revived
-            if kept:
-                self.finisher.add(
-                    fragment, fragment_cost(fragment), spans, decision.threshold, decision.rule, decision.reason,
-                    decision.flags & INCOMPLETE,
-                )
-        except BaseException:
-            decision[0] = before
-            raise
+            except BaseException:
+                decision[0] = before
+                raise
+            kept |= revived
+        if kept:
+            self.finisher.add(
+                fragment, fragment_cost(fragment), spans, decision.threshold, decision.rule, decision.reason,
+                decision.flags & INCOMPLETE,
+            )
         if revived:
             self.ledger.rules[decision.rule].revived += 1
             self.ledger.totals.late_would_keep += spans
@@ -535,19 +534,16 @@ cdef class Pipeline:
         left, the finisher has to make what is kept leave, or another slice is due.
 
         The limit's window is closed early where its candidates fill a quarter of the memory, or are all there is. While
-        a destination takes nothing, a sixteenth of the bound is spent on finding, all the same, traces that the rules
-        drop.
+        a destination takes nothing, traces that the rules drop are found all the same.
         """
         cdef uint64_t least = effort[0] - min(effort[0], SLICE_EFFORT)
         if self.outlets.backlog_spans:
             self.outlets.flush()
         while self.memory.in_use() + need > self.memory.bound and effort[0] > least:
-            if not self.outlets.backlog_spans:
-                if self.memory.in_use() + need <= self.memory.bound + self.memory.leaving:
-                    return False  # it is enough that these leave
-            elif self.memory.leaving > self.memory.bound // 16:
-                effort[0] = 0
-                break
+            if not self.outlets.backlog_spans and (
+                self.memory.in_use() + need <= self.memory.bound + self.memory.leaving
+            ):
+                return False  # it is enough that these leave
             effort[0] -= 1
             if self.limit is not None:
                 if self.emit_window(1):
@@ -594,30 +590,27 @@ cdef class Pipeline:
                 candidate.flags |= ROOTLESS
         if reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
-        # A controller learns from each trace once: a decision that found no memory is not made anew, it is done.
-        if trace == self.undone and index == self.undone_rule:
-            candidate.threshold = self.undone_threshold
-        else:
-            candidate.threshold = self.rules.threshold(index, fragments, trace.spans, candidate.randomness, self.now_ns)
+        # A controller learns from each trace once: nothing behind this may find no memory.
+        self.reserve()
+        candidate.threshold = self.rules.threshold(index, fragments, trace.spans, candidate.randomness, self.now_ns)
         candidate.admitted = candidate.randomness >= candidate.threshold
-        try:
-            if candidate.admitted and self.limit is not None and not self.unlimited:
-                self.enter_window(&candidate)
-            else:
-                self.carry_out(&candidate)
-        except BaseException:
-            self.undone = trace
-            self.undone_rule = index
-            self.undone_threshold = candidate.threshold
-            raise
-        if trace == self.undone:
-            self.undone = NULL
+        if candidate.admitted and self.limit is not None and not self.unlimited:
+            self.enter_window(&candidate)
+        else:
+            self.carry_out(&candidate)
         if by_id:
             self.uniformity.record(candidate.randomness)
         return 0
 
-    cdef int enter_window(self, Candidate* candidate) except -1:
-        """Make a trace a candidate in the limit's open window. On MemoryError nothing has happened."""
+    cdef int reserve(self) except -1:
+        """Make sure that the next decision finds the memory that it takes to carry it out."""
+        self.finisher.reserve()
+        if self.limit is not None:
+            self.limit.reserve()
+        return 0
+
+    cdef void enter_window(self, Candidate* candidate) noexcept:
+        """Make a trace a candidate in the limit's open window; there is room for it."""
         cdef Trace* trace = <Trace*>candidate.trace
         candidate.size = size_of(self.limit_unit, trace.fragments, trace.spans)
         candidate.by_threshold = candidate.threshold != 0
@@ -625,12 +618,10 @@ cdef class Pipeline:
         self.candidate_bytes += trace.cost
         self.buffer.move_to_window(trace)
         trace.state.mark = self.limit.count - 1
-        return 0
 
-    cdef int carry_out(self, Candidate* candidate) except -1:
-        """Carry out a decision: give the trace to the finisher, or drop it; remember the decision; count it. On an error
-        nothing has happened.
-        """
+    cdef void carry_out(self, Candidate* candidate) noexcept:
+        """Carry out a decision: give the trace to the finisher, which has room for it, or drop it; remember the
+        decision; count it."""
         cdef Trace* trace = <Trace*>candidate.trace
         cdef int64_t delay_ns = self.now_ns - trace.first_ns
         cdef Fragment* fragments = trace.fragments
@@ -657,27 +648,22 @@ cdef class Pipeline:
             self.ledger.totals.rootless += 1
         self.count_unequal_thresholds(fragments)
         self.buffer.remove(trace, candidate.admitted)
-        return 0
 
     cdef int emit_window(self, int most) except -1:
         """Carry out the limit's decisions on its closed window, at most `most`; return their number."""
         cdef Candidate* candidate
         cdef int done = 0
         while done < most:
+            self.finisher.reserve()
             candidate = self.limit.collect()
             if candidate == NULL:
                 break
-            try:
-                self.carry_out_limited(candidate)
-            except BaseException:
-                self.limit.give_back()
-                raise
+            self.carry_out_limited(candidate)
             done += 1
         return done
 
-    cdef int carry_out_limited(self, Candidate* candidate) except -1:
-        """Carry out the limit's decision on a candidate of its closed window; on an error nothing has happened, as with
-        carry_out()."""
+    cdef void carry_out_limited(self, Candidate* candidate) noexcept:
+        """Carry out the limit's decision on a candidate of its closed window, as carry_out() does."""
         cdef Trace* trace = <Trace*>candidate.trace
         cdef uint32_t spans = trace.spans
         cdef double size = size_of(self.limit_unit, trace.fragments, spans)
@@ -689,7 +675,6 @@ cdef class Pipeline:
             self.ledger.rules[candidate.rule].limited_spans += spans
         elif size > candidate.size:
             self.limit.charge(size - candidate.size, self.now_ns)  # spans that joined it after the window closed
-        return 0
 
     cdef void remeasure_window(self) noexcept nogil:
         """Update the sizes of the open window's candidates: spans may have joined them, or the limit's unit changed."""
@@ -861,7 +846,6 @@ cdef class Pipeline:
             metrics.BUFFER_OLDEST_SECONDS: {(): 0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9},
             metrics.DECISION_MEMORY_TRACES: {(): self.decisions.count},
             metrics.DECISION_MEMORY_BYTES: {(): self.decisions.nbytes},
-            metrics.LOCK_HELD_SECONDS: {(): self.lock.holds()},
         }
         return instant
 

@@ -12,4 +12,3 @@ cdef class TurnLock:
     cdef Histogram holds_ns
     cdef int take(self) except -1
     cdef int leave(self) except -1
-    cdef object holds(self)

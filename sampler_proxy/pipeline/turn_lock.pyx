@@ -63,12 +63,11 @@ cdef class TurnLock:
         PyThread_release_lock(self.held)
         return 0
 
-    cdef object holds(self):
-        """Return the histogram of the times that the lock was held; its holder asks."""
+    def holds(self):
         return value_of(&self.holds_ns, 1e9)
 
     def __enter__(self):
         self.take()
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, traceback):  # the names of all three: a tuple of them might find no memory
         self.leave()

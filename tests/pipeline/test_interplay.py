@@ -17,7 +17,7 @@ from tests.pipeline.test_out_of_memory import Failing
 from tests.pipeline.test_roots import API, BANK, CALL, IN_PROCESS, REMOTE, UNKNOWN, decided, in_time, rootless, span
 from tests.pipeline.test_targets import native as with_keeps
 from tests.pipeline.test_targets import target
-from tests.rules.conformance.traces import ERROR, TRACE_ID
+from tests.rules.conformance.traces import ERROR
 from tests.support import reference
 from tests.support.tracestate import parse as parse_tracestate
 
@@ -145,9 +145,8 @@ def counting(rule: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize("rule", ["fixed", "target"])
-@pytest.mark.parametrize("between", [False, True], ids=["at once", "another one in between"])
-def test_a_decision_that_is_tried_again_is_learned_once(limited: bool, rule: str, between: bool) -> None:
-    """Where it fails for want of memory: by the demand that the controller shows, and by its threshold."""
+def test_a_trace_that_is_finished_again_is_learned_once(limited: bool, rule: str) -> None:
+    """Where there was no memory for it: by the demand that the controller shows, and by its threshold."""
     shown, thresholds = [], []
     for tries in (1, 4):
         destination = Failing()
@@ -161,8 +160,6 @@ def test_a_decision_that_is_tried_again_is_learned_once(limited: bool, rule: str
             if destination.failing:
                 with pytest.raises(MemoryError):
                     driver.tick(WAIT_AFTER_ROOT + 2 * SECOND)
-            if between and not limited:
-                send(driver, [span("z", "z", UNKNOWN, parent="y")], WAIT_AFTER_ROOT, TRACE_ID)
         driver.tick(WAIT_AFTER_ROOT + 2 * SECOND)
         driver.tick(WAIT_AFTER_ROOT + 2 * SECOND)
         assert len(leaving(driver)) == 1

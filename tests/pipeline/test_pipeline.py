@@ -194,7 +194,7 @@ def test_when_memory_runs_out_the_oldest_traces_are_decided_by_the_same_rules() 
     assert not driver.values()[metrics.REQUESTS_REFUSED]
     counted, refused, oldest_s = driver.pipeline.memory_signs(sent + 3 * SECOND)
     assert (counted, refused) == (early, 0)
-    assert oldest_s == driver.pipeline.snapshot(sent + 3 * SECOND)[metrics.BUFFER_OLDEST_SECONDS][()] > 2
+    assert oldest_s == driver.values(sent + 3 * SECOND)[metrics.BUFFER_OLDEST_SECONDS][()] > 2
     driver.send(request((2, 2)))  # it was decided early, and dropped
     assert driver.values()[metrics.LATE_SPANS] == {("drop",): 1, ("keep",): 0}
 

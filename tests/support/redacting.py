@@ -59,7 +59,7 @@ class Redacting:
         return assemble(self.kept)
 
     def counts(self) -> dict[tuple[str, ...], float]:
-        return dict(self.pipeline.snapshot(2)[metrics.REDACTIONS])  # type: ignore[arg-type]
+        return dict(self.pipeline.instant(2).values()[metrics.REDACTIONS])  # type: ignore[arg-type]
 
 
 def redacted(settings: Mapping[str, Any], *requests: bytes | ExportTraceServiceRequest) -> ExportTraceServiceRequest:

@@ -173,7 +173,8 @@ cdef class Ledger:
                         decided[name, "keep" if j else "drop", REASONS[k]] = self.rules[i].decided[REASON_COUNT * j + k]
         return {
             metrics.SPANS_RECEIVED: {
-                (name,): self.totals.received_[i].spans for i, name in enumerate(self.transports) if self.totals.received_[i].accepted
+                (name,): self.totals.received_[i].spans
+                for i, name in enumerate(self.transports) if self.totals.received_[i].accepted
             },
             metrics.SPANS_SAMPLED_OUT: sampled_out,
             metrics.SPANS_KEPT: kept,

@@ -178,6 +178,7 @@ class Intake:
 
         Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooLarge where even the
         empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory; for some
-        20 ms and 100 ms for each megabyte), and what they left was finished, and still there is no room; Draining after close(); MemoryError, not counted, where the scan
-        finds no memory. OutOfMemory where filing the spans does: those filed by then stay, and are counted as received.
+        20 ms, and 100 ms for each megabyte), what they left was finished, and still there is no room; Draining after
+        close(); MemoryError, not counted, where the scan finds no memory. OutOfMemory where filing the spans does:
+        those filed by then stay, and are counted as received.
         """

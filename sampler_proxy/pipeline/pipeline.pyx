@@ -257,8 +257,9 @@ cdef class Pipeline:
                     return 0
             finally:
                 self.lock.leave()
-            spent = self.finisher.finish(min(effort, SLICE_EFFORT), False)
-            effort = effort - min(effort, spent) if spent else 0
+            if self.memory.leaving:
+                spent = self.finisher.finish(min(effort, SLICE_EFFORT), False)
+                effort = effort - min(effort, spent) if spent else 0
 
     cdef bint admit(
         self, uint64_t need, uint32_t transport, uint64_t size, int64_t now_ns, uint64_t* effort
@@ -530,8 +531,8 @@ cdef class Pipeline:
         return 0
 
     cdef bint make_room(self, uint64_t need, uint64_t* effort) except -1:
-        """Decide the oldest traces early until `need` bytes fit; return whether they do. Where they do not, and effort is
-        left, the finisher has to make what is kept leave, or another slice is due.
+        """Decide the oldest traces early until `need` bytes fit; return whether they do. Where they do not, and effort
+        is left, the finisher has to make what is kept leave, or another slice is due.
 
         The limit's window is closed early where its candidates fill a quarter of the memory, or are all there is. While
         a destination takes nothing, traces that the rules drop are found all the same.

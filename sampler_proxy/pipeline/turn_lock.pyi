@@ -1,5 +1,5 @@
-"""Guards a pipeline by a lock that is taken in turn: a thread that comes back for it waits behind those that have waited
-meanwhile. Not reentrant."""
+"""Guards a pipeline by a lock that is taken in turn: a thread that comes back for it waits behind those that wait already.
+"""
 
 from sampler_proxy.metrics import HistogramValue
 

@@ -1,4 +1,4 @@
-"""The lock is held for slices of a large request, and what is kept is finished behind it; the accounts balance in between."""
+"""The lock is held for a slice of a large request; what is kept is finished behind it; the accounts balance meanwhile."""
 
 from __future__ import annotations
 
@@ -119,9 +119,13 @@ def test_a_request_may_have_as_many_traces_decided_as_it_needs(rules: list[tuple
 
 def test_what_cannot_leave_is_found_out_at_once() -> None:
     driver = Driver(native=rules_of(KEEP_ALL), max_bytes=MIB, destinations=[Destination(room=0)])
-    with pytest.raises(Overloaded):
-        for number in range(1_000):
+    refused = 0
+    for number in range(200):
+        try:
             driver.intake.accept(request(*((100 * number + i, 1) for i in range(100))).SerializeToString(), number)
+        except Overloaded:
+            refused += 1
+    assert refused > 100
     driver.check_ledger()
     assert driver.pipeline.nbytes <= MIB * 9 // 8
 

@@ -25,9 +25,8 @@ cdef class Memory:
 
     cdef bint congested(self) noexcept:
         """Return whether finishing more traces would only make memory grow: they cannot leave, and a finished trace is
-        larger than it was, by its attributes. A sixteenth of the bound is spent on giving, all the same, the other
-        destinations what one refuses."""
-        return self.outlets.backlog_spans and self.in_use() > self.bound + self.bound // 16
+        larger than it was, by its attributes."""
+        return self.outlets.backlog_spans and self.in_use() > self.bound
 
     cdef void lower_bound(self) noexcept:
         """Lower the bound to four fifths of what is in use: the system has no memory, and what the traces that are

@@ -60,8 +60,8 @@ class Pipeline:
     ) -> None:
         """Create an empty pipeline. Every kept trace goes to every destination.
 
-        `max_bytes` bounds the buffer and the kept traces that cannot leave; while nothing can leave it may be exceeded
-        by a sixteenth, by which finished traces are larger than they were. A trace that reaches `max_trace_bytes` is
+        `max_bytes` bounds the buffer and the kept traces that cannot leave; it may be exceeded by one finished trace,
+        which is larger than it was, and by tables that grow. A trace that reaches `max_trace_bytes` is
         decided at once. `wait_ns`, `wait_after_root_ns`: as `Buffer` has them; `decision_memory_bytes`: as `Decisions`
         has it. `stamp_decision`, `stamp_adjusted_count`: the attributes that `stamp.pyi` names. `seed`: 64 bits that
         senders cannot know. `local_roots`: as `Scanner` has it. `limit`: the arguments of a `Limit`; traces that the

@@ -1,5 +1,4 @@
-"""Guards a pipeline by a lock that is taken in turn: a thread that comes back for it waits behind those that wait already.
-"""
+"""Guards a pipeline by a lock that is taken in turn: a thread that comes back waits behind those that wait already."""
 
 from sampler_proxy.metrics import HistogramValue
 

@@ -1,4 +1,4 @@
-"""The lock is held for a slice of a large request; what is kept is finished behind it; the accounts balance meanwhile."""
+"""The lock is held for a slice of a large request; what is kept is finished behind it; the accounts always balance."""
 
 from __future__ import annotations
 

@@ -346,7 +346,7 @@ cdef class Edits:
         """Reduce a document with too many items to what holds no text."""
         cdef cbytes end = doc.data + doc.size
         cdef bytes left = reduced_span(doc.data, end) if message == M_SPAN else reduced_header(message, doc.data, end)
-        walked(self.effort, doc.size // 2)  # at most, of its fields
+        walked(self.effort, doc.size // 8)
         self.item_count = doc.first
         doc.changed = True
         doc.offset = self.used

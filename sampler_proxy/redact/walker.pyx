@@ -17,14 +17,14 @@ from libc.string cimport memcmp, memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport Group, SpanWalk, groups_of, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_LINK, M_NONE, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE,
+    LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_NONE, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE,
     M_SCOPE_SPANS, M_SPAN, MAX_DEPTH, child, cursor, damaged, next_field, wire_type,
 )
-from sampler_proxy.redact.effort cimport TRACE_BUDGET, walked
 from sampler_proxy.redact.edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Item, count_field, enter
+from sampler_proxy.redact.effort cimport TRACE_BUDGET, walked
+from sampler_proxy.redact.fields cimport id_fields, is_id, place_of, strictness
 from sampler_proxy.redact.value_cache cimport (
-    ANY_TYPE, AS_IT_IS, BATCHED, BYTES, DELETED, IN_EVENT, IN_LINK, IN_RESOURCE, IN_SCOPE, IN_SPAN, IN_VALUE, MASKED,
-    NAME, SAME, TEXT,
+    ANY_TYPE, AS_IT_IS, BATCHED, BYTES, DELETED, IN_RESOURCE, IN_VALUE, MASKED, NAME, SAME, TEXT,
 )
 
 from sampler_proxy.redact import lanes
@@ -40,44 +40,12 @@ cdef tuple UNKNOWN_FIELD_LABEL = lanes.UNKNOWN_FIELD
 cdef PyObject* UNKNOWN_FIELD = <PyObject*>UNKNOWN_FIELD_LABEL
 
 
-cdef inline int place_of(Message message) noexcept nogil:
-    """Return the Place of the attributes in a message."""
-    if message == M_SPAN:
-        return IN_SPAN
-    if message == M_RESOURCE:
-        return IN_RESOURCE
-    if message == M_SCOPE:
-        return IN_SCOPE
-    if message == M_EVENT:
-        return IN_EVENT
-    return IN_LINK if message == M_LINK else IN_VALUE
-
-
-cdef inline uint32_t id_fields(Message message) noexcept nogil:
-    """Return the set of fields that hold ids, a bit each."""
-    return 0x16 if message == M_SPAN else (0x06 if message == M_LINK else 0)
-
-
-cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept nogil:
-    """Tell whether a field is exempt: trace state, and an id that has the size of one."""
-    if message == M_SPAN:
-        return field == 3 or (size == 16 if field == 1 else (field == 2 or field == 4) and (size == 8 or size == 0))
-    if message == M_LINK:
-        return field == 3 or (field == 1 and (size == 16 or size == 0)) or (field == 2 and (size == 8 or size == 0))
-    return False
-
-
 cdef void find_last_ids(Frame* frame, cbytes* last) noexcept nogil:
     """Find where the last of each id field ends, by its number."""
     cdef FieldCursor field = cursor(frame.body, frame.end, MAX_DEPTH)
     while next_field(&field):
         if field.wire == LEN and field.number < 5:
             last[field.number] = field.p
-
-
-cdef inline int strictness(int kind) noexcept nogil:
-    """Return the rank of a LaneKind: the stricter one is the larger."""
-    return MASKED + 1 if kind == DELETED else kind
 
 
 cdef class Redactor:
@@ -308,7 +276,8 @@ cdef class Redactor:
                     self.text(frame, field.start, field.value, field.content, field.size, field.number)
                     continue
                 if seen >> field.number & 1 and not seen & REPEATED:
-                    find_last_ids(frame, last)
+                    with nogil:
+                        find_last_ids(frame, last)
                     self.edits.undo(frame, before)
                     seen = REPEATED
                     field = cursor(frame.body, frame.end, MAX_DEPTH)
@@ -379,6 +348,7 @@ cdef class Redactor:
         cdef Entry* known
         cdef Item* item
         while next_field(&field):
+            walked(self.effort, 1)
             if field.number == 1 and field.wire == LEN:
                 key = field.content
                 key_size = field.size

@@ -65,10 +65,9 @@ cdef class Redactor:
 
     @property
     def nbytes(self):
-        cdef uint64_t kept = self.span_room * sizeof(Doc) + self.group_room * sizeof(uint32_t)
+        cdef uint64_t masks = 0 if self.filters is None else self.filters.room * sizeof(uint64_t)
+        cdef uint64_t kept = self.span_room * sizeof(Doc) + self.group_room * sizeof(uint32_t) + masks
         kept += self.headers.room * sizeof(HeaderDoc) + self.edits.room + self.edits.item_room * sizeof(Item)
-        if self.filters is not None:
-            kept += self.filters.room * sizeof(uint64_t)
         return kept + self.cache.nbytes()
 
     # The effort.

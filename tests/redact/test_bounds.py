@@ -11,8 +11,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sampler_proxy.config.check import load_config
 from sampler_proxy.config.model import Config, Rule
+from sampler_proxy.pipeline import replay
+from sampler_proxy.pipeline.stamp import assemble
 from tests.support import wire
-from tests.support.redacting import Redacting, pairs, plain, redacted, request_of
+from tests.support.redacting import Redacting, pairs, plain, policy, redacted, request_of
 from tests.support.secrets import SECRETS
 
 MAIL = SECRETS["email"].text
@@ -223,3 +225,21 @@ def test_a_slice_of_decisions_ends_where_redaction_was_dear() -> None:
     assert redacting.kept == []
     assert redacting.pipeline.tick(1 << 40)
     assert 1 <= len(redacting.kept) < 8
+
+
+def test_values_and_keys_that_are_evicted_while_their_span_is_walked() -> None:
+    """A cache has no room for all that a span may hold; what is to be changed is still there when it is written."""
+    full = trace(0, *({"k": [f"{i} {j} words" for j in range(1000)]} for i in range(60)))
+    mails = [f"user{i}@example.org" for i in range(3000)]
+    words = [f"{i:x} words" for i in range(20_000)]
+    values = [text for i, mail in enumerate(mails) for text in (mail, *words[6 * i : 6 * i + 6])]
+    full.MergeFrom(trace(1, {f"{MAIL} key": values[:10_000], "other": values[10_000:]}))
+    told: set[bytes | None] = set()
+    _, one = replay.redact(
+        [full.SerializeToString()], policy({"preset": "common"}), lambda _, __, key, *___: told.add(key)
+    )
+    assert attributes_of(assemble([one.trace])) == {
+        "**** key": ["****" if "@" in text else text for text in values[:10_000]],
+        "other": ["****" if "@" in text else text for text in values[10_000:]],
+    }
+    assert told == {b"**** key", b"other"}

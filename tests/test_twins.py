@@ -145,6 +145,6 @@ def test_places_of_a_preview_are_messages() -> None:
 def test_reading_of_native_constants() -> None:
     """What the other tests stand on."""
     assert native("rules/conditions.pxd")["V_BEYOND"] == 5
-    assert native("redact/value_cache.pxd")["REQUEST_BUDGET"] == 1 << 19
+    assert native("redact/effort.pxd")["TRACE_BUDGET"] == 1 << 17
     assert MESSAGES["M_ENTITY_REF"] == 13
     assert len([name for name in MESSAGES if name.startswith("M_")]) == 14

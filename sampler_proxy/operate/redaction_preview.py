@@ -77,7 +77,7 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
             place = _PLACES.get((message, field), "unknown field" if key is None else "attribute")
         found[label, place, None if key is None else key.decode("utf-8", "replace")] += count
 
-    for trace, _ in replay.redact(requests, redact, observe):
+    for trace, _, _ in replay.redact(requests, redact, observe):
         redactions = [Redaction(*label, place, key, count) for (label, place, key), count in found.items()]
         found.clear()
         previews.append(Preview(trace.trace_id, trace.spans, redactions))
@@ -86,7 +86,7 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
 
 def redacted(redact: Policy, requests: Sequence[bytes]) -> bytes:
     """Return all traces as they would leave, in one request. Raises MalformedRequest."""
-    return assemble([trace for trace, _ in replay.redact(requests, redact)])
+    return assemble([one.trace for one in replay.redact(requests, redact)])
 
 
 def total(previews: Sequence[Preview]) -> dict[Label, int]:

@@ -1,5 +1,6 @@
 """Declares requests and traces as memory. Ownership and meaning stand beside each field; fragments.pyi is the
 manual."""
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport cbytes, hash_two, read_length
@@ -17,6 +18,17 @@ cdef enum Flag:
     HAS_REMOTE_PARENT = 32  # some span has a parent in another process; never set where these are no roots
 
 
+cdef struct Form:
+    # What an envelope has become under one policy and view; the envelope's. It goes with the envelope or with the policy,
+    # whichever is first, so that no circle of forms outlives a policy.
+    Form* next  # older
+    Envelope* leaving  # one reference; NULL: the envelope itself
+    PyObject* counts  # its redactions, a tuple of pairs of label and number; owned; NULL: none
+    uint64_t redactor  # its serial
+    uint64_t view  # serial among the redactor's views
+    uint64_t cost  # bytes of memory
+
+
 cdef struct Envelope:
     # The header of a ResourceSpans or ScopeSpans: the encoded fields other than its spans. Interned; `refs` counts the
     # groups and the child envelopes that point here. Touched with the GIL held only.
@@ -27,10 +39,13 @@ cdef struct Envelope:
     uint32_t size
     uint32_t service, service_size  # of a resource: where in `data` its service.name is, once a rule set has read it
     uint32_t redacted  # a redactor's: index among the headers of a trace; perhaps an earlier one, so it is checked
+    Form* forms  # owned, MAX_FORMS at most, the newest first
     uint8_t data[1]  # `size` bytes
 
 
 cdef enum:
+    MAX_FORMS = 8  # of one envelope: more than spans under one header call for, unless by ill will
+    COST_OF_COUNT = 128  # bytes, about, of one pair of Form.counts
     # Values of Envelope.service that are no place.
     SERVICE_NOT_READ = 0
     SERVICE_MISSING = 1  # the resource has none, or it is no string
@@ -225,6 +240,11 @@ cdef class Envelopes:
     cdef int grow(self) except -1
     cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL
     cdef void release(self, Envelope* envelope) noexcept
+    cdef void remember(
+        self, Envelope* envelope, Envelope* leaving, tuple counts, uint64_t redactor, uint64_t view
+    ) noexcept
+    cdef void forget(self, uint64_t redactor) noexcept
+    cdef Envelope* free_form(self, Form* form) noexcept
     cdef int adopt(self, Scanned scanned) except -1
     cdef void free_fragment(self, Fragment* fragment) noexcept
 

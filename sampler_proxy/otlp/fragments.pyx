@@ -1,6 +1,8 @@
 """Owns and frees the memory of fragments, envelopes and kept traces, and counts its cost."""
 
 cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
@@ -39,12 +41,17 @@ cdef class Envelopes:
     def __dealloc__(self):
         cdef uint64_t i
         cdef Envelope* envelope
+        cdef Form* form
         if self.buckets == NULL:
             return
         for i in range(self.mask + 1):
             while self.buckets[i] != NULL:
                 envelope = self.buckets[i]
                 self.buckets[i] = envelope.next
+                while envelope.forms != NULL:
+                    form = envelope.forms
+                    envelope.forms = form.next
+                    self.free_form(form)  # what it refers to is freed here, too
                 free(envelope)
         free(self.buckets)
 
@@ -96,6 +103,7 @@ cdef class Envelopes:
         envelope.service = SERVICE_NOT_READ
         envelope.service_size = 0
         envelope.redacted = 0
+        envelope.forms = NULL
         envelope.next = self.buckets[key & self.mask]
         self.buckets[key & self.mask] = envelope
         if parent != NULL:
@@ -105,22 +113,102 @@ cdef class Envelopes:
         return envelope
 
     cdef void release(self, Envelope* envelope) noexcept:
-        """Give a reference back. The last one frees the envelope, and with it its reference to the parent."""
+        """Give a reference back. The last one frees the envelope, and with it its references to the parent and to its
+        forms."""
         cdef Envelope* parent
         cdef Envelope** link
-        while envelope != NULL:
-            envelope.refs -= 1
-            if envelope.refs:
+        cdef Form* form
+        cdef Form* doomed = NULL  # forms of what has been freed; a loop, as they may hang from each other
+        while True:
+            while envelope != NULL:
+                envelope.refs -= 1
+                if envelope.refs:
+                    break
+                parent = envelope.parent
+                link = &self.buckets[envelope.hash & self.mask]
+                while link[0] != envelope:
+                    link = &link[0].next
+                link[0] = envelope.next
+                while envelope.forms != NULL:
+                    form = envelope.forms
+                    envelope.forms = form.next
+                    form.next = doomed
+                    doomed = form
+                self.count -= 1
+                self.cost -= sizeof(Envelope) + envelope.size + BLOCK_OVERHEAD
+                free(envelope)
+                envelope = parent
+            if doomed == NULL:
                 return
-            parent = envelope.parent
-            link = &self.buckets[envelope.hash & self.mask]
-            while link[0] != envelope:
-                link = &link[0].next
-            link[0] = envelope.next
-            self.count -= 1
-            self.cost -= sizeof(Envelope) + envelope.size + BLOCK_OVERHEAD
-            free(envelope)
-            envelope = parent
+            form = doomed
+            doomed = form.next
+            envelope = self.free_form(form)
+
+    cdef void remember(
+        self, Envelope* envelope, Envelope* leaving, tuple counts, uint64_t redactor, uint64_t view
+    ) noexcept:
+        """Note what an envelope has become, with a reference to it; the oldest of MAX_FORMS goes. Without memory nothing
+        is noted. `counts`: None for none."""
+        cdef Form** link = &envelope.forms
+        cdef Form* form
+        cdef int left = MAX_FORMS - 1
+        while link[0] != NULL and left:
+            link = &link[0].next
+            left -= 1
+        if link[0] != NULL:
+            form = link[0]
+            link[0] = NULL
+            self.release(self.free_form(form))
+        form = <Form*>malloc(sizeof(Form))
+        if form == NULL:
+            return
+        form.leaving = NULL if leaving == envelope else leaving
+        if form.leaving != NULL:
+            leaving.refs += 1
+        form.counts = NULL
+        form.cost = sizeof(Form) + BLOCK_OVERHEAD
+        if counts is not None:
+            Py_INCREF(counts)
+            form.counts = <PyObject*>counts
+            form.cost += COST_OF_COUNT * <uint64_t>len(counts)
+        form.redactor = redactor
+        form.view = view
+        form.next = envelope.forms
+        envelope.forms = form
+        self.cost += form.cost
+
+    cdef void forget(self, uint64_t redactor) noexcept:
+        """Free the forms that a redactor has made: its policy is gone."""
+        cdef uint64_t i
+        cdef Envelope* envelope
+        cdef Form** link
+        cdef Form* form
+        cdef Form* doomed = NULL  # freed at the end: chains change when envelopes go
+        for i in range(self.mask + 1):
+            envelope = self.buckets[i]
+            while envelope != NULL:
+                link = &envelope.forms
+                while link[0] != NULL:
+                    form = link[0]
+                    if form.redactor == redactor:
+                        link[0] = form.next
+                        form.next = doomed
+                        doomed = form
+                    else:
+                        link = &form.next
+                envelope = envelope.next
+        while doomed != NULL:
+            form = doomed
+            doomed = form.next
+            self.release(self.free_form(form))
+
+    cdef Envelope* free_form(self, Form* form) noexcept:
+        """Free a form that nobody points to; returns the envelope whose reference it had, which is the caller's now."""
+        cdef Envelope* leaving = form.leaving
+        self.cost -= form.cost
+        Py_XDECREF(form.counts)
+        free(form)
+        return leaving
 
     cdef int adopt(self, Scanned scanned) except -1:
         """Intern the headers of a request and point its fragments to them. After an error nothing is changed."""

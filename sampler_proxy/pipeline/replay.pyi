@@ -31,6 +31,7 @@ class RedactedTrace(NamedTuple):
 
     trace: KeptTrace
     redactions: dict[Label, int]  # number of redactions by detector and action, in the order of their first
+    effort: int  # that its redaction has taken, in units of about a microsecond
 
 def decide(
     names: Sequence[str],
@@ -66,6 +67,6 @@ def redact(
 ) -> Iterator[RedactedTrace]:
     """Redact traces as a pipeline that keeps them all, and stamps nothing, would; a policy of None changes nothing.
 
-    Each trace has a redaction budget of its own, as one that is decided after its wait. `observer` is told of each
-    redaction before its trace is yielded. Raises, at the first step, MalformedRequest and MemoryError.
+    `observer` is told of each redaction before its trace is yielded; with one, headers are redacted for each trace
+    anew. Raises, at the first step, MalformedRequest and MemoryError.
     """

@@ -31,6 +31,7 @@ class Decided(NamedTuple):
 class RedactedTrace(NamedTuple):
     trace: KeptTrace
     redactions: dict
+    effort: int
 
 
 @cython.no_gc_clear  # __dealloc__ needs both
@@ -141,5 +142,5 @@ def redact(requests, policy, observer=None):
     for chain in traces.chains.values():
         trace = <Fragment*><size_t>chain[0]
         kept = stamper.finish(trace, 0, randomness_of(trace), b"", 0)
-        yield RedactedTrace(kept, dict(counts))
+        yield RedactedTrace(kept, dict(counts), 0 if policy is None else stamper.redactor.spent())
         counts.clear()

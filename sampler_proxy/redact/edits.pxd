@@ -5,6 +5,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport FieldCursor, M_EVENT, M_LINK, M_RESOURCE, M_SCOPE, M_SPAN, Message, cbytes
+from sampler_proxy.redact.effort cimport Effort
 from sampler_proxy.redact.value_cache cimport Entry
 
 cdef enum:
@@ -86,6 +87,7 @@ cdef class Edits:
     cdef dict counts  # (detector, action) -> number of redactions
     cdef object observer  # policy.Observer; None: there is none
     cdef bint marker  # a changed span gets the attribute sampler_proxy.redacted
+    cdef Effort effort
     cdef Item* items
     cdef uint32_t item_count, item_room
     cdef uint32_t limit  # of item_count, while a document is walked
@@ -104,5 +106,6 @@ cdef class Edits:
     cdef void measure(self, Doc* doc) noexcept
     cdef int write(self, Doc* doc, uint64_t* redactions) except -1
     cdef int count_item(self, Item* item, uint64_t* redactions) except -1
+    cdef int add_counts(self, tuple more) except -1
     cdef int count(self, Item* item, object label, uint64_t more) except -1
     cdef int reserve(self, uint64_t more) except -1

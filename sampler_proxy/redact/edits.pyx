@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset
 from sampler_proxy.otlp.protobuf cimport (
     LEN, M_RESOURCE_SPANS, M_SPAN, MAX_DEPTH, VARINT, cursor, next_field, varint_size, wire_type, write_varint,
 )
+from sampler_proxy.redact.effort cimport LARGE_COPY, walked
 from sampler_proxy.redact.value_cache cimport CHANGED
 
 from sampler_proxy.redact.lanes import MASK_TEXT, OVERSIZE
@@ -23,10 +24,22 @@ assert MASK_TEXT == b"****"  # as items that MASK have it, here and in the walke
 
 cdef enum:
     MAX_KEPT_ROOM = 1 << 22  # bytes of a buffer that are kept for the next trace
+    STEPS_OF_CHANGE = 8
+    BYTES_OF_STEP = 64  # that are copied
 
 
 class TooManyItems(Exception):
     """More than MAX_ITEMS in one document."""
+
+
+cdef uint8_t* copy(uint8_t* out, cbytes p, size_t size) noexcept:
+    """Copy bytes, many of them without the GIL, and return what is behind the copy."""
+    if size < LARGE_COPY:
+        memcpy(out, p, size)
+    else:
+        with nogil:
+            memcpy(out, p, size)
+    return out + size
 
 
 cdef bytes marker_of(uint64_t redactions):
@@ -103,7 +116,8 @@ cdef bytes reduced_header(Message message, cbytes p, cbytes end):
 
 
 cdef class Edits:
-    def __cinit__(self, dict counts not None, observer, bint marker):
+    def __cinit__(self, dict counts not None, observer, bint marker, Effort effort not None):
+        self.effort = effort
         self.counts = counts
         self.observer = observer
         self.marker = marker
@@ -288,8 +302,8 @@ cdef class Edits:
             item = &self.items[i]
             if not item.changed:
                 continue
-            memcpy(out, copied, item.start - copied)
-            out += item.start - copied
+            walked(self.effort, STEPS_OF_CHANGE)
+            out = copy(out, copied, item.start - copied)
             copied = item.end
             if item.kind == NEST:  # its tag and new length; its fields follow
                 memcpy(out, item.start, item.length_at - item.start)
@@ -313,11 +327,11 @@ cdef class Edits:
                 out += item.entry.out_size
             self.count_item(item, redactions)
         item = &self.items[doc.first]
-        memcpy(out, copied, item.end - copied)
-        out += item.end - copied
+        out = copy(out, copied, item.end - copied)
         doc.out_size = <uint32_t>(out - self.out - doc.offset)
         assert doc.out_size == (item.end - item.body) + item.delta
         self.used += doc.out_size
+        walked(self.effort, doc.out_size // BYTES_OF_STEP)
         return 0
 
     cdef int append(self, Doc* doc, bytes more) except -1:
@@ -332,6 +346,7 @@ cdef class Edits:
         """Reduce a document with too many items to what holds no text."""
         cdef cbytes end = doc.data + doc.size
         cdef bytes left = reduced_span(doc.data, end) if message == M_SPAN else reduced_header(message, doc.data, end)
+        walked(self.effort, doc.size // 8)
         self.item_count = doc.first
         doc.changed = True
         doc.offset = self.used
@@ -353,6 +368,12 @@ cdef class Edits:
         elif item.kind == MASK or item.kind == DROP:
             redactions[0] += item.count
             self.count(item, <object>item.label, item.count)
+        return 0
+
+    cdef int add_counts(self, tuple more) except -1:
+        """Count the redactions of what is not carried out again."""
+        for label, number in more:
+            self.counts[label] = self.counts.get(label, 0) + number
         return 0
 
     cdef int count(self, Item* item, object label, uint64_t more) except -1:

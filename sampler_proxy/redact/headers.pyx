@@ -1,45 +1,70 @@
-"""Numbers the resources and scopes above a trace's spans, each redacted once, and interns them as they leave."""
-from libc.stdlib cimport free, realloc
-from libc.string cimport memset
+"""Numbers the resources and scopes above a trace's spans, and interns them as they leave.
 
+What a header has become is noted in its envelope (`Form`), under this redactor and a view: the next trace under it need
+not walk it again. Forms go with their envelope or with the redactor; they are in the account of the envelopes.
+"""
+cimport cython
+from libc.stdlib cimport free, realloc
+
+from sampler_proxy.otlp.fragments cimport Form
 from sampler_proxy.otlp.protobuf cimport (
-    FieldCursor, LEN, M_RESOURCE_SPANS, M_SCOPE_SPANS, MAX_DEPTH, cursor, next_field,
+    FieldCursor, LEN, M_RESOURCE_SPANS, M_SCOPE_SPANS, MAX_DEPTH, Message, cursor, next_field,
 )
-from sampler_proxy.otlp.utf8 cimport repaired
+from sampler_proxy.otlp.utf8 cimport repaired, strings_are_valid
 from sampler_proxy.redact.value_cache cimport MAX_KEY_BYTES
 
 cdef enum:
     MAX_ENTITY_KEYS = 1024
+    MAX_KEPT_DOCS = 1 << 18  # for the next trace
+
+cdef uint64_t redactors = 0  # so far; the GIL is held
 
 
+@cython.no_gc_clear  # __dealloc__ needs the envelopes
 cdef class Headers:
     def __cinit__(self, Envelopes envelopes not None):
+        global redactors
+        redactors += 1
+        self.serial = redactors
         self.envelopes = envelopes
         self.entity_keys = set()
 
     def __dealloc__(self):
+        if self.envelopes is not None:
+            self.release()
+            self.envelopes.forget(self.serial)
         free(self.docs)
 
-    cdef HeaderDoc* add(self, Envelope* envelope, bint is_scope, uint32_t parent) except NULL:
-        """Add a header, whose number is written into its envelope. The pointer is valid until the next one."""
+    cdef uint32_t add(self, Envelope* envelope) except? 0xFFFFFFFF:
+        """Add a header, and return its number, which is written into its envelope."""
         cdef void* grown
-        cdef HeaderDoc* header
         if self.count == self.room:
-            grown = realloc(self.docs, (2 * self.room + 16) * sizeof(HeaderDoc))
+            grown = realloc(self.docs, (2 * <uint64_t>self.room + 16) * sizeof(HeaderDoc))
             if grown == NULL:
                 raise MemoryError
             self.docs = <HeaderDoc*>grown
             self.room = 2 * self.room + 16
-        header = &self.docs[self.count]
-        memset(header, 0, sizeof(HeaderDoc))
-        header.envelope = envelope
-        header.is_scope = is_scope
-        header.parent = parent
-        header.doc.data = envelope.data
-        header.doc.size = envelope.size
+        self.docs[self.count].envelope = envelope
+        self.docs[self.count].leaving = NULL
         envelope.redacted = self.count
         self.count += 1
-        return header
+        return envelope.redacted
+
+    cdef bint recall(self, HeaderDoc* header, Envelope* parent, uint64_t view, Edits edits) except -1:
+        """Tell whether it is known what a header becomes in a view, as a child of `parent`, and have it so, its
+        redactions counted again."""
+        cdef Form* form = header.envelope.forms
+        cdef Envelope* leaving
+        while form != NULL:
+            leaving = header.envelope if form.leaving == NULL else form.leaving
+            if form.redactor == self.serial and form.view == view and leaving.parent == parent:
+                leaving.refs += 1
+                header.leaving = leaving
+                if form.counts != NULL:
+                    edits.add_counts(<tuple>form.counts)
+                return True
+            form = form.next
+        return False
 
     cdef int read_entities(self, cbytes p, cbytes end) except -1:
         """Read the keys that entity references (ResourceSpans.resource.entity_refs) name: id_keys and
@@ -72,28 +97,24 @@ cdef class Headers:
         """Tell whether an entity reference of the last resource names a key, so that its attribute must stay."""
         return bool(self.entity_keys) and (self.all_named or p[:size] in self.entity_keys)
 
-    cdef int intern_all(self, Edits edits) except -1:
-        """Intern every header as it leaves, once nothing of it is pending."""
-        cdef uint32_t i
-        cdef HeaderDoc* header
-        cdef Envelope* parent
-        cdef cbytes data
-        cdef uint32_t size
+    cdef int intern(self, HeaderDoc* header, Envelope* parent, bint is_scope, Doc* doc, Edits edits) except -1:
+        """Intern a header as it leaves, of which nothing is pending, below what its resource has become."""
+        cdef Message message = M_SCOPE_SPANS if is_scope else M_RESOURCE_SPANS
+        cdef cbytes data = doc.data
+        cdef uint32_t size = doc.size
+        cdef bint valid
         cdef bytes whole
-        for i in range(self.count):  # a resource comes before its scopes
-            header = &self.docs[i]
-            parent = self.docs[header.parent].leaving if header.is_scope else NULL
-            data = header.doc.data
-            size = header.doc.size
-            if header.doc.changed:
-                data = edits.out + header.doc.offset
-                size = header.doc.out_size
-                # Envelopes were repaired when they came; what has been cut may not fall between characters.
-                whole = repaired(M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS, data, size)
-                if whole is not None:
-                    data = <cbytes><const char*>whole
-                    size = <uint32_t>len(whole)
-            header.leaving = self.envelopes.intern(parent, data, size)
+        if doc.changed:
+            data = edits.out + doc.offset
+            size = doc.out_size
+            # Envelopes were repaired when they came; what has been cut may not fall between characters.
+            with nogil:
+                valid = strings_are_valid(message, data, data + size)
+            if not valid:
+                whole = repaired(message, data, size)
+                data = <cbytes><const char*>whole
+                size = <uint32_t>len(whole)
+        header.leaving = self.envelopes.intern(parent, data, size)
         return 0
 
     cdef void release(self) noexcept:
@@ -102,5 +123,8 @@ cdef class Headers:
         for i in range(self.count):
             if self.docs[i].leaving != NULL:
                 self.envelopes.release(self.docs[i].leaving)
-                self.docs[i].leaving = NULL
         self.count = 0
+        if self.room > MAX_KEPT_DOCS:
+            free(self.docs)
+            self.docs = NULL
+            self.room = 0

@@ -5,14 +5,11 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.protobuf cimport cbytes
+from sampler_proxy.redact.effort cimport Effort
 
 cdef enum:
     MAX_VALUE_BYTES = 64 * 1024
     MAX_KEY_BYTES = 4096
-    # What one trace may cost, and all that are decided while one request is taken, in units of about a microsecond.
-    # What is new after that is masked.
-    TRACE_BUDGET = 1 << 17
-    REQUEST_BUDGET = 1 << 19
 
 cdef enum State:
     PENDING
@@ -56,6 +53,8 @@ cdef struct Entry:
     uint8_t kind  # LaneKind of that lane
     uint8_t state
     bint hit  # since the clock's last sweep
+    bint pinned  # the trace points here until it is done
+    bint cached  # in a slot
     uint8_t data[1]
 
 cdef struct CacheSlot:
@@ -92,23 +91,27 @@ cdef class ValueCache:
     cdef uint64_t cached_bytes
     cdef uint32_t hand  # of the clock
     cdef Entry* to_free
+    cdef uint32_t freeing, free_at  # entries in to_free; and how many are worth looking whether some can go
+    cdef bint full  # has resolved by itself, so that the caller may as well finish what it waits with
     cdef Entry oversize  # stands for whatever is beyond a bound
     cdef bytes mask_text
     cdef Pending* pending
     cdef uint32_t pending_count, pending_room
     cdef uint64_t pending_bytes
-    cdef uint64_t spent, budget  # in units of about a microsecond
+    cdef Effort effort
     cdef int select_view(self, uint64_t some, uint64_t every) except -1
     cdef Entry* find(self, uint64_t context, cbytes p, uint32_t size, bint* fresh) except NULL
     cdef int insert(self, CacheSlot* bucket, Entry* entry) except -1
+    cdef void make_room(self, uint64_t more) noexcept
     cdef void evict(self, CacheSlot* slot) noexcept
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL
     cdef int enqueue(self, Entry* entry, int lane, bint single) except -1
     cdef bint spend(self, CachedView view, Entry* entry, bytes text) except -1
     cdef void free_later(self, Entry* entry) noexcept
-    cdef void free_unused(self) noexcept
+    cdef void free_unused(self, bint pinned) noexcept
     cdef void clear(self) noexcept
+    cdef uint64_t nbytes(self) noexcept
     cdef int resolve(self) except -1
     cdef int resolve_view(self, CachedView view) except -1
     cdef bytes join(self, CachedView view)

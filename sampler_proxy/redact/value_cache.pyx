@@ -13,8 +13,10 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD
 from sampler_proxy.otlp.protobuf cimport hash_bytes
 from sampler_proxy.otlp.utf8 cimport valid_utf8
+from sampler_proxy.redact.effort cimport may_look, walked
 
 from sampler_proxy.redact import lanes
 from sampler_proxy.redact.detectors import catalogue
@@ -27,6 +29,10 @@ cdef enum:
     BUCKETS = 1 << 13
     MAX_CACHED_BYTES = 1 << 23
     MAX_CACHED_VALUE = 2048  # bytes of one value
+    MAX_PENDING_BYTES = 1 << 14  # of new values that are asked about in one go
+    COST_OF_COUNTS = 256  # bytes, about, of what is counted for a replacement
+    MIN_FREED = 4096  # entries that are listed before it is looked whether some can be freed
+    STEPS_OF_NEW = 5  # that a new text takes, beside those of its bytes
     # What looking at something new costs at least, in units of the budget.
     COST_OF_KEY = 4
     COST_OF_VALUE = 8
@@ -68,6 +74,12 @@ cdef inline uint64_t tokens(cbytes p, uint32_t size) noexcept nogil:
     return count
 
 
+cdef inline uint64_t entry_cost(Entry* entry) noexcept nogil:
+    """Return the bytes of memory that a cached entry holds."""
+    cdef uint64_t size = sizeof(Entry) + entry.size + BLOCK_OVERHEAD
+    return size + entry.out_size + BLOCK_OVERHEAD + COST_OF_COUNTS if entry.out_size else size
+
+
 cdef class CachedView:
     """A view of the policy, with what is asked of it often at hand."""
 
@@ -82,8 +94,9 @@ cdef class CachedView:
 
 
 cdef class ValueCache:
-    def __cinit__(self, policy not None, uint64_t seed):
+    def __cinit__(self, policy not None, uint64_t seed, Effort effort not None):
         self.policy = policy
+        self.effort = effort
         self.seed = seed
         self.views = {}
         self.pending_views = []
@@ -119,14 +132,20 @@ cdef class ValueCache:
         self.view = view
         return 0
 
+    cdef uint64_t nbytes(self) noexcept:
+        """Return the bytes of memory that are held: slots, entries, and the queue."""
+        return BUCKETS * WAYS * sizeof(CacheSlot) + self.cached_bytes + self.pending_room * sizeof(Pending)
+
     # Looking up.
 
     cdef Entry* find(self, uint64_t context, cbytes p, uint32_t size, bint* fresh) except NULL:
-        """Return the entry of a text, made anew (`fresh`) if there is none; `oversize` where the budget is spent."""
+        """Return the entry of a text, made anew (`fresh`) if there is none; `oversize` where the budget is spent. A
+        value's is valid until the next is found, unless it is pinned; a key's until free_unused()."""
         cdef uint64_t key = hash_bytes(p, size, context, self.seed)
         cdef CacheSlot* bucket = &self.slots[(key & (BUCKETS - 1)) * WAYS]
         cdef Entry* entry
         cdef int i
+        walked(self.effort, 1 + (size + 15) // 16)
         for i in range(WAYS):
             entry = bucket[i].entry
             if bucket[i].hash == key and entry != NULL and entry.context == context and entry.size == size and (
@@ -135,9 +154,16 @@ cdef class ValueCache:
                 entry.hit = True
                 fresh[0] = False
                 return entry
-        if self.spent >= self.budget:
+        if not may_look(self.effort):
             fresh[0] = False
             return &self.oversize
+        if self.pending_bytes >= MAX_PENDING_BYTES:
+            self.resolve()
+            self.full = True
+            if self.freeing >= self.free_at:
+                self.free_unused(False)
+                self.free_at = 2 * self.freeing + MIN_FREED
+        walked(self.effort, STEPS_OF_NEW + size // 16)
         fresh[0] = True
         entry = <Entry*>malloc(sizeof(Entry) + (size if size <= MAX_CACHED_VALUE or context & OF_KEYS else 0))
         if entry == NULL:
@@ -159,10 +185,7 @@ cdef class ValueCache:
         """Put an entry into its bucket, and evict what must make room."""
         cdef int i
         # Too many bytes: the hand goes round, and evicts whatever it comes to.
-        while self.cached_bytes + entry.size + sizeof(Entry) > MAX_CACHED_BYTES:
-            self.hand = (self.hand + 1) & (BUCKETS * WAYS - 1)
-            if self.slots[self.hand].entry != NULL:
-                self.evict(&self.slots[self.hand])
+        self.make_room(entry_cost(entry))
         for i in range(WAYS):
             if bucket[i].entry == NULL:
                 break
@@ -178,12 +201,21 @@ cdef class ValueCache:
             self.evict(&bucket[i])
         bucket[i].hash = entry.hash
         bucket[i].entry = entry
-        self.cached_bytes += entry.size + sizeof(Entry)
+        entry.cached = True
+        self.cached_bytes += entry_cost(entry)
         return 0
+
+    cdef void make_room(self, uint64_t more) noexcept:
+        """Evict what is in the way of so many bytes more."""
+        while self.cached_bytes + more > MAX_CACHED_BYTES:
+            self.hand = (self.hand + 1) & (BUCKETS * WAYS - 1)
+            if self.slots[self.hand].entry != NULL:
+                self.evict(&self.slots[self.hand])
 
     cdef void evict(self, CacheSlot* slot) noexcept:
         """Take the entry out of a bucket; its memory is freed later, by free_unused()."""
-        self.cached_bytes -= slot.entry.size + sizeof(Entry)
+        self.cached_bytes -= entry_cost(slot.entry)
+        slot.entry.cached = False
         self.free_later(slot.entry)
         slot.entry = NULL
 
@@ -199,8 +231,9 @@ cdef class ValueCache:
         if named:
             context |= OF_NAMED_KEYS
         entry = self.find(context, p, size, &fresh)
+        entry.pinned = True  # frames point to it while the value is walked
         if fresh:
-            self.spent += COST_OF_KEY + size // 8
+            self.effort.looks += COST_OF_KEY + size // 8
             entry.lane = self.view.lane_of(place, p[:size], named)
             lane = self.view.lanes[entry.lane]
             entry.kind = lane.kind
@@ -228,13 +261,22 @@ cdef class ValueCache:
         """Put an entry on the list of those to be freed: items of the trace may still point to it."""
         entry.next = self.to_free
         self.to_free = entry
+        self.freeing += 1
 
-    cdef void free_unused(self) noexcept:
-        """Free the listed entries: nothing points to them any more."""
+    cdef void free_unused(self, bint pinned) noexcept:
+        """Free the listed entries; those that are pinned only where nothing points to them any more."""
         cdef Entry* entry
-        while self.to_free != NULL:
-            entry = self.to_free
-            self.to_free = entry.next
+        cdef Entry** link = &self.to_free
+        if pinned:
+            self.free_at = MIN_FREED
+            self.full = False
+        while link[0] != NULL:
+            entry = link[0]
+            if entry.pinned and not pinned:
+                link = &entry.next
+                continue
+            link[0] = entry.next
+            self.freeing -= 1
             free(entry.out)
             Py_XDECREF(entry.counts)
             free(entry)
@@ -248,7 +290,7 @@ cdef class ValueCache:
                 self.free_later(self.slots[i].entry)
                 self.slots[i].entry = NULL
         self.cached_bytes = 0
-        self.free_unused()
+        self.free_unused(True)
         if self.pending_views is not None:  # as it may be at the end
             for view in self.pending_views:
                 view.pending = False
@@ -275,7 +317,7 @@ cdef class ValueCache:
         pending.lane = <uint16_t>lane
         pending.single = single
         self.pending_count += 1
-        self.pending_bytes += entry.size
+        self.pending_bytes += entry.size + <uint64_t>len(SEPARATOR)
         if not self.view.pending:
             self.view.pending = True
             self.pending_views.append(self.view)
@@ -363,12 +405,12 @@ cdef class ValueCache:
         """Spend a close look's cost, which grows mostly with the tokens, from the budget; False where the budget is
         spent."""
         cdef uint64_t more
-        if self.spent >= self.budget:
+        if not may_look(self.effort):
             return False
         more = 2 * tokens(entry.text, entry.size) + entry.size // 8
         if like_json(entry.text, entry.size) and view.plain(text):  # but for its keys nothing is looked at
             more //= 16
-        self.spent += COST_OF_VALUE + more
+        self.effort.looks += COST_OF_VALUE + more
         return True
 
     cdef int store(self, Entry* entry, object result) except -1:
@@ -382,8 +424,13 @@ cdef class ValueCache:
         if entry.out == NULL:
             raise MemoryError
         memcpy(entry.out, <const char*>replacement, len(replacement))
-        entry.out_size = <uint32_t>len(replacement)
         Py_INCREF(counts)
         entry.counts = <PyObject*>counts
         entry.state = CHANGED
+        if entry.cached:
+            self.cached_bytes -= entry_cost(entry)
+            entry.out_size = <uint32_t>len(replacement)
+            self.cached_bytes += entry_cost(entry)
+            self.make_room(0)
+        entry.out_size = <uint32_t>len(replacement)
         return 0

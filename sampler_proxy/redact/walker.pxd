@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from sampler_proxy.otlp.fragments cimport Envelope, Envelopes, Fragment
 from sampler_proxy.otlp.protobuf cimport FieldCursor, Message, cbytes
 from sampler_proxy.redact.edits cimport Doc, Edits, Frame
+from sampler_proxy.redact.effort cimport Effort
 from sampler_proxy.redact.headers cimport HeaderDoc, Headers
 from sampler_proxy.redact.span_filters cimport SpanFilters
 from sampler_proxy.redact.value_cache cimport Entry, ValueCache
@@ -39,23 +40,24 @@ cdef inline Envelope* next_redacted_scope(Redacted* trace) noexcept nogil:
 @cython.final
 cdef class Redactor:
     cdef readonly object policy
+    cdef Effort effort  # of the last trace
     cdef ValueCache cache
     cdef Edits edits
     cdef Headers headers
     cdef SpanFilters filters  # None: there are none
-    cdef bint shares_budget  # all traces since begin_request()
     cdef Doc* spans  # of the trace, in order
     cdef uint32_t span_count, span_room
     cdef uint32_t* groups  # of the trace, in order: the number of the scope's header
     cdef uint32_t group_count, group_room
-    cdef uint32_t spans_done, headers_done  # of which nothing is pending
+    cdef uint32_t spans_done  # of which nothing is pending
     cdef void begin_request(self) noexcept
     cdef void begin_trace(self) noexcept
     cdef uint64_t spent(self) noexcept
     cdef Redacted redact(self, Fragment* trace) except *
     cdef void release(self) noexcept
-    cdef int walk_trace(self, Fragment* trace) except -1
-    cdef int add_group(self, Envelope* scope) except -1
+    cdef int walk_headers(self, Fragment* trace) except -1
+    cdef int redact_header(self, HeaderDoc* header, Envelope* parent, bint is_scope) except -1
+    cdef int walk_spans(self, Fragment* trace) except -1
     cdef int walk_span(self, cbytes body, uint32_t size) except -1
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF
     cdef int walk_doc(self, Doc* doc, Message message) except -1

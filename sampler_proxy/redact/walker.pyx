@@ -5,64 +5,39 @@ comparison. New texts wait until a number of spans has been walked, and are then
 change is recorded (`Item`), with the messages around it; a span without items leaves as it came, and of another one the
 items say what is copied and what is replaced. Nothing here decides: that is the policy's part.
 
-Preconditions: spans and headers are valid messages (the scan has seen to that). Used under the pipeline's lock.
+Preconditions: spans and headers are valid messages (the scan has seen to that), and stay while they are walked: the
+trace and its references to envelopes are the caller's. One trace at a time, with the GIL, which is given way about
+every millisecond: other threads intern and release envelopes meanwhile, and read the counts. Nothing else here is
+touched by them.
 """
 from cpython.object cimport PyObject
 from libc.math cimport fabs, floor
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from sampler_proxy.otlp.fragments cimport SpanWalk, next_span, spans_of
+from sampler_proxy.otlp.fragments cimport Group, SpanWalk, groups_of, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport (
-    LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_LINK, M_NONE, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE,
+    LEN, M_ANY_VALUE, M_ENTITY_REF, M_EVENT, M_KEY_VALUE, M_NONE, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE,
     M_SCOPE_SPANS, M_SPAN, MAX_DEPTH, child, cursor, damaged, next_field, wire_type,
 )
 from sampler_proxy.redact.edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Item, count_field, enter
+from sampler_proxy.redact.effort cimport TRACE_BUDGET, walked
+from sampler_proxy.redact.fields cimport id_fields, is_id, place_of, strictness
 from sampler_proxy.redact.value_cache cimport (
-    ANY_TYPE, AS_IT_IS, BATCHED, BYTES, DELETED, IN_EVENT, IN_LINK, IN_RESOURCE, IN_SCOPE, IN_SPAN, IN_VALUE, MASKED,
-    NAME, REQUEST_BUDGET, SAME, TEXT, TRACE_BUDGET,
+    ANY_TYPE, AS_IT_IS, BATCHED, BYTES, DELETED, IN_RESOURCE, IN_VALUE, MASKED, NAME, SAME, TEXT,
 )
 
 from sampler_proxy.redact import lanes
 from sampler_proxy.redact.edits import TooManyItems
 
 cdef enum:
-    # Spans, and bytes of new values, that are asked about in one go.
-    MAX_DOCS = 512
-    MAX_PENDING_BYTES = 1 << 14
+    MAX_DOCS = 512  # spans whose new values are asked about in one go
     MAX_KEPT_ROOM = 1 << 22  # bytes of a buffer that are kept for the next trace
     # In a set of id fields, beside a bit for each field: some field stands several times.
     REPEATED = 1 << 8
 
 cdef tuple UNKNOWN_FIELD_LABEL = lanes.UNKNOWN_FIELD
 cdef PyObject* UNKNOWN_FIELD = <PyObject*>UNKNOWN_FIELD_LABEL
-
-
-cdef inline int place_of(Message message) noexcept nogil:
-    """Return the Place of the attributes in a message."""
-    if message == M_SPAN:
-        return IN_SPAN
-    if message == M_RESOURCE:
-        return IN_RESOURCE
-    if message == M_SCOPE:
-        return IN_SCOPE
-    if message == M_EVENT:
-        return IN_EVENT
-    return IN_LINK if message == M_LINK else IN_VALUE
-
-
-cdef inline uint32_t id_fields(Message message) noexcept nogil:
-    """Return the set of fields that hold ids, a bit each."""
-    return 0x16 if message == M_SPAN else (0x06 if message == M_LINK else 0)
-
-
-cdef inline bint is_id(Message message, uint32_t field, uint32_t size) noexcept nogil:
-    """Tell whether a field is exempt: trace state, and an id that has the size of one."""
-    if message == M_SPAN:
-        return field == 3 or (size == 16 if field == 1 else (field == 2 or field == 4) and (size == 8 or size == 0))
-    if message == M_LINK:
-        return field == 3 or (field == 1 and (size == 16 or size == 0)) or (field == 2 and (size == 8 or size == 0))
-    return False
 
 
 cdef void find_last_ids(Frame* frame, cbytes* last) noexcept nogil:
@@ -73,41 +48,39 @@ cdef void find_last_ids(Frame* frame, cbytes* last) noexcept nogil:
             last[field.number] = field.p
 
 
-cdef inline int strictness(int kind) noexcept nogil:
-    """Return the rank of a LaneKind: the stricter one is the larger."""
-    return MASKED + 1 if kind == DELETED else kind
-
-
 cdef class Redactor:
     def __cinit__(
         self, policy not None, Envelopes envelopes not None, dict counts not None, observer=None, *, uint64_t seed=0
     ):
         self.policy = policy
-        self.cache = ValueCache(policy, seed)
-        self.edits = Edits(counts, observer, policy.marker)
+        self.effort = Effort()
+        self.cache = ValueCache(policy, seed, self.effort)
+        self.edits = Edits(counts, observer, policy.marker, self.effort)
         self.headers = Headers(envelopes)
         self.filters = None if policy.filters is None else SpanFilters(policy.filters, seed)
-        self.begin_trace()
 
     def __dealloc__(self):
         free(self.spans)
         free(self.groups)
 
-    # The budget.
+    @property
+    def nbytes(self):
+        cdef uint64_t masks = 0 if self.filters is None else self.filters.room * sizeof(uint64_t)
+        cdef uint64_t kept = self.span_room * sizeof(Doc) + self.group_room * sizeof(uint32_t) + masks
+        kept += self.headers.room * sizeof(HeaderDoc) + self.edits.room + self.edits.item_room * sizeof(Item)
+        return kept + self.cache.nbytes()
+
+    # The effort.
 
     cdef void begin_request(self) noexcept:
-        """Have the traces that follow share REQUEST_BUDGET, of which each may spend TRACE_BUDGET."""
-        self.shares_budget = True
-        self.cache.spent = 0
+        """Do nothing: each trace has a budget of its own."""
 
     cdef void begin_trace(self) noexcept:
-        """Have the next trace spend TRACE_BUDGET of its own."""
-        self.shares_budget = False
-        self.cache.spent = 0
+        """Do nothing: redact() begins a trace."""
 
     cdef uint64_t spent(self) noexcept:
-        """Return what was spent since the last begin_request() or begin_trace(), in units of about a microsecond."""
-        return self.cache.spent
+        """Return what the last trace has taken, all of it, in units of about a microsecond."""
+        return self.effort.spent()
 
     # A trace.
 
@@ -115,15 +88,13 @@ cdef class Redactor:
         """Redact a trace, which stays as it is. The caller reads the result, and calls release()."""
         cdef Redacted redacted
         self.release()
-        if self.shares_budget:
-            self.cache.budget = min(self.cache.spent + TRACE_BUDGET, REQUEST_BUDGET)
-        else:
-            self.cache.spent = 0
-            self.cache.budget = TRACE_BUDGET
+        self.effort.begin()
         try:
-            self.walk_trace(trace)
+            if self.filters is not None:
+                self.filters.match_trace(trace, self.effort)
+            self.walk_headers(trace)
+            self.walk_spans(trace)
             self.resolve()
-            self.headers.intern_all(self.edits)
         except BaseException:
             self.release()
             self.cache.clear()
@@ -139,41 +110,111 @@ cdef class Redactor:
         self.headers.release()
         self.edits.begin()
         self.span_count = self.group_count = 0
-        self.spans_done = self.headers_done = 0
+        self.spans_done = 0
+        if self.filters is not None:
+            self.filters.release()
         if self.span_room * sizeof(Doc) > MAX_KEPT_ROOM:
             free(self.spans)
             self.spans = NULL
             self.span_room = 0
+        if self.group_room * sizeof(uint32_t) > MAX_KEPT_ROOM:
+            free(self.groups)
+            self.groups = NULL
+            self.group_room = 0
 
-    cdef int walk_trace(self, Fragment* trace) except -1:
-        """Walk every span of a trace and its headers; resolves whenever too much is pending."""
+    # Headers.
+
+    cdef int walk_headers(self, Fragment* trace) except -1:
+        """Find out what becomes of the headers of a trace, and note them group by group."""
+        cdef Fragment* fragment = trace
+        cdef Group* group
+        cdef void* grown
+        cdef uint32_t i
+        while fragment != NULL:
+            if self.group_count + <uint64_t>fragment.groups > self.group_room:
+                grown = realloc(self.groups, (2 * <uint64_t>self.group_room + fragment.groups) * sizeof(uint32_t))
+                if grown == NULL:
+                    raise MemoryError
+                self.groups = <uint32_t*>grown
+                self.group_room = 2 * self.group_room + fragment.groups
+            group = groups_of(fragment)
+            for i in range(fragment.groups):
+                walked(self.effort, 1)
+                self.groups[self.group_count] = self.header(group[i].scope.envelope, True)
+                self.group_count += 1
+            fragment = fragment.next
+        return 0
+
+    cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
+        """Return the number of a header, redacted if nobody knows yet what becomes of it."""
+        cdef Envelope* parent = NULL
+        cdef uint32_t number
+        # The number is another redactor's, or another trace's, where the header there is another one.
+        if envelope.redacted < self.headers.count and self.headers.docs[envelope.redacted].envelope == envelope:
+            return envelope.redacted
+        if is_scope:
+            parent = self.headers.docs[self.header(envelope.parent, False)].leaving
+        number = self.headers.add(envelope)
+        if self.filters is not None:
+            self.filters.select_header(envelope, self.cache)
+        # An observer is told of each trace's headers, so that each is walked.
+        if self.edits.observer is not None or not self.headers.recall(
+            &self.headers.docs[number], parent, self.cache.view.serial, self.edits
+        ):
+            self.redact_header(&self.headers.docs[number], parent, is_scope)
+        return number
+
+    cdef int redact_header(self, HeaderDoc* header, Envelope* parent, bint is_scope) except -1:
+        """Redact a header, and have its envelope remember what it has become.
+
+        One that is masked in part for want of budget is remembered only if it has taken most of the budget itself:
+        else each trace under it would take as much; but what others have taken is no reason to mask it for longer.
+        """
+        cdef Envelope* envelope = header.envelope
+        cdef dict counts = self.edits.counts
+        cdef dict own = {}
+        cdef uint64_t before = self.effort.spent()
+        cdef Doc doc
+        doc.data = envelope.data
+        doc.size = envelope.size
+        doc.changed = False
+        self.effort.exhausted = False
+        self.edits.counts = own
+        try:
+            if not is_scope:
+                self.headers.read_entities(doc.data, doc.data + doc.size)
+            self.walk_doc(&doc, M_SCOPE_SPANS if is_scope else M_RESOURCE_SPANS)
+            self.cache.resolve()
+            self.edits.finish_doc(&doc, False)
+        finally:
+            self.edits.counts = counts
+        found = tuple(own.items()) or None
+        if found is not None:
+            self.edits.add_counts(found)
+        self.headers.intern(header, parent, is_scope, &doc, self.edits)
+        self.edits.begin()
+        self.cache.free_unused(True)
+        if self.edits.observer is None and (
+            not self.effort.exhausted or self.effort.spent() - before >= TRACE_BUDGET // 2
+        ):
+            self.headers.envelopes.remember(
+                envelope, header.leaving, found, self.headers.serial, self.cache.view.serial
+            )
+        return 0
+
+    # Spans.
+
+    cdef int walk_spans(self, Fragment* trace) except -1:
+        """Walk every span of a trace; resolves whenever too much is pending."""
         cdef SpanWalk walk = spans_of(trace)
         cdef uint64_t mask
-        if self.filters is not None:
-            self.filters.match_trace(trace)
         while next_span(&walk):
-            if walk.begins_group:
-                self.add_group(walk.group.scope.envelope)
             if self.filters is not None:
                 mask = self.filters.masks[self.span_count]
                 self.cache.select_view(mask, mask)
             self.walk_span(walk.body, walk.size)
-            if (self.cache.pending_bytes >= MAX_PENDING_BYTES or self.span_count - self.spans_done >= MAX_DOCS
-                    or self.edits.item_count >= MAX_ITEMS):
+            if self.cache.full or self.span_count - self.spans_done >= MAX_DOCS or self.edits.item_count >= MAX_ITEMS:
                 self.resolve()
-        return 0
-
-    cdef int add_group(self, Envelope* scope) except -1:
-        """Note the header of the next group of spans."""
-        cdef void* grown
-        if self.group_count == self.group_room:
-            grown = realloc(self.groups, (2 * self.group_room + 64) * sizeof(uint32_t))
-            if grown == NULL:
-                raise MemoryError
-            self.groups = <uint32_t*>grown
-            self.group_room = 2 * self.group_room + 64
-        self.groups[self.group_count] = self.header(scope, True)
-        self.group_count += 1
         return 0
 
     cdef int walk_span(self, cbytes body, uint32_t size) except -1:
@@ -192,23 +233,6 @@ cdef class Redactor:
         doc.changed = False
         self.span_count += 1
         return self.walk_doc(doc, M_SPAN)
-
-    cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
-        """Return the number of a header, walked if it is new."""
-        cdef uint32_t parent = 0
-        cdef HeaderDoc* header
-        # The number is another redactor's, or another trace's, where the header there is another one.
-        if envelope.redacted < self.headers.count and self.headers.docs[envelope.redacted].envelope == envelope:
-            return envelope.redacted
-        if is_scope:
-            parent = self.header(envelope.parent, False)
-        header = self.headers.add(envelope, is_scope, parent)
-        if self.filters is not None:
-            self.filters.select_header(envelope, self.cache)
-        if not is_scope:
-            self.headers.read_entities(envelope.data, envelope.data + envelope.size)
-        self.walk_doc(&header.doc, M_SCOPE_SPANS if is_scope else M_RESOURCE_SPANS)
-        return envelope.redacted
 
     cdef int walk_doc(self, Doc* doc, Message message) except -1:
         """Walk a span or a header as a document of its own; with too many items it is reduced."""
@@ -244,13 +268,15 @@ cdef class Redactor:
         cdef Frame inner
         cdef Item* item
         while next_field(&field):
+            walked(self.effort, 1)
             if field.number < 5 and field.wire == LEN and ids >> field.number & 1:
                 # Of several the last is the id, and the others are texts: begin anew, knowing which is the last.
                 if seen & REPEATED and field.p != last[field.number]:
                     self.text(frame, field.start, field.value, field.content, field.size, field.number)
                     continue
                 if seen >> field.number & 1 and not seen & REPEATED:
-                    find_last_ids(frame, last)
+                    with nogil:
+                        find_last_ids(frame, last)
                     self.edits.undo(frame, before)
                     seen = REPEATED
                     field = cursor(frame.body, frame.end, MAX_DEPTH)
@@ -297,6 +323,7 @@ cdef class Redactor:
         else:
             entry = self.cache.value(TEXT, BATCHED, content, size)
         if entry.state != SAME:
+            entry.pinned = True
             item = self.edits.push(frame, start, length_at, content, content + size, REPLACE)
             item.entry = entry
             item.field = <uint8_t>number
@@ -320,6 +347,7 @@ cdef class Redactor:
         cdef Entry* known
         cdef Item* item
         while next_field(&field):
+            walked(self.effort, 1)
             if field.number == 1 and field.wire == LEN:
                 key = field.content
                 key_size = field.size
@@ -337,6 +365,7 @@ cdef class Redactor:
                 frame.kind = entry.kind
         field = cursor(frame.body, frame.end, MAX_DEPTH)
         while next_field(&field):
+            walked(self.effort, 1)
             if wire_type(M_KEY_VALUE, field.number) != <int>field.wire:
                 self.edits.drop(frame, field.start, field.p, UNKNOWN_FIELD, entry, field.number)
             elif field.wire != LEN:
@@ -390,6 +419,7 @@ cdef class Redactor:
         cdef Frame inner
         cdef int lane
         while next_field(&field):
+            walked(self.effort, 1)
             if wire_type(frame.message, field.number) != <int>field.wire:
                 self.edits.drop(frame, field.start, field.p, UNKNOWN_FIELD, frame.key, field.number)
                 continue
@@ -449,6 +479,7 @@ cdef class Redactor:
         cdef Entry* entry = self.cache.value(lane, frame.kind, p, size)
         cdef Item* item
         if entry.state != SAME:
+            entry.pinned = True
             item = self.edits.push(frame, start, start, end, end, AS_STRING)
             item.entry = entry
             item.key = frame.key
@@ -461,12 +492,9 @@ cdef class Redactor:
         """Find out what becomes of all that has been walked, and carry it out: afterwards nothing of it is pending."""
         cdef uint32_t i
         self.cache.resolve()
-        for i in range(self.headers_done, self.headers.count):
-            self.edits.finish_doc(&self.headers.docs[i].doc, False)
         for i in range(self.spans_done, self.span_count):
             self.edits.finish_doc(&self.spans[i], True)
-        self.headers_done = self.headers.count
         self.spans_done = self.span_count
         self.edits.item_count = 0
-        self.cache.free_unused()
+        self.cache.free_unused(True)
         return 0

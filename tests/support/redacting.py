@@ -64,7 +64,7 @@ class Redacting:
 
 def redacted(settings: Mapping[str, Any], *requests: bytes | ExportTraceServiceRequest) -> ExportTraceServiceRequest:
     raw = (request if isinstance(request, bytes) else request.SerializeToString() for request in requests)
-    return ExportTraceServiceRequest.FromString(assemble([trace for trace, _ in replay.redact(raw, policy(settings))]))
+    return ExportTraceServiceRequest.FromString(assemble([one.trace for one in replay.redact(raw, policy(settings))]))
 
 
 def request_of(span: Span, resource: Mapping[str, Any] | None = None) -> ExportTraceServiceRequest:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate
 
 PATTERN = r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
 """RE2: where it matches nothing, nothing is escaped."""
@@ -32,22 +33,33 @@ def decoded(text: bytes) -> list[tuple[bytes, Origin]]:
     levels: list[tuple[bytes, Origin]] = []
     outer: Origin = same
     while len(levels) < MAX_LEVELS:
-        parts: list[bytes] = []
-        places: list[int] = []
-        shifts = [0]
-        end = 0
-        for match in _ESCAPE.finditer(text):
-            start = match.start()
-            parts += (text[end:start], _character(match[0]))
-            places.append(start - shifts[-1])
-            end = match.end()
-            shifts.append(shifts[-1] + end - start - 1)
-        if not parts:
+        # A text may be nothing but escapes: little is done in Python for each.
+        spans = [match.span() for match in _ESCAPE.finditer(text)]
+        if not spans:
             break
-        text = b"".join((*parts, text[end:]))
+        shifts = [0, *accumulate([end - start - 1 for start, end in spans])]
+        places = [start - shift for (start, _), shift in zip(spans, shifts, strict=False)]
+        text = _ESCAPE.sub(_replacement, text)
         outer = _through(places, shifts, outer)
         levels.append((text, outer))
     return levels
+
+
+class _Characters(dict[bytes, bytes]):
+    """Keeps what escapes stand for, save those with four digits, which are many."""
+
+    def __missing__(self, escape: bytes) -> bytes:
+        found = _character(escape)
+        if len(escape) < 6:
+            self[escape] = found
+        return found
+
+
+_CHARACTERS = _Characters()
+
+
+def _replacement(escape: re.Match[bytes]) -> bytes:
+    return _CHARACTERS[escape[0]]
 
 
 def _character(escape: bytes) -> bytes:

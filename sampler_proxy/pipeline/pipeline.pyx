@@ -20,8 +20,8 @@ from sampler_proxy.pipeline.buffer cimport Buffer, Trace
 from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMITED, ROOTLESS, Decision, Decisions
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
 from sampler_proxy.pipeline.ledger cimport (
-    DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE, TOO_LARGE,
-    WAIT, Ledger,
+    DRAINING, EARLY, EFFORT, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE,
+    TOO_LARGE, WAIT, Ledger,
 )
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.outlets cimport Outlets
@@ -35,7 +35,7 @@ from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_o
 import threading
 
 from sampler_proxy import metrics
-from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooLarge
+from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooCostly, RequestTooLarge
 from sampler_proxy.pipeline.ledger import REASONS
 from sampler_proxy.pipeline.scanner import response
 from sampler_proxy.rules.rule_set import UNITS
@@ -820,6 +820,9 @@ cdef class Intake:
             with pipeline.lock:
                 pipeline.take(None, self.transport, len(request), now_ns)
             raise
+        except RequestTooCostly as error:
+            with pipeline.lock:
+                pipeline.refuse(EFFORT, self.transport, len(request), error)
         with pipeline.lock:
             pipeline.take(scanned, self.transport, len(request), now_ns)
         return answer

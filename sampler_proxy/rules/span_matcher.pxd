@@ -18,6 +18,9 @@ cdef enum:
     # opentelemetry-proto's SpanFlags: whether the parent is in another process is known, and so it is.
     REMOTE_PARENT = 0x100 | 0x200
 
+    # Bytes of a header, or of a span, that are read where a trace is read again, under the pipeline's lock.
+    MAX_READ_AGAIN = 1 << 20
+
 
 cdef inline bint has_duration(Facts* facts) noexcept nogil:
     """Return whether a span's times are usable: a start of 0 is none, and no end lies before the start."""

@@ -36,8 +36,6 @@ cdef enum:
     MAX_PAIRS = 4096
     # Events or links for which memory is kept from request to request.
     MAX_KEPT_SLICES = 1 << 14
-    # Bytes of a header, or of a span, that are read where a trace is read again, under the pipeline's lock.
-    MAX_READ_AGAIN = 1 << 20
     # Levels of nesting inside a span, and inside its fields; it lies in three messages itself.
     SPAN_DEPTH = MAX_DEPTH - 3
     FIELD_DEPTH = SPAN_DEPTH - 1

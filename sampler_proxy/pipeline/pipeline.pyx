@@ -120,6 +120,7 @@ cdef class Pipeline:
         cdef uint32_t i
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         with self.lock:
+            rule_set.partly_read = self.rules.partly_read
             self.rules = rule_set
             self.undone = NULL
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.
@@ -782,6 +783,7 @@ cdef class Pipeline:
             },
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
             metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.stamper.inconsistent},
+            metrics.TRACES_PARTLY_READ: {(): self.rules.partly_read},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},
             metrics.BUFFER_BYTES: {(): self.bytes_in_use()},
             metrics.BUFFER_MAX_BYTES: {(): self.max_bytes},

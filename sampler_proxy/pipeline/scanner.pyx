@@ -96,8 +96,7 @@ cdef class Scanner:
             if 0 < effort < budget:
                 raise EffortSpent
             raise RequestTooCostly(
-                "reading the request takes too long: have rules ask fewer regular expressions, or send smaller batches "
-                "with fewer events and links"
+                "reading the request takes too much work: simplify the rules' regular expressions, or send smaller batches"
             )
         if result == ERROR:
             raise MalformedRequest("the request is not a valid ExportTraceServiceRequest message")

@@ -534,13 +534,19 @@ cdef class SpanMatcher:
         cdef Binding binding = self.bindings(depends)
         cdef uint32_t filter
         cdef int32_t on
-        while self.next_binding(&binding, facts, deferred):
+        cdef bint open_ = True  # some filter does not match yet
+        while open_ and self.next_binding(&binding, facts, deferred):
+            open_ = False
             for filter in range(self.plan.filters.count):
                 on = self.plan.filter_depends[filter]
                 if on & (ON_EVENT | ON_LINK) != depends or (on & DEFERRED and not deferred):
                     continue
-                if not bit_of(matched, filter) and run_program(self.plan.filters, filter, self.bound.bits):
+                if bit_of(matched, filter):
+                    continue
+                if run_program(self.plan.filters, filter, self.bound.bits):
                     matched[filter >> 6] |= (<uint64_t>1) << (filter & 63)
+                else:
+                    open_ = True
 
     cdef void evaluate_argument(self, uint32_t number, Facts* facts, Value* result) noexcept nogil:
         """Evaluate an aggregate's argument for the span just read, with the first event and link that make it a number;

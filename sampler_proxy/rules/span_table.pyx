@@ -7,7 +7,7 @@ Rows are found by span id through a hash index (linear probing under a
 secret seed). Reading is linear in the number of spans; the memory is used again for the next trace.
 
 The table is read and asked under the pipeline's lock, so that both are bounded together: what is beyond MAX_EFFORT is
-not in the table. That is some 40 000 spans of 440 bytes, fewer with many aggregates or large headers.
+not in the table. That is some 25 000 spans of 440 bytes, fewer with many aggregates or large headers.
 """
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -21,7 +21,7 @@ from sampler_proxy.rules.slices cimport has_bytes
 from sampler_proxy.rules.span_matcher cimport has_remote_parent
 
 cdef enum:
-    MAX_EFFORT = 12_000  # units, for reading one trace and all queries on it
+    MAX_EFFORT = 10_000  # units, for reading one trace and all queries on it
     MAX_ROWS = 1 << 17  # more than MAX_EFFORT lets in
     MAX_KEPT_CAPACITY = 1 << 16  # rows
 

@@ -109,7 +109,8 @@ cdef inline void absorb_times(Fragment* trace, uint64_t min_start, uint64_t max_
 
 
 cdef inline void absorb(Fragment* trace, Fragment* fragment) noexcept nogil:
-    """Fold a fragment's times, filter bits and PARTLY_READ into the first one of its trace, so that readers need only the first."""
+    """Fold a fragment's times, filter bits and PARTLY_READ into the first one of its trace, so that readers need only
+    that."""
     cdef uint64_t* into = filter_words(trace)
     cdef uint64_t* words = filter_words(fragment)
     cdef uint32_t i

@@ -1,8 +1,8 @@
 """Reads `th` and `rv` in the `ot` member of a W3C tracestate, on bytes. `sampling.py` rewrites tracestates.
 
 Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context,
-section 3.3. Read are the members that end within the first 512 bytes, at most 32 of them, empty ones left aside: as much
-as section 3.3 has everybody pass on. What is behind is as if it were not there.
+section 3.3. Read are the members that end within the first 512 bytes, at most 32 of them, empty ones left aside: as
+much as section 3.3 has everybody pass on. What is behind is as if it were not there.
 """
 from libc.stdint cimport uint8_t
 

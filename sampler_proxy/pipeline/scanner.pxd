@@ -13,7 +13,8 @@ cdef struct Record:
     int32_t next  # of the same trace; -1: last
 
 cdef struct Slot:
-    # One trace of the request, or a part of it: MAX_FRAGMENT_PAYLOAD and the span that passes it. From `min_start` on as in Fragment.
+    # One trace of the request, or a part of it: MAX_FRAGMENT_PAYLOAD and the span that passes it. From `min_start` on
+    # as in Fragment.
     uint64_t[2] trace_id
     int32_t first, last  # records
     uint32_t spans, payload, groups

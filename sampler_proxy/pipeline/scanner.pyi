@@ -34,12 +34,12 @@ class Scanner:
     def scan(self, request: bytes, effort: int = 0) -> Scanned:
         """Cut a request into fragments: one for each trace, several for what is longer than 1 MiB, one behind the
         other, with the same trace id. `effort`: units that the scan may cost; 0: the full budget, 50 000 and 100 for
-        each kilobyte, and no more than that is ever granted. The GIL is released, save for regular expressions that meet a value for the
-        first time.
+        each kilobyte, and no more than that is ever granted. The GIL is released, save for regular expressions that
+        meet a value for the first time.
 
-        Raises EffortSpent where `effort` did not suffice, but the full budget may, and RequestTooCostly where that did
-        not either; nothing is held then. Raises MalformedRequest for what is no ExportTraceServiceRequest (nothing is held then, and the next request is
-        scanned as if this one had not been), for 2 GiB and more, and MemoryError.
+        Raises MalformedRequest for what is no ExportTraceServiceRequest and for 2 GiB and more, EffortSpent where
+        `effort` did not suffice, but the full budget may, RequestTooCostly where that did not, and MemoryError. Nothing
+        is held then, and the next request is scanned as if this one had not been.
         """
 
 def response(invalid_trace_ids: int, invalid_span_ids: int) -> bytes:

@@ -96,7 +96,7 @@ cdef class Scanner:
             if 0 < effort < budget:
                 raise EffortSpent
             raise RequestTooCostly(
-                "reading the request takes too much work: simplify the rules' regular expressions, or send smaller batches"
+                "the request takes too much work: simplify the rules' regular expressions, or send smaller batches"
             )
         if result == ERROR:
             raise MalformedRequest("the request is not a valid ExportTraceServiceRequest message")
@@ -121,8 +121,8 @@ cdef class Scanner:
         return scanned
 
     cdef int scan_request(self, cbytes p, cbytes end) noexcept nogil:
-        """Scan a request into records, slots and headers. Returns 0, ERROR, NO_MEMORY or TOO_COSTLY, as do the functions
-        below."""
+        """Scan a request into records, slots and headers. Returns 0, ERROR, NO_MEMORY or TOO_COSTLY, as do the
+        functions below."""
         cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
         cdef int result
         while next_field(&field):

@@ -262,8 +262,9 @@ cdef class RuleSet:
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:
         """Return the index of the rule that decides a trace. find_root() then finds the root of that trace, and has
         found it for a rule that is keyed. `held_back` is set if a rule before it, that late spans may tell, has been
-        kept from it by what the trace holds: by its `unless`, most often. `beyond` is set where the trace is too large to be
-        read again as a whole under the lock: it is decided by what has been read, and by all that the scan knows."""
+        kept from it by what the trace holds: by its `unless`, most often. `beyond` is set where the trace is too large
+        to be read again as a whole under the lock: it is decided by what has been read, and by all that the scan knows.
+        """
         cdef TraceAnswers answers
         cdef uint32_t rule
         self.held_back = False

@@ -18,8 +18,9 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.rules.answer_cache cimport MAX_CACHED_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 from sampler_proxy.rules.conditions cimport (
-    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, NESTED_SET_PARENT, OP_IS_NIL, SCOPE_NAME, SOUND, SPAN_ID,
-    STATUS, STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value, validate,
+    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, NESTED_SET_PARENT, OP_IS_NIL, SCOPE_NAME, SOUND,
+    SPAN_ID, STATUS, STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value,
+    validate,
 )
 from sampler_proxy.rules.effort cimport is_spent
 from sampler_proxy.rules.plan cimport (

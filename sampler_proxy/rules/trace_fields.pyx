@@ -1,8 +1,8 @@
 """Reads the fields of a trace itself from its fragments: its duration; its root's name, service and duration; its id.
 
 Values point into fragments, envelopes or the caller's buffer; they live as long as those. Fragments have been scanned,
-so that their bytes are valid; of a span or header the first MAX_READ_AGAIN bytes are read. The service of a resource is read once, and its place is noted in the envelope: with the
-GIL held, as all that touches envelopes.
+so that their bytes are valid; of a span or header the first MAX_READ_AGAIN bytes are read. The service of a resource
+is read once, and its place is noted in the envelope: with the GIL held, as all that touches envelopes.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
@@ -12,7 +12,8 @@ from sampler_proxy.otlp.fragments cimport (
 )
 from sampler_proxy.otlp.protobuf cimport FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, next_field
 from sampler_proxy.rules.conditions cimport (
-    ROOT_DURATION, ROOT_NAME, ROOT_SERVICE, SOUND, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, read_any_value,
+    ROOT_DURATION, ROOT_NAME, ROOT_SERVICE, SOUND, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value,
+    read_any_value,
 )
 from sampler_proxy.rules.roots cimport LOCAL, NO_ROOT, PARENTLESS
 from sampler_proxy.rules.slices cimport to_hex

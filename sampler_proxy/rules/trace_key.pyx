@@ -1,8 +1,8 @@
 """Reads the key of a trace for a target's `per`: the values of some fields of its root span, as a number and as text.
 
 Without a root the earliest span stands for it (of several, the one with the smallest id), so that the order of arrival
-does not matter. (Of a trace without a root, the first 65 536 spans, or 4 MiB of them, are asked.) The number is a seeded hash of 128 bits over each whole value with its type; two keys with the same
-number count as one.
+does not matter; the first 65 536 spans, or 4 MiB of them, are asked. The number is a seeded hash of 128 bits over each
+whole value with its type; two keys with the same number count as one.
 
 The text is for people and for what survives a restart, so it is bounded: the values with KEY_SEPARATOR between them,
 each cut to its share of MAX_KEY_TEXT bytes, MISSING where there is none. The cut may fall inside a character.

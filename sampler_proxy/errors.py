@@ -77,6 +77,10 @@ class TraceFileError(SamplerProxyError):
     """A file of traces that cannot be read as such; the message begins with FILE or FILE:LINE."""
 
 
+class EffortSpent(SamplerProxyError):
+    """The scan of a request that has cost what it was allowed to, and may cost more: it is to be scanned elsewhere."""
+
+
 class RequestError(SamplerProxyError):
     """A request that is refused whole, before anything of it was taken.
 
@@ -106,6 +110,14 @@ class RequestTooLarge(RequestError):
 
     reason = "too_large"
     grpc_status = 8  # RESOURCE_EXHAUSTED; without RetryInfo, that is: not retryable
+    http_status = 413
+
+
+class RequestTooCostly(RequestError):
+    """More work than reading a request of this size may take."""
+
+    reason = "effort"
+    grpc_status = 8  # RESOURCE_EXHAUSTED; without RetryInfo: the same bytes would cost the same again
     http_status = 413
 
 

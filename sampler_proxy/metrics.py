@@ -197,6 +197,10 @@ TRACES_ROOTLESS = _counter(
     "Traces that waited for decision_wait and were decided without a root: their root is not sent here, or later, or "
     "belongs to somebody else and the senders do not say so (buffer.root).",
 )
+TRACES_PARTLY_READ = _counter(
+    "traces_partly_read_total",
+    "Traces that were decided by a part of what they hold, since reading all of it again takes too long.",
+)
 LATE_SPANS = _counter(
     "late_spans_total",
     "Spans that came after their trace was decided, save where it was kept early; decision is what became of them, "

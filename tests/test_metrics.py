@@ -54,6 +54,7 @@ FIXED: Snapshot = {
     metrics.REQUEST_SIZE_BYTES: {(): filled(metrics.REQUEST_SIZE_BYTES, 0, 256, 257, 225280, 1 << 27)},
     metrics.TRACES_DECIDED: {("errors", "keep", "root"): 2, ("baseline", "drop", "wait"): 45},
     metrics.TRACES_ROOTLESS: {(): 2},
+    metrics.TRACES_PARTLY_READ: {(): 1},
     metrics.LATE_SPANS: {("drop",): 7},
     metrics.LATE_WOULD_KEEP: {(): 1},
     metrics.TRACES_REVIVED: {("errors",): 1},

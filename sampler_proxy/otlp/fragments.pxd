@@ -16,6 +16,7 @@ cdef enum Flag:
     HAS_TRACESTATE = 8  # some span has a tracestate, which stamping has to read
     UNEQUAL_THRESHOLDS = 16  # the spans differ in their incoming `th`
     HAS_REMOTE_PARENT = 32  # some span has a parent in another process; never set where these are no roots
+    PARTLY_READ = 64  # of some span, the scan has not looked at all: a bit may be missing among the filter words
 
 
 cdef struct Form:
@@ -123,11 +124,13 @@ cdef inline void absorb_times(Fragment* trace, uint64_t min_start, uint64_t max_
 
 
 cdef inline void absorb(Fragment* trace, Fragment* fragment) noexcept nogil:
-    """Fold a fragment's times and filter bits into the first one of its trace, so that readers need only the first."""
+    """Fold a fragment's times, filter bits and PARTLY_READ into the first one of its trace, so that readers need only
+    that."""
     cdef uint64_t* into = filter_words(trace)
     cdef uint64_t* words = filter_words(fragment)
     cdef uint32_t i
     absorb_times(trace, fragment.min_start, fragment.max_end, fragment.flags & HAS_TIMES)
+    trace.flags |= fragment.flags & PARTLY_READ
     if trace.plan == fragment.plan:
         for i in range(trace.words):
             into[i] |= words[i]

@@ -279,7 +279,7 @@ cdef inline cbytes skip_group(cbytes p, cbytes end, uint32_t group, int depth) n
             level -= 1
         elif wire == SGROUP:
             level += 1
-            if level >= depth:
+            if level >= min(depth, MAX_DEPTH):
                 return NULL
             opened[level] = field
         elif wire == VARINT:

@@ -17,6 +17,7 @@ _DIGITS = 14
 _PRECISION = 4
 
 _MAX_MEMBERS = 32
+_MAX_BYTES = 512
 _MAX_VALUE_BYTES = 256
 _MEMBER = re.compile(rb"([a-z0-9][a-z0-9_\-*/@]{0,255})=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256})")
 _SUB_MEMBER = re.compile(rb"([a-z][a-z0-9]*):([A-Za-z0-9._\-]*)")
@@ -72,13 +73,13 @@ def rewrite_tracestate(tracestate: bytes, randomness: int, threshold: int) -> by
     been kept), and `th` is erased; where the threshold is 0, or own >= threshold, nothing changes; else `th` becomes
     the threshold. A tracestate that changes is built anew, so that it is always valid: `ot` first, `th` first in it;
     the other members and sub-members in their order, as far as the limits of the specifications allow (`rv` always
-    stays); what is malformed is left out.
+    stays); what is malformed is left out, and so is what is not among the first 32 members within 512 bytes: section
+    3.3 has a tracestate that is too long cut at its end.
     """
     own: int | None = None
     ot: bytes | None = None
     members: list[bytes] = []
-    for piece in tracestate.split(b","):
-        member = piece.strip(b" \t")
+    for member in _read_members(tracestate):
         match = _MEMBER.fullmatch(member)
         if match is None:
             continue
@@ -111,6 +112,14 @@ def rewrite_tracestate(tracestate: bytes, randomness: int, threshold: int) -> by
     if subs:
         members.insert(0, b"ot=" + b";".join(subs))
     return b",".join(members[:_MAX_MEMBERS])
+
+
+def _read_members(tracestate: bytes) -> list[bytes]:
+    """Return the first 32 members that end within the first 512 bytes, valid or not, empty ones left aside."""
+    pieces = tracestate[: _MAX_BYTES + 1].split(b",")
+    if len(tracestate) > _MAX_BYTES:
+        pieces.pop()  # it does not end there; b"" where a comma does
+    return [member for piece in pieces if (member := piece.strip(b" \t"))][:_MAX_MEMBERS]
 
 
 def _within_limit(written: list[bytes], subs: list[bytes]) -> list[bytes]:

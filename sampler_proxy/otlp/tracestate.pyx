@@ -1,9 +1,15 @@
 """Reads `th` and `rv` in the `ot` member of a W3C tracestate, on bytes. `sampling.py` rewrites tracestates.
 
 Source: OpenTelemetry specification, "TraceState: Probability Sampling" and "TraceState Handling"; W3C Trace Context,
-section 3.3.
+section 3.3. Read are the members that end within the first 512 bytes, at most 32 of them, empty ones left aside: as
+much as section 3.3 has everybody pass on. What is behind is as if it were not there.
 """
 from libc.stdint cimport uint8_t
+
+
+cdef enum:
+    MAX_MEMBERS = 32
+    MAX_BYTES = 512
 
 
 cdef inline int _digit(uint8_t c) noexcept nogil:
@@ -26,16 +32,22 @@ cdef bint _is_value(cbytes p, cbytes end) noexcept nogil:
     return True
 
 
-cdef cbytes _find_ot(cbytes p, cbytes end, cbytes* value_end) noexcept nogil:
+cdef cbytes _find_ot(cbytes p, uint32_t size, cbytes* value_end) noexcept nogil:
     """Return the value of the first valid `ot` member; NULL where there is none."""
     cdef cbytes stop
     cdef cbytes last
-    while p < end:
+    cdef cbytes end = p + min(size, MAX_BYTES)
+    cdef uint32_t members = 0
+    if size > MAX_BYTES and end[0] != 44:  # in the middle of a member, which is left out
+        while end > p and (end - 1)[0] != 44:
+            end -= 1
+    while p < end and members < MAX_MEMBERS:
         while p < end and (p[0] == 32 or p[0] == 9):
             p += 1
         stop = p
         while stop < end and stop[0] != 44:  # ,
             stop += 1
+        members += stop > p
         if stop - p > 3 and p[0] == 111 and p[1] == 116 and p[2] == 61:  # ot=
             last = stop
             while last > p and ((last - 1)[0] == 32 or (last - 1)[0] == 9):
@@ -56,7 +68,7 @@ cdef int read_tracestate(cbytes p, uint32_t size, uint64_t* threshold, uint64_t*
     cdef uint64_t number
     cdef uint32_t digits
     cdef int found = 0
-    p = _find_ot(p, p + size, &end)
+    p = _find_ot(p, size, &end)
     if p == NULL:
         return 0
     while p < end:

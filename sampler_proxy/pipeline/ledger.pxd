@@ -19,6 +19,7 @@ cdef enum:  # why a request is refused, as far as the pipeline itself does so; o
     TOO_LARGE
     NO_ROOM
     OUT_OF_MEMORY
+    EFFORT
 
 cdef enum:
     BUCKETS = 32  # room; metrics.py defines fewer

@@ -21,8 +21,8 @@ from sampler_proxy.pipeline.decisions cimport HELD_BACK, INCOMPLETE, KEPT, LIMIT
 from sampler_proxy.pipeline.finisher cimport Finisher
 from sampler_proxy.pipeline.id_randomness cimport Uniformity
 from sampler_proxy.pipeline.ledger cimport (
-    DRAINING, EARLY, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE, TOO_LARGE,
-    WAIT, Ledger,
+    DRAINING, EARLY, EFFORT, LATE, MALFORMED, MEMORY, NO_ROOM, OUT_OF_MEMORY, REASON_COUNT, ROOT, SHUTDOWN, SIZE,
+    TOO_LARGE, WAIT, Ledger,
 )
 from sampler_proxy.pipeline.limit cimport Candidate, Limit
 from sampler_proxy.pipeline.memory cimport Memory
@@ -36,7 +36,7 @@ from sampler_proxy.rules.roots cimport NO_ROOT
 from sampler_proxy.rules.rule_set cimport NO_RULE, TRACES, RuleSet, randomness_of, size_of
 
 from sampler_proxy import metrics
-from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooLarge
+from sampler_proxy.errors import Draining, MalformedRequest, OutOfMemory, Overloaded, RequestTooCostly, RequestTooLarge
 from sampler_proxy.pipeline.ledger import REASONS
 from sampler_proxy.pipeline.scanner import response
 from sampler_proxy.rules.rule_set import UNITS
@@ -123,6 +123,7 @@ cdef class Pipeline:
         cdef uint32_t i
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         with self.lock:
+            rule_set.partly_read = self.rules.partly_read
             self.rules = rule_set
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.
             self.rules_since_s = self.now_ns // 1_000_000_000
@@ -197,11 +198,10 @@ cdef class Pipeline:
         self.ledger.refused(reason)
         raise error
 
-    cdef int count_malformed(self, uint32_t transport, uint64_t size) except -1:
-        """Count a request that could not be scanned."""
+    cdef int refuse_unread(self, uint32_t reason, uint32_t transport, uint64_t size, error) except -1:
+        """Count the refusal of a request that could not be scanned, and raise it."""
         with self.lock:
-            self.ledger.received(transport, size)
-            self.ledger.refused(MALFORMED)
+            self.refuse(reason, transport, size, error)
         return 0
 
     cdef uint64_t need_of(self, Scanned scanned) noexcept:
@@ -296,6 +296,7 @@ cdef class Pipeline:
         cdef uint32_t end = min(scanned.count, filing.filed + SLICE_FRAGMENTS)
         cdef uint32_t i, spans
         cdef uint64_t need
+        cdef uint64_t before = self.rules.effort_()
         cdef Fragment* fragment
         if not filing.taken:
             filing.taken = True
@@ -319,6 +320,8 @@ cdef class Pipeline:
                     self.memory.in_hand -= need
                     filing.need -= need
             filing.filed = i + 1
+            if self.rules.effort_() - before > SLICE_EFFORT:
+                break
         if filing.filed == scanned.count:
             self.ledger.received(transport, size)
         return 0
@@ -538,6 +541,7 @@ cdef class Pipeline:
         a destination takes nothing, traces that the rules drop are found all the same.
         """
         cdef uint64_t least = effort[0] - min(effort[0], SLICE_EFFORT)
+        cdef uint64_t before
         if self.outlets.backlog_spans:
             self.outlets.flush()
         while self.memory.in_use() + need > self.memory.bound and effort[0] > least:
@@ -545,6 +549,7 @@ cdef class Pipeline:
                 self.memory.in_use() + need <= self.memory.bound + self.memory.leaving
             ):
                 return False  # it is enough that these leave
+            before = self.rules.effort_()
             effort[0] -= 1
             if self.limit is not None:
                 if self.emit_window(1):
@@ -560,6 +565,7 @@ cdef class Pipeline:
                     effort[0] = 0
                 break
             self.decide(self.buffer.oldest, MEMORY)
+            effort[0] -= min(effort[0], self.rules.effort_() - before)
         return self.memory.in_use() + need <= self.memory.bound
 
     # Deciding.
@@ -589,7 +595,7 @@ cdef class Pipeline:
             self.rules.find_root(fragments)
             if self.rules.root.kind == NO_ROOT:
                 candidate.flags |= ROOTLESS
-        if reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
+        if self.rules.beyond or reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
             candidate.flags |= INCOMPLETE
         # A controller learns from each trace once: nothing behind this may find no memory.
         self.reserve()
@@ -716,6 +722,7 @@ cdef class Pipeline:
         cdef Trace* trace
         cdef bint has_root = False
         cdef uint64_t effort = SLICE_EFFORT
+        cdef uint64_t before = self.rules.effort_()
         self.now_ns = max(self.now_ns, now_ns)
         if self.outlets.backlog_spans:
             self.outlets.flush()
@@ -728,7 +735,7 @@ cdef class Pipeline:
             if self.unlimited and self.limit.empty():
                 self.limit = self.memory.limit = None
                 self.unlimited = False
-        while slice > 0:
+        while slice > 0 and self.rules.effort_() - before < SLICE_EFFORT:
             trace = self.buffer.due(self.now_ns, &has_root)
             if trace == NULL:
                 return False
@@ -757,11 +764,13 @@ cdef class Pipeline:
                 self.limit.grant(<double>(self.now_ns - self.buffer.oldest.first_ns) / 1e9)
 
     def drain(self, int64_t now_ns, int slice=256, *, bint hurry=False):
+        cdef uint64_t before
         with self.lock:
+            before = self.rules.effort_()
             self.now_ns = max(self.now_ns, now_ns)
             if self.outlets.backlog_spans:
                 self.outlets.flush()
-            while slice > 0 and self.buffer.oldest != NULL:
+            while slice > 0 and self.buffer.oldest != NULL and self.rules.effort_() - before < SLICE_EFFORT:
                 slice -= 1
                 self.decide(self.buffer.oldest, SHUTDOWN)
             if self.limit is not None:
@@ -841,6 +850,7 @@ cdef class Pipeline:
             metrics.REDACTIONS: dict(self.redactions),
             metrics.TRACE_IDS_RANDOM: {(): 1 if self.uniformity.random else 0},
             metrics.SPANS_INCONSISTENT_THRESHOLD: {(): self.finisher.stamper.inconsistent},
+            metrics.TRACES_PARTLY_READ: {(): self.rules.partly_read},
             metrics.BUFFER_TRACES: {(): self.buffer.traces},
             metrics.BUFFER_BYTES: {(): self.memory.in_use()},
             metrics.BUFFER_MAX_BYTES: {(): self.memory.bound},
@@ -890,8 +900,9 @@ cdef class Intake:
         except MemoryError:
             pipeline.ran_out_of_memory()
             raise
-        except MalformedRequest:
-            pipeline.count_malformed(self.transport, len(request))
-            raise
+        except MalformedRequest as error:
+            pipeline.refuse_unread(MALFORMED, self.transport, len(request), error)
+        except RequestTooCostly as error:
+            pipeline.refuse_unread(EFFORT, self.transport, len(request), error)
         pipeline.take(scanned, self.transport, len(request), now_ns)
         return answer

@@ -13,7 +13,8 @@ cdef struct Record:
     int32_t next  # of the same trace; -1: last
 
 cdef struct Slot:
-    # One trace of the request. From `min_start` on as in Fragment.
+    # One trace of the request, or a part of it: MAX_FRAGMENT_PAYLOAD and the span that passes it. From `min_start` on
+    # as in Fragment.
     uint64_t[2] trace_id
     int32_t first, last  # records
     uint32_t spans, payload, groups
@@ -60,7 +61,7 @@ cdef class Scanner:
     cdef int reserve(self, uint32_t spans) noexcept nogil
     cdef uint32_t slot_hash(self, uint64_t high, uint64_t low) noexcept nogil
     cdef Slot* slot_of(self, uint64_t high, uint64_t low) noexcept nogil
-    cdef bint scan_span(self, const uint8_t* body, uint32_t size, uint32_t header) noexcept nogil
+    cdef int scan_span(self, const uint8_t* body, uint32_t size, uint32_t header) noexcept nogil
     cdef void add_span(self, const uint8_t* body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil
     cdef void add_tracestate(self, Slot* slot, Facts* facts) noexcept nogil
     cdef int cut_fragments(self) noexcept nogil

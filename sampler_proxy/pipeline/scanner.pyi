@@ -28,12 +28,18 @@ class Scanner:
     @property
     def regex_misses(self) -> int:
         """Number of answers of regular expressions that were not in the cache."""
-    def scan(self, request: bytes) -> Scanned:
-        """Cut a request into fragments. The GIL is released, save for regular expressions that meet a value for the
-        first time.
+    @property
+    def effort(self) -> int:
+        """Units of effort, each about a microsecond, that all scans have cost so far."""
+    def scan(self, request: bytes, effort: int = 0) -> Scanned:
+        """Cut a request into fragments: one for each trace, several for what is longer than 1 MiB, one behind the
+        other, with the same trace id. `effort`: units that the scan may cost; 0: the full budget, 50 000 and 100 for
+        each kilobyte, and no more than that is ever granted. The GIL is released, save for regular expressions that
+        meet a value for the first time.
 
-        Raises MalformedRequest for what is no ExportTraceServiceRequest (nothing is held then, and the next request is
-        scanned as if this one had not been), for 2 GiB and more, and MemoryError.
+        Raises MalformedRequest for what is no ExportTraceServiceRequest and for 2 GiB and more, EffortSpent where
+        `effort` did not suffice, but the full budget may, RequestTooCostly where that did not, and MemoryError. Nothing
+        is held then, and the next request is scanned as if this one had not been.
         """
 
 def response(invalid_trace_ids: int, invalid_span_ids: int) -> bytes:

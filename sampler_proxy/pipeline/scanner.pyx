@@ -11,8 +11,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from sampler_proxy.otlp.fragments cimport (
-    HAS_RANDOMNESS, HAS_REMOTE_PARENT, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, UNEQUAL_THRESHOLDS, Group, Scanned,
-    filter_words, fragment_cost, groups_of, mix, payload_of,
+    HAS_RANDOMNESS, HAS_REMOTE_PARENT, HAS_ROOT, HAS_TIMES, HAS_TRACESTATE, PARTLY_READ, UNEQUAL_THRESHOLDS, Group,
+    Scanned, filter_words, fragment_cost, groups_of, mix, payload_of,
 )
 from sampler_proxy.otlp.protobuf cimport (
     LEN, M_RESOURCE, M_RESOURCE_SPANS, M_SCOPE, MAX_DEPTH, FieldCursor, bswap64, cbytes, cursor, damaged, load64,
@@ -20,16 +20,24 @@ from sampler_proxy.otlp.protobuf cimport (
 )
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
+from sampler_proxy.rules.effort cimport STEPS_PER_UNIT, grant, is_spent
 from sampler_proxy.rules.slices cimport has_bytes
 from sampler_proxy.rules.span_matcher cimport has_duration, has_remote_parent
 
-from sampler_proxy.errors import MalformedRequest
+from sampler_proxy.errors import EffortSpent, MalformedRequest, RequestTooCostly
 
 cdef enum:
     ERROR = -1  # damaged
     NO_MEMORY = -2
+    TOO_COSTLY = -3  # the effort is spent
     LEGACY_SCOPE_SPANS = 1000  # ResourceSpans.instrumentation_library_spans, whose layout is that of a ScopeSpans
     SMALLEST_SPAN = 30  # bytes of a valid one: two ids, three tags and lengths
+    # Units of effort that the scan of a request may cost: ordinary ones take 1 to 4 for a kilobyte.
+    BASE_EFFORT = 50_000
+    BYTES_PER_UNIT = 10
+    # Bytes of spans at which a trace's next span begins another fragment, so that the limits on traces also apply to
+    # what one request holds of a trace.
+    MAX_FRAGMENT_PAYLOAD = 1 << 20
     # What is kept for the next request, at most: some 20 MB, and a multiple of what SDKs and Collectors send.
     MAX_KEPT_ROOM = 1 << 17
     MAX_KEPT_HEADER_BYTES = 1 << 22
@@ -56,26 +64,40 @@ cdef class Scanner:
     def regex_misses(self):
         return self.matcher.regexes.misses
 
-    def scan(self, const uint8_t[::1] request not None):
+    @property
+    def effort(self):
+        return self.matcher.regexes.effort.steps // STEPS_PER_UNIT
+
+    def scan(self, const uint8_t[::1] request not None, uint64_t effort=0):
         cdef Scanned scanned = Scanned()
         cdef cbytes p = &request[0] if request.shape[0] else NULL
         cdef uint64_t size = <uint64_t>request.shape[0]
+        cdef uint64_t budget = BASE_EFFORT + size // BYTES_PER_UNIT
         cdef int64_t result = 0
         if size >= 1 << 31:
             raise MalformedRequest("the request has 2 GiB or more")
         self.record_count = self.slot_count = self.header_count = self.header_used = self.cost = 0
         self.matcher.begin()
+        grant(&self.matcher.regexes.effort, min(effort, budget) if effort else budget)
         self.invalid_trace_ids = self.invalid_span_ids = self.legacy_spans = 0
         self.unknown_of_request = self.unknown_of_resource_spans = self.unknown_of_scope_spans = 0
         if size:
             with nogil:
                 result = self.scan_request(p, p + size)
+                if result == 0 and is_spent(&self.matcher.regexes.effort):
+                    result = TOO_COSTLY  # of the last span, not all has been answered
                 if result == 0 and self.slot_count:
                     result = self.cut_fragments()
                 self.clear_table()  # whatever came of it
                 self.shrink()
         if result == NO_MEMORY:
             raise MemoryError
+        if result == TOO_COSTLY:
+            if 0 < effort < budget:
+                raise EffortSpent
+            raise RequestTooCostly(
+                "the request takes too much work: simplify the rules' regular expressions, or send smaller batches"
+            )
         if result == ERROR:
             raise MalformedRequest("the request is not a valid ExportTraceServiceRequest message")
         scanned.invalid_trace_ids = self.invalid_trace_ids
@@ -99,7 +121,8 @@ cdef class Scanner:
         return scanned
 
     cdef int scan_request(self, cbytes p, cbytes end) noexcept nogil:
-        """Scan a request into records, slots and headers. Returns 0, ERROR or NO_MEMORY, as do the functions below."""
+        """Scan a request into records, slots and headers. Returns 0, ERROR, NO_MEMORY or TOO_COSTLY, as do the
+        functions below."""
         cdef FieldCursor field = cursor(p, end, MAX_DEPTH)
         cdef int result
         while next_field(&field):
@@ -123,6 +146,8 @@ cdef class Scanner:
         cdef Header* header
         cdef bint damaged_text = False
         cdef uint64_t begin = self.header_used
+        if is_spent(&self.matcher.regexes.effort):
+            return TOO_COSTLY
         if self.add_header():
             return NO_MEMORY
         spans[0] = 0
@@ -242,8 +267,9 @@ cdef class Scanner:
             return NO_MEMORY
         while inside and next_field(&field):
             if field.number == 2 and field.wire == LEN:
-                if not self.scan_span(field.content, field.size, own):
-                    return ERROR
+                result = self.scan_span(field.content, field.size, own)
+                if result:
+                    return result
                 inside -= 1
         if self.record_count == record_count:
             self.header_count = own
@@ -280,9 +306,12 @@ cdef class Scanner:
         self.table_mask = mask
         for i in range(self.slot_count):
             at = self.slot_hash(self.slots[i].trace_id[0], self.slots[i].trace_id[1])
-            while self.table[at]:
+            while self.table[at] and (
+                self.slots[self.table[at] - 1].trace_id[0] != self.slots[i].trace_id[0]
+                or self.slots[self.table[at] - 1].trace_id[1] != self.slots[i].trace_id[1]
+            ):
                 at = (at + 1) & self.table_mask
-            self.table[at] = i + 1
+            self.table[at] = i + 1  # of several of a trace the last
         self.record_room = room
         return 0
 
@@ -292,13 +321,15 @@ cdef class Scanner:
         return <uint32_t>mix(trace_id, self.seed) & self.table_mask
 
     cdef Slot* slot_of(self, uint64_t high, uint64_t low) noexcept nogil:
-        """Return the slot of a trace, an empty one if this is its first span."""
+        """Return the slot of a trace, an empty one if this is its first span, or the last one is full."""
         cdef uint32_t at = self.slot_hash(high, low)
         cdef Slot* slot
         while self.table[at]:
             slot = &self.slots[self.table[at] - 1]
             if slot.trace_id[0] == high and slot.trace_id[1] == low:
-                return slot
+                if slot.payload < MAX_FRAGMENT_PAYLOAD:
+                    return slot
+                break
             at = (at + 1) & self.table_mask
         slot = &self.slots[self.slot_count]
         memset(slot, 0, sizeof(Slot))
@@ -310,19 +341,21 @@ cdef class Scanner:
         self.table[at] = self.slot_count
         return slot
 
-    cdef bint scan_span(self, cbytes body, uint32_t size, uint32_t header) noexcept nogil:
-        """Read and validate one span, and add it to its trace if its ids are valid; False where it is damaged."""
+    cdef int scan_span(self, cbytes body, uint32_t size, uint32_t header) noexcept nogil:
+        """Read and validate one span, and add it to its trace if its ids are valid."""
         cdef Facts facts
+        if is_spent(&self.matcher.regexes.effort):
+            return TOO_COSTLY
         if not self.matcher.read_span(body, size, &facts):
-            return False
+            return ERROR
         if facts.trace_id.size != 16 or (load64(facts.trace_id.p) | load64(facts.trace_id.p + 8)) == 0:
             self.invalid_trace_ids += 1
-            return True
+            return 0
         if facts.span_id.size != 8 or load64(facts.span_id.p) == 0:
             self.invalid_span_ids += 1
-            return True
+            return 0
         self.add_span(body, size, header, &facts)
-        return True
+        return 0
 
     cdef void add_span(self, cbytes body, uint32_t size, uint32_t header, Facts* facts) noexcept nogil:
         """Add a valid span to its trace's slot: what the decision needs of it, and where its bytes are."""
@@ -366,6 +399,9 @@ cdef class Scanner:
             slot.flags |= self.remote_parent
         if self.plan.filters.count:
             self.matcher.match(self.slot_bits + <uint64_t>(slot - self.slots) * self.plan.filter_words, facts, False)
+            if self.matcher.partly:
+                self.matcher.partly = False
+                slot.flags |= PARTLY_READ
 
     cdef void add_tracestate(self, Slot* slot, Facts* facts) noexcept nogil:
         """Add a span's `th` and `rv` to its trace: the first span's threshold, the smallest randomness."""
@@ -385,7 +421,7 @@ cdef class Scanner:
             slot.flags |= UNEQUAL_THRESHOLDS
 
     cdef int cut_fragments(self) noexcept nogil:
-        """Copy every trace's spans out of the request, once, into a fragment of its own."""
+        """Copy every trace's spans out of the request, once, into a fragment of its own, or several."""
         cdef uint32_t i
         cdef Fragment* fragment
         self.fragments = <Fragment**>calloc(self.slot_count, sizeof(Fragment*))
@@ -434,7 +470,7 @@ cdef class Scanner:
             self.header_bytes_room = 0
 
     cdef Fragment* cut_fragment(self, Slot* slot, uint64_t* matched) noexcept nogil:
-        """Return a new fragment with all spans of a trace; NULL where there is no memory."""
+        """Return a new fragment with all spans of a slot; NULL where there is no memory."""
         cdef uint16_t words = <uint16_t>self.plan.filter_words
         cdef Fragment* fragment = <Fragment*>malloc(
             sizeof(Fragment) + 8 * words + slot.groups * sizeof(Group) + slot.payload
@@ -463,7 +499,7 @@ cdef class Scanner:
         return fragment
 
     cdef void copy_spans(self, Slot* slot, Fragment* fragment) noexcept nogil:
-        """Copy the spans of a trace into its fragment, in one group for each run under the same header."""
+        """Copy the spans of a slot into its fragment, in one group for each run under the same header."""
         cdef Group* group = groups_of(fragment) - 1
         cdef uint8_t* payload = payload_of(fragment)
         cdef uint8_t* out = payload

@@ -16,6 +16,10 @@ cdef struct SpanState:
     uint32_t removed  # bytes of the fields that go
 
 
+cdef enum:
+    MAX_STATE = 512  # bytes of a tracestate that are read
+
+
 cdef class Stamper:
     cdef bint decision, adjusted_count  # the attributes that are switched on
     cdef Envelopes envelopes
@@ -23,6 +27,11 @@ cdef class Stamper:
     cdef uint8_t* out  # finished spans of the trace
     cdef uint64_t used, room
     cdef uint64_t effort  # of the last trace's redaction
+    # The tracestate that was rewritten last, since that of the next span is most often the same, and what it became.
+    cdef uint8_t[MAX_STATE] state
+    cdef uint32_t state_size  # 0: there is none
+    cdef Stamp state_stamp
+    cdef bytes rewritten
     cdef readonly uint64_t strings_mended  # spans in which some string was repaired
     cdef readonly uint64_t inconsistent  # spans whose own threshold was erased
     cdef uint64_t redaction_effort(self) noexcept

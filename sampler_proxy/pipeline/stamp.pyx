@@ -6,7 +6,7 @@ finished traces under their shared resources and scopes; it copies bytes and rea
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, Group, HAS_TRACESTATE, SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport (
@@ -191,6 +191,7 @@ cdef class Stamper:
         cdef uint32_t removed = 0
         cdef uint64_t own = 0
         cdef uint64_t ignored = 0
+        cdef bytes state
         while next_field(&field):
             if field.number == 3 and field.wire == LEN:  # of several the last counts
                 state_at = field.content
@@ -207,7 +208,16 @@ cdef class Stamper:
             found.threshold = own
             return b""
         found.removed = removed
-        return rewrite_tracestate(state_at[:state_size], stamp.randomness, stamp.threshold)
+        if not (
+            self.state_size == state_size and self.state_stamp.threshold == stamp.threshold
+            and self.state_stamp.randomness == stamp.randomness and memcmp(state_at, self.state, state_size) == 0
+        ):
+            state = state_at[:min(state_size, MAX_STATE + 1)]  # no more is read of it
+            self.rewritten = rewrite_tracestate(state, stamp.randomness, stamp.threshold)
+            self.state_size = state_size if state_size <= MAX_STATE else 0
+            self.state_stamp = stamp[0]
+            memcpy(self.state, <const char*>state, self.state_size)
+        return self.rewritten
 
     cdef int append_span(
         self, cbytes body, cbytes end, uint32_t removed, bytes state, bytes attributes, bytes count

@@ -2,6 +2,7 @@
 from libc.stdint cimport int32_t, uint32_t
 
 from sampler_proxy.rules.conditions cimport Value
+from sampler_proxy.rules.effort cimport Effort
 
 cdef enum:
     # What an answer depends on beside the span itself.
@@ -36,7 +37,7 @@ cdef class Arithmetic:
     cdef Term add_term(self, term, dict numbers) except *
     cdef int32_t term_depends(self, Term term) noexcept
     cdef void evaluate(self, Term term, Value* slots, Value* result) noexcept nogil
-    cdef bint holds(self, uint32_t comparison, Value* slots) noexcept nogil
+    cdef bint holds(self, uint32_t comparison, Value* slots, Effort* effort) noexcept nogil
 
 cdef int compare_numbers(Value* left, Value* right) noexcept nogil
 cdef bint is_number(Value* value) noexcept nogil

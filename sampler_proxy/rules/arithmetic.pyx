@@ -14,6 +14,7 @@ from sampler_proxy.rules.conditions cimport (
     NESTED_SET_PARENT, OP_EQ, OP_NE, ROOT_DURATION, TRACE_DURATION, V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL,
     V_STRING, ArrayWalk, compare_text, elements_of, next_element, ordered,
 )
+from sampler_proxy.rules.effort cimport is_spent
 
 from sampler_proxy.traceql.program import Arith, Constant, Slot
 
@@ -154,24 +155,26 @@ cdef int _compare(int op, Value* left, Value* right) noexcept nogil:
     return -1
 
 
-cdef bint _compare_any(int op, Value* left, Value* right) noexcept nogil:
+cdef bint _compare_any(int op, Value* left, Value* right, Effort* effort) noexcept nogil:
     """Return whether a comparison holds where one side is an array: for any element; `!=` for all that can be compared,
-    and one. Two arrays are never compared."""
+    and one. Two arrays are never compared, and nothing is where the effort is spent."""
     cdef Value* array = left if left.type == V_ARRAY else right
     cdef Value element
     cdef ArrayWalk walk = elements_of(array)
     cdef bint comparable = False
+    cdef bint found = False
+    cdef uint32_t elements = 0
     cdef int answer
-    if left.type == V_ARRAY and right.type == V_ARRAY:
+    if (left.type == V_ARRAY and right.type == V_ARRAY) or is_spent(effort):
         return False
-    while next_element(&walk, &element):
+    while not found and next_element(&walk, &element):
+        elements += 1
         answer = _compare(op, &element, right) if array == left else _compare(op, left, &element)
-        if answer < 0:
-            continue
-        comparable = True
-        if answer != (op == OP_NE):
-            return op != OP_NE
-    return op == OP_NE and comparable
+        if answer >= 0:
+            comparable = True
+            found = answer != (op == OP_NE)
+    effort.steps += elements >> 2
+    return found != (op == OP_NE) if comparable else False
 
 
 cdef class Arithmetic:
@@ -297,12 +300,12 @@ cdef class Arithmetic:
                 stack[top].type = V_DOUBLE
         result[0] = stack[0]
 
-    cdef bint holds(self, uint32_t comparison, Value* slots) noexcept nogil:
+    cdef bint holds(self, uint32_t comparison, Value* slots, Effort* effort) noexcept nogil:
         """Return whether a comparison holds of these slots."""
         cdef Comparison* compiled = &self.comparisons[comparison]
         cdef Value left, right
         self.evaluate(compiled.left, slots, &left)
         self.evaluate(compiled.right, slots, &right)
         if left.type == V_ARRAY or right.type == V_ARRAY:
-            return _compare_any(compiled.op, &left, &right)
+            return _compare_any(compiled.op, &left, &right, effort)
         return _compare(compiled.op, &left, &right) == 1

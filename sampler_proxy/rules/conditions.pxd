@@ -1,7 +1,8 @@
 """Declares conditions in native form. `traceql/program.py` is the manual of what they mean."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from sampler_proxy.otlp.protobuf cimport FieldCursor, cbytes
+from sampler_proxy.otlp.protobuf cimport MAX_DEPTH, FieldCursor, cbytes
+from sampler_proxy.rules.effort cimport Effort
 
 cdef enum ValueType:
     V_NIL
@@ -84,13 +85,16 @@ cdef enum:
     KIND_BOOL = 4
     KIND_REGEX = 5
 
+cdef enum:
+    SOUND = 2 * MAX_DEPTH  # levels of nesting allowed in bytes that have been validated before: they are not again
+
 cdef struct RegexEntry:
-    # A string, and whether a regular expression matches it.
+    # A string, and whether regular expressions match it: 64 of them.
     uint64_t hash  # 0: free
     uint8_t* text
     uint32_t size
-    int32_t regex
-    int32_t matches
+    int32_t first  # regex, by 64
+    uint64_t asked, matching  # a bit by regex
 
 cdef class RegexCache:
     cdef list matchers  # callables bytes -> bool, by Condition.regex
@@ -99,7 +103,9 @@ cdef class RegexCache:
     cdef uint64_t cached_bytes  # of their strings
     cdef uint64_t seed  # of the hash
     cdef readonly uint64_t misses
+    cdef Effort effort  # of all that is answered with this cache
     cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil
+    cdef RegexEntry* entry_of(self, int32_t first, cbytes text, uint32_t size) noexcept nogil
     cdef bint ask_regex(self, int32_t regex, cbytes text, uint32_t size) noexcept with gil
     cdef void clear(self) noexcept nogil
 

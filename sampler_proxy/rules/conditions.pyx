@@ -11,6 +11,8 @@ from sampler_proxy.otlp.protobuf cimport (
     hash_bytes, next_field,
 )
 
+from sampler_proxy.rules.effort cimport STEPS_PER_UNIT, is_spent
+
 from sampler_proxy.traceql import program as _names
 
 for _name, _number in (
@@ -47,8 +49,8 @@ cdef bint validate(int message, cbytes p, cbytes end, int depth) noexcept nogil:
 
 
 cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexcept nogil:
-    """Validate an AnyValue, and read the last member of its oneof; the parts of an array are merged. NULL: it is
-    damaged."""
+    """Validate an AnyValue, unless `depth` is near SOUND, and read the last member of its oneof; the parts of an array
+    are merged. NULL: it is damaged."""
     cdef FieldCursor field = cursor(p, end, depth)
     cdef Message nested
     value.type = V_NIL
@@ -64,7 +66,7 @@ cdef cbytes read_any_value(cbytes p, cbytes end, int depth, Value* value) noexce
                 value.size = field.size
             elif field.number == 5 or field.number == 6:
                 nested = M_ARRAY if field.number == 5 else M_KVLIST
-                if depth <= 0 or not validate(nested, field.content, field.p, depth - 1):
+                if depth <= MAX_DEPTH and (depth <= 0 or not validate(nested, field.content, field.p, depth - 1)):
                     return NULL
                 if field.number == 6:
                     value.type = V_OTHER
@@ -159,7 +161,7 @@ cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil:
     while True:
         while next_field(&walk.elements):
             if walk.elements.wire == LEN and walk.elements.number == 1:
-                read_any_value(walk.elements.content, walk.elements.p, MAX_DEPTH, element)
+                read_any_value(walk.elements.content, walk.elements.p, SOUND, element)
                 return True
         if not next_field(&walk.parts):
             return False
@@ -169,20 +171,24 @@ cdef bint next_element(ArrayWalk* walk, Value* element) noexcept nogil:
 
 cdef bint _array_holds(Condition* condition, Value* array, RegexCache regexes) noexcept nogil:
     """Return whether a condition holds of an array: of any element; for `!=` and `!~` of all that can be compared, and
-    one."""
+    one. Where the effort is spent, of none."""
     cdef bint negative = condition.op == OP_NE or condition.op == OP_NOT_MATCH
     cdef bint comparable = False
+    cdef bint found = False
     cdef ArrayWalk walk = elements_of(array)
     cdef Value element
+    cdef uint32_t elements = 0
     cdef int answer
-    while next_element(&walk, &element):
+    if is_spent(&regexes.effort):
+        return False
+    while not found and next_element(&walk, &element):
+        elements += 1
         answer = _compare(condition, &element, regexes)
-        if answer < 0:
-            continue
-        comparable = True
-        if answer != negative:
-            return not negative
-    return negative and comparable
+        if answer >= 0:
+            comparable = True
+            found = answer != negative
+    regexes.effort.steps += elements >> 2
+    return found != negative if comparable else False
 
 
 cdef bint holds(Condition* condition, Value* value, RegexCache regexes) noexcept nogil:
@@ -259,10 +265,12 @@ cdef class ConditionList:
 
 cdef class RegexCache:
     """A cache of regular expressions' answers, by string: a hash table with linear probing. Full, at 24 576 strings or
-    8 MiB of them, the cache is emptied."""
+    8 MiB of them, the cache is emptied, which takes a millisecond. It also keeps the account of the effort of whoever
+    asks it."""
 
     def __cinit__(self, ConditionList conditions, uint64_t seed):
         self.seed = seed
+        self.effort.most = <uint64_t>-1  # no bound, unless somebody sets one
         self.matchers = list(conditions.regexes)
         self.entries = <RegexEntry*>calloc(CACHE_SLOTS, sizeof(RegexEntry)) if self.matchers else NULL
         if self.matchers and self.entries == NULL:
@@ -287,34 +295,52 @@ cdef class RegexCache:
         self.misses += 1
         return self.matchers[regex](text[:size])
 
-    cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil:
-        """Return whether a regular expression matches a string, from the cache if it is there."""
-        cdef uint64_t key = hash_bytes(text, size, <uint64_t>regex, self.seed) | 1
+    cdef RegexEntry* entry_of(self, int32_t first, cbytes text, uint32_t size) noexcept nogil:
+        """Return the entry of a string for 64 regular expressions, a new one if it is not there; NULL where the string
+        is too long, or there is no memory."""
+        cdef uint64_t key = hash_bytes(text, size, <uint64_t>first, self.seed) | 1
         cdef RegexEntry* entry
-        cdef bint answer
         cdef uint64_t at = (key >> 1) & (CACHE_SLOTS - 1)
+        if size > CACHE_BYTES // 8:
+            return NULL
         while True:
             entry = &self.entries[at]
             if entry.hash == 0:
                 break
-            if entry.hash == key and entry.size == size and entry.regex == regex and (
+            if entry.hash == key and entry.size == size and entry.first == first and (
                 memcmp(entry.text, text, size) == 0
             ):
-                return entry.matches
+                return entry
             at = (at + 1) & (CACHE_SLOTS - 1)
-        answer = self.ask_regex(regex, text, size)
         if self.used >= CACHE_VALUES or self.cached_bytes + size > CACHE_BYTES:
             self.clear()
-            at = (key >> 1) & (CACHE_SLOTS - 1)
-        if size <= CACHE_BYTES // 8:
-            entry = &self.entries[at]
-            entry.text = <uint8_t*>malloc(size + 1)
-            if entry.text != NULL:
-                memcpy(entry.text, text, size)
-                entry.hash = key
-                entry.size = size
-                entry.regex = regex
-                entry.matches = answer
-                self.used += 1
-                self.cached_bytes += size
+            entry = &self.entries[(key >> 1) & (CACHE_SLOTS - 1)]
+        entry.text = <uint8_t*>malloc(size + 1)
+        if entry.text == NULL:
+            return NULL
+        memcpy(entry.text, text, size)
+        entry.hash = key
+        entry.size = size
+        entry.first = first
+        entry.asked = entry.matching = 0
+        self.used += 1
+        self.cached_bytes += size
+        return entry
+
+    cdef bint matches(self, int32_t regex, cbytes text, uint32_t size) noexcept nogil:
+        """Return whether a regular expression matches a string, from the cache if it is there; False where the effort
+        is spent, for a string that is not."""
+        cdef RegexEntry* entry = self.entry_of(regex >> 6, text, size)
+        cdef uint64_t bit = (<uint64_t>1) << (regex & 63)
+        cdef bint answer
+        if entry != NULL and entry.asked & bit:
+            return entry.matching & bit != 0
+        if is_spent(&self.effort):
+            return False
+        self.effort.steps += STEPS_PER_UNIT + (size >> 2)
+        answer = self.ask_regex(regex, text, size)
+        if entry != NULL:
+            entry.asked |= bit
+            if answer:
+                entry.matching |= bit
         return answer

@@ -56,6 +56,8 @@ cdef class Plan:
     cdef Consumer* consumers
     cdef Consumers[6] intrinsics  # consumers of what is no attribute, by Place
     cdef uint64_t* missing  # bits of a span that holds nothing: the IS_NIL conditions
+    cdef uint32_t header_steps, span_steps, binding_steps
+    cdef void count_steps(self) noexcept
     cdef int fill_table(self, dict keys, list intrinsics) except -1
     cdef Consumers add_consumers(self, list all_consumers, list added)
     cdef int find_dependencies(self, deferred) except -1

@@ -92,6 +92,7 @@ cdef class Plan:
                 intrinsics[_place(int(item.field))].append((number, item.field))
         self.fill_table(keys, intrinsics)
         self.find_dependencies(deferred)
+        self.count_steps()
 
     def __dealloc__(self):
         free(self.keys)
@@ -168,6 +169,17 @@ cdef class Plan:
         for i in range(self.arithmetic.argument_count):
             self.depends |= self.arithmetic.argument_depends[i]
         return 0
+
+    cdef void count_steps(self) noexcept:
+        """Count the steps that a header, a span and an event or link cost beside their fields: see Effort."""
+        cdef uint32_t level = (self.words + 4 * self.slot_count) >> 3
+        self.header_steps = 4 + level
+        self.span_steps = 8 + level + (
+            (self.intrinsics[OF_SPAN].end - self.intrinsics[OF_SPAN].start + 4 * self.arithmetic.comparison_count) >> 2
+        )
+        self.binding_steps = 2 + level + (
+            (self.condition_count + 8 * self.arithmetic.comparison_count + self.filters.count) >> 3
+        )
 
     cdef int32_t operand_depends(self, int32_t operand) noexcept:
         """Return what an operand of a filter needs beside the span."""

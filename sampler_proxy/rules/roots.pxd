@@ -3,6 +3,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment, Group, SpanWalk
 from sampler_proxy.otlp.protobuf cimport cbytes
+from sampler_proxy.rules.effort cimport Effort
 from sampler_proxy.rules.slices cimport Slice
 
 cdef enum RootKind:
@@ -35,6 +36,8 @@ cdef class RootFinder:
     cdef uint32_t count
     cdef uint64_t* ids  # their ids, by linear probing; 0: free
     cdef uint64_t mask  # slots in use - 1: at least twice the spans, so that probing ends
+    cdef Effort effort
+    cdef bint beyond  # of the trace that find() was asked about last, not all spans have been read
     cdef uint64_t room  # of `ids`, in slots; that of `kin` is half of it
     cdef int find(self, Fragment* trace, Root* root) except -1
     cdef bint is_whole(self, Fragment* trace, Root* root) except -1

@@ -8,7 +8,8 @@ their spans are never local roots.
 
 A span without a parent is noted by the scan, at no cost. Local roots need the ids of all spans, so that the trace is
 read again, in linear time, only where the scan has noted a remote parent and no span without a parent. Traces whose
-root is not theirs are such; all others pay nothing.
+root is not theirs are such; all others pay nothing. Reading is bounded, since it happens under the pipeline's lock:
+what is beyond MAX_EFFORT, some 30 000 spans of 440 bytes, is not among the spans.
 """
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -17,11 +18,13 @@ from sampler_proxy.otlp.fragments cimport HAS_REMOTE_PARENT, groups_of, next_spa
 from sampler_proxy.otlp.protobuf cimport (
     FIXED32, FIXED64, LEN, MAX_DEPTH, FieldCursor, bswap64, cursor, hash_two, load64, next_field,
 )
-from sampler_proxy.rules.span_matcher cimport REMOTE_PARENT
+from sampler_proxy.rules.effort cimport grant, is_spent
+from sampler_proxy.rules.span_matcher cimport MAX_READ_AGAIN, REMOTE_PARENT
 
 cdef enum:
     ATTRIBUTE = 9 << 3 | 2  # tag of Span.attributes
-    MAX_KEPT_ROOM = 1 << 17  # slots for which memory is kept from trace to trace
+    MAX_EFFORT = 8_000  # units
+    MAX_SPANS = 1 << 16  # for which there is memory: 6 MiB
 
 
 cdef class RootFinder:
@@ -39,6 +42,7 @@ cdef class RootFinder:
         cdef Kin* one
         cdef uint32_t i
         root.kind = NO_ROOT
+        self.beyond = False
         if fragment != NULL:
             root.kind = PARENTLESS
             root.group = &groups_of(fragment)[fragment.root_group]
@@ -65,13 +69,16 @@ cdef class RootFinder:
         """Tell whether no span of a trace waits for a parent that is bound to come, and find the root as find() does.
 
         A parent that is not among the spans is bound to come if it is not known to be in another process; and if it is
-        in another process, it may belong to somebody else. Traces without a root of either kind are not whole.
+        in another process, it may belong to somebody else. Traces without a root of either kind are not whole, nor are
+        those of which not all has been read.
         """
         cdef Kin* one
         cdef uint32_t i
         self.find(trace, root)
         if root.kind != LOCAL:
             return root.kind == PARENTLESS
+        if self.beyond:
+            return False
         for i in range(self.count):
             one = &self.kin[i]
             if not one.remote and not self.knows(one.parent_id):
@@ -96,12 +103,16 @@ cdef class RootFinder:
             fragment = fragment.next
         if not flags & HAS_REMOTE_PARENT:
             return 0
-        self.reserve(spans)
+        self.reserve(min(spans, <uint64_t>MAX_SPANS))
+        grant(&self.effort, MAX_EFFORT)
         walk = spans_of(trace)
         while next_span(&walk):
+            if is_spent(&self.effort) or self.count == MAX_SPANS:
+                self.beyond = True
+                break
             one = &self.kin[self.count]
             self.count += 1
-            _read_kin(one, &walk)
+            self.effort.steps += 4 + (walk.size >> 6) + (_read_kin(one, &walk) >> 1)
             at = hash_two(one.span_id, 0, self.seed) & self.mask
             while self.ids[at] and self.ids[at] != one.span_id:
                 at = (at + 1) & self.mask
@@ -114,7 +125,7 @@ cdef class RootFinder:
         self.mask = 63
         while self.mask < 2 * spans:
             self.mask = 2 * self.mask + 1
-        if self.room <= self.mask or self.room > MAX_KEPT_ROOM:  # too small, or the last trace was a very large one
+        if self.room <= self.mask:
             free(self.ids)
             free(self.kin)
             self.room = 0
@@ -146,10 +157,12 @@ cdef bytes span_id_of(Root* root):
     return span_id
 
 
-cdef void _read_kin(Kin* one, SpanWalk* walk) noexcept nogil:
-    """Read ids, times and flags of a valid span with a parent. A parent's id without 8 bytes is 0: that of no span."""
-    cdef FieldCursor field = cursor(walk.body, walk.body + walk.size, MAX_DEPTH)
+cdef uint32_t _read_kin(Kin* one, SpanWalk* walk) noexcept nogil:
+    """Read ids, times and flags of a valid span with a parent; return how many fields were read. A parent's id without
+    8 bytes is 0: that of no span."""
+    cdef FieldCursor field = cursor(walk.body, walk.body + min(walk.size, MAX_READ_AGAIN), MAX_DEPTH)
     cdef uint32_t flags = 0
+    cdef uint32_t fields = 0
     one.place.kind = LOCAL
     one.place.group = walk.group
     one.place.body = walk.body
@@ -161,6 +174,7 @@ cdef void _read_kin(Kin* one, SpanWalk* walk) noexcept nogil:
             field.p += 2 + field.p[1]
         if not next_field(&field):
             break
+        fields += 1
         if field.wire == LEN:
             if field.number == 2 and field.size == 8:
                 one.span_id = bswap64(load64(field.content))
@@ -174,3 +188,4 @@ cdef void _read_kin(Kin* one, SpanWalk* walk) noexcept nogil:
         elif field.wire == FIXED32 and field.number == 16:
             memcpy(&flags, field.value, 4)
     one.remote = flags & REMOTE_PARENT == REMOTE_PARENT
+    return fields

@@ -59,6 +59,9 @@ cdef class RuleSet:
     cdef uint8_t* late  # by rule: LATE_TOLD, LATE_EXCLUDES; 0: late spans do not tell whether it holds
     cdef uint8_t* revivable  # by rule: a rule before it keeps everything, and late spans may tell that it holds
     cdef bint excluding  # some rule has LATE_EXCLUDES
+    cdef readonly bint beyond  # of the trace asked about last, not all has been looked at: its answer is what is known
+    cdef readonly uint64_t partly_read  # traces of which first_match() has said so
+    cdef uint64_t steps  # of effort, that nobody else counts
     cdef bint held_back  # by first_match(): see there
     cdef uint32_t first_exclusion  # number of the first rule's exclusions among the programs
     cdef uint64_t* matched  # room for TraceAnswers.matched
@@ -69,6 +72,8 @@ cdef class RuleSet:
     cdef int find_early_rules(self, list programs, monotone) except -1
     cdef int find_comparing(self, compiled) except -1
     cdef int find_late_rules(self, compiled) except -1
+    cdef uint64_t effort_(self) noexcept
+    cdef void note_beyond(self) noexcept
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil
     cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back, bint rootless) except? 0xFFFFFFFF

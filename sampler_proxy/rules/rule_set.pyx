@@ -9,9 +9,10 @@ pipeline's lock.
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from sampler_proxy.otlp.fragments cimport HAS_RANDOMNESS, filter_words
+from sampler_proxy.otlp.fragments cimport HAS_RANDOMNESS, PARTLY_READ, filter_words
 from sampler_proxy.otlp.protobuf cimport bswap64
 from sampler_proxy.rules.conditions cimport MET_OTHERS, Value, holds
+from sampler_proxy.rules.effort cimport STEPS_PER_UNIT, grant, is_spent
 from sampler_proxy.rules.plan cimport Consumers, OF_TRACE
 from sampler_proxy.rules.programs cimport (
     ProgramRun, begin_program, bit_of, next_operand, program_answer, push_answer,
@@ -33,6 +34,10 @@ _ATTRIBUTES = frozenset(field for field in Field if field.name.endswith("ATTRIBU
 _MET = ("nothing", "a text", "a boolean", "a number", "a number", "a number", "an array", "bytes or a key-value list")
 
 UNITS = ("traces", "spans", "bytes")
+
+cdef enum:
+    MAX_EFFORT = 5_000  # units, for the trace conditions of one trace: regular expressions on the name of its root
+
 
 cdef uint64_t randomness_of(Fragment* trace) noexcept nogil:
     """Return R of a trace: its smallest `rv`, else the last 56 bits of its id."""
@@ -236,12 +241,30 @@ cdef class RuleSet:
             found.append((rule, conditions))
         return found
 
+    # Effort.
+
+    cdef uint64_t effort_(self) noexcept:
+        """Return the units of effort that deciding has cost so far: about 1 a trace, and what is read again."""
+        cdef uint64_t steps = self.steps + self.regexes.effort.steps + self.table.effort.steps + self.roots.effort.steps
+        return steps // STEPS_PER_UNIT
+
+    @property
+    def effort(self):
+        return self.effort_()
+
+    cdef void note_beyond(self) noexcept:
+        """Note whether what was asked last has been answered by a part of the trace."""
+        if self.roots.beyond or is_spent(&self.regexes.effort):
+            self.beyond = True
+
     # Deciding a trace.
 
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:
         """Return the index of the rule that decides a trace. find_root() then finds the root of that trace, and has
         found it for a rule that is keyed. `held_back` is set if a rule before it, that late spans may tell, has been
-        kept from it by what the trace holds: by its `unless`, most often."""
+        kept from it by what the trace holds: by its `unless`, most often. `beyond` is set where the trace is too large
+        to be read again as a whole under the lock: it is decided by what has been read, and by all that the scan knows.
+        """
         cdef TraceAnswers answers
         cdef uint32_t rule
         self.held_back = False
@@ -254,6 +277,8 @@ cdef class RuleSet:
                 self.held_back = True
         if self.readers[rule] is not None:
             self.find_root(trace)
+        self.note_beyond()
+        self.partly_read += self.beyond
         return rule
 
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil:
@@ -329,12 +354,15 @@ cdef class RuleSet:
         cdef TraceKeyReader reader
         cdef double size = size_of(self.units[rule], trace, spans)
         cdef double incoming = 1
+        cdef uint64_t steps
         if trace.threshold <= randomness:  # else it is inconsistent, and says nothing
             incoming = 1 - <double>trace.threshold / <double>(<uint64_t>1 << 56)
         if not controller.keyed:
             return controller.threshold(NULL, NULL, 0, size, incoming, now_ns)
         reader = <TraceKeyReader>self.readers[rule]
+        steps = reader.matcher.regexes.effort.steps
         reader.read(trace, &self.root)
+        self.steps += reader.matcher.regexes.effort.steps - steps
         return controller.threshold(reader.key, reader.text, reader.text_size, size, incoming, now_ns)
 
     # Answering its questions.
@@ -346,6 +374,7 @@ cdef class RuleSet:
         cdef uint32_t i
         self.clear_answers(trace, answers)
         memset(answers.matched, 0, 8 * self.plan.filter_words)
+        self.beyond = trace.flags & PARTLY_READ != 0
         while fragment != NULL:
             if fragment.plan != self.plan.serial:  # scanned for other rules: its bits say nothing
                 self.read_table(answers)
@@ -354,6 +383,7 @@ cdef class RuleSet:
             words = filter_words(fragment)
             for i in range(self.plan.filter_words):
                 answers.matched[i] |= words[i]
+            self.steps += 2
             fragment = fragment.next
         return 0
 
@@ -366,6 +396,9 @@ cdef class RuleSet:
         answers.matched = self.matched
         answers.answers = self.answers
         answers.table_read = False
+        self.roots.beyond = False
+        self.steps += STEPS_PER_UNIT
+        grant(&self.regexes.effort, MAX_EFFORT)
         memset(answers.answers, -1, self.question_count)
 
     cdef bint run(self, uint32_t program, TraceAnswers* answers) except -1:
@@ -396,11 +429,14 @@ cdef class RuleSet:
 
     cdef bint query(self, uint32_t number, TraceAnswers* answers) except -1:
         """Answer a query: by its guard, if that does not hold, else from the spans."""
+        cdef bint found
         if not self.run(self.count + number, answers):
             return False
         if not answers.table_read:
             self.read_table(answers)
-        return selects_any(<Node>self.queries[number], self.table)
+        found = selects_any(<Node>self.queries[number], self.table)
+        self.beyond |= self.table.beyond
+        return found
 
     cdef int read_table(self, TraceAnswers* answers) except -1:
         """Read the spans of the trace into the table, all filters answered, those that need the trace too."""
@@ -415,5 +451,6 @@ cdef class RuleSet:
             read_trace_field(self.plan.consumers[i].field, answers.trace, &self.root, self.trace_hex, &value)
             self.table.matcher.record(&self.table.matcher.defaults, self.plan.consumers[i].number, &value)
         self.table.read(answers.trace, self.roots, &self.root)
+        self.beyond |= self.table.beyond
         answers.table_read = True
         return 0

@@ -13,9 +13,13 @@ cdef struct SliceList:
     Slice* items  # owned; free() them
     uint32_t count, room
 
+cdef enum:
+    BLOCK_BYTES = 4000  # of a block, if no value in it is longer
+
 cdef struct Scratch:
     # A block of memory; its bytes follow.
     Scratch* next
+    uint64_t used, room  # bytes
 
 
 cdef inline bint has_bytes(Slice* slice) noexcept nogil:
@@ -60,13 +64,20 @@ cdef inline void shrink(SliceList* slices, uint32_t most) noexcept nogil:
 
 
 cdef inline uint8_t* allocate(Scratch** blocks, uint64_t size) noexcept nogil:
-    """Add a block to a list, and return its bytes; NULL where there is no memory."""
-    cdef Scratch* block = <Scratch*>malloc(sizeof(Scratch) + size)
-    if block == NULL:
-        return NULL
-    block.next = blocks[0]
-    blocks[0] = block
-    return <uint8_t*>block + sizeof(Scratch)
+    """Take bytes from the last block of a list, or from a new one; NULL where there is no memory."""
+    cdef Scratch* block = blocks[0]
+    cdef uint64_t room
+    if block == NULL or block.room - block.used < size:
+        room = max(size, <uint64_t>BLOCK_BYTES)
+        block = <Scratch*>malloc(sizeof(Scratch) + room)
+        if block == NULL:
+            return NULL
+        block.next = blocks[0]
+        block.used = 0
+        block.room = room
+        blocks[0] = block
+    block.used += size
+    return <uint8_t*>block + sizeof(Scratch) + block.used - size
 
 
 cdef inline void free_blocks(Scratch** blocks) noexcept nogil:

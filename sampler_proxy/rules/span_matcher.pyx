@@ -18,9 +18,11 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.rules.answer_cache cimport MAX_CACHED_TEXT, MAX_TEXT_ANSWERS, TextEntry, find_filters, find_text
 from sampler_proxy.rules.arithmetic cimport ON_EVENT, ON_LINK, ON_TRACE, is_number
 from sampler_proxy.rules.conditions cimport (
-    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, NESTED_SET_PARENT, OP_IS_NIL, SCOPE_NAME, SPAN_ID,
-    STATUS, STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value, validate,
+    DURATION, EVENT_NAME, KIND, LINK_TRACE_ID, MET_COMPARABLE, NAME, NESTED_SET_PARENT, OP_IS_NIL, SCOPE_NAME, SOUND,
+    SPAN_ID, STATUS, STATUS_MESSAGE, V_BEYOND, V_INT, V_NIL, V_STRING, Condition, holds, met_by, read_any_value,
+    validate,
 )
+from sampler_proxy.rules.effort cimport is_spent
 from sampler_proxy.rules.plan cimport (
     DEFERRED, OF_EVENT, OF_LINK, OF_RESOURCE, OF_SCOPE, OF_SPAN, AttributeKey, Consumer,
 )
@@ -28,8 +30,11 @@ from sampler_proxy.rules.programs cimport bit_of, run_program, set_bit
 from sampler_proxy.rules.slices cimport allocate, append, free_blocks, has_bytes, shrink, to_hex
 
 cdef enum:
-    # Events and links of one span that are tried together where one pair of braces asks for both: the SDKs' own limit.
-    MAX_BOTH = 128
+    # Events, and links, of one span that are looked at; SDKs record 128 unless told otherwise. It bounds the memory of
+    # the two lists, 1 MiB each.
+    MAX_SLICES = 1 << 16
+    # Pairs of an event and a link of one span that are tried where one pair of braces asks for both.
+    MAX_PAIRS = 4096
     # Events or links for which memory is kept from request to request.
     MAX_KEPT_SLICES = 1 << 14
     # Levels of nesting inside a span, and inside its fields; it lies in three messages itself.
@@ -37,9 +42,11 @@ cdef enum:
     FIELD_DEPTH = SPAN_DEPTH - 1
 
 cdef enum:
-    # How long values that had to be copied live: until `begin`, until the next span, until the next event and link.
+    # How long values that had to be copied live: until `begin`, until the next span, until the next event for which all
+    # links are tried, until the next event or link.
     OF_HEADERS = 0
     OF_ONE_SPAN
+    OF_ONE_EVENT
     OF_ONE_BINDING
     LIFETIMES
 
@@ -50,18 +57,20 @@ cdef class SpanMatcher:
         cdef uint32_t words = plan.words + 1
         cdef uint32_t slots = plan.slot_count + 1
         cdef uint32_t i
-        cdef Level* levels[5]
-        levels[:] = [&self.defaults, &self.of_resource, &self.of_scope, &self.of_span, &self.bound]
+        cdef Level* levels[6]
+        levels[:] = [
+            &self.defaults, &self.of_resource, &self.of_scope, &self.of_span, &self.of_event, &self.bound
+        ]
         self.plan = plan
         self.regexes = RegexCache(plan.conditions, seed)
         self.text_cache = TextCache()
         self.filter_cache = FilterCache(plan.words, plan.filter_words)
-        self.all_bits = <uint64_t*>calloc(5 * words, sizeof(uint64_t))
-        self.all_values = <Value*>calloc(5 * slots, sizeof(Value))
+        self.all_bits = <uint64_t*>calloc(6 * words, sizeof(uint64_t))
+        self.all_values = <Value*>calloc(6 * slots, sizeof(Value))
         self.met_on = <uint64_t*>calloc(5 * <uint64_t>plan.key_count + 1, sizeof(uint64_t))
         if self.all_bits == NULL or self.all_values == NULL or self.met_on == NULL:
             raise MemoryError
-        for i in range(5):
+        for i in range(6):
             levels[i].bits = self.all_bits + i * words
             levels[i].values = self.all_values + i * slots
         memcpy(self.defaults.bits, plan.missing, 8 * plan.words)
@@ -164,6 +173,8 @@ cdef class SpanMatcher:
             else:
                 self.record(level, number, value)
                 entry.answers |= <uint64_t>bit_of(level.bits, number) << (i - consumers.start)
+        if not hit and is_spent(&self.regexes.effort):  # the answers may be none
+            entry.consumers_end = 0
 
     # Reading.
 
@@ -177,8 +188,10 @@ cdef class SpanMatcher:
         cdef Consumers intrinsics = self.plan.intrinsics[OF_SCOPE]
         cdef Consumer* consumer
         cdef uint32_t i
+        cdef uint32_t fields = 0
         cdef Value value
         while next_field(&field):
+            fields += 1
             if field.wire != LEN:
                 continue
             nested = child(message, field.number)
@@ -186,7 +199,7 @@ cdef class SpanMatcher:
                 if not self.read_attribute(field.content, field.p, depth - 1, place, level):
                     return False
             elif nested != M_NONE:
-                if not validate(nested, field.content, field.p, depth - 1):
+                if depth <= MAX_DEPTH and not validate(nested, field.content, field.p, depth - 1):
                     return False
             elif scope and field.number <= 2:  # name, version
                 memset(&value, 0, sizeof(Value))
@@ -197,18 +210,23 @@ cdef class SpanMatcher:
                     consumer = &self.plan.consumers[i]
                     if (consumer.field == SCOPE_NAME) == (field.number == 1):
                         self.record(level, consumer.number, &value)
+        self.regexes.effort.steps += self.plan.header_steps + (fields >> 1)
         return not damaged(&field)
 
     cdef void load_header(self, Envelope* header, bint scope) noexcept nogil:
-        """Begin the level of an interned header, and read it; a resource's before its scope's."""
+        """Begin the level of an interned header, and read it, its first MAX_READ_AGAIN bytes; a resource's before its
+        scope's."""
         cdef FieldCursor field = cursor(header.data, header.data + header.size, MAX_DEPTH)
+        cdef uint32_t size
         if scope:
             self.begin_scope()
         else:
             self.begin_resource()
         while next_field(&field):
             if field.wire == LEN and field.number == 1:
-                self.read_header(field.content, field.p, MAX_DEPTH, scope)
+                size = min(field.size, MAX_READ_AGAIN)
+                self.partly |= size != field.size
+                self.read_header(field.content, field.content + size, SOUND, scope)
 
     cdef void load_headers(self, Group* group, bint with_resource) noexcept nogil:
         """Load the headers of a group of spans; without the resource's where that is the last group's, too."""
@@ -247,6 +265,10 @@ cdef class SpanMatcher:
         met_on = &self.met_on[<uint64_t>place * self.plan.key_count + <uint64_t>(known - self.plan.keys)]
         again = met_on[0] == self.marks[place]
         met_on[0] = self.marks[place]
+        if again:
+            if is_spent(&self.regexes.effort):
+                return True
+            self.regexes.effort.steps += 1 + ((consumers.end - consumers.start) >> 1)
         if parts == 0:
             value.type = V_NIL
         elif parts > 1:
@@ -273,6 +295,8 @@ cdef class SpanMatcher:
         cdef int lifetime = OF_HEADERS
         if level == &self.bound:
             lifetime = OF_ONE_BINDING
+        elif level == &self.of_event:
+            lifetime = OF_ONE_EVENT
         elif level == &self.of_span:
             lifetime = OF_ONE_SPAN
         joined = allocate(&self.scratch[lifetime], <uint64_t>(end - p))  # slots may point into it
@@ -282,7 +306,7 @@ cdef class SpanMatcher:
             if field.number == 2 and field.wire == LEN:
                 memcpy(joined + size, field.content, field.size)
                 size += field.size
-        read_any_value(joined, joined + size, MAX_DEPTH, &value)
+        read_any_value(joined, joined + size, SOUND, &value)
         if again:
             self.record_again(level, consumers, &value)
         else:
@@ -292,6 +316,8 @@ cdef class SpanMatcher:
     cdef bint read_span(self, cbytes body, uint32_t size, Facts* facts) noexcept nogil:
         """Read and validate one span, under the scope that was begun; False where it is damaged, or memory is short."""
         cdef FieldCursor field = cursor(body, body + size, SPAN_DEPTH)
+        cdef int depth = SOUND if self.sound else FIELD_DEPTH
+        cdef uint32_t fields = 0
         cdef Slice text
         memset(facts, 0, sizeof(Facts))
         facts.name.p = facts.message.p = body  # never NULL: an empty one is compared and copied, too
@@ -300,9 +326,10 @@ cdef class SpanMatcher:
         self.begin_keys(OF_SPAN)
         self.events.count = self.links.count = 0
         while next_field(&field):
+            fields += 1
             if field.wire == LEN:
                 if field.number == 9:
-                    if not self.read_attribute(field.content, field.p, FIELD_DEPTH, OF_SPAN, &self.of_span):
+                    if not self.read_attribute(field.content, field.p, depth, OF_SPAN, &self.of_span):
                         return False
                 elif field.number <= 5:
                     text.p = field.content
@@ -321,14 +348,14 @@ cdef class SpanMatcher:
                     if not self.read_status(field.content, field.p, facts):
                         return False
                 elif field.number == 11:
-                    if not validate(M_EVENT, field.content, field.p, FIELD_DEPTH):
+                    if depth == FIELD_DEPTH and not validate(M_EVENT, field.content, field.p, depth):
                         return False
-                    if self.plan.depends & ON_EVENT and not append(&self.events, field.content, field.size):
+                    if self.plan.depends & ON_EVENT and not self.add_slice(&self.events, field.content, field.size):
                         return False
                 elif field.number == 13:
-                    if not validate(M_LINK, field.content, field.p, FIELD_DEPTH):
+                    if depth == FIELD_DEPTH and not validate(M_LINK, field.content, field.p, depth):
                         return False
-                    if self.plan.depends & ON_LINK and not append(&self.links, field.content, field.size):
+                    if self.plan.depends & ON_LINK and not self.add_slice(&self.links, field.content, field.size):
                         return False
             elif field.wire == FIXED64:
                 if field.number == 7:
@@ -339,7 +366,20 @@ cdef class SpanMatcher:
                 facts.kind = <int32_t>field.integer
             elif field.number == 16 and field.wire == FIXED32:
                 memcpy(&facts.flags, field.value, 4)
+        self.regexes.effort.steps += self.plan.span_steps + (fields >> 1)
         return not damaged(&field)
+
+    cdef bint read_again(self, cbytes body, uint32_t size, Facts* facts) noexcept nogil:
+        """Read a span of a trace, its first MAX_READ_AGAIN bytes; False where that was not all."""
+        self.partly |= size > MAX_READ_AGAIN
+        return self.read_span(body, min(size, MAX_READ_AGAIN), facts)
+
+    cdef bint add_slice(self, SliceList* slices, cbytes p, uint32_t size) noexcept nogil:
+        """Add an event or link to those of the span, if they are not too many; False where there is no memory."""
+        if slices.count < MAX_SLICES:
+            return append(slices, p, size)
+        self.partly = True
+        return True
 
     cdef bint read_status(self, cbytes p, cbytes end, Facts* facts) noexcept nogil:
         """Validate and read a Status; False where it is damaged."""
@@ -388,6 +428,7 @@ cdef class SpanMatcher:
         cdef uint64_t* answers = find_filters(self.filter_cache, bits, &hit)
         cdef uint32_t filter
         if not hit:
+            self.regexes.effort.steps += self.plan.filters.count >> 1
             for filter in range(self.plan.filters.count):
                 if run_program(self.plan.filters, filter, bits):
                     answers[filter >> 6] |= (<uint64_t>1) << (filter & 63)
@@ -442,71 +483,102 @@ cdef class SpanMatcher:
                 continue
             if on & ON_TRACE and not deferred:
                 continue
-            set_bit(level.bits, self.plan.condition_count + i, self.plan.arithmetic.holds(i, level.values))
+            set_bit(level.bits, self.plan.condition_count + i, self.plan.arithmetic.holds(
+                i, level.values, &self.regexes.effort
+            ))
 
     # Events and links: filters and arguments that need one are tried with each, or with each pair of one and the other.
 
-    cdef void count_bindings(self, int32_t depends, uint32_t* events, uint32_t* links) noexcept nogil:
-        """Find out how many events and links there are to try. 1 also stands for none: `bind` then leaves it out."""
-        events[0] = max(self.events.count, 1) if depends & ON_EVENT else 1
-        links[0] = max(self.links.count, 1) if depends & ON_LINK else 1
-        if depends & ON_EVENT and depends & ON_LINK:
-            events[0] = min(events[0], MAX_BOTH)
-            links[0] = min(links[0], MAX_BOTH)
+    cdef Binding bindings(self, int32_t depends) noexcept nogil:
+        """Return a place in front of the first event, link or pair of them to try: none of them is one to try, too."""
+        cdef Binding binding
+        binding.depends = depends
+        binding.event = binding.link = 0
+        binding.events = max(self.events.count, 1) if depends & ON_EVENT else 1
+        binding.links = max(self.links.count, 1) if depends & ON_LINK else 1
+        binding.left = MAX_PAIRS if depends & ON_EVENT and depends & ON_LINK else MAX_SLICES
+        return binding
+
+    cdef bint next_binding(self, Binding* binding, Facts* facts, bint deferred) noexcept nogil:
+        """Fill the level `bound`: the span with the next event and link, as far as asked for and there. False behind
+        the last, and where more are not tried."""
+        cdef Level* around = &self.of_span
+        if binding.event == binding.events:
+            return False
+        if binding.left == 0 or is_spent(&self.regexes.effort):
+            self.partly = True
+            return False
+        binding.left -= 1
+        self.regexes.effort.steps += self.plan.binding_steps
+        if binding.depends & ON_EVENT and binding.depends & ON_LINK:
+            around = &self.of_event
+            if binding.link == 0:  # the event is read once for all links
+                free_blocks(&self.scratch[OF_ONE_EVENT])
+                self.copy_level(around, &self.of_span)
+                self.bind_event(around, binding.event, facts)
+        free_blocks(&self.scratch[OF_ONE_BINDING])
+        self.copy_level(&self.bound, around)
+        if binding.depends & ON_LINK:
+            self.bind_link(&self.bound, binding.link)
+        else:
+            self.bind_event(&self.bound, binding.event, facts)
+        if self.plan.arithmetic.comparison_count:
+            self.record_comparisons(&self.bound, ON_EVENT | ON_LINK, deferred)
+        binding.link += 1
+        if binding.link == binding.links:
+            binding.link = 0
+            binding.event += 1
+        return True
 
     cdef void match_bound(self, uint64_t* matched, Facts* facts, int32_t depends, bint deferred) noexcept nogil:
         """Set the bits of the filters that depend on an event, on a link, or on both, and match with some of them."""
-        cdef uint32_t events, links, event, link, filter
+        cdef Binding binding = self.bindings(depends)
+        cdef uint32_t filter
         cdef int32_t on
-        self.count_bindings(depends, &events, &links)
-        for event in range(events):
-            for link in range(links):
-                self.bind(facts, depends, event, link, deferred)
-                for filter in range(self.plan.filters.count):
-                    on = self.plan.filter_depends[filter]
-                    if on & (ON_EVENT | ON_LINK) != depends or (on & DEFERRED and not deferred):
-                        continue
-                    if not bit_of(matched, filter) and run_program(self.plan.filters, filter, self.bound.bits):
-                        matched[filter >> 6] |= (<uint64_t>1) << (filter & 63)
+        cdef bint open_ = True  # some filter does not match yet
+        while open_ and self.next_binding(&binding, facts, deferred):
+            open_ = False
+            for filter in range(self.plan.filters.count):
+                on = self.plan.filter_depends[filter]
+                if on & (ON_EVENT | ON_LINK) != depends or (on & DEFERRED and not deferred):
+                    continue
+                if bit_of(matched, filter):
+                    continue
+                if run_program(self.plan.filters, filter, self.bound.bits):
+                    matched[filter >> 6] |= (<uint64_t>1) << (filter & 63)
+                else:
+                    open_ = True
 
     cdef void evaluate_argument(self, uint32_t number, Facts* facts, Value* result) noexcept nogil:
         """Evaluate an aggregate's argument for the span just read, with the first event and link that make it a number;
         V_NIL where none does."""
         cdef int32_t depends = self.plan.arithmetic.argument_depends[number]
-        cdef uint32_t events, links, event, link
+        cdef Binding binding
         if not depends & (ON_EVENT | ON_LINK):
             self.plan.arithmetic.evaluate(self.plan.arithmetic.arguments[number], self.of_span.values, result)
             if not is_number(result):
                 result.type = V_NIL
             return
-        self.count_bindings(depends, &events, &links)
-        for event in range(events):
-            for link in range(links):
-                self.bind(facts, depends, event, link, True)
-                self.plan.arithmetic.evaluate(self.plan.arithmetic.arguments[number], self.bound.values, result)
-                if is_number(result):
-                    return
+        binding = self.bindings(depends & (ON_EVENT | ON_LINK))
+        while self.next_binding(&binding, facts, True):
+            self.plan.arithmetic.evaluate(self.plan.arithmetic.arguments[number], self.bound.values, result)
+            if is_number(result):
+                return
         result.type = V_NIL
 
-    cdef void bind(self, Facts* facts, int32_t depends, uint32_t event, uint32_t link, bint deferred) noexcept nogil:
-        """Fill the level `bound`: the span with this event and this link, as far as `depends` asks for them."""
-        free_blocks(&self.scratch[OF_ONE_BINDING])
-        self.copy_level(&self.bound, &self.of_span)
-        if depends & ON_EVENT and self.events.count:
-            self.bind_event(&self.events.items[event], facts)
-        if depends & ON_LINK and self.links.count:
-            self.bind_link(&self.links.items[link])
-        if self.plan.arithmetic.comparison_count:
-            self.record_comparisons(&self.bound, ON_EVENT | ON_LINK, deferred)
-
-    cdef void bind_event(self, Slice* event, Facts* facts) noexcept nogil:
-        """Record a valid Event."""
-        cdef FieldCursor field = cursor(event.p, event.p + event.size, MAX_DEPTH)
+    cdef void bind_event(self, Level* level, uint32_t number, Facts* facts) noexcept nogil:
+        """Record a valid Event of the span; the first where there is none is none."""
+        cdef FieldCursor field
+        cdef Slice* event = &self.events.items[number]
         cdef uint32_t i
         cdef uint64_t time = 0
         cdef Value name, since_start
         cdef Consumers intrinsics = self.plan.intrinsics[OF_EVENT]
         cdef Consumer* consumer
+        if number >= self.events.count:
+            return
+        field = cursor(event.p, event.p + event.size, MAX_DEPTH)
+        self.regexes.effort.steps += event.size >> 5
         self.begin_keys(OF_EVENT)
         memset(&name, 0, sizeof(Value))
         memset(&since_start, 0, sizeof(Value))
@@ -518,7 +590,7 @@ cdef class SpanMatcher:
                     name.text = field.content
                     name.size = field.size
                 elif field.number == 3:
-                    self.read_attribute(field.content, field.p, MAX_DEPTH, OF_EVENT, &self.bound)
+                    self.read_attribute(field.content, field.p, SOUND, OF_EVENT, level)
             elif field.wire == FIXED64 and field.number == 1:
                 time = field.integer
         if time and facts.start:
@@ -526,15 +598,20 @@ cdef class SpanMatcher:
             since_start.integer = <long long>(time - facts.start)
         for i in range(intrinsics.start, intrinsics.end):
             consumer = &self.plan.consumers[i]
-            self.record(&self.bound, consumer.number, &name if consumer.field == EVENT_NAME else &since_start)
+            self.record(level, consumer.number, &name if consumer.field == EVENT_NAME else &since_start)
 
-    cdef void bind_link(self, Slice* link) noexcept nogil:
-        """Record a valid Link."""
-        cdef FieldCursor field = cursor(link.p, link.p + link.size, MAX_DEPTH)
+    cdef void bind_link(self, Level* level, uint32_t number) noexcept nogil:
+        """Record a valid Link of the span; the first where there is none is none."""
+        cdef FieldCursor field
+        cdef Slice* link = &self.links.items[number]
         cdef uint32_t i
         cdef Value trace_id, span_id
         cdef Consumers intrinsics = self.plan.intrinsics[OF_LINK]
         cdef Consumer* consumer
+        if number >= self.links.count:
+            return
+        field = cursor(link.p, link.p + link.size, MAX_DEPTH)
+        self.regexes.effort.steps += link.size >> 5
         self.begin_keys(OF_LINK)
         memset(&trace_id, 0, sizeof(Value))
         memset(&span_id, 0, sizeof(Value))
@@ -548,7 +625,7 @@ cdef class SpanMatcher:
                 elif field.number == 2:
                     span_id.size = to_hex(field.content, min(field.size, 32), self.link_span_hex)
                 elif field.number == 4:
-                    self.read_attribute(field.content, field.p, MAX_DEPTH, OF_LINK, &self.bound)
+                    self.read_attribute(field.content, field.p, SOUND, OF_LINK, level)
         for i in range(intrinsics.start, intrinsics.end):
             consumer = &self.plan.consumers[i]
-            self.record(&self.bound, consumer.number, &trace_id if consumer.field == LINK_TRACE_ID else &span_id)
+            self.record(level, consumer.number, &trace_id if consumer.field == LINK_TRACE_ID else &span_id)

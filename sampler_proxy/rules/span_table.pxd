@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from sampler_proxy.otlp.fragments cimport Fragment
 from sampler_proxy.rules.conditions cimport Value
+from sampler_proxy.rules.effort cimport Effort
 from sampler_proxy.rules.plan cimport Plan
 from sampler_proxy.rules.roots cimport Root, RootFinder
 from sampler_proxy.rules.span_matcher cimport Facts, SpanMatcher
@@ -16,6 +17,8 @@ cdef struct Row:
 cdef class SpanTable:
     cdef Plan plan
     cdef SpanMatcher matcher
+    cdef Effort* effort  # the matcher's
+    cdef bint beyond  # the table does not hold all of the trace, or not all queries on it were answered
     cdef Row* rows  # the first `count` of `capacity`, in order of arrival
     cdef uint64_t* bits  # plan.filter_words for each row: what any span of its id matches
     cdef Value* arguments  # plan.arithmetic.argument_count for each row, of the last span of its id: numbers or V_NIL

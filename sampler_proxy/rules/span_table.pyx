@@ -5,18 +5,24 @@ id. What arrives twice under one id has been sent twice, or in two states: it ma
 that no error hides behind another copy; an aggregate takes its values from the last; the first says who its parent is.
 Rows are found by span id through a hash index (linear probing under a
 secret seed). Reading is linear in the number of spans; the memory is used again for the next trace.
+
+The table is read and asked under the pipeline's lock, so that both are bounded together: what is beyond MAX_EFFORT is
+not in the table. That is some 25 000 spans of 440 bytes, fewer with many aggregates or large headers.
 """
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from sampler_proxy.otlp.fragments cimport SpanWalk, next_span, spans_of
 from sampler_proxy.otlp.protobuf cimport hash_two, load64
+from sampler_proxy.rules.effort cimport grant, is_spent
 from sampler_proxy.rules.programs cimport set_bit
 from sampler_proxy.rules.roots cimport LOCAL
 from sampler_proxy.rules.slices cimport has_bytes
 from sampler_proxy.rules.span_matcher cimport has_remote_parent
 
 cdef enum:
+    MAX_EFFORT = 10_000  # units, for reading one trace and all queries on it
+    MAX_ROWS = 1 << 17  # more than MAX_EFFORT lets in
     MAX_KEPT_CAPACITY = 1 << 16  # rows
 
 
@@ -25,6 +31,8 @@ cdef class SpanTable:
         self.plan = plan
         self.seed = seed
         self.matcher = SpanMatcher(plan, seed)
+        self.matcher.sound = True
+        self.effort = &self.matcher.regexes.effort
         self.matched = <uint64_t*>calloc(plan.filter_words + 1, sizeof(uint64_t))
         if self.matched == NULL:
             raise MemoryError
@@ -43,7 +51,7 @@ cdef class SpanTable:
 
     cdef int read(self, Fragment* trace, RootFinder roots, Root* root) except -1:
         """Fill the table from a trace's adopted fragments, which must outlive its use. `roots` has found `root` last,
-        if the plan reads roots."""
+        if the plan reads roots. `beyond` is set where spans, or parts of them, were left out."""
         cdef SpanWalk walk = spans_of(trace)
         cdef Fragment* fragment = trace
         cdef Facts facts
@@ -52,17 +60,24 @@ cdef class SpanTable:
         while fragment != NULL:
             spans += fragment.spans
             fragment = fragment.next
-        self.clear(spans)
+        self.clear(min(spans, <uint64_t>MAX_ROWS))
         self.matcher.begin()
+        self.matcher.partly = False
+        self.beyond = False
+        grant(self.effort, MAX_EFFORT)
         while next_span(&walk):
+            if is_spent(self.effort) or self.count == MAX_ROWS:
+                self.beyond = True
+                break
             if walk.begins_group:
                 self.matcher.load_headers(walk.group, walk.begins_resource)
-            self.matcher.read_span(walk.body, walk.size, &facts)
+            self.matcher.read_again(walk.body, walk.size, &facts)
             if self.plan.reads_roots:
                 self.matcher.is_root = not has_bytes(&facts.parent_id) or (
                     root.kind == LOCAL and has_remote_parent(&facts) and not roots.holds(&facts.parent_id)
                 )
             self.add(&facts)
+        self.beyond |= self.matcher.partly
         for i in range(self.count):
             if self.rows[i].has_parent:
                 self.rows[i].parent = self.find(self.rows[i].parent_id)
@@ -118,6 +133,7 @@ cdef class SpanTable:
         cdef uint64_t span_id = load64(facts.span_id.p)
         cdef uint64_t* bits
         self.reserve()
+        self.effort.steps += 4 + self.plan.filter_words + 2 * self.plan.arithmetic.argument_count
         bits = self.bits + <uint64_t>self.count * self.plan.filter_words
         memset(bits, 0, 8 * self.plan.filter_words)
         self.matcher.match(bits, facts, True)

@@ -1,8 +1,8 @@
 """Reads the fields of a trace itself from its fragments: its duration; its root's name, service and duration; its id.
 
 Values point into fragments, envelopes or the caller's buffer; they live as long as those. Fragments have been scanned,
-so that their bytes are valid. The service of a resource is read once, and its place is noted in the envelope: with the
-GIL held, as all that touches envelopes.
+so that their bytes are valid; of a span or header the first MAX_READ_AGAIN bytes are read. The service of a resource
+is read once, and its place is noted in the envelope: with the GIL held, as all that touches envelopes.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
@@ -12,10 +12,12 @@ from sampler_proxy.otlp.fragments cimport (
 )
 from sampler_proxy.otlp.protobuf cimport FieldCursor, LEN, MAX_DEPTH, cbytes, cursor, next_field
 from sampler_proxy.rules.conditions cimport (
-    ROOT_DURATION, ROOT_NAME, ROOT_SERVICE, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value, read_any_value,
+    ROOT_DURATION, ROOT_NAME, ROOT_SERVICE, SOUND, TRACE_DURATION, V_BEYOND, V_INT, V_NIL, V_STRING, Value,
+    read_any_value,
 )
 from sampler_proxy.rules.roots cimport LOCAL, NO_ROOT, PARENTLESS
 from sampler_proxy.rules.slices cimport to_hex
+from sampler_proxy.rules.span_matcher cimport MAX_READ_AGAIN
 
 cdef enum:
     SPAN_NAME = 5  # number of the field in Span
@@ -35,7 +37,7 @@ cdef void read_trace_field(int field, Fragment* trace, Root* root, uint8_t* trac
         if root.kind != PARENTLESS and root.kind != LOCAL:
             return
         if field == ROOT_NAME:
-            _read_text(root.body, root.size, SPAN_NAME, value)
+            _read_text(root.body, min(root.size, MAX_READ_AGAIN), SPAN_NAME, value)
         elif field == ROOT_SERVICE:
             _read_cached_service(root.group.scope.envelope.parent, value)
         elif root.start and root.end >= root.start:  # as has_duration() of spans says
@@ -78,7 +80,7 @@ cdef void _read_service(Envelope* resource, Value* value) noexcept nogil:
     while next_field(&header):
         if header.wire != LEN or header.number != 1:
             continue
-        field = cursor(header.content, header.p, MAX_DEPTH)
+        field = cursor(header.content, header.content + min(header.size, MAX_READ_AGAIN), MAX_DEPTH)
         while next_field(&field):
             if field.wire != LEN or field.number != 1:
                 continue
@@ -107,6 +109,6 @@ cdef void _read_merged_value(cbytes p, cbytes end, Value* value) noexcept nogil:
     value.type = V_NIL
     while next_field(&field):
         if field.wire == LEN and field.number == 2:
-            read_any_value(field.content, field.p, MAX_DEPTH, &part)
+            read_any_value(field.content, field.p, SOUND, &part)
             if part.type != V_NIL:
                 value[0] = part

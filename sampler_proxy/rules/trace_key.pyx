@@ -1,8 +1,8 @@
 """Reads the key of a trace for a target's `per`: the values of some fields of its root span, as a number and as text.
 
 Without a root the earliest span stands for it (of several, the one with the smallest id), so that the order of arrival
-does not matter. The number is a seeded hash of 128 bits over each whole value with its type; two keys with the same
-number count as one.
+does not matter; the first 65 536 spans, or 4 MiB of them, are asked. The number is a seeded hash of 128 bits over each
+whole value with its type; two keys with the same number count as one.
 
 The text is for people and for what survives a restart, so it is bounded: the values with KEY_SEPARATOR between them,
 each cut to its share of MAX_KEY_TEXT bytes, MISSING where there is none. The cut may fall inside a character.
@@ -16,11 +16,16 @@ from sampler_proxy.otlp.protobuf cimport (
 )
 from sampler_proxy.rules.conditions cimport V_ARRAY, V_BEYOND, V_BOOL, V_DOUBLE, V_INT, V_NIL, V_STRING, Value
 from sampler_proxy.rules.roots cimport LOCAL, PARENTLESS
-from sampler_proxy.rules.span_matcher cimport Facts
+from sampler_proxy.rules.span_matcher cimport MAX_READ_AGAIN, Facts
 
 cdef enum:  # bytes of a text that no value has
     NO_VALUE = 0x00
     SEPARATOR = 0x1F
+
+cdef enum:
+    # Spans, and bytes, among which the earliest is sought: that happens under the pipeline's lock.
+    MAX_SPANS = 1 << 16
+    MAX_BYTES = 4 << 20
 
 KEY_SEPARATOR = bytes((SEPARATOR,))
 MISSING = bytes((NO_VALUE,))
@@ -44,6 +49,7 @@ cdef class TraceKeyReader:
         self.plan = Plan((), (), arguments=list(zip(slots)))
         assert self.plan.arithmetic.slots == tuple(slots)
         self.matcher = SpanMatcher(self.plan, seed)
+        self.matcher.sound = True
         self.seed = seed
 
     cdef void read(self, Fragment* trace, Root* root) noexcept nogil:
@@ -55,14 +61,18 @@ cdef class TraceKeyReader:
         cdef uint64_t start, span_id
         cdef uint64_t best_start = 0
         cdef uint64_t best_id = 0
+        cdef uint32_t spans = 0
+        cdef uint64_t read = 0
         cdef Facts facts
         if root.kind == PARENTLESS or root.kind == LOCAL:
             body = root.body
             size = root.size
             group = root.group
         else:
-            while next_span(&walk):
-                _age(walk.body, walk.size, &start, &span_id)
+            while spans < MAX_SPANS and read < MAX_BYTES and next_span(&walk):
+                _age(walk.body, min(walk.size, MAX_READ_AGAIN), &start, &span_id)
+                spans += 1
+                read += walk.size
                 if body == NULL or start < best_start or (start == best_start and span_id < best_id):
                     best_start = start
                     best_id = span_id
@@ -71,7 +81,8 @@ cdef class TraceKeyReader:
                     group = walk.group
         self.matcher.begin()
         self.matcher.load_headers(group, True)
-        self.matcher.read_span(body, size, &facts)
+        self.matcher.read_again(body, size, &facts)
+        self.matcher.regexes.effort.steps += 2 * spans + (read >> 4)
         self.matcher.record_intrinsics(&facts)
         self.summarize()
 

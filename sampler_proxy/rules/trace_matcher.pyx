@@ -10,16 +10,23 @@ from libc.string cimport memcpy, memset
 from sampler_proxy.otlp.protobuf cimport hash_two
 from sampler_proxy.rules.arithmetic cimport add_numbers, as_real, compare_numbers
 from sampler_proxy.rules.conditions cimport V_DOUBLE, V_INT, V_NIL, Value, ordered
+from sampler_proxy.rules.effort cimport is_spent
 from sampler_proxy.rules.span_table cimport Row
 
 from sampler_proxy.traceql import program as ir
 
 
 cdef bint selects_any(Node query, SpanTable table) except -1:
-    """Tell whether a query holds: whether its root selects any of all spans."""
-    cdef uint8_t* given = <uint8_t*>malloc(table.count + 1)
+    """Tell whether a query holds: whether its root selects any of all spans. Where the effort of the table is spent, it
+    does not."""
+    cdef uint8_t* given
     cdef uint8_t* selected
     cdef bint found
+    if is_spent(table.effort):
+        table.beyond = True
+        return False
+    table.effort.steps += <uint64_t>table.count * query.weight >> 5
+    given = <uint8_t*>malloc(table.count + 1)
     if given == NULL:
         raise MemoryError
     memset(given, 1, table.count)
@@ -363,6 +370,7 @@ cdef class _Aggregate(Node):
 cdef Node build_query(node, list arguments):
     """Return the native form of a query's tree. Arguments of aggregates are appended to `arguments`; the Plan of the
     tables must be made with them."""
+    cdef Node child
     cdef _Select select
     cdef _Spansets spansets
     cdef _Structural structural
@@ -371,13 +379,16 @@ cdef Node build_query(node, list arguments):
     if isinstance(node, ir.Select):
         select = _Select()
         select.filter = node.filter
+        select.weight = 4
         return select
     if isinstance(node, ir.Spansets):
         spansets = _Spansets()
         spansets.every = node.op == ir.AND
         spansets.parts = []
         for part in node.parts:
-            spansets.parts.append(build_query(part, arguments))
+            child = build_query(part, arguments)
+            spansets.parts.append(child)
+            spansets.weight += 4 + child.weight
         return spansets
     if isinstance(node, ir.Structural):
         structural = _Structural()
@@ -385,16 +396,20 @@ cdef Node build_query(node, list arguments):
         structural.negated = node.op.startswith("!")
         structural.left = build_query(node.left, arguments)
         structural.right = build_query(node.right, arguments)
+        structural.weight = 64 + structural.left.weight + structural.right.weight
         return structural
     if isinstance(node, ir.Pipeline):
         pipeline = _Pipeline()
         pipeline.stages = []
         for stage in node.stages:
-            pipeline.stages.append(build_query(stage, arguments))
+            child = build_query(stage, arguments)
+            pipeline.stages.append(child)
+            pipeline.weight += 4 + child.weight
         return pipeline
     aggregate = _Aggregate()
     aggregate.function = _FUNCTIONS[node.function]
     aggregate.op = int(node.op)
+    aggregate.weight = 16
     if node.argument is not None:
         aggregate.argument = <uint32_t>len(arguments)
         arguments.append(node.argument)

@@ -140,6 +140,34 @@ def test_the_native_path(states: list[str], probability: float) -> None:
     assert driver.total(metrics.SPANS_INCONSISTENT_THRESHOLD) == inconsistent
 
 
+@given(
+    st.lists(
+        st.sampled_from(["", "a=1", "a=2", "ot=th:4", "ot=th:c", "a=1,b=2", "a=1," * 40, "a=1," * 200]), max_size=20
+    ),
+    st.lists(st.sampled_from([0.5, 0.75]), min_size=3, max_size=3),
+)
+def test_spans_of_one_trace_with_equal_and_other_tracestates(states: list[str], probabilities: list[float]) -> None:
+    """What one tracestate becomes is remembered for the next span; traces differ in threshold and randomness."""
+    driver = Driver([(f"r{n}", f"{{ name = `{n}` }}", p) for n, p in enumerate(probabilities)] + [("rest", None, 0.0)])
+    message = ExportTraceServiceRequest()
+    spans = message.resource_spans.add().scope_spans.add().spans
+    for number in range(12):
+        one = trace_id(number + 1)
+        for index, state in enumerate(["a=1", *states]):
+            spans.add(trace_id=one, span_id=bytes([index + 1]) * 8, trace_state=state, name=str(number % 3))
+    driver.send(message)
+    driver.tick(WAIT)
+    kept = {(one.trace_id, one.span_id): one for part in driver.kept().resource_spans for scope in part.scope_spans
+            for one in scope.spans}  # fmt: skip
+    for one in spans:
+        leaving = kept.get((one.trace_id, one.span_id))
+        if leaving is not None:
+            (trace,) = (t for t in reference.traces([message]).values() if t[0].span.trace_id == one.trace_id)
+            threshold = reference.threshold_of(probabilities[int(one.name)])
+            expected = tracestate.rewrite(one.trace_state.encode(), reference.randomness(trace), threshold)
+            assert leaving.trace_state.encode() == expected
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -180,6 +208,14 @@ def test_the_native_path(states: list[str], probability: float) -> None:
         "OT=th:c",
         f"ot=z:{'v' * 247};th:c",  # 256 bytes: the longest value
         f"ot=z:{'v' * 248};th:c",
+        "x=1," * 31 + "ot=th:c",  # 32 members are read
+        "x=1," * 32 + "ot=th:c",
+        "x," * 31 + " ,,ot=th:c",  # valid or not, empty ones apart
+        "x," * 32 + "ot=th:c",
+        f"a={'v' * 250},b={'v' * 249},ot=th:c",  # 512 bytes are read
+        f"a={'v' * 250},b={'v' * 249},ot=th:c,x=1",
+        f"a={'v' * 250},b={'v' * 250},ot=th:c",
+        f"a={'v' * 250},b={'v' * 252},ot=th:c",
     ],
 )
 def test_what_the_scan_reads_of_a_tracestate(state: str) -> None:

@@ -160,3 +160,39 @@ def test_headers_that_are_equal_once_repaired_merge() -> None:
         driver.send(wire.field(1, wire.LEN, wire.field(3, wire.LEN, text) + outer))
     driver.tick(WAIT)
     assert len(driver.kept().resource_spans) == 1
+
+
+@given(st.lists(st.binary(max_size=12), max_size=4), st.integers(min_value=0, max_value=44))
+def test_bad_text_in_deep_nests(texts: list[bytes], depth: int) -> None:
+    """Several texts at each level, the outer ones before and behind what is inside."""
+
+    def nested(repair: bool) -> bytes:
+        value = b""
+        for level in range(depth + 1):
+            leaves = [text.decode("utf-8", "replace").encode() if repair else text for text in texts[level % 2 :]]
+            elements = [wire.field(1, wire.LEN, wire.field(1, wire.LEN, leaf)) for leaf in leaves]
+            elements.insert(len(elements) // 2, wire.field(1, wire.LEN, value))
+            value = wire.field(5, wire.LEN, b"".join(elements))
+        return value
+
+    raw, repaired = (
+        request((1, 1)).SerializeToString()
+        + wire.field(
+            1,
+            wire.LEN,
+            wire.field(
+                2,
+                wire.LEN,
+                wire.field(
+                    2,
+                    wire.LEN,
+                    wire.field(1, wire.LEN, trace_id(1))
+                    + wire.field(2, wire.LEN, b"\x02" * 8)
+                    + wire.field(9, wire.LEN, wire.field(2, wire.LEN, nested(repair))),
+                ),
+            ),
+        )
+        for repair in (False, True)
+    )
+    expected = ExportTraceServiceRequest.FromString(repaired)
+    assert reference.spans_of(leaving(raw).kept()) == reference.spans_of(expected)

@@ -289,8 +289,8 @@ def test_a_parent_id_of_an_odd_size_is_elsewhere() -> None:
 
 
 def test_a_large_trace_among_small_ones() -> None:
-    """The memory of the search grows, and is given back."""
-    many = [span(f"{number:07}", parent="api") for number in range(70_000)]
+    """The memory of the search grows, and is used again."""
+    many = [span(f"{number:07}", parent="api") for number in range(40_000)]
     compiled = compile_rules([(parse("{ rootName = `GET /pay` }"), None), (None, None)])
     small = [API, CALL, BANK]
     middle = [[*many[: 1 << power], API] for power in range(3, 12)]

@@ -151,8 +151,17 @@ OTHERS = ",".join(f"m{i}=1" for i in range(32))
         # 32 members
         (OTHERS, T, "ot=th:8," + OTHERS.removesuffix(",m31=1")),
         (f"{OTHERS},ot=th:4", T, "ot=th:8," + OTHERS.removesuffix(",m31=1")),
-        (f"{OTHERS},ot=th:a", T, OTHERS),
-        (f"{OTHERS},x=1,y=1,ot=th:9", T, f"{OTHERS},x=1,y=1,ot=th:9"),
+        (f"{OTHERS},ot=th:a", T, "ot=th:8," + OTHERS.removesuffix(",m31=1")),  # no more are read
+        (f"{OTHERS},x=1,y=1,ot=th:9", T, "ot=th:8," + OTHERS.removesuffix(",m31=1")),
+        (f"{OTHERS.removesuffix(',m31=1')}, ,,ot=th:9", T, f"{OTHERS.removesuffix(',m31=1')}, ,,ot=th:9"),
+        ("?," * 31 + "ot=th:9,a=1", T, "?," * 31 + "ot=th:9,a=1"),
+        ("?," * 32 + "ot=th:9,a=1", T, "ot=th:8"),
+        # 512 bytes
+        (f"a={'v' * 250},b={'v' * 249},ot=th:4", T, f"ot=th:8,a={'v' * 250},b={'v' * 249}"),  # 512 bytes
+        (f"a={'v' * 250},b={'v' * 249},ot=th:9", T, f"a={'v' * 250},b={'v' * 249},ot=th:9"),
+        (f"a={'v' * 250},b={'v' * 250},ot=th:9", T, f"ot=th:8,a={'v' * 250},b={'v' * 250}"),
+        (f"a={'v' * 250},b={'v' * 249},ot=th:9,c=1", T, f"a={'v' * 250},b={'v' * 249},ot=th:9,c=1"),
+        (f"a={'v' * 250},b={'v' * 250},c={'v' * 250}", T, f"ot=th:8,a={'v' * 250},b={'v' * 250}"),
         # 256 bytes of ot
         (f"ot={LONG}", T, "ot=th:8"),
         (f"ot=a:1;{LONG[:-4]}", T, "ot=th:8;a:1"),

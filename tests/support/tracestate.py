@@ -4,7 +4,8 @@ Reading
   The value is cut at every `,`; spaces and tabs are stripped from both ends of each piece. A piece is a *member* if it
   is `key=value` as W3C Trace Context Level 2 has it: the key is one of [a-z0-9] followed by up to 255 of [a-z0-9_-*/@];
   the value is 1 to 256 bytes of 0x20-0x7e without `,` and `=`. Any other piece (empty ones, too) is as if it were not
-  there; it does not spoil its neighbours. Of several members with the key `ot` the first counts.
+  there; it does not spoil its neighbours. Only pieces that end within the first 512 bytes are read, and of those that
+  are not empty the first 32. Of several members with the key `ot` the first counts.
   The value of `ot` is cut at every `;`, with nothing stripped. A piece is a *sub-member* if it is `key:value` as
   OpenTelemetry has it: the key one of [a-z] followed by any number of [a-z0-9], the value any number (none, too) of
   [A-Za-z0-9._-]; and besides, if the key is `th`, the value is 1 to 14, if it is `rv`, exactly 14 lower-case hex
@@ -38,6 +39,7 @@ RANDOMNESS = re.compile(rb"[0-9a-f]{14}")
 
 MAX_MEMBERS = 32
 MAX_VALUE = 256
+MAX_BYTES = 512
 
 
 class Parsed(NamedTuple):
@@ -52,8 +54,15 @@ class Parsed(NamedTuple):
 def parse(tracestate: bytes) -> Parsed:
     ot = None
     members = []
+    end = 0
+    left = MAX_MEMBERS
     for piece in tracestate.split(b","):
+        end += len(piece)
         piece = piece.strip(b" \t")
+        if end > MAX_BYTES or not left:
+            break
+        end += 1
+        left -= bool(piece)
         match = MEMBER.fullmatch(piece)
         if match is None:
             continue

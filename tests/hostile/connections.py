@@ -48,27 +48,15 @@ def _each(count: int, work: Callable[[float], Counter[str]], end: float) -> Coun
 
 def endless(connections: int, calls: int, announce: int, size: int) -> Run:
     """Calls whose messages stop after `size` of the `announce` bytes."""
-    payload = bytes(size)
-    # No stream id is left out, and nothing but headers stands between: 100 bytes each are within any window.
-    part = b"".join(
-        headers(stream) + frame(DATA, 0, stream, message(payload, announce=announce))
-        for stream in range(1, 2 * calls, 2)
-    )
+    whole = message(bytes(size), announce=announce)
 
-    def small(port: int, end: float) -> Counter[str]:
-        with closing(Client(port)) as client:
-            client.flood(part, end, reads=False)
-            client.run(end)
-        return client.statuses
-
-    def large(port: int, end: float) -> Counter[str]:
+    def one(port: int, end: float) -> Counter[str]:
         with closing(Client(port)) as client:
             for _ in range(calls):
-                client.start(payload, announce=announce)
+                client.start(whole, endless=True)
             client.run(end)
-        return client.statuses
+            return client.statuses
 
-    one = small if calls * size < 60_000 * 2 else large
     return lambda port, end: _each(connections, partial(one, port), end)
 
 

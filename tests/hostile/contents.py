@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from random import Random
 
-from tests.hostile.http2 import Client
+from tests.hostile.http2 import Client, message
 
 Run = Callable[[int, float], Counter[str]]
 ERROR = b"\x7a\x02\x18\x02"  # Span.status
@@ -57,7 +57,7 @@ def request(spans: Iterable[bytes], resource: bytes = b"") -> bytes:
 
 
 def requests(payloads: Sequence[bytes], *, gzip: bool = False, every_s: float = 0) -> Run:
-    packed = [gz.compress(payload, 6) for payload in payloads] if gzip else payloads
+    packed = [message(gz.compress(payload, 6) if gzip else payload, gzip) for payload in payloads]
 
     def run(port: int, end: float) -> Counter[str]:
         with closing(Client(port)) as client:
@@ -103,10 +103,10 @@ def escaped_json(values: int, nbytes: int) -> Run:
     """One trace with attributes of JSON in JSON in JSON."""
 
     def value(number: int) -> str:
-        inner: object = {f"key{n}": f"value {number} {n} user{n}@example.com" for n in range(nbytes // 75)}
+        inner = json.dumps({f"key{n}": f"value {number} {n} user{number}.{n}@example.com" for n in range(nbytes // 81)})
         for _ in range(3):
             inner = json.dumps(inner)
-        return str(inner)[: nbytes * 2]
+        return inner
 
     contents = [ERROR + attribute(9, "body", text(value(n))) for n in range(values)]
     return requests([request(spans(contents, one_trace=True))], gzip=True)

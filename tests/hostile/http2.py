@@ -67,23 +67,23 @@ class Client:
         self.open = False
         self._socket.close()
 
-    def start(self, payload: bytes, *, gzip: bool = False, announce: int | None = None) -> int:
-        """Begin a call with a message, of which `announce` bytes are promised; return its stream."""
+    def start(self, whole: bytes, *, gzip: bool = False, endless: bool = False) -> int:
+        """Begin a call with a message; return its stream. `endless`: more of it is to come, and never does."""
         stream = self.stream
         self.stream += 2
         self._out += headers(stream, gzip)
-        self._left[stream] = memoryview(message(payload, gzip, announce))
+        self._left[stream] = memoryview(whole)
         self._windows[stream] = self._initial
-        if announce is not None:
+        if endless:
             self._endless.add(stream)
         return stream
 
-    def call(self, payloads: Iterable[bytes], end: float, *, gzip: bool = False) -> None:
+    def call(self, messages: Iterable[bytes], end: float, *, gzip: bool = False) -> None:
         """Send one after the other, each when the one before has been answered."""
-        for payload in payloads:
+        for whole in messages:
             if time.monotonic() > end or not self.open:
                 return
-            self.start(payload, gzip=gzip)
+            self.start(whole, gzip=gzip)
             self.run(end, until_answered=True)
 
     def run(self, end: float, *, until_answered: bool = False) -> None:

@@ -42,12 +42,14 @@ EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SPAWN = multiprocessing.get_context("spawn")
 
 BUFFER, QUEUE = 256 * MIB, 64 * MIB
+WAITS = {"decision_wait": "500ms", "decision_wait_after_root": "300ms"}
 CALLS = 64 * MIB  # what connections and calls without messages may take
 RECEIVED = 256 * MIB  # messages in flight, compressed and not
-KEPT = BUFFER + QUEUE + 64 * MIB  # what spans may take, decisions remembered and caches with them
+OTHERS = 48 * MIB  # decisions remembered, and caches
+KEPT = BUFFER + QUEUE + OTHERS  # what spans may take
 
 CONTENT_P99_S, CONNECTION_P99_S = 0.25, 0.1
-HEALTH_S, LOCK_S, NORMAL_S = 0.1, 0.02, 2.0
+HEALTH_S, LOCK_S, NORMAL_S, GIVEN_BACK_S = 0.1, 0.02, 2.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Attack:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of an attack. `lock_s`: upper bound of the longest time that a lock was held; nan where not told."""
+    """What came of an attack. `lock_s`: upper bound of the longest time that a lock was held; nan where not told.
+    `normal_s`, `given_back_s`: how long after the attack the last slow call of the neighbour ended, and memory was at
+    1.3 times what is counted; inf: not in RECOVERY_S."""
 
     name: str
     rss_before: int
@@ -79,11 +83,12 @@ class Row:
     lost: int
     lock_s: float
     health_s: float
-    recovery_s: float
+    normal_s: float
+    given_back_s: float
     answers: Mapping[str, int]  # that the attacker got
 
-    TITLE = "{:44} {:>13} {:>7} {:>8} {:>5} {:>7} {:>7} {:>7}  {}".format(
-        "attack", "RSS MB", "p99", "refused", "lost", "lock", "health", "normal", "answers"
+    TITLE = "{:44} {:>13} {:>7} {:>8} {:>5} {:>7} {:>7} {:>7} {:>7}  {}".format(
+        "attack", "RSS MB", "p99", "refused", "lost", "lock", "health", "normal", "RSS", "answers"
     )
 
     def __str__(self) -> str:
@@ -91,7 +96,7 @@ class Row:
         rss = f"{self.rss_before / 1e6:.0f} -> {self.rss_peak / 1e6:.0f}"
         return (
             f"{self.name:44} {rss:>13} {_ms(self.p99_s)} {sum(self.refused.values()):8} {self.lost:5} "
-            f"{_ms(self.lock_s)} {_ms(self.health_s)} {self.recovery_s:6.1f}s  {answers[:100]}"
+            f"{_ms(self.lock_s)} {_ms(self.health_s)} {self.normal_s:6.1f}s {self.given_back_s:6.1f}s  {answers[:100]}"
         )
 
     def faults(self, attack: Attack) -> list[str]:
@@ -103,7 +108,8 @@ class Row:
             "none lost": not self.lost,
             f"lock <= {LOCK_S} s": not self.lock_s > LOCK_S,
             f"/healthz <= {HEALTH_S} s": self.health_s <= HEALTH_S,
-            f"normal within {NORMAL_S} s": self.recovery_s <= NORMAL_S,
+            f"normal within {NORMAL_S} s": self.normal_s <= NORMAL_S,
+            f"memory given back within {GIVEN_BACK_S} s": self.given_back_s <= GIVEN_BACK_S,
         }
         return [goal for goal, reached in goals.items() if not reached]
 
@@ -127,6 +133,10 @@ class Helper:
 
     def tell(self, question: object = None) -> None:
         self._ours.send(question)
+
+    def has_answered(self, seconds: float) -> bool:
+        """Wait so long for an answer."""
+        return self._ours.poll(seconds)
 
     def answer(self, seconds: float = 60) -> Any:
         assert self._ours.poll(seconds), "a helper says nothing"
@@ -168,12 +178,8 @@ def neighbour(connection: Connection, port: int, admin_port: int) -> None:
     sending.start()
     while True:
         connection.recv()
-        now = time.monotonic()
-        found = [
-            [Call(c.started, c.took if c.took is not None else None, c.failed) for c in each]
-            for each in (calls, probes)
-        ]
-        connection.send((*found, now))
+        found = [[Call(call.started, call.took, call.failed) for call in list(each)] for each in (calls, probes)]
+        connection.send(found)
         for each, seen in zip((calls, probes), found, strict=True):
             each[: len(seen)] = [call for call, copy in zip(each, seen, strict=False) if copy.took is None]
 
@@ -256,38 +262,22 @@ class Scene:
 
     def __init__(self, folder: Path, configuration: Mapping[str, Any], backend_limit: int = -1) -> None:
         self._helpers: list[Helper] = []
+        self._proxy: Proxy | None = None
         self._sent = 0  # spans that the neighbour got an OK for
-        self._backend = self._helper(backend, backend_limit)
-        grpc_export = {
-            "name": "backend",
-            "endpoint": f"http://127.0.0.1:{self._backend.answer()}",
-            "compression": "none",
-            "queue": {"max_bytes": QUEUE},
-        }
-        own = [{"name": "neighbour", "match": '{ resource.service.name = "neighbour" }', "keep": "all"}]
-        rules = configuration.get("rules", [{"name": "errors", "match": "{ status = error }", "keep": "all"}])
-        self.proxy = Proxy(
-            {
-                "receive": {"grpc": {"endpoint": "127.0.0.1:0"}},
-                "admin": {"endpoint": "127.0.0.1:0"},
-                "buffer": {
-                    "max_bytes": BUFFER,
-                    "decision_wait": "500ms",
-                    "decision_wait_after_root": "300ms",
-                },
-                "export": [grpc_export],
-                **configuration,
-                "rules": [*own, *rules, {"name": "rest", "keep": "none"}],
-            },
-            folder,
-        )
         try:
+            self._backend = self._helper(backend, backend_limit)
+            self._proxy = Proxy(_configured(configuration, self._backend.answer()), folder)
             self._neighbour = self._helper(neighbour, self.proxy.port, self.proxy.admin_port)
             until(lambda: self._calls() and self._sent > 25 * SPANS)
             self._base = self.proxy.rss_bytes()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def proxy(self) -> Proxy:
+        assert self._proxy is not None
+        return self._proxy
 
     def __enter__(self) -> Self:
         return self
@@ -298,7 +288,8 @@ class Scene:
     def close(self) -> None:
         for helper in self._helpers:
             helper.end()
-        self.proxy.kill()
+        if self._proxy is not None:
+            self._proxy.kill()
 
     def measure(self, attack: Attack) -> Row:
         """Attack, and wait until all is as before, for RECOVERY_S at most."""
@@ -306,35 +297,27 @@ class Scene:
         attacking.answer(120)
         calls, probes = self._calls()
         calls, probes = [c for c in calls if c.took is None], [p for p in probes if p.took is None]
-        before = self.proxy.metrics()
+        before = self._metrics()
         rss_before = rss_peak = self.proxy.rss_bytes()
         attacking.tell((self.proxy.port, attack.seconds))
-        ended: list[tuple[float, float, Counter[str]]] = []
-        watch = threading.Thread(target=lambda: ended.append(attacking.answer(90)))
-        watch.start()
-        while watch.is_alive():
+        while not attacking.has_answered(0.02):
             rss_peak = max(rss_peak, self.proxy.rss_bytes())
-            time.sleep(0.02)
-        begun, end, answers = ended[0]
-        normal_at = 0.0
-        pause_until = time.monotonic() + AFTER_S
-        while time.monotonic() < pause_until:
+        begun, end, answers = attacking.answer()
+        given_back_at, look_at = math.inf, end
+        while True:
             rss_peak = max(rss_peak, self.proxy.rss_bytes())
-            time.sleep(0.02)
-        while True:  # what has not been answered comes again
-            more = self._calls()
+            more = self._calls()  # what has not been answered comes again
             calls = [c for c in calls if c.took is not None] + more[0]
             probes = [p for p in probes if p.took is not None] + more[1]
-            rss_peak = max(rss_peak, self.proxy.rss_bytes())
-            if normal_at == 0 and self._rss_is_normal():
-                normal_at = time.monotonic() - (0 if time.monotonic() > pause_until + 0.3 else AFTER_S)
-            waiting = [c for c in calls if c.took is None and time.monotonic() - c.started > 0.5]
-            if (normal_at and not waiting) or time.monotonic() > end + RECOVERY_S:
+            now = time.monotonic()
+            if now > look_at:
+                look_at = now + 0.3
+                given_back_at = min(given_back_at, now) if self._memory_is_given_back() else math.inf
+            waits = any(c.took is None and now - c.started > attack.p99_s for c in calls)
+            if now > end + AFTER_S and ((given_back_at < math.inf and not waits) or now > end + RECOVERY_S):
                 break
-            time.sleep(0.1)
-        now = time.monotonic()
-        slow = [c.started + _took(c, now) for c in calls if c.started >= begun and _took(c, now) > attack.p99_s]
-        recovery = max([normal_at or math.inf, *slow]) - end
+            time.sleep(0.05)
+        slow = [c for c in calls if c.started >= begun and _took(c, now) > attack.p99_s]
         window = [c for c in calls if begun <= c.started <= end + AFTER_S]
         lost = self._lost()
         attacking.end()
@@ -349,9 +332,10 @@ class Scene:
             len(times),
             Counter(c.failed for c in calls if c.failed),
             lost,
-            _lock_s(before, self.proxy.metrics()),
+            _lock_s(before, self._metrics()),
             max((math.inf if p.failed else _took(p, now) for p in probes if p.started >= begun), default=math.inf),
-            max(0.0, recovery),
+            max([0.0, *(c.started + _took(c, now) - end for c in slow)]),
+            given_back_at - end,
             answers,
         )
 
@@ -360,20 +344,30 @@ class Scene:
         return self._helpers[-1]
 
     def _calls(self) -> tuple[list[Call], list[Call]]:
-        calls, probes, _ = self._neighbour.ask()
+        calls, probes = self._neighbour.ask()
         self._sent += SPANS * sum(c.took is not None and not c.failed for c in calls)
         return calls, probes
 
-    def _rss_is_normal(self) -> bool:
+    def _metrics(self) -> Metrics:
+        """Scrape, for as long as it takes."""
+
+        def scrape() -> Metrics | None:
+            with suppress(OSError):
+                return self.proxy.metrics()
+            return None
+
+        found = until(scrape, 60, "no /metrics")
+        assert found is not None
+        return found
+
+    def _memory_is_given_back(self) -> bool:
         """By 1.3 times what is counted now, and what the process had at the beginning."""
-        rss = self.proxy.rss_bytes()
-        if rss <= 1.3 * self._base:
-            return True
-        with suppress(OSError):
-            metrics = self.proxy.metrics()
-            counted = metrics.total("buffer_bytes") + metrics.total("queue_bytes")
-            return rss <= 1.3 * (self._base + counted)
-        return False
+        allowed = self._base + OTHERS
+        if self.proxy.rss_bytes() > 1.3 * allowed:
+            with suppress(OSError):
+                metrics = self.proxy.metrics()
+                allowed += metrics.total("buffer_bytes") + metrics.total("queue_bytes")
+        return self.proxy.rss_bytes() <= 1.3 * allowed
 
     def _lost(self) -> int:
         """The spans of the neighbour that got an OK and do not arrive."""
@@ -382,6 +376,27 @@ class Scene:
         while (taken := self._backend.ask()) < sent and time.monotonic() < end:
             time.sleep(0.05)
         return max(0, sent - taken)
+
+
+def _configured(configuration: Mapping[str, Any], backend_port: int) -> dict[str, Any]:
+    """Return the configuration of a scene: its rules behind the one that keeps what the neighbour sends."""
+    own = [{"name": "neighbour", "match": '{ resource.service.name = "neighbour" }', "keep": "all"}]
+    rules = configuration.get("rules", [{"name": "errors", "match": "{ status = error }", "keep": "all"}])
+    return {
+        "receive": {"grpc": {"endpoint": "127.0.0.1:0"}},
+        "admin": {"endpoint": "127.0.0.1:0"},
+        "buffer": {"max_bytes": BUFFER, **WAITS},
+        "export": [
+            {
+                "name": "backend",
+                "endpoint": f"http://127.0.0.1:{backend_port}",
+                "compression": "none",
+                "queue": {"max_bytes": QUEUE},
+            }
+        ],
+        **configuration,
+        "rules": [*own, *rules, {"name": "rest", "keep": "none"}],
+    }
 
 
 def _took(call: Call, now: float) -> float:

@@ -9,11 +9,25 @@ from typing import Any
 import pytest
 
 from tests.hostile import connections, contents
-from tests.hostile.rows import CALLS, CONNECTION_P99_S, CONTENT_P99_S, KEPT, MIB, RECEIVED, Attack, Row, Scene
+from tests.hostile.rows import (
+    BUFFER,
+    CALLS,
+    CONNECTION_P99_S,
+    CONTENT_P99_S,
+    KEPT,
+    MIB,
+    RECEIVED,
+    WAITS,
+    Attack,
+    Row,
+    Scene,
+)
 
 KEEP_NONE: Mapping[str, Any] = {"rules": []}
 REDACT: Mapping[str, Any] = {"redact": {"preset": "common"}}
 LARGE: Mapping[str, Any] = {"rules": [{"name": "events", "match": '{ event:name = "x" }', "keep": "all"}]}
+ROOMY: Mapping[str, Any] = {"buffer": {"max_bytes": BUFFER + 768 * MIB, **WAITS}}
+NEARLY: Mapping[str, Any] = {"rules": [{"name": "errors", "match": "{ status = error }", "keep": "99%"}]}
 PAIRS: Mapping[str, Any] = {"rules": [{"name": "pairs", "match": "{ event.k = link.k }", "keep": "all"}]}
 AGGREGATES: Mapping[str, Any] = {
     "rules": [
@@ -35,9 +49,14 @@ def _connection(name: str, prepare: Callable[..., Any], *arguments: Any, bound: 
 
 
 def _content(
-    name: str, prepare: Callable[..., Any], *arguments: Any, rules: Mapping[str, Any] | None = None, **more: Any
+    name: str,
+    prepare: Callable[..., Any],
+    *arguments: Any,
+    settings: Mapping[str, Any] | None = None,
+    bound: int = RECEIVED + KEPT,
+    **more: Any,
 ) -> Attack:
-    return Attack(name, prepare, arguments, CONTENT_P99_S, RECEIVED + KEPT, rules or {}, **more)
+    return Attack(name, prepare, arguments, CONTENT_P99_S, bound, settings or {}, **more)
 
 
 SHORT = (
@@ -45,7 +64,7 @@ SHORT = (
     _connection("rapid reset, read", connections.flood, connections.resets, True),
     _connection("answers unread", connections.flood, connections.empty, False),
     _connection("pings, unread", connections.flood, connections.pings, False),
-    _content("redaction: 10 000 errors, one 834 kB resource", contents.shared_header, 10_000, 834_000, rules=REDACT),
+    _content("redaction: 10 000 errors, one 834 kB resource", contents.shared_header, 10_000, 834_000, settings=REDACT),
     _content("gzip bombs of 64 MB, 20 a second", contents.bombs, 64_000_000, 0.05),
 )
 HEAVY = (
@@ -60,21 +79,27 @@ HEAVY = (
     _connection("SETTINGS, unread", connections.flood, connections.settings, False),
     _connection("CONTINUATION", connections.flood, connections.continuations, True),
     _connection("1000 idle connections", connections.idle, 1000),
-    _content("64 MB of one-span errors", contents.one_span_errors, 64 * MIB),
-    _content("8000 members in 1900 tracestates", contents.tracestates, 1900, 8000),
-    _content("damaged text 44 deep in 100 000 spans", contents.deep_damage, 100_000, 40),
+    _content(
+        "64 MB of one-span errors",
+        contents.one_span_errors,
+        64 * MIB,
+        settings=ROOMY,
+        bound=RECEIVED + KEPT + 768 * MIB,
+    ),
+    _content("8000 members in 1900 tracestates", contents.tracestates, 1900, 8000, settings=NEARLY),
+    _content("damaged text 44 deep in 100 000 spans", contents.deep_damage, 100_000, 44),
     _content(
         "5000 resources of 60 kB, back end of 4 MiB", contents.many_headers, 1000, 60_000, 5, backend_limit=4 * MIB
     ),
-    _content("redaction: 2000 errors, one 6 MB resource", contents.shared_header, 2000, 6_000_000, rules=REDACT),
-    _content("redaction: 100 000 new e-mails", contents.new_emails, 100_000, rules=REDACT),
-    _content("redaction: 500 x 15 kB JSON in JSON in JSON", contents.escaped_json, 500, 15_000, rules=REDACT),
-    _content("redaction: 900 000 small values", contents.small_values, 900_000, rules=REDACT),
-    _content("128 x 128 event.k = link.k in 2000 spans", contents.pairs, 2000, 128, rules=PAIRS),
-    _content("64 MB of empty events", contents.empty_events, 64_000_000, rules=LARGE),
-    _content("20 regexes, 100 000 values", contents.distinct_values, 100_000, rules=_regexes(20)),
-    _content("100 regexes, 100 000 values", contents.distinct_values, 100_000, rules=_regexes(100)),
-    _content("20 aggregates, 29 MB of tiny spans", contents.tiny_spans, 29_000_000, rules=AGGREGATES),
+    _content("redaction: 2000 errors, one 6 MB resource", contents.shared_header, 2000, 6_000_000, settings=REDACT),
+    _content("redaction: 100 000 new e-mails", contents.new_emails, 100_000, settings=REDACT),
+    _content("redaction: 500 x 15 kB JSON in JSON in JSON", contents.escaped_json, 500, 15_000, settings=REDACT),
+    _content("redaction: 900 000 small values", contents.small_values, 900_000, settings=REDACT),
+    _content("128 x 128 event.k = link.k in 2000 spans", contents.pairs, 2000, 128, settings=PAIRS),
+    _content("64 MB of empty events", contents.empty_events, 64_000_000, settings=LARGE),
+    _content("20 regexes, 100 000 values", contents.distinct_values, 100_000, settings=_regexes(20)),
+    _content("100 regexes, 100 000 values", contents.distinct_values, 100_000, settings=_regexes(100)),
+    _content("20 aggregates, 29 MB of tiny spans", contents.tiny_spans, 29_000_000, settings=AGGREGATES),
 )
 
 

@@ -113,10 +113,10 @@ def escaped_json(values: int, nbytes: int) -> Run:
 
 
 def small_values(values: int) -> Run:
-    """One trace with so many attributes, each another short text."""
+    """One trace with so many attributes, each with another key and another short text."""
     per_span = 1000
     contents = (
-        ERROR + b"".join(attribute(9, "k", text(f"{n:x}")) for n in range(first, first + per_span))
+        ERROR + b"".join(attribute(9, f"k{n:x}", text(f"{n:x}")) for n in range(first, first + per_span))
         for first in range(0, values, per_span)
     )
     return requests([request(spans(contents, one_trace=True))])

@@ -89,13 +89,16 @@ class Parcel:
         if not self.divisible:
             return self._cut(limit, assemble)
         groups: list[list[KeptTrace]] = []
-        size = limit  # without headers, which traces may share: a parcel that is still too large comes here again
+        size = 0
+        seen: set[int] = set()
         for trace in self.traces:
-            size += trace.nbytes
-            if size > limit:
+            more = trace.nbytes + trace.header_bytes(seen)
+            if not groups or size + more > limit:
                 groups.append([])
-                size = trace.nbytes
+                size, seen = 0, set()
+                more = trace.nbytes + trace.header_bytes(seen)
             groups[-1].append(trace)
+            size += more
         return [self._some(group) for group in groups] if len(groups) > 1 else self.divided(2)
 
     def exported(self, queue: Queue, rejected_spans: int) -> int:

@@ -10,6 +10,10 @@ the event loop. Each number below is written by one side only, so neither waits 
 change (bytes held, spans queued) are differences of two such numbers. `abandon`, at the very end, wants the offering
 side at rest.
 
+Bytes are those that requests will have: the traces', and each header of a resource or scope once a batch. That is no
+less than the memory held, for in memory batches share them. The offering side cuts the batches, since it alone sees
+each trace's headers in time for both bounds, that of a batch and that of the queue.
+
 A trace counts as queued, and its bytes as held, until it is settled: exported, rejected or lost. The caller of `take`
 settles each trace of the batch exactly once, at once or span by span, and then drops it, for traces hold native memory.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from sampler_proxy.config.model import FileExport, GrpcExport
@@ -41,7 +46,12 @@ class KeptTrace(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory held."""
+        """Bytes of memory held; headers of resources and scopes, which traces share, apart."""
+
+    def header_bytes(self, seen: set[int]) -> int:
+        """Return the bytes that the trace's headers add to a request which has those in `seen` already, and add them to
+        `seen`. A header is known by a number that is its own for as long as a trace with it lives. Raises MemoryError:
+        `seen` is of no use then."""
 
 
 class Counters(NamedTuple):
@@ -81,14 +91,20 @@ class Queue:
         self._clock = clock
         self._traces: deque[KeptTrace] = deque()
         self._since: deque[int] = deque()  # when each of them came
+        self._cuts: deque[int] = deque()  # numbers of the traces, counted from the first one ever, that begin a batch
+        self._headers: dict[KeptTrace, int] = {}  # the bytes of headers that a trace was the first of its batch with
         # Written by the offering side:
         self._routed_traces = 0
         self._routed_spans = 0
         self._routed_bytes = 0
+        self._open_first = -1  # the number of the first trace in the batch that is being filled; -1: none is
+        self._open_bytes = 0
+        self._open_headers: set[int] = set()
         self._drop = drop
         self._dropped_spans = 0
         self._dropped_ids: deque[bytes] = deque(maxlen=DROPPED_REMEMBERED)
         # Written by the loop:
+        self._taken_traces = 0
         self._taken_bytes = 0
         self._settled_traces = 0
         self._settled_spans = 0
@@ -124,36 +140,81 @@ class Queue:
         not taken the trace.
         """
         nbytes = trace.nbytes
-        if not self._fits(nbytes):
+        headers = 0
+        fits = self._fits(nbytes)
+        if fits:
+            headers = self._headers_in_batch(trace)
+            if headers:
+                nbytes += headers
+                fits = self._fits(nbytes)
+        if not fits:
+            self._open_first = -1
             if self._drop:
                 dropped = self._dropped_spans + trace.spans
                 self._dropped_ids.append(trace.trace_id)
                 self._dropped_spans = dropped
                 return True
             self._refused_bytes = min(nbytes, self._refused_bytes or nbytes)
-            if not self._fits(nbytes):
-                return False
-        routed_traces, routed_spans, routed_bytes = self._routed_traces, self._routed_spans, self._routed_bytes
-        timed = False
+            return self._fits(nbytes) and self.offer(trace)
         try:
-            self._routed_traces = routed_traces + 1
-            self._routed_spans = routed_spans + trace.spans
-            self._routed_bytes = routed_bytes + nbytes
-            if self._closed is not None:
-                self._settle([trace], lost=trace.spans, reason=self._closed)
-                return True
-            self._since.append(self._clock())  # first: the other side, once it sees the trace, looks for its time
-            timed = True
-            self._traces.append(trace)
+            self._append(trace, nbytes, headers)
         except BaseException:
-            if timed:
-                self._since.pop()
-            self._routed_traces, self._routed_spans, self._routed_bytes = routed_traces, routed_spans, routed_bytes
+            self._open_first = -1
             raise
         wake_at = self._wake_at_bytes
         if wake_at is not None:
             self._wake_up(wake_at)
         return True
+
+    def _headers_in_batch(self, trace: KeptTrace) -> int:
+        """Return the bytes of the headers that a trace brings into the batch that is being filled, which is another one
+        from here on where the last was taken, or has no room for it."""
+        try:
+            if self._open_first >= self._taken_traces:
+                headers = trace.header_bytes(self._open_headers)
+                if self._open_bytes + trace.nbytes + headers <= self._batch_bytes:
+                    return headers
+            self._open_first = -1
+            self._open_headers = set()
+            return trace.header_bytes(self._open_headers)
+        except BaseException:
+            self._open_first = -1
+            raise
+
+    def _append(self, trace: KeptTrace, nbytes: int, headers: int) -> None:
+        """Append a trace, of `nbytes` with its `headers`. After an exception nothing is changed."""
+        routed_traces, routed_spans, routed_bytes = self._routed_traces, self._routed_spans, self._routed_bytes
+        cut = timed = False
+        try:
+            self._routed_traces = routed_traces + 1
+            self._routed_spans = routed_spans + trace.spans
+            self._routed_bytes = routed_bytes + nbytes
+            if headers:
+                self._headers[trace] = headers
+            if self._closed is not None:
+                self._settle([trace], lost=trace.spans, reason=self._closed)
+                return
+            # What the other side looks for, once it sees the trace, comes first.
+            if self._open_first < 0:
+                self._cuts.append(routed_traces)
+                cut = True
+            self._since.append(self._clock())
+            timed = True
+            self._traces.append(trace)
+        except BaseException:
+            if timed:
+                self._since.pop()
+            if cut:
+                self._cuts.pop()
+            self._headers.pop(trace, None)
+            self._routed_traces, self._routed_spans, self._routed_bytes = routed_traces, routed_spans, routed_bytes
+            raise
+        if cut:
+            self._open_first, self._open_bytes = routed_traces, 0
+        self._open_bytes += nbytes
+        if self._open_bytes >= self._batch_bytes:
+            self._open_first = -1
+            self._open_headers = set()
 
     def _wake_up(self, wake_at: int) -> None:
         try:
@@ -185,20 +246,18 @@ class Queue:
     def take(self) -> list[KeptTrace]:
         """Take the oldest traces, as many as `batch_bytes` hold, ready or not; at least one, unless none waits. Raises
         MemoryError, and has then taken none."""
-        batch: list[KeptTrace] = []
-        room, taken = self._batch_bytes, self._taken_bytes
-        waiting = len(self._traces)
-        while len(batch) < waiting:
-            trace = self._traces[len(batch)]
-            room -= trace.nbytes
-            if batch and room < 0:
-                break
-            batch.append(trace)
-            taken += trace.nbytes
+        first = self._taken_traces
+        while self._cuts and self._cuts[0] <= first:
+            self._cuts.popleft()
+        count = len(self._traces)
+        if self._cuts:
+            count = min(count, self._cuts[0] - first)
+        batch = list(islice(self._traces, count))
+        taken = first + count, self._taken_bytes + self._nbytes(batch)
         for _ in batch:
             self._traces.popleft()
             self._since.popleft()
-        self._taken_bytes = taken
+        self._taken_traces, self._taken_bytes = taken
         return batch
 
     def flush(self) -> None:
@@ -256,6 +315,7 @@ class Queue:
         self._closed = reason
         self._traces.clear()
         self._since.clear()
+        self._headers.clear()
         self._lose(self._routed_spans - self._settled_spans, reason)
         self._taken_bytes = self._settled_bytes = self._routed_bytes
         self._settled_spans = self._routed_spans
@@ -282,7 +342,7 @@ class Queue:
         settled = (
             self._settled_traces + len(traces),
             self._settled_spans + exported + rejected + lost,
-            self._settled_bytes + sum(trace.nbytes for trace in traces),
+            self._settled_bytes + self._nbytes(traces),
             self._exported_spans + exported,
             self._rejected_spans + rejected,
         )
@@ -290,7 +350,13 @@ class Queue:
         self._settled_traces, self._settled_spans, self._settled_bytes, self._exported_spans, self._rejected_spans = (
             settled
         )
+        for trace in traces:
+            self._headers.pop(trace, None)
         self._tell_room()
+
+    def _nbytes(self, traces: Sequence[KeptTrace]) -> int:
+        headers = self._headers
+        return sum(trace.nbytes + headers.get(trace, 0) for trace in traces)
 
     def _lose(self, spans: int, reason: str) -> None:
         if spans:

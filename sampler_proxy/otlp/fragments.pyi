@@ -62,6 +62,13 @@ class KeptTrace:
     @property
     def nbytes(self) -> int:
         """Bytes of memory held; envelopes apart."""
+    def header_bytes(self, seen: set[int]) -> int:
+        """Return the bytes that the trace's headers take in a request, those in `seen` apart, and add them to `seen`:
+        by numbers that are their own for as long as a trace with them lives. With `nbytes` that is no less than
+        assemble() makes of them.
+
+        Raises MemoryError: `seen` is of no use then.
+        """
     @property
     def rule(self) -> int:
         """The pipeline's number of the rule that decided the trace."""

@@ -9,6 +9,9 @@ from libc.string cimport memcmp, memcpy
 from sampler_proxy.otlp.protobuf cimport M_RESOURCE_SPANS, M_SCOPE_SPANS, hash_bytes
 from sampler_proxy.otlp.utf8 cimport repaired
 
+cdef enum:
+    HEADER_FRAME = 1 + 5  # the most that the tag and the length of a ResourceSpans or ScopeSpans take
+
 
 cdef class Scanned:
     def __dealloc__(self):
@@ -271,3 +274,19 @@ cdef class KeptTrace:
                 self.envelopes.release(self.group_list[i].scope.envelope)
         free(self.group_list)
         free(self.data)
+
+    def header_bytes(self, set seen not None):
+        cdef uint64_t size = 0
+        cdef uint32_t i
+        cdef Envelope* last = NULL
+        cdef Envelope* envelope
+        for i in range(self.group_count):
+            envelope = self.group_list[i].scope.envelope
+            if envelope == last:
+                continue
+            last = envelope
+            while envelope != NULL and <size_t>envelope not in seen:  # with a scope, its resource has been seen
+                seen.add(<size_t>envelope)
+                size += HEADER_FRAME + envelope.size
+                envelope = envelope.parent
+        return size

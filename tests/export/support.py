@@ -45,10 +45,34 @@ class Trace:
     def nbytes(self) -> int:
         return len(self.data)
 
+    def header_bytes(self, _: set[int]) -> int:
+        return 0  # in `nbytes`
+
 
 def assemble(traces: Sequence[Trace]) -> bytes:
     """Messages that follow one another are one message."""
     return b"".join(trace.data for trace in traces)
+
+
+class Kept:
+    """A trace of any size, without the bytes. `headers`: their sizes by their numbers."""
+
+    def __init__(self, nbytes: int, spans: int = 1, headers: Mapping[int, int] | None = None) -> None:
+        self.trace_id = bytes(16)
+        self.nbytes = nbytes
+        self.spans = spans
+        self.headers = headers or {}
+
+    def header_bytes(self, seen: set[int]) -> int:
+        new = self.headers.keys() - seen
+        seen |= new
+        return sum(self.headers[number] for number in new)
+
+
+def request_bytes(batch: Iterable[Kept]) -> int:
+    """What a request of these traces takes."""
+    seen: set[int] = set()
+    return sum(trace.nbytes + trace.header_bytes(seen) for trace in batch)
 
 
 def numbers(request: ExportTraceServiceRequest) -> list[int]:

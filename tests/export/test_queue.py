@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sampler_proxy.export.queue import Queue
+from tests.export.support import Kept, request_bytes
 
 MAX, BATCH, WAIT = 1000, 300, 50
-
-
-class Kept:
-    """A trace of any size, without the bytes."""
-
-    def __init__(self, nbytes: int, spans: int = 1) -> None:
-        self.trace_id = bytes(16)
-        self.nbytes = nbytes
-        self.spans = spans
 
 
 class Now:
@@ -91,6 +83,73 @@ def test_a_batch_has_at_least_one_trace(queue):
     assert [t.nbytes for t in queue.take()] == [900]
     assert [t.nbytes for t in queue.take()] == [5]
     assert queue.take() == []
+
+
+@pytest.mark.parametrize(
+    ("offered", "batches"),
+    [
+        ([{}, {}, {}], [[10, 10, 10]]),
+        ([{1: 100}, {1: 100}, {1: 100}], [[10, 10, 10]]),  # a header counts once: 130
+        ([{1: 100}, {2: 100}, {3: 100}], [[10, 10], [10]]),  # 220, and 330 would be too much
+        ([{1: 100, 2: 90}, {1: 100, 3: 80}, {1: 100, 4: 1}], [[10, 10], [10]]),  # 290; 301 would be too much
+        ([{1: 100}, {2: 100}, {3: 100}, {1: 100}], [[10, 10], [10, 10]]),  # another batch has them all again
+        ([{1: 900}, {1: 900}, {2: 1}], [[10], [10], [10]]),  # larger than a batch: alone
+        ([{1: 280}, {1: 280}, {1: 280}], [[10, 10], [10]]),  # 300 is full
+    ],
+)
+def test_a_batch_counts_each_header_once(now, offered, batches):
+    queue = Queue(max_bytes=10_000, batch_bytes=BATCH, max_wait_ns=WAIT, clock=now)
+    for headers in offered:
+        assert queue.offer(Kept(10, headers=headers))
+    taken = [queue.take() for _ in batches]
+    assert [[trace.nbytes for trace in batch] for batch in taken] == batches
+    assert queue.take() == []
+    assert queue.counters().queued_bytes == sum(map(request_bytes, taken))
+    for batch in taken:
+        queue.exported(batch)
+    assert queue.counters().queued_bytes == 0
+
+
+def test_a_batch_is_ready_by_the_bytes_of_headers(queue):
+    queue.offer(Kept(10, headers={1: 280}))
+    assert queue.wait_ns(0) == WAIT
+    queue.offer(Kept(10, headers={2: 280}))
+    assert queue.wait_ns(0) == 0
+
+
+def test_headers_fill_the_queue(queue):
+    for number in range(3):
+        assert queue.offer(Kept(10, headers={number: 300}))
+    assert not queue.offer(Kept(10, headers={3: 300}))
+    assert queue.full
+    assert queue.offer(Kept(10, headers={4: 50}))
+    assert queue.counters().queued_bytes == 990
+    queue.exported(queue.take())
+    assert not queue.full
+    assert queue.offer(Kept(10, headers={3: 300}))
+
+
+def test_a_batch_that_was_taken_by_age_is_filled_no_more(queue, now):
+    """What comes later brings the header again."""
+    queue.offer(Kept(10, headers={1: 200}))
+    now.ns = WAIT
+    first = queue.take()
+    queue.offer(Kept(10, headers={1: 200}))
+    queue.offer(Kept(10, headers={2: 90}))
+    assert [len(first), len(queue.take()), len(queue.take())] == [1, 1, 1]
+    assert queue.counters().queued_bytes == 210 + 210 + 100
+
+
+def test_a_refused_trace_leaves_no_header_behind(queue):
+    """It is another one, with another header, that has the same number by then."""
+    queue.offer(Kept(900))
+    batch = queue.take()
+    queue.offer(Kept(10))
+    assert not queue.offer(Kept(10, headers={1: 200}))
+    queue.exported(batch)
+    queue.offer(Kept(10, headers={1: 250}))
+    queue.take()
+    assert queue.counters().queued_bytes == 270
 
 
 def test_bytes_are_held_until_settled(queue):
@@ -269,6 +328,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = Now()
         self.queue = Queue(max_bytes=MAX, batch_bytes=BATCH, max_wait_ns=WAIT, clock=self.now)
         self.waiting: list[tuple[Kept, int]] = []
+        self.open: list[Kept] = []  # the last of these, to which another one may be added for one request
+        self.charged: dict[Kept, int] = {}
         self.flying: list[list[Kept]] = []
         self.spans = dict.fromkeys(["routed", "exported", "rejected", "lost"], 0)
         self.refused: list[int] = []
@@ -286,25 +347,40 @@ class QueueMachine(RuleBasedStateMachine):
         self.woken = True
 
     def held(self) -> int:
-        return sum(t.nbytes for t, _ in self.waiting) + sum(t.nbytes for batch in self.flying for t in batch)
+        return sum(self.charged.values())
+
+    def charge(self, trace: Kept) -> int:
+        if self.open and request_bytes([*self.open, trace]) > BATCH:
+            self.open = []
+        return request_bytes([*self.open, trace]) - request_bytes(self.open)
 
     def wait(self) -> int | None:
         if not self.waiting:
             return None
-        if sum(t.nbytes for t, _ in self.waiting) >= BATCH:
+        if sum(self.charged[t] for t, _ in self.waiting) >= BATCH:
             return 0
         return max(0, self.waiting[0][1] + WAIT - self.now.ns)
 
-    @rule(nbytes=st.integers(1, 400) | st.integers(1, 3000), spans=st.integers(0, 5))
-    def offer(self, nbytes: int, spans: int) -> None:
-        trace = Kept(nbytes, spans)
+    @rule(
+        nbytes=st.integers(1, 400) | st.integers(1, 3000),
+        spans=st.integers(0, 5),
+        headers=st.sets(st.sampled_from([1, 20, 99, 150, 500])),
+    )
+    def offer(self, nbytes: int, spans: int, headers: set[int]) -> None:
+        trace = Kept(nbytes, spans, dict(zip(headers, headers, strict=True)))
         fits = not self.held() or self.held() + nbytes <= MAX
+        if fits:
+            nbytes = self.charge(trace)
+            fits = not self.held() or self.held() + nbytes <= MAX
         assert self.queue.offer(trace) is fits
         if fits:
             self.waiting.append((trace, self.now.ns))
+            self.charged[trace] = nbytes
+            self.open.append(trace)
             self.spans["routed"] += spans
         else:
             self.refused.append(nbytes)
+            self.open = []
 
     @rule(ns=st.integers(0, 60))
     def time_passes(self, ns: int) -> None:
@@ -320,7 +396,10 @@ class QueueMachine(RuleBasedStateMachine):
     def take(self) -> None:
         batch = self.queue.take()
         assert batch == [t for t, _ in self.waiting[: len(batch)]]
-        assert len(batch) <= 1 or sum(t.nbytes for t in batch) <= BATCH
+        assert len(batch) <= 1 or request_bytes(batch) <= BATCH
+        assert sum(self.charged[t] for t in batch) == request_bytes(batch)
+        if not set(batch).isdisjoint(self.open):
+            self.open = []
         assert batch or not self.waiting
         del self.waiting[: len(batch)]
         if batch:
@@ -332,6 +411,8 @@ class QueueMachine(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, how: str, partly: int) -> None:
         batch = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         spans = sum(t.spans for t in batch)
+        for trace in batch:
+            del self.charged[trace]
         before = self.told
         if how == "exported":
             self.queue.exported(batch, partly)
@@ -366,7 +447,7 @@ class QueueMachine(RuleBasedStateMachine):
     def no_wake_is_missed(self) -> None:
         if self.answered is None and self.waiting:
             assert self.woken
-        if self.answered and sum(t.nbytes for t, _ in self.waiting) >= BATCH:
+        if self.answered and sum(self.charged[t] for t, _ in self.waiting) >= BATCH:
             assert self.woken
 
 

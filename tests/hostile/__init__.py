@@ -1,1 +1,1 @@
-"""Attacks on a running proxy, by raw connections without credentials: each bounded to seconds, one row each."""
+"""Attacks on a running proxy, by connections and by content, without credentials: bounded to seconds, one row each."""

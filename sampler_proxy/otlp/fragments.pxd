@@ -20,7 +20,7 @@ cdef enum Flag:
 
 
 cdef struct Form:
-    # What an envelope has become under one policy and view; the envelope's. It goes with the envelope or with the policy,
+    # What an envelope has become under one policy and view; the envelope's. It goes with the envelope or the policy,
     # whichever is first, so that no circle of forms outlives a policy.
     Form* next  # older
     Envelope* leaving  # one reference; NULL: the envelope itself

@@ -150,7 +150,7 @@ cdef class Envelopes:
     cdef void remember(
         self, Envelope* envelope, Envelope* leaving, tuple counts, uint64_t redactor, uint64_t view
     ) noexcept:
-        """Note what an envelope has become, with a reference to it; the oldest of MAX_FORMS goes. Without memory nothing
+        """Note what an envelope has become, with a reference to it; the oldest of MAX_FORMS goes. Without memory none
         is noted. `counts`: None for none."""
         cdef Form** link = &envelope.forms
         cdef Form* form

@@ -308,6 +308,7 @@ cdef class Limit:
         candidate.rule = 0
         candidate.reason = candidate.flags = 0
         candidate.admitted = candidate.by_threshold = False
+        self.reserve()
         self.add(&candidate, now_ns)
 
     def grant(self, seconds):

@@ -1,4 +1,4 @@
-"""Declares the measure of what redacting a trace takes: close looks in units of about a microsecond, all else in steps."""
+"""Declares the measure of what redacting a trace takes: close looks in microseconds, about, and all else in steps."""
 cimport cython
 from libc.stdint cimport uint64_t
 

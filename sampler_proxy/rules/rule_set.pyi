@@ -45,10 +45,10 @@ class RuleSet:
         """Units of effort, each about a microsecond, that decisions have cost so far."""
     @property
     def beyond(self) -> bool:
-        """Whether, of the trace that was asked about last, not all has been looked at."""
+        """Tell whether, of the trace that was asked about last, not all has been looked at."""
     @property
     def partly_read(self) -> int:
-        """Traces that were decided so."""
+        """Count of the traces that were decided so."""
     def type_mismatches(self) -> list[tuple[int, list[tuple[Field, bytes, Kind, str]]]]:
         """Return, for each rule (its index) that compares attributes with constants, those of its comparisons that have
         met their attribute with other types only, as (where, key, kind of the constant, what the last value was). Since

@@ -83,7 +83,8 @@ class Driver:
         raw = request if isinstance(request, bytes) else request.SerializeToString()
         answer = self.intake.accept(raw, at_ns)
         try:  # noqa: SIM105 (suppress() may find no memory, either)
-            self.pipeline.finish()
+            while self.pipeline.finish():
+                pass
         except MemoryError:  # what is left stays in the line
             pass
         return answer

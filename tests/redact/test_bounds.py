@@ -79,7 +79,7 @@ def test_what_a_trace_may_cost_is_bounded(part: str, size: int) -> None:
 
 def test_what_new_keys_may_cost_is_bounded() -> None:
     redacting = Redacting({"preset": "common"})
-    spans = [{f"key{i}": f"value{i}" for i in range(first, first + 1000)} for first in range(0, 60_000, 1000)]
+    spans = [{f"{i:x}": "" for i in range(first, first + 1000)} for first in range(0, 60_000, 1000)]
     out = ExportTraceServiceRequest.FromString(redacting.run([trace(0, *spans)]))
     left = [plain(span.attributes) for span in out.resource_spans[0].scope_spans[0].spans]
     assert left[:5] == spans[:5]

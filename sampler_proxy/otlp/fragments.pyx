@@ -11,6 +11,9 @@ from sampler_proxy.otlp.utf8 cimport repaired
 
 cdef enum:
     HEADER_FRAME = 1 + 5  # the most that the tag and the length of a ResourceSpans or ScopeSpans take
+    # After how much work, in bytes of headers, the GIL is given way, and what a fragment, a cache miss, is worth of it.
+    GIVE_WAY = 1 << 20
+    STEP_OF_FRAGMENT = 64
 
 
 cdef class Scanned:
@@ -214,9 +217,11 @@ cdef class Envelopes:
         return leaving
 
     cdef int adopt(self, Scanned scanned) except -1:
-        """Intern the headers of a request and point its fragments to them. After an error nothing is changed."""
+        """Intern the headers of a request and point its fragments to them. After an error nothing is changed. The GIL
+        is given way now and then."""
         cdef uint32_t i, j
         cdef uint32_t done = 0
+        cdef uint64_t steps = 0
         cdef Header* header
         cdef Envelope* parent
         cdef Group* group
@@ -241,12 +246,22 @@ cdef class Envelopes:
                 else:
                     found[i] = self.intern(parent, scanned.header_bytes + header.offset, header.size)
                 done = i + 1
+                steps += header.size
+                if steps >= GIVE_WAY:
+                    steps = 0
+                    with nogil:
+                        pass
             for i in range(scanned.count):
                 fragment = scanned.fragments[i]
                 group = groups_of(fragment)
                 for j in range(fragment.groups):
                     group[j].scope.envelope = found[group[j].scope.index]
                     group[j].scope.envelope.refs += 1
+                steps += STEP_OF_FRAGMENT + fragment.groups
+                if steps >= GIVE_WAY:
+                    steps = 0
+                    with nogil:
+                        pass
         finally:
             # The loop's own references; the groups and the children have theirs.
             for i in range(done):

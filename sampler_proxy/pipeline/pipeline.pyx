@@ -240,8 +240,8 @@ cdef class Pipeline:
     cdef int begin_filing(
         self, Scanned scanned, uint32_t transport, uint64_t size, int64_t now_ns, Filing* filing
     ) except -1:
-        """Find room for a request, or raise the refusal, and file its first slice, all of it most often. One with large
-        headers is only put in hand: they are interned without the lock."""
+        """Find room for a request, or raise the refusal, and file it. A large one is only put in hand: its headers are
+        interned without the lock."""
         cdef uint64_t need = self.need_of(scanned) + scanned.header_cost()
         cdef uint64_t effort = ROOM_EFFORT + need // ROOM_BYTES_PER_UNIT
         cdef uint64_t spent
@@ -251,7 +251,7 @@ cdef class Pipeline:
                 if self.admit(need, transport, size, now_ns, &effort):
                     self.memory.in_hand += need
                     filing.need = need
-                    if scanned.header_cost() <= SLICE_HEADER_BYTES:
+                    if scanned.header_cost() <= SLICE_HEADER_BYTES and scanned.count <= SLICE_FRAGMENTS:
                         self.envelopes.adopt(scanned)
                         self.file_some(scanned, transport, size, filing)
                     return 0

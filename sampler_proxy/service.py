@@ -108,7 +108,9 @@ class Service:
         self._rates = Rates(secrets.randbits(64))
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
-        accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
+        # An intake belongs to one thread; large requests have another.
+        accept, accept_large = (self._pipeline.intake("grpc").accept for _ in range(2))
+        clock = time.monotonic_ns
         kinds = {
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys(accepting.KINDS, 0),
@@ -120,6 +122,7 @@ class Service:
             partial(self._pipeline.count_refused, "grpc"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            {TRACE_EXPORT: lambda request: accept_large(request, clock())},
         )
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -310,9 +313,9 @@ class Service:
                 pass
 
     def _bytes_held(self) -> int:
-        """Return the bytes of all spans that are here."""
+        """Return the bytes of all spans that are here, and of requests that are arriving."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
-        return self._pipeline.nbytes + queued
+        return self._pipeline.nbytes + queued + self._engine.peak_in_flight()
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is

@@ -1,0 +1,120 @@
+"""Shares the places of a server among connections: who is received now, who waits, who is refused. No I/O.
+
+Three rules, so that no connection can take anything from another, however many calls it opens or never finishes:
+
+    a connection of which nothing is being received is received at once, whatever the others hold;
+    beyond that a connection may have as many places as are left for all (the dynamic threshold of Choudhury and Hahne,
+    1998): one alone has half of them, two have a third each, and something is always left for who comes next;
+    what waits does so behind calls of its own connection, and connections have their turn one after the other. Where
+    too many wait, the newest call of the connection with the most of them is refused (longest queue drop).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Call = TypeVar("Call", bound=Hashable)
+
+
+class _Connection(Generic[Call]):
+    """What one connection has of the places."""
+
+    __slots__ = ("receiving", "waiting")
+
+    def __init__(self) -> None:
+        self.receiving = 0
+        self.waiting: deque[Call] = deque()
+
+
+class Places(Generic[Call]):
+    """The places of one server. Used by one thread. `max_receiving` places are shared, beside each connection's first;
+    `max_waiting` calls may wait in all."""
+
+    def __init__(self, max_receiving: int, max_waiting: int) -> None:
+        self._max_receiving = max_receiving
+        self._max_waiting = max_waiting
+        self.receiving: dict[Call, tuple[Hashable, float]] = {}
+        """The calls that have a place, oldest first: their connection, and since when (seconds)."""
+        self.waiting = 0
+        """How many wait."""
+        self._connections: dict[Hashable, _Connection[Call]] = {}
+        self._turns: dict[Hashable, _Connection[Call]] = {}  # those of which something waits; whose turn it is, first
+
+    def enter(self, call: Call, connection: Hashable, now_s: float) -> bool:
+        """Take a new call. True: it has a place. False: it waits; ask `crowded` then."""
+        its = self._connections.get(connection)
+        if its is None:
+            its = self._connections[connection] = _Connection()
+        if not its.waiting and self._may(its):
+            self.receiving[call] = (connection, now_s)
+            its.receiving += 1
+            return True
+        its.waiting.append(call)
+        self._turns[connection] = its
+        self.waiting += 1
+        return False
+
+    def _may(self, its: _Connection[Call]) -> bool:
+        """Tell whether a connection may have one more place."""
+        return its.receiving == 0 or its.receiving < self._max_receiving - len(self.receiving)
+
+    def crowded(self) -> Call | None:
+        """Return a call that has to be refused since too many wait, and forget it; None where there is room."""
+        if self.waiting <= self._max_waiting:
+            return None
+        connection, its = max(self._turns.items(), key=lambda each: len(each[1].waiting))
+        call = its.waiting.pop()
+        self._waits_no_more(connection, its)
+        return call
+
+    def leave(self, call: Call) -> bool:
+        """Take back the place of a call; False where it has none."""
+        if call not in self.receiving:
+            return False
+        connection, _ = self.receiving.pop(call)
+        its = self._connections[connection]
+        its.receiving -= 1
+        if not its.receiving and not its.waiting:
+            del self._connections[connection]
+        return True
+
+    def next(self, now_s: float) -> Call | None:
+        """Give a place to the waiting call whose turn it is, and return the call; None where none may have one."""
+        for connection, its in self._turns.items():
+            if self._may(its):
+                call = its.waiting[0]
+                self.receiving[call] = (connection, now_s)
+                its.waiting.popleft()
+                its.receiving += 1
+                self._waits_no_more(connection, its)
+                return call
+        return None
+
+    def _waits_no_more(self, connection: Hashable, its: _Connection[Call]) -> None:
+        """Count a call that has left its queue, whose connection then has its next turn after all others."""
+        self.waiting -= 1
+        del self._turns[connection]
+        if its.waiting:
+            self._turns[connection] = its
+        elif not its.receiving:
+            del self._connections[connection]
+
+    def put_back(self, call: Call) -> None:
+        """Let a call that `next` has returned wait on, before all others of its connection."""
+        connection, _ = self.receiving.pop(call)
+        its = self._connections[connection]
+        its.receiving -= 1
+        its.waiting.appendleft(call)
+        self._turns[connection] = its
+        self.waiting += 1
+
+    def older_than(self, since_s: float) -> list[Call]:
+        """Return the calls that have had their places since before `since_s`, oldest first."""
+        found = []
+        for call, (_, since) in self.receiving.items():
+            if since >= since_s:
+                break
+            found.append(call)
+        return found

@@ -108,21 +108,18 @@ class Service:
         self._rates = Rates(secrets.randbits(64))
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
-        # An intake belongs to one thread; large requests have another.
-        accept, accept_large = (self._pipeline.intake("grpc").accept for _ in range(2))
-        clock = time.monotonic_ns
         kinds = {
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys(accepting.KINDS, 0),
         }
         self._engine = receive_grpc.create(
-            {TRACE_EXPORT: lambda request: accept(request, clock())},
+            {TRACE_EXPORT: self._handler()},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {TRACE_EXPORT: lambda request: accept_large(request, clock())},
+            {TRACE_EXPORT: self._handler()},
         )
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -153,6 +150,11 @@ class Service:
             self._status.destinations,
             self._failure,
         )
+
+    def _handler(self) -> Callable[[bytes], bytes]:
+        """Return a way into the pipeline, for one thread."""
+        accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
+        return lambda request: accept(request, clock())
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""

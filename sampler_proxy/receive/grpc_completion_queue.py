@@ -9,7 +9,7 @@ against the day they change, and pyproject.toml pins grpcio to the range that CI
 A call is two batches and three events, told apart by their tags:
 
     _begun     a call has begun: ask for the next one, and for this one's message (or let it wait for its turn)
-    a _Call    its message is there: handle it, answer. Or a large one has been answered on its thread (grpc_lane.py)
+    a Call    its message is there: handle it, answer. Or a large one has been answered on its thread (grpc_lane.py)
     _answered  the answer has left, or never will (cancelled, deadline passed, connection lost)
 
 The operation that waits for a call's end (`ReceiveCloseOnServerOperation`) rides in the answer's batch; gRPC's own
@@ -46,6 +46,7 @@ from sampler_proxy.receive.accepting import Acceptor
 from sampler_proxy.receive.conduct import Conduct
 from sampler_proxy.receive.connections import BROKEN_OFF, UNFINISHED, Connections
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
+from sampler_proxy.receive.grpc_call import Call
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
@@ -92,22 +93,6 @@ _Response = cygrpc.SendMessageOperation
 _Status = cygrpc.SendStatusFromServerOperation
 
 
-class _Call:
-    """A call that has not been answered: the tag of its batches."""
-
-    __slots__ = ("answered", "call", "mark", "message", "method", "peer", "size", "whole")
-
-    def __init__(self, call: Any, method: bytes, peer: bytes) -> None:
-        self.call = call
-        self.method = method
-        self.peer = peer
-        self.whole = False  # whether its message waits to be handled
-        self.message: bytes | Inflation = b""
-        self.size = 0  # of the message, as it came
-        self.answered = False  # whether it has been on the thread of large messages
-        self.mark: tuple[int, int] | None = None  # for BytesInFlight
-
-
 class CompletionQueueEngine(GrpcEngine):
     """The engine over the completion queue; its contract is GrpcEngine's."""
 
@@ -117,13 +102,13 @@ class CompletionQueueEngine(GrpcEngine):
     def start(self) -> int:
         self._handlers: dict[bytes, Handler] = {method.encode(): handler for method, handler in self._methods.items()}
         self._large_handlers = {method.encode(): handler for method, handler in self._large_methods.items()}
-        self._places: Places[_Call] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING)
+        self._places: Places[Call] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING)
         self._connections = Connections()
         self._bytes = BytesInFlight(self._connections.bytes_received, self._in_flight_bound)
         self._next_look = 0.0  # seconds
         self._broken_off = Conduct(MAX_BROKEN_OFF, BROKEN_OFF_PER_S)
         self._unfinished = Conduct(MAX_UNFINISHED, UNFINISHED_PER_S)
-        self._ready: Turns[_Call] = Turns()
+        self._ready: Turns[Call] = Turns()
         self._busy = False  # whether messages are gathered in `_ready`
         self._gather_until = 0.0
         self._spent_s, self._last_s = 0.0, 0.0  # on messages, without a pause; and when the last one was done
@@ -142,8 +127,8 @@ class CompletionQueueEngine(GrpcEngine):
         self._open: Any = None  # the call whose event is being handled, until it is answered or waits
         self._open_answer: bytes | Refusal | None = None  # what its request has been answered with; None: not yet
         self._request_calls()
-        self._lane: Lane[_Call] = Lane(self._handle_large)
-        self._unanswerable: list[_Call] = []  # by the lane
+        self._lane: Lane[Call] = Lane(self._handle_large)
+        self._unanswerable: list[Call] = []  # by the lane
         self._thread = threading.Thread(target=self._serve, name="grpc", daemon=True)
         self._thread.start()
         self._lane.start()
@@ -204,7 +189,7 @@ class CompletionQueueEngine(GrpcEngine):
             try:
                 event = poll(self._poll_until())  # the GIL is free meanwhile
                 tag = event.tag
-                if type(tag) is _Call:
+                if type(tag) is Call:
                     self._received(tag, event)
                 elif tag is self._begun:
                     if event.success:  # else we are shutting down
@@ -314,7 +299,7 @@ class CompletionQueueEngine(GrpcEngine):
             self._on_not_served(kind)
             self._answer(call, refusal)
             return
-        its, now = _Call(call, method, call.peer()), time.monotonic()
+        its, now = Call(call, method, call.peer()), time.monotonic()
         if self._places.enter(its, its.peer, now):
             try:
                 self._receive(its)
@@ -330,7 +315,7 @@ class CompletionQueueEngine(GrpcEngine):
         if self._busy and now >= self._gather_until:
             self._serve_ready()
 
-    def _receive(self, its: _Call) -> None:
+    def _receive(self, its: Call) -> None:
         """Ask for a call's message. On an error nothing is asked for."""
         its.call.start_server_batch((_Message(0),), its)
         if self._open is its.call:
@@ -358,7 +343,7 @@ class CompletionQueueEngine(GrpcEngine):
                     self._end(its, "stalled", grpc_status.STALLED, now)
         self._fill_places(now)
 
-    def _end(self, its: _Call, reason: str, refusal: Refusal, now: float) -> None:
+    def _end(self, its: Call, reason: str, refusal: Refusal, now: float) -> None:
         """Refuse a call whose message is not there yet."""
         self._places.leave(its)
         self._refuse(its.call, reason, refusal)
@@ -376,7 +361,7 @@ class CompletionQueueEngine(GrpcEngine):
         self._count_refused(reason)
         self._answer(call, refusal)
 
-    def _received(self, its: _Call, event: Any) -> None:
+    def _received(self, its: Call, event: Any) -> None:
         if its.answered:
             self._done(its)
             return
@@ -401,7 +386,7 @@ class CompletionQueueEngine(GrpcEngine):
             self._busy = self._spent_s > SLICE_S
             self._gather_until = self._last_s + SLICE_S
 
-    def _hand_on(self, its: _Call, where: Turns[_Call] | Lane[_Call]) -> None:
+    def _hand_on(self, its: Call, where: Turns[Call] | Lane[Call]) -> None:
         """Let a message wait to be handled; its call keeps its place."""
         self._open = its.call
         its.whole = True
@@ -412,7 +397,7 @@ class CompletionQueueEngine(GrpcEngine):
             raise
         self._open = None
 
-    def _end_without_message(self, its: _Call, success: bool, now: float) -> None:
+    def _end_without_message(self, its: Call, success: bool, now: float) -> None:
         self._open = its.call
         self._leave(its, now)
         if success:
@@ -424,7 +409,7 @@ class CompletionQueueEngine(GrpcEngine):
             # Core has answered RESOURCE_EXHAUSTED; this only ends the call.
             self._refuse(its.call, "too_large", grpc_status.NO_MESSAGE)
 
-    def _leave(self, its: _Call, now: float) -> None:
+    def _leave(self, its: Call, now: float) -> None:
         """Let a call have its place no longer, and give the place to who waits."""
         self._places.leave(its)
         if self._places.waiting:
@@ -441,7 +426,7 @@ class CompletionQueueEngine(GrpcEngine):
             self._ready.charge(peer, now - since)
         self._gather_until = now + SLICE_S
 
-    def _take(self, its: _Call, now: float) -> None:
+    def _take(self, its: Call, now: float) -> None:
         """Handle a message and answer it, or have the thread of large messages do so."""
         self._open = call = its.call
         self._broken_off.good(its.peer)
@@ -453,7 +438,7 @@ class CompletionQueueEngine(GrpcEngine):
         self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
         self._answer(call, answer)
 
-    def _is_large(self, its: _Call) -> bool:
+    def _is_large(self, its: Call) -> bool:
         """Tell whether a message is large, inflating it as far as it takes to see that."""
         message = its.message
         if isinstance(message, bytes) and message.startswith(SIGNATURES):
@@ -461,7 +446,7 @@ class CompletionQueueEngine(GrpcEngine):
             return not inflation.begin(grpc_server.LARGE_BYTES)
         return its.size > grpc_server.LARGE_BYTES
 
-    def _handle_large(self, its: _Call) -> None:
+    def _handle_large(self, its: Call) -> None:
         """Handle a large message, on its thread, and answer it: with the call for a tag, so that the receiving thread
         hears of it."""
         answer: bytes | Refusal | None = None
@@ -480,7 +465,7 @@ class CompletionQueueEngine(GrpcEngine):
                 break
         self._unanswerable.append(its)
 
-    def _done(self, its: _Call) -> None:
+    def _done(self, its: Call) -> None:
         """Take a call off the books that the other thread has had."""
         self._in_flight -= 1
         self._bytes.handled(its.peer, its.size)

@@ -36,8 +36,8 @@ MAX_WAITING = 1024
 """Calls that wait for their turn to be received; beyond it one is told to come back, of the connection that has most of
 them. Flow control keeps what has arrived of each below WINDOW_BYTES."""
 
-IN_FLIGHT_BYTES = 256 * 1024 * 1024
-"""What messages that are not handled yet may have received together, or four times `max_request_bytes` where that is
+IN_FLIGHT_BYTES = 192 * 1024 * 1024
+"""What messages that are not handled yet may have received together, or three times `max_request_bytes` where that is
 more; beyond it those of the connection that has most are refused."""
 
 LOOK_S = 0.02
@@ -133,7 +133,7 @@ class GrpcEngine(ABC):
     @property
     def _in_flight_bound(self) -> int:
         """Return what unfinished messages may hold together."""
-        return max(IN_FLIGHT_BYTES, 4 * self._max_request_bytes)
+        return max(IN_FLIGHT_BYTES, 3 * self._max_request_bytes)
 
     @abstractmethod
     def start(self) -> int:

@@ -19,7 +19,7 @@ Call = TypeVar("Call", bound=Hashable)
 
 
 class _Connection(Generic[Call]):
-    """What one connection has of the places."""
+    """Counts what one connection has of the places."""
 
     __slots__ = ("receiving", "waiting")
 
@@ -109,6 +109,12 @@ class Places(Generic[Call]):
         its.waiting.appendleft(call)
         self._turns[connection] = its
         self.waiting += 1
+
+    def give_up(self, call: Call, connection: Hashable) -> None:
+        """Forget a call that waits."""
+        its = self._connections[connection]
+        its.waiting.remove(call)
+        self._waits_no_more(connection, its)
 
     def older_than(self, since_s: float) -> list[Call]:
         """Return the calls that have had their places since before `since_s`, oldest first."""

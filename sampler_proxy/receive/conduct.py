@@ -15,32 +15,31 @@ class Conduct:
     def __init__(self, limit: float, per_s: float) -> None:
         self._limit = limit
         self._per_s = per_s
-        self._levels: dict[Hashable, tuple[float, float]] = {}  # faults, and when that was (seconds)
+        self.levels: dict[Hashable, tuple[float, float]] = {}
+        """Faults, and when that was (seconds): empty where all behave."""
         self._sweep_at = _SWEEP_FROM
 
     def fault(self, connection: Hashable, now_s: float) -> bool:
         """Count a fault; return whether it was one too many, from which on counting begins anew."""
         level = self._level(connection, now_s) + 1
         if level > self._limit:
-            del self._levels[connection]
+            del self.levels[connection]
             return True
-        self._levels[connection] = (level, now_s)
-        if len(self._levels) > self._sweep_at:
-            self._levels = {
-                each: (self._level(each, now_s), now_s) for each in self._levels if self._level(each, now_s)
-            }
-            self._sweep_at = max(_SWEEP_FROM, 2 * len(self._levels))
+        self.levels[connection] = (level, now_s)
+        if len(self.levels) > self._sweep_at:
+            self.levels = {each: (self._level(each, now_s), now_s) for each in self.levels if self._level(each, now_s)}
+            self._sweep_at = max(_SWEEP_FROM, 2 * len(self.levels))
         return False
 
     def good(self, connection: Hashable) -> None:
         """Make up for a fault, where there is one."""
-        if connection in self._levels:
-            level, at_s = self._levels[connection]
+        if connection in self.levels:
+            level, at_s = self.levels[connection]
             if level > 1:
-                self._levels[connection] = (level - 1, at_s)
+                self.levels[connection] = (level - 1, at_s)
             else:
-                del self._levels[connection]
+                del self.levels[connection]
 
     def _level(self, connection: Hashable, now_s: float) -> float:
-        level, at_s = self._levels.get(connection, (0.0, now_s))
+        level, at_s = self.levels.get(connection, (0.0, now_s))
         return max(0.0, level - (now_s - at_s) * self._per_s)

@@ -10,14 +10,17 @@ from sampler_proxy.receive.inflate import Inflation
 class Call:
     """Holds what is known of a call: the tag of its batches."""
 
-    __slots__ = ("answered", "call", "mark", "message", "method", "peer", "size", "whole")
+    message: bytes | Inflation = b""
+    size = 0
+    """Of the message, as it came."""
+    whole = False
+    """Whether its message waits to be handled."""
+    answered = False
+    """Whether it has been on the thread of large messages."""
+    mark: tuple[int, int] | None = None
+    """For BytesInFlight."""
 
     def __init__(self, call: Any, method: bytes, peer: bytes) -> None:
         self.call = call
         self.method = method
         self.peer = peer
-        self.whole = False  # whether its message waits to be handled
-        self.message: bytes | Inflation = b""
-        self.size = 0  # of the message, as it came
-        self.answered = False  # whether it has been on the thread of large messages
-        self.mark: tuple[int, int] | None = None  # for BytesInFlight

@@ -18,6 +18,10 @@ from typing import Generic, TypeVar
 Call = TypeVar("Call", bound=Hashable)
 
 
+_IDLE = 1024
+"""How often connections may come to have nothing here, before those that have nothing are looked for."""
+
+
 class _Connection(Generic[Call]):
     """Counts what one connection has of the places."""
 
@@ -40,6 +44,7 @@ class Places(Generic[Call]):
         self.waiting = 0
         """How many wait."""
         self._connections: dict[Hashable, _Connection[Call]] = {}
+        self._idle = 0  # times that a connection had nothing here any more
         self._turns: dict[Hashable, _Connection[Call]] = {}  # those of which something waits; whose turn it is, first
 
     def enter(self, call: Call, connection: Hashable, now_s: float) -> bool:
@@ -47,7 +52,7 @@ class Places(Generic[Call]):
         its = self._connections.get(connection)
         if its is None:
             its = self._connections[connection] = _Connection()
-        if not its.waiting and self._may(its):
+        if not its.receiving or (not its.waiting and self._may(its)):
             self.receiving[call] = (connection, now_s)
             its.receiving += 1
             return True
@@ -71,13 +76,14 @@ class Places(Generic[Call]):
 
     def leave(self, call: Call) -> bool:
         """Take back the place of a call; False where it has none."""
-        if call not in self.receiving:
+        place = self.receiving.pop(call, None)
+        if place is None:
             return False
-        connection, _ = self.receiving.pop(call)
+        connection = place[0]
         its = self._connections[connection]
         its.receiving -= 1
         if not its.receiving and not its.waiting:
-            del self._connections[connection]
+            self._forget_idle()
         return True
 
     def next(self, now_s: float) -> Call | None:
@@ -99,7 +105,14 @@ class Places(Generic[Call]):
         if its.waiting:
             self._turns[connection] = its
         elif not its.receiving:
-            del self._connections[connection]
+            self._forget_idle()
+
+    def _forget_idle(self) -> None:
+        """Forget connections that have nothing here, now and then: most come back at once."""
+        self._idle += 1
+        if self._idle > _IDLE and self._idle > 2 * len(self.receiving):
+            self._connections = {each: its for each, its in self._connections.items() if its.receiving or its.waiting}
+            self._idle = 0
 
     def put_back(self, call: Call) -> None:
         """Let a call that `next` has returned wait on, before all others of its connection."""

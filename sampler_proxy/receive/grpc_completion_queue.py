@@ -66,7 +66,7 @@ SLICE_S = 0.002
 BUSY_S = 0.01
 """The same of messages that are there one after the other. That look costs a tenth of a small message."""
 
-MAX_BROKEN_OFF, BROKEN_OFF_PER_S = 1000, 100.0
+MAX_BROKEN_OFF, BROKEN_OFF_PER_S = 600, 100.0
 """Calls that one connection may break off before their messages have arrived: at once, and in every second. Whole
 messages make up for them. A client whose calls all pass their deadlines breaks off MAX_STREAMS of them, once in a
 deadline."""

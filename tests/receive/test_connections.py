@@ -109,10 +109,11 @@ def test_the_reason_can_be_read(server: Server) -> None:
 
 def test_messages_that_stall_again_and_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.engine._unfinished._limit = 20
-    monkeypatch.setattr(grpc_server, "STALLED_S", 0.05)
     with Connection(server.port, patient=True) as attacker:
         for stream in range(1, 300, 2):  # more than it may have places
             attacker.begin(stream)
+        eventually(lambda: server.engine._places.waiting > 50)
+        monkeypatch.setattr(grpc_server, "STALLED_S", 0.05)
         assert goaway_of(attacker).startswith(b"\0\0\0\x0btoo many of its messages did not arrive in time")
     eventually(lambda: server.kinds == [UNFINISHED])
     server.check_alive()

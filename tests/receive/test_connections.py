@@ -142,7 +142,7 @@ def test_whole_requests_make_up_for_broken_ones(server: Server) -> None:
     server.engine._broken_off._limit = 50
     server.engine._broken_off._per_s = 0.0
     with Connection(server.port, patient=True) as connection:
-        for stream in range(1, 801, 4):
+        for stream in range(1, 401, 4):
             connection.begin(stream)
             connection.send(RST_STREAM, 0, stream, RESET)
             connection.begin(stream + 2)

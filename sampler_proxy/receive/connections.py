@@ -119,6 +119,7 @@ class Connections:
             with suppress(BlockingIOError):
                 connection.send(goaway(_REASONS[kind]), socket.MSG_DONTWAIT)
             connection.shutdown(socket.SHUT_RDWR)
+        self._numbers.pop(peer, None)  # core may take a while; it must not be closed twice
         if (held_back := self._throttles[kind].due()) is not None:
             log.warning(f"grpc: a connection was closed: {_REASONS[kind]}{held_back}", peer=readable(peer))
         return True

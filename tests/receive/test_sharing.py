@@ -249,6 +249,7 @@ def test_a_connection_is_closed_with_a_reason() -> None:
         assert frame[13:17] == b"\0\0\0\x0b"  # ENHANCE_YOUR_CALM
         assert frame[17:].decode() == connections._REASONS[BROKEN_OFF]
         assert server.recv(1) == b""
+        assert not known.close(peer_of(client.getsockname()), BROKEN_OFF)  # once is enough
 
 
 # Inflating in two steps

@@ -167,7 +167,9 @@ CALLS_NOT_SERVED = _counter(
 CONNECTIONS_REFUSED = _counter(
     "connections_refused_total",
     "Connections to the gRPC port that were closed since they did not begin with HTTP/2: kind is http1, tls, "
-    "proxy_protocol, other, silent (nothing came) or unacknowledged (the client does not answer).",
+    "proxy_protocol, other, silent (nothing came) or unacknowledged (the client does not answer); or for what they "
+    "did: calls_broken_off (again and again before their messages had arrived) or unfinished (messages that stall or "
+    "hold too many bytes).",
     "kind",
 )
 REDACTIONS = _counter(

@@ -109,18 +109,18 @@ class Service:
         self._rates = Rates(secrets.randbits(64))
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
-        accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
         kinds = {
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys(accepting.KINDS, 0),
         }
         self._engine = receive_grpc.create(
-            {TRACE_EXPORT: lambda request: accept(request, clock())},
+            {TRACE_EXPORT: self._handler()},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            {TRACE_EXPORT: self._handler()},
         )
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -151,6 +151,11 @@ class Service:
             self._status.destinations,
             self._failure,
         )
+
+    def _handler(self) -> Callable[[bytes], bytes]:
+        """Return a way into the pipeline, for one thread."""
+        accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
+        return lambda request: accept(request, clock())
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -315,9 +320,9 @@ class Service:
             pass
 
     def _bytes_held(self) -> int:
-        """Return the bytes of all spans that are here."""
+        """Return the bytes of all spans that are here, and of requests that are arriving."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
-        return self._pipeline.nbytes + queued
+        return self._pipeline.nbytes + queued + self._engine.peak_in_flight()
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is

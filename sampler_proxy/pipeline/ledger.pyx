@@ -11,7 +11,7 @@ from sampler_proxy import metrics
 
 REASONS = ("root", "wait", "size", "early", "memory", "shutdown", "late")
 REFUSALS = (
-    "malformed", "draining", "too_large", "memory", "out_of_memory", "effort", "compression", "busy", "stalled",
+    "malformed", "draining", "too_large", "memory", "out_of_memory", "effort", "compression", "busy", "stalled", "in_flight",
     "internal",
 )
 

@@ -24,12 +24,14 @@ from typing import Any
 
 import structlog
 
+from sampler_proxy.receive import connections
 from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, SETTINGS, UNACKNOWLEDGED, Opening
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.unreadable import UnreadableCalls
 
-KINDS = (*FOREIGN, "silent", UNACKNOWLEDGED)
-"""Why a connection is refused: what it begins with, that it does not begin, or that it never answers."""
+KINDS = (*FOREIGN, "silent", UNACKNOWLEDGED, *connections.KINDS)
+"""Why a connection is refused: what it begins with, that it does not begin, that it never answers, or what it goes on
+doing once core has it."""
 
 SILENT_S = 20.0
 """How long a connection may take to begin: to its client's acknowledgement of our SETTINGS."""

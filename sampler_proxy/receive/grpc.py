@@ -33,6 +33,7 @@ def create(
     on_refused: Callable[[str], None],
     on_not_served: Callable[[str], None] = lambda _: None,
     on_connection_refused: Callable[[str], None] = lambda _: None,
+    large_methods: Mapping[str, Handler] | None = None,
 ) -> GrpcEngine:
     """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
 
@@ -54,7 +55,7 @@ def create(
             error=type(error).__name__,
         )
         chosen = AioEngine
-    return chosen(methods, address, max_request_bytes, on_refused, on_not_served, on_connection_refused)
+    return chosen(methods, address, max_request_bytes, on_refused, on_not_served, on_connection_refused, large_methods)
 
 
 def loopback() -> str | None:

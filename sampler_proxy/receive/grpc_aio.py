@@ -4,7 +4,9 @@ This engine takes 2.5 times the CPU per small call, so it is used only where grp
 the grpcio at hand. The contract is the same, save for what core does without telling anybody: it refuses messages above
 twice the size limit, so `on_refused` is called only for those between; and it listens itself, so that calls in an
 unknown compression and connections that are not HTTP/2 end without a count. Methods are registered as client-streaming
-ones, since only such a method may read when it chooses, and is told of a call without a message.
+ones, since only such a method may read when it chooses, and is told of a call without a message. Places are
+shared among connections all the same; bytes in flight and broken calls are not seen here, and large messages are
+handled like all others.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.places import Places
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _FOREVER_S = 86_400.0  # longer than any drain
@@ -42,8 +45,8 @@ class AioEngine(GrpcEngine):
 
     def start(self) -> int:
         grpc_server.check_address(self.address)
-        self._receiving: dict[Any, float] = {}  # call -> since when; oldest first
-        self._waiting = 0
+        self._places: Places[Any] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING)
+        self._turns: dict[Any, asyncio.Future[bool]] = {}  # of the calls that wait: whether they have a place, or never
         self._beats = self._beats_seen = 0
         self._silent_s, self._looked_s = 0.0, time.monotonic()
         started: Future[int] = Future()
@@ -87,7 +90,6 @@ class AioEngine(GrpcEngine):
         try:
             self._loop = asyncio.get_running_loop()
             self._stops: list[asyncio.Task[None]] = []
-            self._slots = asyncio.Semaphore(grpc_server.MAX_RECEIVING)
             self._server = grpc.aio.server(options=self._core_options(2 * self._max_request_bytes))
             self._server.add_generic_rpc_handlers(
                 (_Methods({m: self._behaviour(h) for m, h in self._methods.items()}, self._not_served),)
@@ -132,40 +134,51 @@ class AioEngine(GrpcEngine):
         return behaviour
 
     async def _answer(self, handler: Handler, context: Any) -> bytes | Refusal:
-        if self._slots.locked():
-            if self._waiting >= grpc_server.MAX_WAITING:
+        if not self._places.enter(context, context.peer(), time.monotonic()):
+            turn = self._turns[context] = self._loop.create_future()
+            if (crowded := self._places.crowded()) is not None:
+                self._turns[crowded].set_result(False)
+            if not await self._wait(context, turn):
                 self._on_refused("busy")
                 return grpc_status.TOO_MANY_CALLS
-            await self._wait()
-        else:
-            await self._slots.acquire()
-        self._receiving[context] = time.monotonic()
         try:
             message = await context.read()
         finally:
-            self._receiving.pop(context, None)
-            self._slots.release()
+            self._leave(context)
         if message is grpc.aio.EOF:
             return grpc_status.NO_MESSAGE
         return self._handle(handler, message)
 
-    async def _wait(self) -> None:
-        self._waiting += 1
+    async def _wait(self, context: Any, turn: asyncio.Future[bool]) -> bool:
+        """Wait for a place; False where the call has to be refused."""
         try:
-            while True:
+            while not turn.done():
                 await self._refuse_stalled()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(grpc_server.RECHECK_S):
-                        await self._slots.acquire()
-                        return
+                await asyncio.wait((turn,), timeout=grpc_server.RECHECK_S)
+            return turn.result()
+        except asyncio.CancelledError:  # its client has gone
+            if not turn.done():
+                self._places.give_up(context, context.peer())
+            elif turn.result():
+                self._leave(context)
+            raise
         finally:
-            self._waiting -= 1
+            del self._turns[context]
+
+    def _leave(self, context: Any) -> bool:
+        """Take back the place of a call, and give it to who waits; False where the call has none any more."""
+        if not self._places.leave(context):
+            return False
+        now = time.monotonic()
+        while (call := self._places.next(now)) is not None:
+            self._turns[call].set_result(True)
+        return True
 
     async def _refuse_stalled(self) -> None:
-        """Refuse a stalled call, whose slot falls to one that waits."""
-        stalled, since = next(iter(self._receiving.items()), (None, 0.0))
-        if stalled is not None and time.monotonic() - since > grpc_server.STALLED_S:
-            del self._receiving[stalled]
+        """Refuse all stalled calls, whose places fall to those that wait."""
+        for stalled in self._places.older_than(time.monotonic() - grpc_server.STALLED_S):
+            if not self._leave(stalled):
+                continue  # it has ended while others were refused
             self._on_refused("stalled")
             refusal = grpc_status.STALLED
             with suppress(grpc.aio.AbortError):

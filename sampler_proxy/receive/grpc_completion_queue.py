@@ -8,16 +8,20 @@ against the day they change, and pyproject.toml pins grpcio to the range that CI
 
 A call is two batches and three events, told apart by their tags:
 
-    _begun           a call has begun: ask for the next one, and for this one's message (or let it wait for its turn)
-    (call, handler)  its message is there: handle it, answer
-    _answered        the answer has left, or never will (cancelled, deadline passed, connection lost)
+    _begun     a call has begun: ask for the next one, and for this one's message (or let it wait for its turn)
+    a Call    its message is there: handle it, answer. Or a large one has been answered on its thread (grpc_lane.py)
+    _answered  the answer has left, or never will (cancelled, deadline passed, connection lost)
 
 The operation that waits for a call's end (`ReceiveCloseOnServerOperation`) rides in the answer's batch; gRPC's own
 servers spend a third batch and a fourth event on it. Core cancels a call that is freed without it.
 
 A call lives, and the server cannot shut down, while an event, a tag or a variable of ours refers to it. So nothing
-keeps calls but the tags of pending batches, `_receiving` and `_waiting`, and the loop lets go of its event before it
-waits again.
+keeps calls but the tags of pending batches, `_places` and what waits to be handled, and the loop lets go of its event
+before it waits again.
+
+Messages are handled as they come, until that has taken long (SLICE_S, BUSY_S). Then whatever has arrived is gathered
+first, and handled by connections in turn (turns.py), for SLICE_S before it is looked again: who sends little does not
+wait behind who sends much.
 
 Where there is no memory for an event, `poll` raises and the event is gone. Which one it was shows in the reference
 counts: core's side holds a reference to the tag of everything that is still to come. Where there is none to handle an
@@ -26,10 +30,11 @@ event, its call is `_open`: it has been neither answered nor put where it waits 
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
-from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -38,14 +43,37 @@ from grpc._cython import cygrpc
 
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.accepting import Acceptor
+from sampler_proxy.receive.conduct import Conduct
+from sampler_proxy.receive.connections import BROKEN_OFF, UNFINISHED, Connections
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
+from sampler_proxy.receive.grpc_call import Call
+from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.in_flight import BytesInFlight
+from sampler_proxy.receive.inflate import SIGNATURES, Inflation
+from sampler_proxy.receive.places import Places
+from sampler_proxy.receive.turns import Turns
 
 _DOWN = "down"
 
 _REQUESTED_CALLS = 64
 """Calls asked for in advance. More than these between two polls wait in core's queue, which costs core a lock."""
+
+SLICE_S = 0.002
+"""How long a message may take before it is looked what else has come."""
+
+BUSY_S, DEAR_S = 0.01, 0.00025
+"""The same of messages that are there one after the other, if they take this long on average: that look costs a tenth
+of a small one."""
+
+MAX_BROKEN_OFF, BROKEN_OFF_PER_S = 600, 100.0
+"""Calls that one connection may break off before their messages have arrived: at once, and in every second. Whole
+messages make up for them. A client whose calls all pass their deadlines breaks off MAX_STREAMS of them, once in a
+deadline."""
+
+MAX_UNFINISHED, UNFINISHED_PER_S = 200, 1.0
+"""The same of messages that have stalled, or held too many bytes."""
 
 _MAX_FAILURES = 1000
 """Polls that fail one after the other before the loop gives up: ten seconds, in which memory may come back."""
@@ -77,25 +105,37 @@ class CompletionQueueEngine(GrpcEngine):
 
     def start(self) -> int:
         self._handlers: dict[bytes, Handler] = {method.encode(): handler for method, handler in self._methods.items()}
-        self._receiving: dict[Any, tuple[float, object]] = {}  # call -> since when, and its tag; oldest first
-        self._waiting: deque[tuple[Any, Handler]] = deque()
+        self._large_handlers = {method.encode(): handler for method, handler in self._large_methods.items()}
+        self._places: Places[Call] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING)
+        self._connections = Connections()
+        self._bytes = BytesInFlight(self._connections.bytes_received, self._in_flight_bound)
+        self._next_look = 0.0  # seconds
+        self._broken_off = Conduct(MAX_BROKEN_OFF, BROKEN_OFF_PER_S)
+        self._unfinished = Conduct(MAX_UNFINISHED, UNFINISHED_PER_S)
+        self._ready: Turns[Call] = Turns()
+        self._busy = False  # whether messages are gathered in `_ready`
+        self._gather_until = 0.0
+        self._spent_s, self._run, self._last_s = 0.0, 0, 0.0  # on messages without a pause; and when the last was done
         listeners = grpc_server.open_listeners(self.address)
         try:
-            core = self._start_server()
+            self._core = self._start_server()
         except BaseException:
             for listener in listeners:
                 listener.close()
             raise
-        self._acceptor = Acceptor(listeners, core.hand_over, self._on_refused, self._on_connection_refused)
+        self._acceptor = Acceptor(listeners, self._hand_over, self._on_refused, self._on_connection_refused)
         self._begun, self._answered = object(), object()  # objects of their own, so that their references count events
         self._idle_references = sys.getrefcount(self._begun)
         # What a tag whose event is lost is referred to by; it depends on the interpreter.
-        self._lost_references = _references({0: (0.0, object())}, 0)
+        self._lost_references = _references({object(): None})[0][1]
         self._open: Any = None  # the call whose event is being handled, until it is answered or waits
         self._open_answer: bytes | Refusal | None = None  # what its request has been answered with; None: not yet
         self._request_calls()
+        self._lane: Lane[Call] = Lane(self._handle_large)
+        self._unanswerable: list[Call] = []  # by the lane
         self._thread = threading.Thread(target=self._serve, name="grpc", daemon=True)
         self._thread.start()
+        self._lane.start()
         port: int = listeners[0].getsockname()[1]
         self._acceptor.start()
         return port
@@ -113,7 +153,15 @@ class CompletionQueueEngine(GrpcEngine):
 
     @property
     def alive(self) -> bool:
-        return super().alive and (self._acceptor.alive or self._draining)
+        return super().alive and self._lane.alive and (self._acceptor.alive or self._draining)
+
+    def peak_in_flight(self) -> int:
+        return self._bytes.peak()
+
+    def _hand_over(self, listener: socket.socket, connection: socket.socket, received: bytes) -> None:
+        """Give core a connection, on the accepting thread."""
+        self._connections.add(connection)
+        self._core.hand_over(listener, connection, received)
 
     def _begin_shutdown(self) -> None:
         self._draining = True
@@ -133,18 +181,20 @@ class CompletionQueueEngine(GrpcEngine):
             self._cancel_calls()
             with suppress(Exception):
                 log.error("grpc: the receiving thread cannot go on, and ends", error=type(error).__name__)
+        finally:
+            self._lane.close()
 
     def _run(self) -> None:
-        poll = self._queue.poll
+        poll, receiving = self._queue.poll, self._places.receiving
         failures = 0
         out_of_memory = down = False
         while True:
             failed, event, tag = False, None, None
             try:
                 # The GIL is free meanwhile.
-                event = poll(time.time() + grpc_server.RECHECK_S if self._waiting else None)
+                event = poll(0.0 if self._busy else time.time() + grpc_server.LOOK_S if receiving else None)
                 tag = event.tag
-                if type(tag) is tuple:
+                if type(tag) is Call:
                     self._received(tag, event)
                 elif tag is self._begun:
                     if event.success:  # else we are shutting down
@@ -156,7 +206,7 @@ class CompletionQueueEngine(GrpcEngine):
                 elif event.completion_type == cygrpc.CompletionType.queue_shutdown:
                     return
                 else:
-                    self._refuse_stalled()
+                    self._nothing_came()
                 # Core is down once its connections are gone, not the calls of them that we have begun: a batch that is
                 # started on a queue that has been shut down ends the process.
                 if down and not self._in_flight and not self._requested():
@@ -174,6 +224,15 @@ class CompletionQueueEngine(GrpcEngine):
                 event = tag = None
                 self._answer_open(out_of_memory)
                 self._recover(failures)
+
+    def _nothing_came(self) -> None:
+        """Do what is to be done when all events have been handled for now."""
+        if self._ready:
+            self._serve_ready()
+        else:
+            self._busy = False
+            if (now := time.monotonic()) >= self._next_look:
+                self._look(now)
 
     def _log_failure(self, error: Exception) -> None:
         if isinstance(error, MemoryError):
@@ -205,14 +264,14 @@ class CompletionQueueEngine(GrpcEngine):
         if failures > 1:
             time.sleep(_FAILURE_PAUSE_S)
         with suppress(Exception):  # it is tried again at the next failure
-            for call in [*self._receiving]:
-                if _references(self._receiving, call) <= self._lost_references:
-                    del self._receiving[call]
-                    self._open = call
+            for lost in [each for each, count in _references(self._places.receiving) if count <= self._lost_references]:
+                self._places.leave(lost)
+                if not lost.answered:
+                    self._open = lost.call
                     self._answer_open(out_of_memory=True)
-            self._fill_slots()
+            self._fill_places(time.monotonic())
             answering = sys.getrefcount(self._answered) - self._idle_references
-            self._in_flight = len(self._receiving) + len(self._waiting) + answering
+            self._in_flight = len(self._places.receiving) + self._places.waiting + answering
             self._request_calls()
 
     def _request_calls(self) -> None:
@@ -232,47 +291,68 @@ class CompletionQueueEngine(GrpcEngine):
         call = self._open = event.call
         self._request_call()
         self._in_flight += 1
-        handler = self._handlers.get(event.call_details.method)
-        if handler is None:
-            kind, refusal = grpc_status.not_served(event.call_details.method.decode("utf-8", "replace"))
+        method = event.call_details.method
+        if method not in self._handlers:
+            kind, refusal = grpc_status.not_served(method.decode("utf-8", "replace"))
             self._open_answer = refusal
             self._on_not_served(kind)
             self._answer(call, refusal)
-        elif len(self._receiving) < grpc_server.MAX_RECEIVING:
-            self._receive(call, handler)
-        elif len(self._waiting) < grpc_server.MAX_WAITING:
-            self._waiting.append((call, handler))
-            self._open = None
-            self._refuse_stalled()
+            return
+        its, now = Call(call, method, call.peer()), time.monotonic()
+        if self._places.enter(its, its.peer, now):
+            try:
+                self._receive(its)
+            except BaseException:
+                self._places.leave(its)
+                raise
         else:
-            self._refuse(call, "busy", grpc_status.TOO_MANY_CALLS)
+            self._open = None
+            if (crowded := self._places.crowded()) is not None:
+                self._refuse(crowded.call, "busy", grpc_status.TOO_MANY_CALLS)
+        if now >= self._next_look:
+            self._look(now)
+        if self._busy and now >= self._gather_until:
+            self._serve_ready()
 
-    def _receive(self, call: Any, handler: Handler) -> None:
+    def _receive(self, its: Call) -> None:
         """Ask for a call's message. On an error nothing is asked for."""
-        tag = (call, handler)
-        self._receiving[call] = (time.monotonic(), tag)
-        try:
-            call.start_server_batch((_Message(0),), tag)
-        except BaseException:
-            del self._receiving[call]
-            raise
-        if self._open is call:
+        its.call.start_server_batch((_Message(0),), its)
+        if self._open is its.call:
             self._open = None
 
-    def _fill_slots(self) -> None:
-        """Give free slots to the calls that wait. On an error they go on waiting."""
-        while self._waiting and len(self._receiving) < grpc_server.MAX_RECEIVING:
-            self._receive(*self._waiting[0])
-            self._waiting.popleft()
+    def _fill_places(self, now: float) -> None:
+        """Give free places to the calls that wait. On an error they go on waiting."""
+        while self._places.waiting and (its := self._places.next(now)) is not None:
+            try:
+                self._receive(its)
+            except BaseException:
+                self._places.put_back(its)
+                raise
 
-    def _refuse_stalled(self) -> None:
-        """Refuse a stalled call, and give its slot to the first one that waits."""
-        if self._waiting and self._receiving:
-            stalled, (since, _) = next(iter(self._receiving.items()))
-            if time.monotonic() - since > grpc_server.STALLED_S:
-                del self._receiving[stalled]
-                self._refuse(stalled, "stalled", grpc_status.STALLED)
-        self._fill_slots()
+    def _look(self, now: float) -> None:
+        """End the calls that hold too many bytes; where others wait for their places, those that have stalled, too."""
+        self._next_look = now + grpc_server.LOOK_S
+        while self._unanswerable:
+            self._done(self._unanswerable.pop())
+        for its in self._bytes.look(self._places.older_than(now - grpc_server.LOOK_S)):
+            self._end(its, "in_flight", grpc_status.TOO_MANY_BYTES, now)
+        if self._places.waiting:
+            for its in self._places.older_than(now - grpc_server.STALLED_S):
+                if not its.whole:
+                    self._end(its, "stalled", grpc_status.STALLED, now)
+        self._fill_places(now)
+
+    def _end(self, its: Call, reason: str, refusal: Refusal, now: float) -> None:
+        """Refuse a call whose message is not there yet."""
+        self._places.leave(its)
+        self._refuse(its.call, reason, refusal)
+        if self._unfinished.fault(its.peer, now):
+            self._close(its.peer, UNFINISHED)
+
+    def _close(self, peer: bytes, kind: str) -> None:
+        """Close a connection that has broken bounds again and again. Its calls end as those of any that is lost."""
+        if self._connections.close(peer, kind):
+            self._on_connection_refused(kind)
 
     def _refuse(self, call: Any, reason: str, refusal: Refusal) -> None:
         """Count a refusal of the engine's own, and answer with it."""
@@ -280,36 +360,137 @@ class CompletionQueueEngine(GrpcEngine):
         self._count_refused(reason)
         self._answer(call, refusal)
 
-    def _received(self, tag: tuple[Any, Handler], event: Any) -> None:
-        call, handler = tag
-        if self._receiving.pop(call, None) is None:
-            return  # stalled, and so answered already
-        self._open = call
-        if self._waiting:
-            self._fill_slots()
+    def _received(self, its: Call, event: Any) -> None:
+        if its.answered:
+            self._done(its)
+            return
+        if its not in self._places.receiving:
+            return  # ended, and so answered already
         message = event.batch_operations[0].message()
-        if message is not None:
-            self._open_answer = answer = self._handle(handler, message)
-            self._answer(call, answer)
-        elif event.success:
+        now = time.monotonic()
+        if message is None:
+            self._end_without_message(its, event.success, now)
+            return
+        its.message, its.size = message, len(message)
+        if self._busy:
+            self._hand_on(its, self._ready)
+            if now >= self._gather_until:
+                self._serve_ready()
+        else:
+            if now - self._last_s > SLICE_S / 2:
+                self._spent_s, self._run = 0.0, 0
+            self._take(its, now)
+            self._last_s = end = time.monotonic()
+            self._spent_s += end - now
+            self._run += 1
+            if end - now > SLICE_S or (self._spent_s > BUSY_S and self._spent_s > self._run * DEAR_S):
+                self._busy = True
+                self._gather_until = end + SLICE_S
+
+    def _hand_on(self, its: Call, where: Turns[Call] | Lane[Call]) -> None:
+        """Let a message wait to be handled; its call keeps its place."""
+        self._open = its.call
+        its.whole = True
+        try:
+            where.add(its.peer, its)
+        except BaseException:
+            self._places.leave(its)
+            raise
+        self._open = None
+
+    def _end_without_message(self, its: Call, success: bool, now: float) -> None:
+        self._open = its.call
+        self._leave(its, now)
+        if success:
             self._open_answer = grpc_status.NO_MESSAGE
-            self._answer(call, grpc_status.NO_MESSAGE)  # unless the client has cancelled: it will not hear
+            self._answer(its.call, grpc_status.NO_MESSAGE)  # unless the client has cancelled: it will not hear
+            if self._broken_off.fault(its.peer, now):
+                self._close(its.peer, BROKEN_OFF)
         else:
             # Core has answered RESOURCE_EXHAUSTED; this only ends the call.
-            self._refuse(call, "too_large", grpc_status.NO_MESSAGE)
+            self._refuse(its.call, "too_large", grpc_status.NO_MESSAGE)
+
+    def _leave(self, its: Call, now: float) -> None:
+        """Let a call have its place no longer, and give the place to who waits."""
+        self._places.leave(its)
+        if self._places.waiting:
+            self._fill_places(now)
+
+    def _serve_ready(self) -> None:
+        """Handle messages that have arrived, connections in turn, until it is time to look what else has."""
+        begun = now = time.monotonic()
+        while self._ready and now - begun < SLICE_S:
+            peer, its = self._ready.take()
+            since = now
+            self._take(its, now)
+            now = time.monotonic()
+            self._ready.charge(peer, now - since)
+        self._gather_until = now + SLICE_S
+
+    def _take(self, its: Call, now: float) -> None:
+        """Handle a message and answer it, or have the thread of large messages do so."""
+        self._open = call = its.call
+        if self._broken_off.levels:
+            self._broken_off.good(its.peer)
+        if its.method in self._large_handlers and self._is_large(its):
+            self._hand_on(its, self._lane)
+            return
+        self._leave(its, now)
+        self._bytes.handled(its.peer, its.size)
+        self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
+        self._answer(call, answer)
+
+    def _is_large(self, its: Call) -> bool:
+        """Tell whether a message is large, inflating it as far as it takes to see that."""
+        message = its.message
+        if isinstance(message, bytes) and message.startswith(SIGNATURES):
+            its.message = inflation = Inflation(message, self._max_request_bytes)
+            return not inflation.begin(grpc_server.LARGE_BYTES)
+        return its.size > grpc_server.LARGE_BYTES
+
+    def _handle_large(self, its: Call) -> None:
+        """Handle a large message, on its thread, and answer it: with the call for a tag, so that the receiving thread
+        hears of it."""
+        answer: bytes | Refusal | None = None
+        for _ in range(_ANSWER_TRIES):
+            try:
+                if answer is None:
+                    answer = self._handle(self._large_handlers[its.method], its.message)
+                its.message = b""
+                operations = _operations(answer)
+                its.answered = True
+                its.call.start_server_batch(operations, its)
+                return
+            except MemoryError:
+                time.sleep(_FAILURE_PAUSE_S)
+            except Exception:  # the call is of no use any more
+                break
+        self._unanswerable.append(its)
+
+    def _done(self, its: Call) -> None:
+        """Take a call off the books that the other thread has had."""
+        self._in_flight -= 1
+        self._bytes.handled(its.peer, its.size)
+        self._leave(its, time.monotonic())
 
     def _answer(self, call: Any, answer: bytes | Refusal) -> None:
         """Answer a call; a refusal with initial metadata and status in one batch without a message, which core sends as
         Trailers-Only. On an error it stays open."""
-        if isinstance(answer, Refusal):
-            status = _Status(answer.trailers, answer.code, answer.message.encode(), 0)
-            operations: tuple[Any, ...] = (_NO_INITIAL_METADATA, status, _CLOSE)
+        if isinstance(answer, bytes):
+            operations: tuple[Any, ...] = (_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE)
         else:
-            operations = (_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE)
+            operations = _operations(answer)
         call.start_server_batch(operations, self._answered)
         self._open = self._open_answer = None
 
 
-def _references(receiving: dict[Any, tuple[float, object]], call: Any) -> int:
-    """Return how many references there are to the tag of a call that is being received, those of this question too."""
-    return sys.getrefcount(receiving[call][1])
+def _operations(answer: bytes | Refusal) -> tuple[Any, ...]:
+    if isinstance(answer, Refusal):
+        status = _Status(answer.trailers, answer.code, answer.message.encode(), 0)
+        return _NO_INITIAL_METADATA, status, _CLOSE
+    return _NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE
+
+
+def _references(receiving: Mapping[Any, object]) -> list[tuple[Any, int]]:
+    """Return how many references there are to each tag, those of this question too."""
+    return [(each, sys.getrefcount(each)) for each in receiving]

@@ -1,7 +1,8 @@
 """Puts the gRPC server behind a small interface: the part that its two engines have in common.
 
-Beside calling handlers both bound the messages being received at once (below), inflate under the size limit and turn
-exceptions into statuses (grpc_status.py). A handler runs on the engine's thread, one at a time. `grpc.py` chooses.
+Beside calling handlers both bound the messages being received at once (below) and share them among connections
+(places.py), inflate under the size limit and turn exceptions into statuses (grpc_status.py). A handler runs on the
+engine's thread, one at a time. `grpc.py` chooses.
 """
 
 from __future__ import annotations
@@ -21,20 +22,30 @@ from sampler_proxy.errors import OutOfMemory, RequestError, RequestTooLarge, Sta
 from sampler_proxy.receive import grpc_status
 from sampler_proxy.receive.accepting import BACKLOG
 from sampler_proxy.receive.grpc_status import Refusal
-from sampler_proxy.receive.inflate import SIGNATURES, inflate
+from sampler_proxy.receive.inflate import SIGNATURES, Inflation, inflate
 from sampler_proxy.receive.listeners import listen
 from sampler_proxy.receive.throttle import Throttle
 
 Handler = Callable[[bytes], bytes]
 
-MAX_RECEIVING = 64
-"""Messages being received at once. Each may grow to `max_request_bytes`, so this bounds memory that the buffer does
-not count: 256 MB when all senders are Collectors with 4 MB batches. One thread needs no more of them, since a message
-that has arrived is handled at once."""
+MAX_RECEIVING = 128
+"""Messages being received at once, beside the first one of each connection. places.py shares them: one connection alone
+has half of them. What they hold is bounded by IN_FLIGHT_BYTES."""
 
 MAX_WAITING = 1024
-"""Calls that wait for their turn to be received; one more is told to come back. Flow control keeps what has arrived of
-each below WINDOW_BYTES, so this is another 256 MB at worst."""
+"""Calls that wait for their turn to be received; beyond it one is told to come back, of the connection that has most of
+them. Flow control keeps what has arrived of each below WINDOW_BYTES."""
+
+IN_FLIGHT_BYTES = 192 * 1024 * 1024
+"""What messages that are not handled yet may have received together, or three times `max_request_bytes` where that is
+more; beyond it those of the connection that has most are refused."""
+
+LOOK_S = 0.02
+"""How often that is looked at while messages are being received: a fast network brings 20 MB meanwhile."""
+
+LARGE_BYTES = 1024 * 1024
+"""Messages above this, once inflated, are handled on a thread of their own where there is a handler for it: such a one
+may take long, and others shall not wait for it."""
 
 WINDOW_BYTES = 256 * 1024
 """Bytes of a message that a sender may send before we ask for more. A batch of 512 spans fits: on a 2-core VM it then
@@ -46,8 +57,8 @@ it begins before it has read this number is refused as UNAVAILABLE beyond it. HT
 hundreds on a new connection has room here."""
 
 STALLED_S = 10.0
-"""A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its slot, but only to a
-call that waits, so that 64 senders that never finish cannot lock out the rest."""
+"""A message that takes longer than this (OTLP's default timeout: its sender has given up) loses its place, but only
+where calls wait for one. All that have stalled lose theirs at once."""
 
 RECHECK_S = 1.0
 """How often stalled calls are looked for while other calls wait and none arrives."""
@@ -71,11 +82,13 @@ class GrpcEngine(ABC):
     `methods` maps full names ("/package.Service/Method") to handlers: request message (after decompression) to response
     message, or raise `RequestError`. `on_refused(reason)` is called for every request that the engine refuses itself:
     "too_large", "compression" (damaged gzip, or one that is not read here), "busy" (MAX_WAITING), "stalled"
-    (STALLED_S), "out_of_memory" (MemoryError, wherever it was met; its sender is told to try again), "internal" (the
-    handler raised something else).
+    (STALLED_S), "in_flight" (IN_FLIGHT_BYTES), "out_of_memory" (MemoryError, wherever it was met; its sender is told to
+    try again), "internal" (the handler raised something else).
     `on_not_served(kind)` is called for every call of another method, see `grpc_status.not_served`, and
-    `on_connection_refused(kind)` for every connection that does not speak HTTP/2, see `accepting.KINDS`. Handlers and
-    hooks run on threads of the engine. `start` once; the rest from any thread.
+    `on_connection_refused(kind)` for every connection that does not speak HTTP/2 or is closed for what it does, see
+    `accepting.KINDS`. `large_methods` are handlers for messages above LARGE_BYTES, to be called on another thread at
+    the same time as the first ones; where there is none for a method, all are handled alike. Handlers and hooks run on
+    threads of the engine. `start` once; the rest from any thread.
     """
 
     name: ClassVar[str]
@@ -88,17 +101,20 @@ class GrpcEngine(ABC):
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
+        large_methods: Mapping[str, Handler] | None = None,
     ) -> None:
         self.address = address
         self._methods = dict(methods)
+        self._large_methods = dict(large_methods or {})
         self._max_request_bytes = max_request_bytes
         self._on_refused = on_refused
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
         self._logged: set[str] = set()
         self._uncounted: dict[str, int] = dict.fromkeys(
-            ("out_of_memory", "internal", "busy", "stalled", "too_large"), 0
+            ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large"), 0
         )
+        self._counting = threading.Lock()
         self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
@@ -108,6 +124,16 @@ class GrpcEngine(ABC):
         """Tell whether the engine's threads run: from `start` to the end of `drain`, or until one of them dies. One
         that stands still is not told from one that waits, but where the engine says so."""
         return self._thread is not None and self._thread.is_alive()
+
+    def peak_in_flight(self) -> int:
+        """Return the most bytes that unfinished messages have held since this was asked last; 0 where the engine does
+        not know, and before `start`."""
+        return 0
+
+    @property
+    def _in_flight_bound(self) -> int:
+        """Return what unfinished messages may hold together."""
+        return max(IN_FLIGHT_BYTES, 3 * self._max_request_bytes)
 
     @abstractmethod
     def start(self) -> int:
@@ -169,10 +195,12 @@ class GrpcEngine(ABC):
             ("grpc.server.max_pending_requests_hard_limit", 4000),
         )
 
-    def _handle(self, handler: Handler, message: bytes) -> bytes | Refusal:
+    def _handle(self, handler: Handler, message: bytes | Inflation) -> bytes | Refusal:
         """Answer one received message: by its handler, or by a refusal. Never raises."""
         try:
-            if message.startswith(SIGNATURES):
+            if isinstance(message, Inflation):
+                message = message.finish()
+            elif message.startswith(SIGNATURES):
                 message = inflate(message, self._max_request_bytes)
             if len(message) > self._max_request_bytes:
                 raise RequestTooLarge(f"more than {self._max_request_bytes} bytes")
@@ -196,8 +224,8 @@ class GrpcEngine(ABC):
 
     def _count_refused(self, reason: str) -> None:
         """Count a request that the engine refuses; later on, where there is no memory for it now."""
-        self._uncounted[reason] += 1
-        with suppress(MemoryError):
+        with self._counting, suppress(MemoryError):
+            self._uncounted[reason] += 1
             for each in self._uncounted:
                 while self._uncounted[each]:
                     self._on_refused(each)

@@ -20,22 +20,50 @@ SIGNATURES = (b"\x1f\x8b", b"\x78")
 _GZIP_OR_ZLIB = 47  # zlib's window bits: 32 for "tell by the header" + 15
 
 
-def inflate(data: bytes, max_bytes: int) -> bytes:
-    """Return the plain message; `data` itself where it only looks like zlib. Takes twice `max_bytes` of memory at most.
+class Inflation:
+    """One message, inflated in two steps: at most so much of it at first, and the rest somewhere else."""
 
-    Raises RequestTooLarge, or MalformedRequest for gzip data that is damaged, cut short or followed by more bytes.
-    """
-    inflator = zlib.decompressobj(_GZIP_OR_ZLIB)
-    try:
-        plain = inflator.decompress(data, max_bytes + 1)
-    except zlib.error:
-        whole = False
-    else:
-        if len(plain) > max_bytes:
-            raise RequestTooLarge(f"more than {max_bytes} bytes after decompression")
-        whole = inflator.eof and not inflator.unused_data
-    if whole:
-        return plain
-    if data.startswith(SIGNATURES[0]):
-        raise MalformedRequest("gzip data is damaged or incomplete")
-    return data
+    def __init__(self, data: bytes, max_bytes: int) -> None:
+        """Take a message, which inflates to `max_bytes` at most."""
+        self._data = self._rest = data
+        self._max_bytes = max_bytes
+        self._inflator = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._plain = b""
+        self._damaged = False
+
+    def begin(self, most: int) -> bool:
+        """Inflate `most` bytes at most; return whether that was all. Called once, before `finish`, or not at all."""
+        self._inflate(most)
+        return self._damaged or self._inflator.eof or len(self._plain) < most
+
+    def finish(self) -> bytes:
+        """Return the plain message; the data itself where it only looks like zlib. Takes twice `max_bytes` of memory at
+        most.
+
+        Raises RequestTooLarge, or MalformedRequest for gzip data that is damaged, cut short or followed by more bytes.
+        """
+        if not self._damaged and not self._inflator.eof:
+            self._inflate(self._max_bytes + 1 - len(self._plain))
+        if len(self._plain) > self._max_bytes:
+            raise RequestTooLarge(f"more than {self._max_bytes} bytes after decompression")
+        if not self._damaged and self._inflator.eof and not self._inflator.unused_data:
+            return self._plain
+        if self._data.startswith(SIGNATURES[0]):
+            raise MalformedRequest("gzip data is damaged or incomplete")
+        return self._data
+
+    def _inflate(self, most: int) -> None:
+        if most <= 0:
+            return  # to zlib, 0 is no bound
+        try:
+            more = self._inflator.decompress(self._rest, most)
+        except zlib.error:
+            self._damaged = True
+        else:
+            self._rest = self._inflator.unconsumed_tail
+            self._plain = self._plain + more if self._plain else more
+
+
+def inflate(data: bytes, max_bytes: int) -> bytes:
+    """Return the plain message in one step, as `Inflation.finish` does, and raise what it does."""
+    return Inflation(data, max_bytes).finish()

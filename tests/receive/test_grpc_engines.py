@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -31,6 +31,7 @@ from sampler_proxy.receive import grpc as grpc_choice
 from sampler_proxy.receive import grpc_aio, grpc_completion_queue, grpc_server
 from sampler_proxy.receive.grpc import create, self_check
 from sampler_proxy.receive.grpc_aio import AioEngine
+from sampler_proxy.receive.grpc_call import Call
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
 from sampler_proxy.receive.grpc_server import GrpcEngine
 
@@ -475,9 +476,12 @@ def test_1000_connections(server: Server) -> None:
     assert server.refused == []
 
 
-def test_a_burst_during_a_slow_call_is_not_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_during_a_slow_call_is_not_refused(
+    launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Core's own queue would answer RESOURCE_EXHAUSTED to part of it, and senders would drop their spans."""
     monkeypatch.setattr(grpc_server, "MAX_WAITING", 10_000)
+    server = launch()
     release = threading.Event()
     server.answer = lambda _: b"%d" % release.wait(20)
     channels = [server.channel() for _ in range(10)]
@@ -495,65 +499,88 @@ def test_a_burst_during_a_slow_call_is_not_refused(server: Server, monkeypatch: 
     assert len(server.requests) == 2000
 
 
-def test_calls_wait_for_a_slot(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 2)
-    monkeypatch.setattr(grpc_server, "MAX_WAITING", 3)
+def begin_slow(connection: Connection, *streams: int) -> None:
+    for stream in streams:
+        connection.begin(stream)
+        connection.data(stream, message(b"slow")[:6], end=False)
+    connection.send(raw_http2.PING, 0, 0, b"........")
+    while connection.read().kind != raw_http2.PING:
+        pass
+
+
+def receiving(server: Server) -> int:
+    return len(server.engine._places.receiving)  # type: ignore[attr-defined]
+
+
+def waiting(server: Server) -> int:
+    count: int = server.engine._places.waiting  # type: ignore[attr-defined]
+    return count
+
+
+def test_calls_wait_behind_those_of_their_own_connection(
+    launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 4)
+    monkeypatch.setattr(grpc_server, "MAX_WAITING", 2)
     server = launch()
     with Connection(server.port) as slow:
-        for stream in (1, 3):
-            slow.begin(stream)
-            slow.data(stream, message(b"slow")[:6], end=False)
-        slow.send(raw_http2.PING, 0, 0, b"........")
-        while slow.read().kind != raw_http2.PING:
-            pass
-        eventually(lambda: len(server.engine._receiving) == 2)  # type: ignore[attr-defined]
-        waiting: list[Future[bytes]] = [server.method().future(b"%d" % number, timeout=20) for number in range(4)]
-        eventually(lambda: any(future.done() for future in waiting))
-        (busy,) = [future for future in waiting if future.done()]
-        assert busy.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
-        assert len(busy.trailing_metadata()) == 2  # type: ignore[attr-defined]
+        begin_slow(slow, 1, 3, 5, 7)
+        eventually(lambda: (receiving(server), waiting(server)) == (2, 2))
+        server.check_alive()  # others have places
+        slow.begin(9)
+        (busy,) = slow.answer(9)
+        assert b"grpc-status\x0214" in busy.payload
         assert server.refused == ["busy"]
-        assert server.requests == []
-        slow.data(1, message(b"slow")[6:])
-        assert slow.answer(1)[1].payload == message(b"answer to slow")
-        waiting.remove(busy)
-        assert sorted(future.result()[:10] for future in waiting) == [b"answer to "] * 3
-        slow.data(3, message(b"slow")[6:])
-        assert slow.answer(3)[1].payload == message(b"answer to slow")
+        for stream in (1, 3, 5, 7):
+            slow.data(stream, message(b"slow")[6:])
+            assert slow.answer(stream)[1].payload == message(b"answer to slow")
+    assert server.requests == [b"alive?"] + [b"slow"] * 4
     assert server.refused == ["busy"]
 
 
-def test_senders_that_never_finish_give_way(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 2)
-    monkeypatch.setattr(grpc_server, "STALLED_S", 0.2)
-    server = launch()
-    with Connection(server.port) as slow:
-        slow.begin(1)
-        slow.begin(3)
-        eventually(lambda: len(server.engine._receiving) == 2)  # type: ignore[attr-defined]
-        server.check_alive()
-        (frame,) = slow.answer(1)
-        assert b"grpc-status\x0214" in frame.payload
-        assert server.refused == ["stalled"]
-        slow.data(3, message(b"slow"))  # nobody waited for its place
-        assert slow.answer(3)[1].payload == message(b"answer to slow")
-    assert server.requests == [b"alive?", b"slow"]
+@pytest.mark.parametrize("connections", [1, 16])
+def test_messages_that_never_end_hold_up_nobody_else(launch: Callable[..., Server], connections: int) -> None:
+    """Their calls take all places that they can have, and all that may wait; a stranger's are received at once."""
+    server = launch(limit=64 << 20)
+    with ExitStack() as stack:
+        for _ in range(connections):
+            attacker = stack.enter_context(Connection(server.port, patient=True))
+            for number in range(500 // connections):
+                attacker.begin(1 + 2 * number)
+                attacker.data(1 + 2 * number, (60 << 20).to_bytes(5, "big") + b"x" * 100, end=False)
+        eventually(lambda: receiving(server) + waiting(server) == 500 // connections * connections)
+        assert waiting(server) > 300
+        for number in range(100):
+            assert server.call(b"%d" % number) == b"answer to %d" % number
+    assert server.refused == []
 
 
-def test_a_call_that_finds_only_stalled_ones_need_not_wait(
-    launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 1)
-    monkeypatch.setattr(grpc_server, "STALLED_S", 0.1)
-    monkeypatch.setattr(grpc_server, "RECHECK_S", 60.0)
+def test_all_that_have_stalled_give_way_at_once(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "MAX_RECEIVING", 4)
+    monkeypatch.setattr(grpc_server, "STALLED_S", 0.3)
+    monkeypatch.setattr(grpc_server, "RECHECK_S", 0.1)
     server = launch()
     with Connection(server.port) as slow:
-        slow.begin(1)
-        eventually(lambda: len(server.engine._receiving) == 1)  # type: ignore[attr-defined]
-        time.sleep(0.2)  # it has stalled now
+        begin_slow(slow, 1, 3)
+        eventually(lambda: receiving(server) == 2)
+        slow.begin(5)
+        slow.data(5, message(b"waits"))
+        assert slow.answer(5)[1].payload == message(b"answer to waits")
+    assert server.refused == ["stalled"] * 2
+    assert server.requests == [b"waits"]
+
+
+def test_who_holds_up_nobody_may_take_long(launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_server, "STALLED_S", 0.05)
+    server = launch()
+    with Connection(server.port) as slow:
+        begin_slow(slow, 1, 3)
+        time.sleep(0.2)  # longer than STALLED_S
         server.check_alive()
-        slow.answer(1)
-    assert server.refused == ["stalled"]
+        for stream in (1, 3):
+            slow.data(stream, message(b"slow")[6:])
+            assert slow.answer(stream)[1].payload == message(b"answer to slow")
+    assert server.refused == []
 
 
 def test_keepalive_pings_are_not_punished(server: Server) -> None:
@@ -575,7 +602,7 @@ def test_draining(server: Server, launch: Callable[..., Server]) -> None:
     with Connection(server.port) as in_flight:
         in_flight.begin(1)
         in_flight.data(1, message(b"slow")[:6], end=False)
-        eventually(lambda: len(server.engine._receiving) == 1)  # type: ignore[attr-defined]
+        eventually(lambda: receiving(server) == 1)
         idle = server.channel()
         idle.unary_unary(EXPORT)(b"before", timeout=20)
 
@@ -633,7 +660,7 @@ def test_a_client_that_has_gone_silent_does_not_hold_up_the_end(server: Server) 
 def test_draining_is_bounded(server: Server) -> None:
     with Connection(server.port) as connection:
         connection.begin(1)  # and never a message
-        eventually(lambda: len(server.engine._receiving) == 1)  # type: ignore[attr-defined]
+        eventually(lambda: receiving(server) == 1)
         started = time.monotonic()
         assert server.engine.drain(0.2) is False
         assert 0.2 <= time.monotonic() - started < 5
@@ -643,7 +670,7 @@ def test_draining_is_bounded(server: Server) -> None:
 def test_stop_cuts_a_drain_short(server: Server) -> None:
     with Connection(server.port) as connection:
         connection.begin(1)
-        eventually(lambda: len(server.engine._receiving) == 1)  # type: ignore[attr-defined]
+        eventually(lambda: receiving(server) == 1)
         started = time.monotonic()
         thread = threading.Thread(target=server.engine.drain, args=(60,))
         thread.start()
@@ -865,7 +892,7 @@ def test_events_that_are_lost_for_want_of_memory(losing: tuple[Server, LosesEven
     engine: Any = server.engine
     server.check_alive()
     queue.lose = {
-        "message": lambda event: type(event.tag) is tuple,
+        "message": lambda event: type(event.tag) is Call,
         "call": lambda event: event.tag is engine._begun,
         "answer": lambda event: event.tag is engine._answered,
     }[kind]
@@ -882,7 +909,7 @@ def test_events_that_are_lost_for_want_of_memory(losing: tuple[Server, LosesEven
         server.check_alive()
     assert [entry["event"].split(":")[0] for entry in logs] == ["out of memory"]
     assert server.refused == (["out_of_memory"] * 200 if kind == "message" else [])
-    eventually(lambda: engine._in_flight == 0 and not engine._receiving)
+    eventually(lambda: engine._in_flight == 0 and not engine._places.receiving)
     assert engine.alive
     assert engine.drain(5)
 
@@ -1032,7 +1059,7 @@ def test_a_call_that_cannot_be_handled_is_answered_and_counted(
         assert len(logs) == 1
         server.check_alive()
         engine: Any = server.engine
-        eventually(lambda: engine._in_flight == 0 and not engine._receiving)
+        eventually(lambda: engine._in_flight == 0 and not engine._places.receiving)
         assert engine._open is None
         assert engine.drain(5)
     finally:
@@ -1059,12 +1086,13 @@ def test_calls_that_wait_go_on_waiting_without_memory(monkeypatch: pytest.Monkey
         with Connection(server.port) as slow:
             slow.begin(1)
             slow.data(1, message(b"x" * 1000)[:500], end=False)
-            eventually(lambda: len(engine._receiving) == 1)
-            future = server.method().future(b"waits", timeout=20)
-            eventually(lambda: len(engine._waiting) == 1)
+            eventually(lambda: receiving(server) == 1)
+            slow.begin(3)
+            slow.data(3, message(b"waits"))
+            eventually(lambda: waiting(server) == 1)
             failing = True
             slow.data(1, message(b"x" * 1000)[500:], end=True)
-            assert future.result() == b"answer to waits"
+            assert slow.answer(3)[1].payload == message(b"answer to waits")
         assert server.refused == ["out_of_memory"]
         assert server.requests == [b"waits"]
         eventually(lambda: engine._in_flight == 0)
@@ -1098,9 +1126,8 @@ def test_a_refusal_that_cannot_be_counted_is_counted_later() -> None:
 
 
 def test_what_a_lost_tag_is_referred_to_by_is_measured() -> None:
-    receiving: dict[Any, tuple[float, object]] = {0: (0.0, object())}
-    lost = grpc_completion_queue._references(receiving, 0)
-    held = receiving[0][1]
-    assert grpc_completion_queue._references(receiving, 0) == lost + 1
-    del held
-    assert grpc_completion_queue._references(receiving, 0) == lost
+    tags = {object(): None}
+    ((tag, lost),) = grpc_completion_queue._references(tags)
+    assert grpc_completion_queue._references(tags) == [(tag, lost + 1)]
+    del tag
+    assert grpc_completion_queue._references(tags)[0][1] == lost

@@ -59,6 +59,9 @@ TICK_S = 0.05
 MAX_WITHOUT_MEMORY = 200
 """How often in a row, a tick apart, deciding may fail for want of memory, before the process ends."""
 
+INLINE_EFFORT = 20_000
+"""What scanning a request may cost the thread that receives all of them, in microseconds, about."""
+
 LOOK_S = 1.0
 """How often it is looked whether file descriptors and memory are left, and whether free memory can be given back."""
 
@@ -114,13 +117,13 @@ class Service:
             metrics.CONNECTIONS_REFUSED: dict.fromkeys(accepting.KINDS, 0),
         }
         self._engine = receive_grpc.create(
-            {TRACE_EXPORT: self._handler()},
+            {TRACE_EXPORT: self._handler(INLINE_EFFORT)},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, "grpc"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {TRACE_EXPORT: self._handler()},
+            {TRACE_EXPORT: self._handler(0)},
         )
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -152,9 +155,9 @@ class Service:
             self._failure,
         )
 
-    def _handler(self) -> Callable[[bytes], bytes]:
-        """Return a way into the pipeline, for one thread."""
-        accept, clock = self._pipeline.intake("grpc").accept, time.monotonic_ns
+    def _handler(self, effort: int) -> Callable[[bytes], bytes]:
+        """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
+        accept, clock = self._pipeline.intake("grpc", effort).accept, time.monotonic_ns
         return lambda request: accept(request, clock())
 
     def _failure(self) -> str | None:

@@ -11,8 +11,8 @@ from sampler_proxy import metrics
 
 REASONS = ("root", "wait", "size", "early", "memory", "shutdown", "late")
 REFUSALS = (
-    "malformed", "draining", "too_large", "memory", "out_of_memory", "effort", "compression", "busy", "stalled", "in_flight",
-    "internal",
+    "malformed", "draining", "too_large", "memory", "out_of_memory", "effort", "compression", "busy", "stalled",
+    "in_flight", "internal",
 )
 
 cdef enum:

@@ -128,8 +128,9 @@ class Pipeline:
     def in_backlog(self, trace_id: bytes) -> list[bool]:
         """Tell of each destination whether a kept trace waits to be offered to it, the first time or again; the caller
         holds the lock. Looks at all such traces."""
-    def intake(self, transport: str) -> Intake:
-        """Create a way in for one thread. `transport` is a label of metrics: "grpc"."""
+    def intake(self, transport: str, effort: int = 0) -> Intake:
+        """Create a way in for one thread. `transport` is a label of metrics: "grpc". `effort`: what the scan of one
+        request may cost, in microseconds, about; 0: what its size allows."""
     def ledger_id(self, name: str) -> int:
         """Return the number under which the counters know a rule; a name keeps its number as long as the pipeline
         lives. Raises ValueError beyond 65 536 different names, and MemoryError."""
@@ -165,7 +166,7 @@ class Instant:
 class Intake:
     """The requests of one transport, on one thread: its scanner works outside the lock."""
 
-    def __init__(self, pipeline: Pipeline, transport: str) -> None: ...
+    def __init__(self, pipeline: Pipeline, transport: str, effort: int = 0) -> None: ...
     def accept(self, request: bytes, now_ns: int) -> bytes:
         """Take a whole request, and answer with an encoded ExportTraceServiceResponse: b"", or a partial_success where
         spans without valid ids were rejected alone. Returns when the spans are in the buffer, or decided.
@@ -176,9 +177,12 @@ class Intake:
         the randomness that an incoming `th` is held against is that of the late spans themselves, since it is not
         remembered. A trace whose decision was evicted starts anew.
 
-        Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooLarge where even the
-        empty buffer would have no room; Overloaded where the oldest traces were decided early (reason memory; for some
-        20 ms, and 100 ms for each megabyte), what they left was finished, and still there is no room; Draining after
-        close(); MemoryError, not counted, where the scan finds no memory. OutOfMemory where filing the spans does:
-        those filed by then stay, and are counted as received.
+        Raises EffortSpent, and has then done nothing, where the scan has cost more than the intake may: another intake
+        is to take the request, on a thread that has time.
+
+        Raises, and has then taken nothing and counted the refusal: MalformedRequest; RequestTooCostly; RequestTooLarge
+        where even the empty buffer would have no room; Overloaded where the oldest traces were decided early (reason
+        memory; for some 20 ms, and 100 ms for each megabyte), what they left was finished, and still there is no room;
+        Draining after close(); MemoryError, not counted, where the scan finds no memory. OutOfMemory where filing the
+        spans does: those filed by then stay, and are counted as received.
         """

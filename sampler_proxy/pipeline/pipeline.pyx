@@ -167,8 +167,8 @@ cdef class Pipeline:
             redactor = Redactor(policy, self.envelopes, self.redactions, observer, seed=self.buffer.seed)
         self.finisher.stamper.redactor = redactor  # the trace that is being finished has the other one to its end
 
-    def intake(self, transport):
-        return Intake(self, transport)
+    def intake(self, transport, effort=0):
+        return Intake(self, transport, effort)
 
     # Receiving.
 
@@ -880,9 +880,11 @@ cdef class Intake:
     cdef Pipeline pipeline
     cdef uint32_t transport  # as the ledger numbers it
     cdef Scanner scanner  # None before the first request
+    cdef uint64_t effort  # what the scan of one request may cost, in microseconds, about; 0: what its size allows
 
-    def __init__(self, Pipeline pipeline not None, str transport not None):
+    def __init__(self, Pipeline pipeline not None, str transport not None, effort=0):
         self.pipeline = pipeline
+        self.effort = effort
         with pipeline.lock:
             self.transport = pipeline.ledger.transport_id(transport)
 
@@ -894,7 +896,7 @@ cdef class Intake:
         try:
             if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
                 self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed, local_roots=pipeline.local_roots)
-            scanned = self.scanner.scan(request)
+            scanned = self.scanner.scan(request, self.effort)
             if scanned.invalid_trace_ids or scanned.invalid_span_ids:  # before anything is taken: it may find no memory
                 answer = response(scanned.invalid_trace_ids, scanned.invalid_span_ids)
         except MemoryError:

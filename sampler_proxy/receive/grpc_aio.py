@@ -91,9 +91,9 @@ class AioEngine(GrpcEngine):
             self._loop = asyncio.get_running_loop()
             self._stops: list[asyncio.Task[None]] = []
             self._server = grpc.aio.server(options=self._core_options(2 * self._max_request_bytes))
-            self._server.add_generic_rpc_handlers(
-                (_Methods({m: self._behaviour(h) for m, h in self._methods.items()}, self._not_served),)
-            )
+            handlers = {**self._methods, **self._large_methods}  # there is one thread, and no need for both
+            behaviours = {method: self._behaviour(handler) for method, handler in handlers.items()}
+            self._server.add_generic_rpc_handlers((_Methods(behaviours, self._not_served),))
             try:
                 port = self._server.add_insecure_port(self.address)
             except RuntimeError:

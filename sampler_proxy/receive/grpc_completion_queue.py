@@ -41,6 +41,7 @@ from typing import Any
 import structlog
 from grpc._cython import cygrpc
 
+from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.accepting import Acceptor
 from sampler_proxy.receive.conduct import Conduct
@@ -115,7 +116,8 @@ class CompletionQueueEngine(GrpcEngine):
         self._ready: Turns[Call] = Turns()
         self._busy = False  # whether messages are gathered in `_ready`
         self._gather_until = 0.0
-        self._spent_s, self._run, self._last_s = 0.0, 0, 0.0  # on messages without a pause; and when the last was done
+        self._spent_s, self._messages = 0.0, 0  # on messages that came without a pause, and their number
+        self._last_s = 0.0  # when the last one was done
         listeners = grpc_server.open_listeners(self.address)
         try:
             self._core = self._start_server()
@@ -378,12 +380,12 @@ class CompletionQueueEngine(GrpcEngine):
                 self._serve_ready()
         else:
             if now - self._last_s > SLICE_S / 2:
-                self._spent_s, self._run = 0.0, 0
+                self._spent_s, self._messages = 0.0, 0
             self._take(its, now)
             self._last_s = end = time.monotonic()
             self._spent_s += end - now
-            self._run += 1
-            if end - now > SLICE_S or (self._spent_s > BUSY_S and self._spent_s > self._run * DEAR_S):
+            self._messages += 1
+            if end - now > SLICE_S or (self._spent_s > BUSY_S and self._spent_s > self._messages * DEAR_S):
                 self._busy = True
                 self._gather_until = end + SLICE_S
 
@@ -435,9 +437,13 @@ class CompletionQueueEngine(GrpcEngine):
         if its.method in self._large_handlers and self._is_large(its):
             self._hand_on(its, self._lane)
             return
+        try:
+            self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
+        except EffortSpent:
+            self._hand_on(its, self._lane)
+            return
         self._leave(its, now)
         self._bytes.handled(its.peer, its.size)
-        self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
         self._answer(call, answer)
 
     def _is_large(self, its: Call) -> bool:

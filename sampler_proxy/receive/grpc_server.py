@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import structlog
 
-from sampler_proxy.errors import OutOfMemory, RequestError, RequestTooLarge, StartError
+from sampler_proxy.errors import EffortSpent, OutOfMemory, RequestError, RequestTooLarge, StartError
 from sampler_proxy.receive import grpc_status
 from sampler_proxy.receive.accepting import BACKLOG
 from sampler_proxy.receive.grpc_status import Refusal
@@ -86,8 +86,9 @@ class GrpcEngine(ABC):
     try again), "internal" (the handler raised something else).
     `on_not_served(kind)` is called for every call of another method, see `grpc_status.not_served`, and
     `on_connection_refused(kind)` for every connection that does not speak HTTP/2 or is closed for what it does, see
-    `accepting.KINDS`. `large_methods` are handlers for messages above LARGE_BYTES, to be called on another thread at
-    the same time as the first ones; where there is none for a method, all are handled alike. Handlers and hooks run on
+    `accepting.KINDS`. `large_methods` are handlers for messages above LARGE_BYTES, and for those for which the first
+    handler raises EffortSpent, to be called on another thread at the same time as the first ones; where there is none
+    for a method, all are handled alike. Handlers and hooks run on
     threads of the engine. `start` once; the rest from any thread.
     """
 
@@ -196,7 +197,8 @@ class GrpcEngine(ABC):
         )
 
     def _handle(self, handler: Handler, message: bytes | Inflation) -> bytes | Refusal:
-        """Answer one received message: by its handler, or by a refusal. Never raises."""
+        """Answer one received message: by its handler, or by a refusal. Raises EffortSpent if the handler does, and
+        nothing else."""
         try:
             if isinstance(message, Inflation):
                 message = message.finish()
@@ -211,6 +213,8 @@ class GrpcEngine(ABC):
             return self._refuse_out_of_memory()
         try:
             return handler(message)
+        except EffortSpent:
+            raise
         except OutOfMemory as error:  # counted already
             self._log_out_of_memory()
             return grpc_status.refusal(error)

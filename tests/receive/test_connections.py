@@ -14,6 +14,7 @@ import grpc
 import pytest
 import structlog.testing
 
+from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import grpc_completion_queue, grpc_server
 from sampler_proxy.receive.connections import BROKEN_OFF, UNFINISHED
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
@@ -229,6 +230,21 @@ def test_large_messages_have_a_thread_of_their_own(server: Server, packed: bool)
     assert server.threads == [("grpc-large", len(large))] + [("grpc", 5)] * 50
     assert server.engine.drain(5)
     eventually(lambda: not server.engine._lane.alive)
+
+
+def test_a_message_that_takes_too_much_effort_is_handled_on_that_thread_too(server: Server) -> None:
+    def answer(request: bytes) -> bytes:
+        if request == b"dear" and threading.current_thread().name == "grpc":
+            raise EffortSpent
+        return request
+
+    server.answer = answer
+    with server.channel() as channel:
+        assert channel.unary_unary(EXPORT)(b"dear", timeout=20) == b"dear"
+        assert channel.unary_unary(EXPORT)(b"cheap", timeout=20) == b"cheap"
+    assert server.threads == [("grpc", 4), ("grpc-large", 4), ("grpc", 5)]
+    eventually(lambda: not server.engine._in_flight and not server.engine._places.receiving)
+    assert not server.refused
 
 
 def test_draining_waits_for_large_messages(server: Server) -> None:

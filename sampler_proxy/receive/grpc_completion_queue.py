@@ -437,14 +437,16 @@ class CompletionQueueEngine(GrpcEngine):
         if its.method in self._large_handlers and self._is_large(its):
             self._hand_on(its, self._lane)
             return
+        self._leave(its, now)
+        self._bytes.handled(its.peer, its.size)
         try:
             self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
         except EffortSpent:
+            self._places.hold(its, its.peer, now)
+            self._bytes.handled(its.peer, -its.size)
             self._hand_on(its, self._lane)
-            return
-        self._leave(its, now)
-        self._bytes.handled(its.peer, its.size)
-        self._answer(call, answer)
+        else:
+            self._answer(call, answer)
 
     def _is_large(self, its: Call) -> bool:
         """Tell whether a message is large, inflating it as far as it takes to see that."""
@@ -482,19 +484,14 @@ class CompletionQueueEngine(GrpcEngine):
     def _answer(self, call: Any, answer: bytes | Refusal) -> None:
         """Answer a call; a refusal with initial metadata and status in one batch without a message, which core sends as
         Trailers-Only. On an error it stays open."""
-        if isinstance(answer, bytes):
-            operations: tuple[Any, ...] = (_NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE)
-        else:
-            operations = _operations(answer)
-        call.start_server_batch(operations, self._answered)
+        call.start_server_batch(_operations(answer), self._answered)
         self._open = self._open_answer = None
 
 
 def _operations(answer: bytes | Refusal) -> tuple[Any, ...]:
-    if isinstance(answer, Refusal):
-        status = _Status(answer.trailers, answer.code, answer.message.encode(), 0)
-        return _NO_INITIAL_METADATA, status, _CLOSE
-    return _NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE
+    if isinstance(answer, bytes):
+        return _NO_INITIAL_METADATA, _Response(answer, 0), _OK, _CLOSE
+    return _NO_INITIAL_METADATA, _Status(answer.trailers, answer.code, answer.message.encode(), 0), _CLOSE
 
 
 def _references(receiving: Mapping[Any, object]) -> list[tuple[Any, int]]:

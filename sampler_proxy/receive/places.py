@@ -60,13 +60,18 @@ class Places(Generic[Call]):
         if its is None:
             its = self._connections[connection] = _Connection()
         if not its.receiving or (not its.waiting and self._may(its)):
-            self.receiving[call] = (connection, now_s)
-            its.receiving += 1
+            self.hold(call, connection, now_s)
             return True
         its.waiting.append(call)
         self._turns[connection] = its
         self.waiting += 1
         return False
+
+    def hold(self, call: Call, connection: Hashable, now_s: float) -> None:
+        """Give a call a place whatever others have, such as one that has been served in part."""
+        self.receiving[call] = (connection, now_s)
+        if self._counting:
+            self._connections.setdefault(connection, _Connection()).receiving += 1
 
     def _count(self) -> None:
         """Begin to count what each connection has."""

@@ -31,6 +31,9 @@ from sampler_proxy.config.model import FileExport, GrpcExport
 FULL = "queue_full"
 """The reason of spans lost for want of room."""
 
+BATCH_TRACES = 1024
+"""Traces of one batch: to settle them takes some milliseconds, in which the loop does nothing else."""
+
 DROPPED_REMEMBERED = 1024
 """Ids of traces that were lost for want of room."""
 
@@ -212,7 +215,7 @@ class Queue:
         if cut:
             self._open_first, self._open_bytes = routed_traces, 0
         self._open_bytes += nbytes
-        if self._open_bytes >= self._batch_bytes:
+        if self._open_bytes >= self._batch_bytes or routed_traces - self._open_first >= BATCH_TRACES - 1:
             self._open_first = -1
             self._open_headers = set()
 
@@ -244,8 +247,8 @@ class Queue:
         return ready_ns - now_ns
 
     def take(self) -> list[KeptTrace]:
-        """Take the oldest traces, as many as `batch_bytes` hold, ready or not; at least one, unless none waits. Raises
-        MemoryError, and has then taken none."""
+        """Take the oldest traces, as many as `batch_bytes` hold, BATCH_TRACES at most, ready or not; at least one, unless
+        none waits. Raises MemoryError, and has then taken none."""
         first = self._taken_traces
         while self._cuts and self._cuts[0] <= first:
             self._cuts.popleft()

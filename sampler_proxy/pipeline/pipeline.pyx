@@ -224,6 +224,8 @@ cdef class Pipeline:
                 self.envelopes.adopt(scanned)
                 self.file_next(scanned, transport, size, &filing)
             while filing.filed < scanned.count:
+                with nogil:  # give others their turn
+                    pass
                 self.file_next(scanned, transport, size, &filing)
         except BaseException as error:
             self.lock.take()

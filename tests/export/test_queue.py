@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sampler_proxy.export.queue import Queue
+from sampler_proxy.export.queue import BATCH_TRACES, Queue
 from tests.export.support import Kept, request_bytes
 
 MAX, BATCH, WAIT = 1000, 300, 50
@@ -494,3 +494,17 @@ def test_two_threads_miss_no_note():
     assert queue.empty
     assert queue.counters().exported_spans == sum(i % 7 for i in range(total))
     assert queue.counters().queued_bytes == 0
+
+
+def test_a_batch_has_a_bounded_number_of_traces(now):
+    queue = Queue(max_bytes=1 << 30, batch_bytes=1 << 20, max_wait_ns=WAIT, clock=now)
+    for _ in range(2 * BATCH_TRACES + 5):
+        queue.offer(Kept(1))
+    queue.flush()
+    sizes = []
+    while batch := queue.take():
+        sizes.append(len(batch))
+        queue.exported(batch)
+    assert sizes == [BATCH_TRACES, BATCH_TRACES, 5]
+    assert queue.empty
+    assert_ledger(queue)

@@ -247,8 +247,8 @@ class Queue:
         return ready_ns - now_ns
 
     def take(self) -> list[KeptTrace]:
-        """Take the oldest traces, as many as `batch_bytes` hold, BATCH_TRACES at most, ready or not; at least one, unless
-        none waits. Raises MemoryError, and has then taken none."""
+        """Take the oldest traces, as many as `batch_bytes` hold, and BATCH_TRACES at most, ready or not; at least one,
+        unless none waits. Raises MemoryError, and has then taken none."""
         first = self._taken_traces
         while self._cuts and self._cuts[0] <= first:
             self._cuts.popleft()

@@ -22,6 +22,7 @@ from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry, Tls
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import HOPELESS, Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcExporter, _address
+from sampler_proxy.export.queue import BATCH_TRACES
 from sampler_proxy.export.retry import Backoff
 from tests.export.support import (
     Trace,
@@ -418,9 +419,9 @@ def test_a_back_end_that_refuses_everything_is_not_asked_about_every_trace(run, 
 
     async def scenario():
         async with exporting(config(server.port, wait_ms=50)) as exporter:
-            offer(exporter, range(1, 2049), spans=1)
+            offer(exporter, range(1, BATCH_TRACES + 1), spans=1)
             assert await exporter.drain(in_seconds(10))
-            assert counts(exporter) == (0, 2048, {})
+            assert counts(exporter) == (0, BATCH_TRACES, {})
 
     run(scenario())
     assert len(server.seen) < 3 * HOPELESS

@@ -146,7 +146,7 @@ class Service:
         )
         self._admin = Admin(
             config.admin.endpoint,
-            metrics.new_registry(self._status.snapshot),
+            self._status.instant,
             lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
             lambda: self._reloader.active.describe(),
             self._status.rates,

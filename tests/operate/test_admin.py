@@ -56,10 +56,9 @@ class Service:
         }
 
     def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
-        registry = metrics.new_registry(self.snapshot)
         return Admin(
             Endpoint(host, port),
-            registry,
+            lambda: self.snapshot,
             lambda: self.readiness,
             lambda: RULES,
             lambda: RATES,

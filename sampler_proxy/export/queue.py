@@ -205,12 +205,12 @@ class Queue:
             timed = True
             self._traces.append(trace)
         except BaseException:
-            if timed:
-                self._since.pop()
-            if cut:
-                self._cuts.pop()
             self._headers.pop(trace, None)
             self._routed_traces, self._routed_spans, self._routed_bytes = routed_traces, routed_spans, routed_bytes
+            if timed:
+                self._since.pop()
+            if cut and self._cuts and self._cuts[-1] == routed_traces:  # else the loop has passed it
+                self._cuts.pop()
             raise
         if cut:
             self._open_first, self._open_bytes = routed_traces, 0

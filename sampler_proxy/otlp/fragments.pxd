@@ -240,6 +240,7 @@ cdef class Envelopes:
     cdef uint64_t mask, seed
     cdef uint64_t count
     cdef readonly uint64_t cost
+    cdef uint64_t room_for_forms  # bytes that forms may still take; without end where nobody says
     cdef int grow(self) except -1
     cdef Envelope* intern(self, Envelope* parent, const uint8_t* data, uint32_t size) except NULL
     cdef void release(self, Envelope* envelope) noexcept
@@ -258,7 +259,9 @@ cdef class KeptTrace:
     cdef uint32_t group_count
     cdef uint8_t* data  # finished spans, as in a fragment's payload, group after group
     cdef readonly uint64_t nbytes
+    cdef uint64_t all_headers  # bytes of all its headers, where there are very many groups; else 0
     cdef readonly uint32_t spans
     cdef readonly bytes trace_id
     cdef readonly uint32_t rule  # its id in the ledger
     cdef public int waiting  # destinations that have not taken it yet
+    cdef int sum_headers(self) except -1

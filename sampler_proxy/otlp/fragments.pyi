@@ -65,7 +65,7 @@ class KeptTrace:
     def header_bytes(self, seen: set[int]) -> int:
         """Return the bytes that the trace's headers take in a request, those in `seen` apart, and add them to `seen`:
         by numbers that are their own for as long as a trace with them lives. With `nbytes` that is no less than
-        assemble() makes of them.
+        assemble() makes of them. Of a trace with thousands of groups all headers are counted, whatever `seen` holds.
 
         Raises MemoryError: `seen` is of no use then.
         """

@@ -14,6 +14,7 @@ cdef enum:
     # After how much work, in bytes of headers, the GIL is given way, and what a fragment, a cache miss, is worth of it.
     GIVE_WAY = 1 << 20
     STEP_OF_FRAGMENT = 64
+    MANY_GROUPS = 2048
 
 
 cdef class Scanned:
@@ -43,6 +44,7 @@ cdef class Envelopes:
         if self.buckets == NULL:
             raise MemoryError
         self.cost = (self.mask + 1) * sizeof(Envelope*)
+        self.room_for_forms = <uint64_t>-1
 
     def __dealloc__(self):
         cdef uint64_t i
@@ -153,11 +155,17 @@ cdef class Envelopes:
     cdef void remember(
         self, Envelope* envelope, Envelope* leaving, tuple counts, uint64_t redactor, uint64_t view
     ) noexcept:
-        """Note what an envelope has become, with a reference to it; the oldest of MAX_FORMS goes. Without memory none
-        is noted. `counts`: None for none."""
+        """Note what an envelope has become, with a reference to it; the oldest of MAX_FORMS goes. Without memory, or
+        room_for_forms, none is noted. `counts`: None for none."""
         cdef Form** link = &envelope.forms
         cdef Form* form
         cdef int left = MAX_FORMS - 1
+        cdef uint64_t cost = sizeof(Form) + BLOCK_OVERHEAD
+        if leaving != envelope:
+            cost += sizeof(Envelope) + leaving.size
+        if cost > self.room_for_forms:
+            return
+        self.room_for_forms -= cost
         while link[0] != NULL and left:
             link = &link[0].next
             left -= 1
@@ -290,11 +298,19 @@ cdef class KeptTrace:
         free(self.group_list)
         free(self.data)
 
+    cdef int sum_headers(self) except -1:
+        """Sum the bytes of all headers once, where there are so many groups that header_bytes() would take long."""
+        if self.group_count > MANY_GROUPS:
+            self.all_headers = self.header_bytes(set())
+        return 0
+
     def header_bytes(self, set seen not None):
         cdef uint64_t size = 0
         cdef uint32_t i
         cdef Envelope* last = NULL
         cdef Envelope* envelope
+        if self.all_headers:
+            return self.all_headers
         for i in range(self.group_count):
             envelope = self.group_list[i].scope.envelope
             if envelope == last:

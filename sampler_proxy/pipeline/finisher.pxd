@@ -30,6 +30,7 @@ cdef class Finisher:
     cdef Stamper stamper
     cdef Leaving* first  # first in, first out
     cdef Leaving* last
+    cdef Leaving* taken  # those that are being finished
     cdef Leaving* spare  # for the next one; NULL: none
     cdef uint64_t spans  # of all that have not been offered to the destinations, those that are being finished, too
     cdef dict attributes  # (rule id, reason, incomplete) -> encoded attributes that stamping appends
@@ -39,10 +40,10 @@ cdef class Finisher:
     ) noexcept
     cdef int reserve(self) except -1
     cdef uint64_t finish(self, uint64_t effort, bint forced) except? 0xFFFFFFFFFFFFFFFF
-    cdef Leaving* take_some(self, bint forced) noexcept
-    cdef uint64_t finish_some(self, Leaving* taken) except? 0xFFFFFFFFFFFFFFFF
-    cdef int deliver(self, Leaving** taken, list finished) except -1
-    cdef void put_back(self, Leaving* taken) noexcept
+    cdef void take_some(self, bint forced) noexcept
+    cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF
+    cdef int deliver(self, list finished) except -1
+    cdef void put_back(self) noexcept
     cdef KeptTrace finished(self, Leaving* leaving)
     cdef bytes attributes_of(self, Leaving* leaving)
     cdef void free_fragments(self, Leaving* leaving) noexcept

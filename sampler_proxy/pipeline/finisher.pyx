@@ -89,30 +89,32 @@ cdef class Finisher:
         The lock is not held. On an error, MemoryError that is, the trace that has met it comes first the next time.
         """
         cdef uint64_t spent = 0
-        cdef Leaving* taken
+        cdef list finished
         while spent < effort and self.memory.leaving:
+            finished = []  # before anything is taken: it may find no memory
             if not self.turn.acquire(False):
                 self.turn.acquire()
                 spent += 1  # another thread has finished some
             try:
                 self.lock.take()
-                taken = self.take_some(forced)
+                self.take_some(forced)
                 self.lock.leave()
-                if taken == NULL:
+                if self.taken == NULL:
                     break
-                spent += self.finish_some(taken)
+                spent += self.finish_some(finished)
             finally:
                 self.turn.release()
         return spent
 
-    cdef Leaving* take_some(self, bint forced) noexcept:
-        """Take the first traces out of the line; NULL: none is there, or can leave. The lock is held."""
+    cdef void take_some(self, bint forced) noexcept:
+        """Take the first traces out of the line, unless none is there, or can leave. The lock is held."""
         cdef Leaving* taken = self.first
         cdef Leaving* end = taken
         cdef uint64_t nbytes
         cdef int count = 1
         if taken == NULL or (not forced and self.memory.congested()):
-            return NULL
+            return
+        self.envelopes.room_for_forms = self.memory.bound - min(self.memory.bound, self.memory.in_use())
         nbytes = taken.cost
         if self.outlets.backlog_spans:
             count = SOME_TRACES  # one by one, so that it shows when memory is full
@@ -122,13 +124,12 @@ cdef class Finisher:
             count += 1
         self.first = end.next
         end.next = NULL
-        return taken
+        self.taken = taken
 
-    cdef uint64_t finish_some(self, Leaving* taken) except? 0xFFFFFFFFFFFFFFFF:
-        """Finish and deliver traces that were taken out of the line, and put back what SOME_EFFORT does not reach for,
-        or an error has kept from it. Return the effort."""
-        cdef list finished = []
-        cdef Leaving* leaving = taken
+    cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF:
+        """Finish and deliver the traces that were taken out of the line, and put back what SOME_EFFORT does not reach
+        for, or an error has kept from it. Return the effort. `finished`: an empty list."""
+        cdef Leaving* leaving = self.taken
         cdef uint64_t spent = 0
         try:
             while leaving != NULL and spent < SOME_EFFORT:
@@ -136,10 +137,10 @@ cdef class Finisher:
                 spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.redaction_effort()
                 leaving = leaving.next
         finally:  # an error's traces come first the next time
-            self.deliver(&taken, finished)
+            self.deliver(finished)
         return spent
 
-    cdef int deliver(self, Leaving** taken, list finished) except -1:
+    cdef int deliver(self, list finished) except -1:
         """Offer finished traces to the destinations, and free what they were made of; the rest goes back."""
         cdef Leaving* done = NULL
         cdef Leaving* leaving
@@ -148,14 +149,14 @@ cdef class Finisher:
         try:
             for kept in finished:
                 self.outlets.deliver(kept)
-                leaving = taken[0]
-                taken[0] = leaving.next
+                leaving = self.taken
+                self.taken = leaving.next
                 self.spans -= leaving.spans
                 self.memory.leaving -= leaving.cost
                 leaving.next = done
                 done = leaving
         finally:
-            self.put_back(taken[0])
+            self.put_back()
             self.lock.leave()
             while done != NULL:  # a large trace is of many fragments
                 leaving = done
@@ -164,24 +165,27 @@ cdef class Finisher:
                 free(leaving)
         return 0
 
-    cdef void put_back(self, Leaving* taken) noexcept:
-        """Put traces back to the beginning of the line."""
-        cdef Leaving* end = taken
-        if taken == NULL:
+    cdef void put_back(self) noexcept:
+        """Put what has been taken and not delivered back to the beginning of the line."""
+        cdef Leaving* end = self.taken
+        if end == NULL:
             return
         while end.next != NULL:
             end = end.next
         end.next = self.first
         if self.first == NULL:
             self.last = end
-        self.first = taken
+        self.first = self.taken
+        self.taken = NULL
 
     cdef KeptTrace finished(self, Leaving* leaving):
         """Return a trace as it leaves."""
-        return self.stamper.finish(
+        cdef KeptTrace kept = self.stamper.finish(
             leaving.fragments, leaving.threshold, randomness_of(leaving.fragments), self.attributes_of(leaving),
             leaving.rule,
         )
+        kept.sum_headers()
+        return kept
 
     cdef bytes attributes_of(self, Leaving* leaving):
         """Return the encoded attributes that say which decision a span left by; cached, since they are few."""
@@ -203,12 +207,15 @@ cdef class Finisher:
             self.envelopes.free_fragment(fragment)
 
     cdef bint holds(self, bytes trace_id) noexcept:
-        """Tell whether a trace is in the line; looks at every one. The lock is held."""
-        cdef Leaving* leaving = self.first
+        """Tell whether a trace is in the line, or being finished; looks at every one. The lock is held."""
+        cdef Leaving* leaving
         cdef uint64_t[2] key
+        cdef int line
         memcpy(key, <const char*>trace_id, 16)
-        while leaving != NULL:
-            if leaving.fragments.trace_id[0] == key[0] and leaving.fragments.trace_id[1] == key[1]:
-                return True
-            leaving = leaving.next
+        for line in range(2):
+            leaving = self.taken if line else self.first
+            while leaving != NULL:
+                if leaving.fragments.trace_id[0] == key[0] and leaving.fragments.trace_id[1] == key[1]:
+                    return True
+                leaving = leaving.next
         return False

@@ -222,6 +222,7 @@ cdef class Pipeline:
             self.begin_filing(scanned, transport, size, now_ns, &filing)
             if not filing.taken:
                 self.envelopes.adopt(scanned)
+                self.pay_headers(scanned, &filing)
                 self.file_next(scanned, transport, size, &filing)
             while filing.filed < scanned.count:
                 with nogil:  # give others their turn
@@ -255,6 +256,7 @@ cdef class Pipeline:
                     filing.need = need
                     if scanned.header_cost() <= SLICE_HEADER_BYTES and scanned.count <= SLICE_FRAGMENTS:
                         self.envelopes.adopt(scanned)
+                        self.pay_headers(scanned, filing)
                         self.file_some(scanned, transport, size, filing)
                     return 0
             finally:
@@ -284,6 +286,12 @@ cdef class Pipeline:
             self.refuse(NO_ROOM, transport, size, Overloaded("the buffer is full", RETRY_AFTER_NS))
         return False
 
+    cdef void pay_headers(self, Scanned scanned, Filing* filing) noexcept:
+        """Note that a request's headers, which have been interned, count as envelopes now."""
+        cdef uint64_t need = self.need_of(scanned)
+        self.memory.in_hand -= filing.need - need
+        filing.need = need
+
     cdef int file_next(self, Scanned scanned, uint32_t transport, uint64_t size, Filing* filing) except -1:
         """File the next slice of a request under the lock."""
         self.lock.take()
@@ -302,9 +310,6 @@ cdef class Pipeline:
         cdef Fragment* fragment
         if not filing.taken:
             filing.taken = True
-            need = self.need_of(scanned)
-            self.memory.in_hand -= filing.need - need
-            filing.need = need
             self.spans_in_hand += scanned.spans
             self.ledger.taken(transport, scanned)
         while filing.filed < end:
@@ -595,6 +600,7 @@ cdef class Pipeline:
         candidate.flags = HELD_BACK if self.rules.held_back else 0
         if trace.root_ns < 0 or trace.state.only_remote:
             self.rules.find_root(fragments)
+            self.rules.note_root_beyond()
             if self.rules.root.kind == NO_ROOT:
                 candidate.flags |= ROOTLESS
         if self.rules.beyond or reason != EARLY and (candidate.flags & ROOTLESS or reason >= MEMORY or reason == SIZE):
@@ -783,7 +789,7 @@ cdef class Pipeline:
                 self.emit_window(slice)
         self.finisher.finish(FINISH_EFFORT, True)
         with self.lock:
-            return (self.buffer.traces + self.spans_in_hand + self.finisher.spans + self.outlets.backlog_spans) != 0
+            return (self.buffer.traces + self.memory.in_hand + self.finisher.spans + self.outlets.backlog_spans) != 0
 
     # Inspection.
 

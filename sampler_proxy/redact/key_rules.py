@@ -117,7 +117,7 @@ class KeyRules:
                 return OVERSIZE_LANE
             lane = self.lanes[self.lane_of(Place.VALUE, encoded)]
             if len(encoded) <= MAX_CACHED_KEY_BYTES:
-                if len(self._member_lanes) == MAX_CACHED_KEYS:
+                if len(self._member_lanes) >= MAX_CACHED_KEYS:
                     self._member_lanes.clear()
                 self._member_lanes[key] = lane
         return lane

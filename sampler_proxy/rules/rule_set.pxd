@@ -74,6 +74,7 @@ cdef class RuleSet:
     cdef int find_late_rules(self, compiled) except -1
     cdef uint64_t effort_(self) noexcept
     cdef void note_beyond(self) noexcept
+    cdef void note_root_beyond(self) noexcept
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF
     cdef uint32_t position_of(self, uint16_t rule) noexcept nogil
     cdef uint32_t first_late(self, Fragment* late, uint32_t before, bint* held_back, bint rootless) except? 0xFFFFFFFF

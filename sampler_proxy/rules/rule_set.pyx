@@ -257,6 +257,12 @@ cdef class RuleSet:
         if self.roots.beyond or is_spent(&self.regexes.effort):
             self.beyond = True
 
+    cdef void note_root_beyond(self) noexcept:
+        """Note, and count, whether the root that was sought after first_match() was found in a part of it."""
+        if self.roots.beyond and not self.beyond:
+            self.beyond = True
+            self.partly_read += 1
+
     # Deciding a trace.
 
     cdef uint32_t first_match(self, Fragment* trace) except? 0xFFFFFFFF:

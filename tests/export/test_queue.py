@@ -508,3 +508,25 @@ def test_a_batch_has_a_bounded_number_of_traces(now):
     assert sizes == [BATCH_TRACES, BATCH_TRACES, 5]
     assert queue.empty
     assert_ledger(queue)
+
+
+def test_an_offer_that_fails_behind_the_other_side_changes_nothing():
+    """The loop looks for a batch while a trace is appended, and there is no memory for the trace."""
+    failing = False
+
+    def clock():
+        if failing:
+            assert queue.take() == []
+            raise MemoryError
+        return 0
+
+    queue = Queue(max_bytes=MAX, batch_bytes=BATCH, max_wait_ns=WAIT, clock=clock)
+    before = queue.counters()
+    failing = True
+    with pytest.raises(MemoryError):
+        queue.offer(Kept(10))
+    failing = False
+    assert queue.counters() == before
+    assert queue.offer(Kept(20))
+    assert [t.nbytes for t in queue.take()] == [20]
+    assert_ledger(queue)

@@ -7,9 +7,12 @@ from itertools import count
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from sampler_proxy import metrics
 from sampler_proxy.export.queue import Queue
 from sampler_proxy.pipeline.stamp import assemble
-from tests.pipeline.driver import WAIT, Driver
+from tests.pipeline.driver import MIB, WAIT, Driver, rules_of
+from tests.pipeline.driver import request as one_trace
+from tests.support.redacting import policy
 
 KIB = 1024
 FRAME = 1 + 5
@@ -77,3 +80,49 @@ def test_requests_have_the_bytes_of_a_batch_however_large_the_headers_are():
     assert held * 0.99 <= sum(sizes) <= held
     assert queue.counters().queued_bytes == 0
     assert len(driver.pipeline.envelopes) == 0
+
+
+def test_the_headers_of_a_trace_with_thousands_of_groups_are_summed_once():
+    """Under the lock that would take long, for each destination, and again whenever it has no room."""
+    driver = Driver(stamp_decision=False)
+    driver.send(request(*((1, "r", f"s{number}") for number in range(3000))))
+    driver.tick(WAIT)
+    (kept,) = driver.destinations[0].traces
+    seen: set[int] = set()
+    total = kept.header_bytes(seen)
+    assert total == 3 + FRAME + sum(2 + len(f"s{number}") + FRAME for number in range(3000))
+    assert kept.header_bytes(seen) == total
+    assert not seen
+
+
+def test_what_headers_become_is_remembered_as_far_as_memory_reaches():
+    """Four policies by span, each of which makes a large header another one."""
+    settings = {
+        "values": [
+            {"detect": "email", "action": {"keep_last": 4 + number}, "only": f"{{ span.k{number} = 1 }}"}
+            for number in range(4)
+        ]
+    }
+    rules = rules_of([("errors", "{ status = error }", 1.0), ("rest", None, 0.0)], early=True)
+    driver = Driver(native=rules, max_bytes=6 * MIB, redact=policy(settings))
+
+    def send(trace: int, service: int, key: int | None) -> None:
+        message = one_trace((trace, 1), service=f"s{service}", error=key is not None)
+        attributes = message.resource_spans[0].resource.attributes
+        for number in range(20):
+            attributes.add(key=f"x{number}").value.string_value = f"a{number}@example.com " + "word " * 2000
+        if key is not None:
+            span = message.resource_spans[0].scope_spans[0].spans[0]
+            span.attributes.add(key=f"k{key}").value.int_value = 1
+        driver.send(message)
+
+    for service in range(20):
+        send(100 + service, service, None)
+    before = driver.pipeline.nbytes
+    assert before > 3.8 * MIB
+    for service in range(20):
+        for key in range(4):
+            send(1000 + 10 * service + key, service, key)
+            driver.destinations[0].traces.clear()
+    assert before + MIB < driver.pipeline.nbytes < 6.2 * MIB
+    assert not driver.values()[metrics.REQUESTS_REFUSED]

@@ -10,10 +10,11 @@ import pytest
 
 from sampler_proxy import metrics
 from sampler_proxy.pipeline import replay
+from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.rules.trace_key import values_of
 from sampler_proxy.traceql.compiler import compile_rules
 from sampler_proxy.traceql.parse import parse
-from tests.pipeline.driver import SECOND, WAIT, WAIT_AFTER_ROOT, Driver
+from tests.pipeline.driver import MIB, SECOND, WAIT, WAIT_AFTER_ROOT, Driver
 from tests.pipeline.test_late import Rule, leaving, native, send
 from tests.pipeline.test_targets import native as keyed
 from tests.pipeline.test_targets import target
@@ -298,6 +299,15 @@ def test_a_large_trace_among_small_ones() -> None:
         raw = request(spans).SerializeToString()
         (found,) = replay.decide(["match", "rest"], [1.0, 0.0], compiled, [raw])
         assert (found.rule, found.root, found.local_root) == (0, API.span.span_id, True)
+
+
+def test_a_root_that_is_sought_in_a_part_of_a_trace_is_not_taken_for_the_whole() -> None:
+    driver = Driver(max_bytes=256 * MIB)
+    many = [span(f"{number:06}", "x", REMOTE, parent="a") for number in range(60_000)]
+    driver.send(request(many), 0)
+    driver.tick(2 * WAIT)
+    assert driver.total(metrics.TRACES_PARTLY_READ) == 1
+    assert b"sampler_proxy.incomplete" in assemble(driver.destinations[0].traces)
 
 
 # What else asks for the root.

@@ -10,7 +10,18 @@ from sampler_proxy import metrics
 from sampler_proxy.errors import Overloaded
 from sampler_proxy.otlp.fragments import KeptTrace
 from sampler_proxy.pipeline.turn_lock import TurnLock
-from tests.pipeline.driver import ERRORS, KEEP_ALL, KEEP_NONE, MIB, WAIT, Destination, Driver, request, rules_of
+from tests.pipeline.driver import (
+    ERRORS,
+    KEEP_ALL,
+    KEEP_NONE,
+    MIB,
+    WAIT,
+    Destination,
+    Driver,
+    request,
+    rules_of,
+    trace_id,
+)
 from tests.support.redacting import policy
 
 
@@ -91,6 +102,8 @@ def test_a_kept_trace_is_redacted_behind_the_lock_and_offered_under_it() -> None
     def observe(*_: object) -> None:
         driver.check_ledger()
         buffered.append(driver.total(metrics.BUFFER_SPANS))
+        with driver.pipeline.lock:
+            assert driver.pipeline.in_backlog(trace_id(1)) == [True]
 
     driver.pipeline.replace_redaction(policy({"preset": "common"}), observe)
     message = request((1, 1))

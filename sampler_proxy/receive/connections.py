@@ -72,8 +72,8 @@ class Connections:
         """Take note of a connection that core is about to be given. OSError where its client has gone."""
         number, peer = connection.fileno(), peer_of(connection.getpeername())
         gone = self._peers.get(number)
-        if gone is not None:
-            self._numbers.pop(gone, None)
+        if gone is not None and self._numbers.get(gone, (-1, 0))[0] == number:  # else its port is another connection's
+            del self._numbers[gone]
         self._numbers[peer] = (number, connection.family)
         self._peers[number] = peer
 

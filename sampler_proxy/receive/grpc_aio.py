@@ -175,13 +175,13 @@ class AioEngine(GrpcEngine):
         return True
 
     async def _refuse_stalled(self) -> None:
-        """Refuse all stalled calls, whose places fall to those that wait."""
-        for stalled in self._places.older_than(time.monotonic() - grpc_server.STALLED_S):
+        """Refuse all stalled calls whose places others wait for."""
+        for stalled in self._places.holding_up(time.monotonic() - grpc_server.STALLED_S):
             if not self._leave(stalled):
                 continue  # it has ended while others were refused
             self._on_refused("stalled")
             refusal = grpc_status.STALLED
-            with suppress(grpc.aio.AbortError):
+            with suppress(Exception):  # it must not end the call that waits
                 await stalled.abort(_CODES[refusal.code], refusal.message, refusal.trailers)
 
 

@@ -19,6 +19,8 @@ A call lives, and the server cannot shut down, while an event, a tag or a variab
 keeps calls but the tags of pending batches, `_places` and what waits to be handled, and the loop lets go of its event
 before it waits again.
 
+Long: one loop, whose steps share the books of calls.
+
 Messages are handled as they come, until that has taken long (SLICE_S, BUSY_S). Then whatever has arrived is gathered
 first, and handled by connections in turn (turns.py), for SLICE_S before it is looked again: who sends little does not
 wait behind who sends much.
@@ -76,6 +78,9 @@ deadline."""
 MAX_UNFINISHED, UNFINISHED_PER_S = 200, 1.0
 """The same of messages that have stalled, or held too many bytes."""
 
+_LOOK_SHARE = 10.0
+"""Of the thread's time, looking at connections may take an eleventh."""
+
 _MAX_FAILURES = 1000
 """Polls that fail one after the other before the loop gives up: ten seconds, in which memory may come back."""
 
@@ -102,7 +107,7 @@ class CompletionQueueEngine(GrpcEngine):
     """The engine over the completion queue; its contract is GrpcEngine's."""
 
     name = "completion queue"
-    _draining = False
+    _draining = _cancelled = False
 
     def start(self) -> int:
         self._handlers: dict[bytes, Handler] = {method.encode(): handler for method, handler in self._methods.items()}
@@ -171,6 +176,7 @@ class CompletionQueueEngine(GrpcEngine):
         self._server.shutdown(self._queue, _DOWN)  # nothing happens the second time
 
     def _cancel_calls(self) -> None:
+        self._cancelled = True  # what waits for the lane has been told so: taken all the same, it would come twice
         self._server.cancel_all_calls()
 
     def _serve(self) -> None:
@@ -333,16 +339,17 @@ class CompletionQueueEngine(GrpcEngine):
 
     def _look(self, now: float) -> None:
         """End the calls that hold too many bytes; where others wait for their places, those that have stalled, too."""
-        self._next_look = now + grpc_server.LOOK_S
         while self._unanswerable:
             self._done(self._unanswerable.pop())
-        for its in self._bytes.look(self._places.older_than(now - grpc_server.LOOK_S)):
+        whole = [its for its in self._places.receiving if its.whole]
+        for its in self._bytes.look(self._places.older_than(now - grpc_server.LOOK_S), whole):
             self._end(its, "in_flight", grpc_status.TOO_MANY_BYTES, now)
-        if self._places.waiting:
-            for its in self._places.older_than(now - grpc_server.STALLED_S):
-                if not its.whole:
-                    self._end(its, "stalled", grpc_status.STALLED, now)
+        for its in self._places.holding_up(now - grpc_server.STALLED_S):
+            if not its.whole:
+                self._end(its, "stalled", grpc_status.STALLED, now)
         self._fill_places(now)
+        took = time.monotonic() - now
+        self._next_look = now + took + max(grpc_server.LOOK_S, _LOOK_SHARE * took)
 
     def _end(self, its: Call, reason: str, refusal: Refusal, now: float) -> None:
         """Refuse a call whose message is not there yet."""
@@ -374,6 +381,7 @@ class CompletionQueueEngine(GrpcEngine):
             self._end_without_message(its, event.success, now)
             return
         its.message, its.size = message, len(message)
+        self._bytes.arrived(its.peer, its.size)
         if self._busy:
             self._hand_on(its, self._ready)
             if now >= self._gather_until:
@@ -432,18 +440,21 @@ class CompletionQueueEngine(GrpcEngine):
     def _take(self, its: Call, now: float) -> None:
         """Handle a message and answer it, or have the thread of large messages do so."""
         self._open = call = its.call
-        if self._broken_off.levels:
-            self._broken_off.good(its.peer)
-        if its.method in self._large_handlers and self._is_large(its):
+        try:
+            if self._broken_off.levels:
+                self._broken_off.good(its.peer)
+            is_large = its.method in self._large_handlers and self._is_large(its)
+        except BaseException:
+            self._places.leave(its)
+            raise
+        if is_large:
             self._hand_on(its, self._lane)
             return
         self._leave(its, now)
-        self._bytes.handled(its.peer, its.size)
         try:
             self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
         except EffortSpent:
             self._places.hold(its, its.peer, now)
-            self._bytes.handled(its.peer, -its.size)
             self._hand_on(its, self._lane)
         else:
             self._answer(call, answer)
@@ -453,7 +464,8 @@ class CompletionQueueEngine(GrpcEngine):
         message = its.message
         if isinstance(message, bytes) and message.startswith(SIGNATURES):
             its.message = inflation = Inflation(message, self._max_request_bytes)
-            return not inflation.begin(grpc_server.LARGE_BYTES)
+            if not inflation.begin(grpc_server.LARGE_BYTES):
+                return True
         return its.size > grpc_server.LARGE_BYTES
 
     def _handle_large(self, its: Call) -> None:
@@ -462,7 +474,10 @@ class CompletionQueueEngine(GrpcEngine):
         answer: bytes | Refusal | None = None
         for _ in range(_ANSWER_TRIES):
             try:
-                if answer is None:
+                if answer is None and self._cancelled:
+                    self._count_refused("draining")
+                    answer = grpc_status.STOPPING
+                elif answer is None:
                     answer = self._handle(self._large_handlers[its.method], its.message)
                 its.message = b""
                 operations = _operations(answer)
@@ -478,7 +493,6 @@ class CompletionQueueEngine(GrpcEngine):
     def _done(self, its: Call) -> None:
         """Take a call off the books that the other thread has had."""
         self._in_flight -= 1
-        self._bytes.handled(its.peer, its.size)
         self._leave(its, time.monotonic())
 
     def _answer(self, call: Any, answer: bytes | Refusal) -> None:

@@ -113,7 +113,7 @@ class GrpcEngine(ABC):
         self._on_connection_refused = on_connection_refused
         self._logged: set[str] = set()
         self._uncounted: dict[str, int] = dict.fromkeys(
-            ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large"), 0
+            ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large", "draining"), 0
         )
         self._counting = threading.Lock()
         self._out_of_memory = Throttle()

@@ -62,6 +62,7 @@ NO_COMPRESSION = Refusal(13, "the message is marked as compressed, but the call 
 INTERNAL = Refusal(13, "internal error")
 TOO_MANY_CALLS = _refusal(14, "too many calls at once", 1_000_000_000)
 TOO_MANY_BYTES = _refusal(14, "too many bytes of unfinished requests at once", 1_000_000_000)
+STOPPING = _refusal(14, "the proxy is stopping", 1_000_000_000)
 STALLED = _refusal(14, "the request's message did not arrive in time", None)
 OUT_OF_MEMORY = _refusal(14, "the proxy is out of memory", 1_000_000_000)  # made in advance: there is none by then
 

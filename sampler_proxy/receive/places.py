@@ -151,6 +151,20 @@ class Places(Generic[Call]):
         its.waiting.remove(call)
         self._waits_no_more(connection, its)
 
+    def holding_up(self, since_s: float) -> list[Call]:
+        """Return the calls that have had their places since before `since_s` while others wait for them: those of a
+        connection of which something waits, and what others have beyond their first."""
+        if not self.waiting:
+            return []
+        found = []
+        left = {connection: its.receiving for connection, its in self._connections.items()}
+        for call in self.older_than(since_s):
+            connection = self.receiving[call][0]
+            if left[connection] > 1 or self._connections[connection].waiting:
+                found.append(call)
+                left[connection] -= 1
+        return found
+
     def older_than(self, since_s: float) -> list[Call]:
         """Return the calls that have had their places since before `since_s`, oldest first."""
         found = []

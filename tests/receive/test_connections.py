@@ -247,6 +247,45 @@ def test_a_message_that_takes_too_much_effort_is_handled_on_that_thread_too(serv
     assert not server.refused
 
 
+def test_a_message_whose_size_finds_no_memory_is_answered_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> bool:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(server.engine, "_is_large", fails)
+    with server.channel() as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(EXPORT)(b"x", timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert channel.unary_unary(EXPORT)(b"y", timeout=20) == b"y"
+    assert server.refused == ["out_of_memory"]
+    eventually(lambda: not server.engine._in_flight)
+    assert server.engine.drain(5)
+
+
+def test_what_waits_for_that_thread_is_not_taken_once_its_senders_were_told_so(server: Server) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def answer(_: bytes) -> bytes:
+        entered.set()
+        assert release.wait(20)
+        return b"done"
+
+    server.answer = answer
+    with server.channel() as channel:
+        calls = [channel.unary_unary(EXPORT).future(b"x" * (2 << 20), timeout=20) for _ in range(4)]
+        assert entered.wait(20)
+        eventually(lambda: sum(its.whole for its in server.engine._places.receiving) == 4)
+        draining = threading.Thread(target=server.engine.drain, args=(0,))
+        draining.start()
+        assert all(call.exception(timeout=20) is not None for call in calls)
+        release.set()
+        draining.join(20)
+    eventually(lambda: not server.engine._lane.alive)
+    assert len(server.threads) == 1
+    assert server.refused == ["draining"] * 3
+
+
 def test_draining_waits_for_large_messages(server: Server) -> None:
     entered, release = threading.Event(), threading.Event()
 

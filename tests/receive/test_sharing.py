@@ -167,21 +167,64 @@ def test_bytes_in_flight() -> None:
     a = [Call(None, b"", b"a") for _ in range(3)]
     b, c = Call(None, b"", b"b"), Call(None, b"", b"c")
     calls = [a[0], b, a[1], c, a[2]]
-    assert account.look(calls) == []  # what came before is not known to be in flight
+    assert account.look(calls, []) == []  # what came before is not known to be in flight
     received.update({b"a": 1090, b"b": 9})
-    assert account.look(calls) == []
+    assert account.look(calls, []) == []
     assert (account.peak(), account.peak()) == (99, 0)
     received[b"a"] = 1150
-    a[1].whole = True
-    assert account.look(calls) == [a[0], a[2]]  # the one that is whole cannot be ended
-    account.handled(b"a", 140)
+    a[1].whole, a[1].size = True, 70
+    account.arrived(b"a", 70)
+    assert account.look(calls, [a[1]]) == [a[0], a[2]]  # the one that is whole cannot be ended
+    assert account.peak() == 159
     received[b"b"] = 95
-    assert account.look(calls) == [b]
+    calls.remove(a[1])  # handled
+    assert account.look(calls, []) == [b]
     for each in (a[0], a[2]):
         calls.remove(each)
-    assert account.look([a[1], c]) == []
-    assert account.look([]) == []
-    assert account._handled == {}
+    assert account.look([c], []) == []
+    assert account.look([], []) == []
+    assert account._arrived == {}
+
+
+def test_messages_that_wait_to_be_handled_are_in_flight_and_no_credit() -> None:
+    """Call after call is begun while whole messages wait: what came before a call is not taken from what it holds."""
+    received = {b"a": 0}
+    account = BytesInFlight(received.__getitem__, 100)
+    whole: list[Call] = []
+    for _ in range(5):
+        call = Call(None, b"", b"a")
+        account.look([call], whole)
+        received[b"a"] += 90
+        assert account.look([call], whole) == ([call] if whole else [])
+        for each in whole:  # handled
+            each.whole = False
+        call.size, call.whole = 90, True
+        account.arrived(b"a", 90)
+        whole = [call]
+        assert account.look([], whole) == []
+        assert account.peak() >= 90
+
+
+def test_a_stalled_call_is_ended_for_those_who_want_its_place_only() -> None:
+    places: Places[str] = Places(8, 100)
+    for number in range(6):  # a connection that has more than there is
+        places.enter(f"a{number}", "a", 0.0)
+    for name in "bcd":  # others, with one call each
+        places.enter(f"{name}0", name, 1.0)
+    places.enter("b1", "b", 1.0)
+    assert places.waiting > 0
+    assert places.holding_up(0.5) == [f"a{number}" for number in range(6) if f"a{number}" in places.receiving]
+    ended = places.holding_up(9.0)
+    assert "c0" not in ended
+    assert "d0" not in ended
+    while (call := places.next(2.0)) is not None:
+        pass
+    for each in [*places.receiving]:
+        places.leave(each)
+    while (call := places.next(2.0)) is not None:
+        places.leave(call)
+    assert places.waiting == 0
+    assert places.holding_up(9.0) == []
 
 
 # Connections

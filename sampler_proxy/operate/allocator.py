@@ -39,7 +39,7 @@ def tune() -> bool:
 TRIM_FROM = 32 * MIB
 """So much, and half of what was in use, must have become free."""
 
-TRIM_EVERY_NS = 5 * 10**9
+TRIM_EVERY_NS = 3 * 10**9
 """The memory is given back at most so often, and when no less has been in use for so long a time."""
 
 

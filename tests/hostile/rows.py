@@ -49,7 +49,7 @@ OTHERS = 48 * MIB  # decisions remembered, and caches
 KEPT = BUFFER + QUEUE + OTHERS  # what spans may take
 
 CONTENT_P99_S, CONNECTION_P99_S = 0.25, 0.1
-HEALTH_S, LOCK_S, NORMAL_S, GIVEN_BACK_S = 0.1, 0.02, 2.0, 13.0
+HEALTH_S, LOCK_S, NORMAL_S, GIVEN_BACK_S = 0.1, 0.02, 2.0, 10.0
 
 
 @dataclass(frozen=True)

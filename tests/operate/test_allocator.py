@@ -31,19 +31,19 @@ def times(levels: list[int]) -> list[int]:
     [
         ([0] * 30, []),
         ([300] * 30, []),
-        ([300] * 5 + [20] * 30, [10]),
+        ([300] * 5 + [20] * 30, [8]),
         ([300] * 5 + [160] * 30, []),  # half of it is in use
         ([30] * 5 + [0] * 30, []),  # not worth it
-        ([300] * 5 + [100] * 10 + [20] * 20, [10, 20]),
-        ([300] * 5 + [64] * 10 + [0] * 20, [10, 20]),  # the queue of a destination is the last that empties
+        ([300] * 5 + [100] * 10 + [20] * 20, [8, 18]),
+        ([300] * 5 + [64] * 10 + [0] * 20, [8, 18]),  # the queue of a destination is the last that empties
         ([300, 20] * 30, []),  # needed again at once
         ([300, 20, 20, 300] * 10, []),
-        ([300, 250, 200, 140, 120, 100, 80, 60, 40, 20] + [0] * 20, [15]),  # still falling
-        ([300] * 3 + [20, 22, 19, 25, 18] * 5, [8]),  # a little traffic goes on
+        ([300, 250, 200, 140, 120, 100, 80, 60, 40, 20] + [0] * 20, [13]),  # still falling
+        ([300] * 3 + [20, 22, 19, 25, 18] * 5, [6]),  # a little traffic goes on
     ],
 )
 def test_when_memory_is_given_back(levels: list[int], expected: list[int]) -> None:
-    assert TRIM_EVERY_NS == 5 * SECOND
+    assert TRIM_EVERY_NS == 3 * SECOND
     assert times(levels) == expected
 
 

@@ -50,8 +50,6 @@ cdef class Redactor:
     cdef uint32_t* groups  # of the trace, in order: the number of the scope's header
     cdef uint32_t group_count, group_room
     cdef uint32_t spans_done  # of which nothing is pending
-    cdef void begin_request(self) noexcept
-    cdef void begin_trace(self) noexcept
     cdef uint64_t spent(self) noexcept
     cdef Redacted redact(self, Fragment* trace) except *
     cdef void release(self) noexcept

@@ -72,12 +72,6 @@ cdef class Redactor:
 
     # The effort.
 
-    cdef void begin_request(self) noexcept:
-        """Do nothing: each trace has a budget of its own."""
-
-    cdef void begin_trace(self) noexcept:
-        """Do nothing: redact() begins a trace."""
-
     cdef uint64_t spent(self) noexcept:
         """Return what the last trace has taken, all of it, in units of about a microsecond."""
         return self.effort.spent()

@@ -1,8 +1,8 @@
 """Composes the service: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
-Three threads matter. The gRPC engine has one, on which requests are scanned and buffered; deciding what is due, and
-finishing what is kept, is another one's, which works each time the timer asks it to; everything else (exporters, admin
-port, the timer itself) lives on the event loop's. Only this module knows all parts.
+Four threads matter. The gRPC engine has two, on which requests are scanned and buffered, large ones on the second;
+deciding what is due, and finishing what is kept, is another one's, which works each time the timer asks it to;
+everything else (exporters, admin port, the timer itself) lives on the event loop's. Only this module knows all parts.
 """
 
 from __future__ import annotations

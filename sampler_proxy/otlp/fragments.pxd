@@ -250,6 +250,7 @@ cdef class Envelopes:
     cdef void forget(self, uint64_t redactor) noexcept
     cdef Envelope* free_form(self, Form* form) noexcept
     cdef int adopt(self, Scanned scanned) except -1
+    cdef void free_fragments(self, Fragment* fragment) noexcept
     cdef void free_fragment(self, Fragment* fragment) noexcept
 
 

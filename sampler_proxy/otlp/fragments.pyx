@@ -17,6 +17,15 @@ cdef enum:
     MANY_GROUPS = 2048
 
 
+cdef inline void give_way(uint64_t* steps, uint64_t more) noexcept:
+    """Add work done, and give the GIL way after each GIVE_WAY of it."""
+    steps[0] += more
+    if steps[0] >= GIVE_WAY:
+        steps[0] = 0
+        with nogil:
+            pass
+
+
 cdef class Scanned:
     def __dealloc__(self):
         cdef uint32_t i
@@ -254,28 +263,28 @@ cdef class Envelopes:
                 else:
                     found[i] = self.intern(parent, scanned.header_bytes + header.offset, header.size)
                 done = i + 1
-                steps += header.size
-                if steps >= GIVE_WAY:
-                    steps = 0
-                    with nogil:
-                        pass
+                give_way(&steps, header.size)
             for i in range(scanned.count):
                 fragment = scanned.fragments[i]
                 group = groups_of(fragment)
                 for j in range(fragment.groups):
                     group[j].scope.envelope = found[group[j].scope.index]
                     group[j].scope.envelope.refs += 1
-                steps += STEP_OF_FRAGMENT + fragment.groups
-                if steps >= GIVE_WAY:
-                    steps = 0
-                    with nogil:
-                        pass
+                give_way(&steps, STEP_OF_FRAGMENT + fragment.groups)
         finally:
             # The loop's own references; the groups and the children have theirs.
             for i in range(done):
                 self.release(found[done - 1 - i])
             free(found)
         return 0
+
+    cdef void free_fragments(self, Fragment* fragment) noexcept:
+        """Free a chain of fragments of adopted requests: a trace's."""
+        cdef Fragment* after
+        while fragment != NULL:
+            after = fragment.next
+            self.free_fragment(fragment)
+            fragment = after
 
     cdef void free_fragment(self, Fragment* fragment) noexcept:
         """Free a fragment of an adopted request, with its references."""

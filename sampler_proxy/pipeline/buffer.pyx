@@ -209,7 +209,6 @@ cdef class Buffer:
         """Take a trace out of the table and its lists, and free it with its fragments, unless these have an owner."""
         cdef uint64_t at = mix(trace.fragments.trace_id, self.seed) & self.mask
         cdef uint64_t hole, home
-        cdef Fragment* fragment
         while self.slots[at].trace != trace:
             at = (at + 1) & self.mask
         # Backward shift: an entry that probed past the hole moves into it and leaves the next hole.
@@ -234,8 +233,6 @@ cdef class Buffer:
         self.traces -= 1
         self.spans -= trace.spans
         self.trace_bytes -= trace.cost + sizeof(Trace) + BLOCK_OVERHEAD
-        while trace.fragments != NULL and not fragments_stay:
-            fragment = trace.fragments
-            trace.fragments = fragment.next
-            self.envelopes.free_fragment(fragment)
+        if not fragments_stay:
+            self.envelopes.free_fragments(trace.fragments)
         free(trace)

@@ -46,5 +46,4 @@ cdef class Finisher:
     cdef void put_back(self) noexcept
     cdef KeptTrace finished(self, Leaving* leaving)
     cdef bytes attributes_of(self, Leaving* leaving)
-    cdef void free_fragments(self, Leaving* leaving) noexcept
     cdef bint holds(self, bytes trace_id) noexcept

@@ -47,7 +47,7 @@ cdef class Finisher:
         while self.first != NULL:
             leaving = self.first
             self.first = leaving.next
-            self.free_fragments(leaving)
+            self.envelopes.free_fragments(leaving.fragments)
             free(leaving)
         free(self.spare)
 
@@ -112,13 +112,13 @@ cdef class Finisher:
         cdef Leaving* end = taken
         cdef uint64_t nbytes
         cdef int count = 1
+        # With a backlog one by one, so that it shows when memory is full.
+        cdef int most = 1 if self.outlets.backlog_spans else SOME_TRACES
         if taken == NULL or (not forced and self.memory.congested()):
             return
         self.envelopes.room_for_forms = self.memory.bound - min(self.memory.bound, self.memory.in_use())
         nbytes = taken.cost
-        if self.outlets.backlog_spans:
-            count = SOME_TRACES  # one by one, so that it shows when memory is full
-        while end.next != NULL and count < SOME_TRACES and nbytes + end.next.cost <= SOME_BYTES:
+        while end.next != NULL and count < most and nbytes + end.next.cost <= SOME_BYTES:
             end = end.next
             nbytes += end.cost
             count += 1
@@ -134,7 +134,7 @@ cdef class Finisher:
         try:
             while leaving != NULL and spent < SOME_EFFORT:
                 finished.append(self.finished(leaving))
-                spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.redaction_effort()
+                spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.effort
                 leaving = leaving.next
         finally:  # an error's traces come first the next time
             self.deliver(finished)
@@ -161,7 +161,7 @@ cdef class Finisher:
             while done != NULL:  # a large trace is of many fragments
                 leaving = done
                 done = leaving.next
-                self.free_fragments(leaving)
+                self.envelopes.free_fragments(leaving.fragments)
                 free(leaving)
         return 0
 
@@ -180,12 +180,10 @@ cdef class Finisher:
 
     cdef KeptTrace finished(self, Leaving* leaving):
         """Return a trace as it leaves."""
-        cdef KeptTrace kept = self.stamper.finish(
+        return self.stamper.finish(
             leaving.fragments, leaving.threshold, randomness_of(leaving.fragments), self.attributes_of(leaving),
             leaving.rule,
         )
-        kept.sum_headers()
-        return kept
 
     cdef bytes attributes_of(self, Leaving* leaving):
         """Return the encoded attributes that say which decision a span left by; cached, since they are few."""
@@ -197,14 +195,6 @@ cdef class Finisher:
             )
             self.attributes[key] = found
         return found
-
-    cdef void free_fragments(self, Leaving* leaving) noexcept:
-        """Free what a finished trace was made of."""
-        cdef Fragment* fragment
-        while leaving.fragments != NULL:
-            fragment = leaving.fragments
-            leaving.fragments = fragment.next
-            self.envelopes.free_fragment(fragment)
 
     cdef bint holds(self, bytes trace_id) noexcept:
         """Tell whether a trace is in the line, or being finished; looks at every one. The lock is held."""

@@ -221,9 +221,7 @@ cdef class Pipeline:
         try:
             self.begin_filing(scanned, transport, size, now_ns, &filing)
             if not filing.taken:
-                self.envelopes.adopt(scanned)
-                self.pay_headers(scanned, &filing)
-                self.file_next(scanned, transport, size, &filing)
+                self.adopt(scanned, &filing)
             while filing.filed < scanned.count:
                 with nogil:  # give others their turn
                     pass
@@ -255,8 +253,7 @@ cdef class Pipeline:
                     self.memory.in_hand += need
                     filing.need = need
                     if scanned.header_cost() <= SLICE_HEADER_BYTES and scanned.count <= SLICE_FRAGMENTS:
-                        self.envelopes.adopt(scanned)
-                        self.pay_headers(scanned, filing)
+                        self.adopt(scanned, filing)
                         self.file_some(scanned, transport, size, filing)
                     return 0
             finally:
@@ -286,11 +283,13 @@ cdef class Pipeline:
             self.refuse(NO_ROOM, transport, size, Overloaded("the buffer is full", RETRY_AFTER_NS))
         return False
 
-    cdef void pay_headers(self, Scanned scanned, Filing* filing) noexcept:
-        """Note that a request's headers, which have been interned, count as envelopes now."""
+    cdef int adopt(self, Scanned scanned, Filing* filing) except -1:
+        """Intern a request's headers, which count as envelopes from then on."""
         cdef uint64_t need = self.need_of(scanned)
+        self.envelopes.adopt(scanned)
         self.memory.in_hand -= filing.need - need
         filing.need = need
+        return 0
 
     cdef int file_next(self, Scanned scanned, uint32_t transport, uint64_t size, Filing* filing) except -1:
         """File the next slice of a request under the lock."""

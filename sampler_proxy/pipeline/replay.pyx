@@ -65,15 +65,9 @@ cdef class _Traces:
                     chain[1] = <size_t>fragment
 
     def __dealloc__(self):
-        cdef Fragment* fragment
-        cdef Fragment* after
         if self.chains is not None:
             for chain in self.chains.values():
-                fragment = <Fragment*><size_t>chain[0]
-                while fragment != NULL:
-                    after = fragment.next
-                    self.envelopes.free_fragment(fragment)
-                    fragment = after
+                self.envelopes.free_fragments(<Fragment*><size_t>chain[0])
 
 
 def decide(names, keeps, compiled, requests, *, local_roots=True):

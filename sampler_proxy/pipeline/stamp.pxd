@@ -26,7 +26,7 @@ cdef class Stamper:
     cdef Redactor redactor  # None: nothing is redacted
     cdef uint8_t* out  # finished spans of the trace
     cdef uint64_t used, room
-    cdef uint64_t effort  # of the last trace's redaction
+    cdef uint64_t effort  # that the redaction of the last trace has cost, in microseconds, about
     # The tracestate that was rewritten last, since that of the next span is most often the same, and what it became.
     cdef uint8_t[MAX_STATE] state
     cdef uint32_t state_size  # 0: there is none
@@ -34,7 +34,6 @@ cdef class Stamper:
     cdef bytes rewritten
     cdef readonly uint64_t strings_mended  # spans in which some string was repaired
     cdef readonly uint64_t inconsistent  # spans whose own threshold was erased
-    cdef uint64_t redaction_effort(self) noexcept
     cdef KeptTrace finish(
         self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule
     )

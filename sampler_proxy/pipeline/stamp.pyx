@@ -69,10 +69,6 @@ cdef class Stamper:
             self.room = 2 * self.used + more + 4096
         return 0
 
-    cdef uint64_t redaction_effort(self) noexcept:
-        """Return what the redaction of the last trace has cost, in microseconds, about."""
-        return self.effort
-
     # Finishing.
 
     cdef KeptTrace finish(
@@ -110,6 +106,7 @@ cdef class Stamper:
         if kept.data == NULL:
             raise MemoryError
         memcpy(kept.data, self.out, self.used)
+        kept.sum_headers()
         # The object, its id and its two blocks.
         kept.nbytes = self.used + groups * sizeof(Group) + 2 * BLOCK_OVERHEAD + 192
         if self.room > MAX_KEPT_ROOM:

@@ -29,6 +29,9 @@ DEFINED = re.compile(r"^[ \t]*#define SAMPLER_PROXY_(\w+) ([\d.]+)$", re.MULTILI
 CAST = re.compile(r"<[\w ]+>")
 
 
+MESSAGES: dict[str, int | float] = {}  # of otlp/protobuf.pxd, which others refer to
+
+
 def native(name: str) -> dict[str, int | float]:
     """The enumerators and numeric constants of a .pxd or .pyx file, by name."""
     text = (PACKAGE / name).read_text()
@@ -39,7 +42,7 @@ def native(name: str) -> dict[str, int | float]:
         for line in filter(None, map(str.strip, enum.splitlines())):
             for part in line.split(","):
                 one, _, value = part.partition("=")
-                following = eval(value, {}, dict(found)) if value else following
+                following = eval(value, {}, {**MESSAGES, **found}) if value else following
                 found[one.strip()] = following
                 following += 1
     for one, value in VARIABLE.findall(text):
@@ -57,7 +60,7 @@ def numbered(*names: str) -> dict[str, int]:
 
 
 PLACES = ("SPAN", "RESOURCE", "SCOPE", "EVENT", "LINK")
-MESSAGES = native("otlp/protobuf.pxd")
+MESSAGES.update(native("otlp/protobuf.pxd"))
 
 # A native file, the beginning of the names that are all of them there (None: only those named), and what they must be.
 TWINS: dict[str, tuple[str, str | None, Mapping[str, Any]]] = {

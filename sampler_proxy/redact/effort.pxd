@@ -2,8 +2,9 @@
 cimport cython
 from libc.stdint cimport uint64_t
 
+from sampler_proxy.rules.effort cimport STEPS_PER_UNIT
+
 cdef enum:
-    STEPS = 64  # of a unit: walking over a field is one
     # Units that a trace may take: in close looks at what is new, and in all. Beyond either what is new is masked.
     TRACE_BUDGET = 1 << 17
     TOTAL_BUDGET = 1 << 19
@@ -31,7 +32,7 @@ cdef inline void walked(Effort effort, uint64_t steps) noexcept:
 
 cdef inline bint may_look(Effort effort) noexcept:
     """Tell whether something new may be looked at; notes where not."""
-    if effort.looks < TRACE_BUDGET and effort.steps < <uint64_t>TOTAL_BUDGET * STEPS:
+    if effort.looks < TRACE_BUDGET and effort.steps < <uint64_t>TOTAL_BUDGET * STEPS_PER_UNIT:
         return True
     effort.exhausted = True
     return False

@@ -16,7 +16,7 @@ cdef class Effort:
 
     cdef uint64_t spent(self) noexcept:
         """Return the units that the trace has taken, of about a microsecond."""
-        return self.looks + self.steps // STEPS
+        return self.looks + self.steps // STEPS_PER_UNIT
 
     cdef void give_way(self) noexcept:
         """Let a thread run that waits for the GIL; without one it costs next to nothing."""

@@ -86,7 +86,7 @@ cdef enum:
     KIND_REGEX = 5
 
 cdef enum:
-    SOUND = 200  # twice MAX_DEPTH: levels of nesting in bytes that have been validated before, and are not again
+    SOUND = 2 * MAX_DEPTH  # levels of nesting allowed in bytes that were validated before, and are not again
 
 cdef struct RegexEntry:
     # A string, and whether regular expressions match it: 64 of them.

@@ -1,4 +1,4 @@
-"""Declares the account of the work that reading and matching take. Header only.
+"""Declares the account of the work that reading and matching take, and the unit of all effort. Header only.
 
 Everything that depends on what senders send is counted, roughly: fields, answers of regular expressions that are in no
 cache, events tried with links, elements of arrays by condition, keys that come again, filters for which no answer is

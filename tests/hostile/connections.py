@@ -11,18 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 
-from tests.hostile.http2 import (
-    CONTINUATION,
-    DATA,
-    INITIAL_WINDOW_SIZE,
-    PING,
-    RST_STREAM,
-    SETTINGS,
-    Client,
-    frame,
-    headers,
-    message,
-)
+from tests.hostile.http2 import INITIAL_WINDOW_SIZE, Client, headers
+from tests.receive.raw_http2 import CONTINUATION, DATA, PING, RST_STREAM, SETTINGS, frame, message
 
 Run = Callable[[int, float], Counter[str]]
 STREAMS = 1000  # a part of a flood

@@ -11,24 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from random import Random
 
-from tests.hostile.http2 import Client, message
+from tests.hostile.http2 import Client
+from tests.receive.raw_http2 import message
+from tests.support import wire
 
 Run = Callable[[int, float], Counter[str]]
 ERROR = b"\x7a\x02\x18\x02"  # Span.status
 MIB = 1 << 20
 
 
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
+    return wire.field(number, wire.LEN, content)
 
 
 def text(value: str | bytes) -> bytes:

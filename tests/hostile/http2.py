@@ -15,32 +15,33 @@ from contextlib import suppress
 
 from hpack import Decoder
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
+from tests.receive.raw_http2 import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    EXPORT,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    block,
+    frame,
+)
+
 INITIAL_WINDOW_SIZE = 4
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 FRAME = 16384  # bytes of data in one
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
 def headers(stream: int, gzip: bool = False, end: bool = True) -> bytes:
-    def text(string: str) -> bytes:
-        return bytes([len(string)]) + string.encode()
-
     fields = {":method": "POST", ":scheme": "http", ":path": EXPORT, ":authority": "x", "te": "trailers"}
     fields["content-type"] = "application/grpc"
     if gzip:
         fields["grpc-encoding"] = "gzip"
-    block = b"".join(b"\x00" + text(name) + text(value) for name, value in fields.items())
-    return frame(HEADERS, END_HEADERS if end else 0, stream, block)
-
-
-def message(payload: bytes, gzip: bool = False, announce: int | None = None) -> bytes:
-    return struct.pack(">BI", gzip, len(payload) if announce is None else announce) + payload
+    return frame(HEADERS, END_HEADERS if end else 0, stream, block(fields.items()))
 
 
 class Client:

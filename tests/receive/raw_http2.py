@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -18,8 +20,18 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-def message(payload: bytes, compressed: bool = False) -> bytes:
-    return struct.pack(">BI", compressed, len(payload)) + payload
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def block(fields: Iterable[tuple[str, str]]) -> bytes:
+    """A header block that needs no table."""
+    return b"".join(b"\x00" + _string(name) + _string(value) for name, value in fields)
+
+
+def message(payload: bytes, compressed: bool = False, announce: int | None = None) -> bytes:
+    """A message. `announce`: the length that is said, instead of the true one."""
+    return struct.pack(">BI", compressed, len(payload) if announce is None else announce) + payload
 
 
 class Connection:
@@ -39,13 +51,13 @@ class Connection:
             raise
 
     def _greet(self, patient: bool) -> None:
-        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self._socket.sendall(PREFACE)
         self.send(SETTINGS, 0, 0)
         waits_for = {(SETTINGS, 0), (SETTINGS, ACK)} if patient else {(SETTINGS, 0)}
         while waits_for:
-            frame = self.read()
-            waits_for.discard((frame.kind, frame.flags))
-            self._acknowledge(frame)
+            received = self.read()
+            waits_for.discard((received.kind, received.flags))
+            self._acknowledge(received)
 
     def __enter__(self) -> Self:
         return self
@@ -56,24 +68,8 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def settimeout(self, seconds: float) -> None:
-        """Bound what sending and reading may take, instead of the 10 s."""
-        self._socket.settimeout(seconds)
-
-    def send_raw(self, data: bytes | memoryview) -> int:
-        """Send some of it, frames or not; return how much. TimeoutError where nothing is taken."""
-        return self._socket.send(data)
-
-    def receive_raw(self) -> None:
-        """Throw away what has arrived."""
-        try:
-            while self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
-                pass
-        except BlockingIOError:
-            pass
-
     def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
-        self._socket.sendall(struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload)
+        self._socket.sendall(frame(kind, flags, stream, payload))
 
     def begin(self, stream: int, path: str = EXPORT, encoding: str = "", padding: int = 0) -> None:
         """Open a call, with `padding` bytes of metadata; none of its message yet."""
@@ -88,8 +84,7 @@ class Connection:
         if encoding:
             headers.append(("grpc-encoding", encoding))
         headers += [(f"x-{number}", "p" * 100) for number in range(padding // 100)]
-        block = b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers)
-        self.send(HEADERS, END_HEADERS, stream, block)
+        self.send(HEADERS, END_HEADERS, stream, block(headers))
 
     def data(self, stream: int, payload: bytes, end: bool = True) -> None:
         parts = [payload[at : at + 16384] for at in range(0, len(payload), 16384)] or [b""]

@@ -11,8 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ from sampler_proxy.receive.accepting import Acceptor
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
 
-from .raw_http2 import DATA, EXPORT, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, Connection, message
+from .raw_http2 import DATA, EXPORT, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, Connection, message
+from .waiting import eventually
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS_FRAME = b"\0\0\0\4\0\0\0\0\0"
 
 
@@ -73,13 +72,6 @@ def server() -> Iterator[Server]:
     running = Server()
     yield running
     running.engine.stop()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def rest(connection: socket.socket) -> bytes:

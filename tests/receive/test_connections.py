@@ -20,6 +20,7 @@ from sampler_proxy.receive.connections import BROKEN_OFF, UNFINISHED
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
 
 from .raw_http2 import EXPORT, GOAWAY, PING, RST_STREAM, Connection, message
+from .waiting import Held, eventually
 
 LIMIT = 8 << 20
 RESET = struct.pack(">I", 8)
@@ -61,13 +62,6 @@ def server() -> Iterator[Server]:
     running = Server()
     yield running
     running.engine.stop()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def goaway_of(connection: Connection) -> bytes:
@@ -209,23 +203,16 @@ def test_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_large_messages_have_a_thread_of_their_own(server: Server, packed: bool) -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def answer(request: bytes) -> bytes:
-        if len(request) > 1000:
-            entered.set()
-            assert release.wait(20)
-        return request[:6]
-
-    server.answer = answer
     large = bytes(range(256)) * 8192
+    held = Held(large[:6])
+    server.answer = lambda request: held(request) if len(request) > 1000 else request
     with server.channel() as channel, server.channel() as other:
         call = channel.unary_unary(EXPORT).future(gzip.compress(large) if packed else large, timeout=20)
-        assert entered.wait(20)
+        assert held.entered.wait(20)
         for _ in range(50):
             assert other.unary_unary(EXPORT)(b"small", timeout=20) == b"small"
         assert not call.done()
-        release.set()
+        held.release.set()
         assert call.result() == large[:6]
     assert server.threads == [("grpc-large", len(large))] + [("grpc", 5)] * 50
     assert server.engine.drain(5)
@@ -264,22 +251,15 @@ def test_a_message_whose_size_finds_no_memory_is_answered_once(server: Server, m
 
 
 def test_what_waits_for_that_thread_is_not_taken_once_its_senders_were_told_so(server: Server) -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def answer(_: bytes) -> bytes:
-        entered.set()
-        assert release.wait(20)
-        return b"done"
-
-    server.answer = answer
+    server.answer = held = Held()
     with server.channel() as channel:
         calls = [channel.unary_unary(EXPORT).future(b"x" * (2 << 20), timeout=20) for _ in range(4)]
-        assert entered.wait(20)
+        assert held.entered.wait(20)
         eventually(lambda: sum(its.whole for its in server.engine._places.receiving) == 4)
         draining = threading.Thread(target=server.engine.drain, args=(0,))
         draining.start()
         assert all(call.exception(timeout=20) is not None for call in calls)
-        release.set()
+        held.release.set()
         draining.join(20)
     eventually(lambda: not server.engine._lane.alive)
     assert len(server.threads) == 1
@@ -287,20 +267,13 @@ def test_what_waits_for_that_thread_is_not_taken_once_its_senders_were_told_so(s
 
 
 def test_draining_waits_for_large_messages(server: Server) -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def answer(_: bytes) -> bytes:
-        entered.set()
-        assert release.wait(20)
-        return b"done"
-
-    server.answer = answer
+    server.answer = held = Held()
     with server.channel() as channel:
         calls = [channel.unary_unary(EXPORT).future(b"x" * (2 << 20), timeout=20) for _ in range(3)]
-        assert entered.wait(20)
+        assert held.entered.wait(20)
         draining = threading.Thread(target=server.engine.drain, args=(20,))
         draining.start()
-        release.set()
+        held.release.set()
         draining.join(20)
         assert not draining.is_alive()
         assert sum(call.exception() is None and call.result() == b"done" for call in calls) >= 1

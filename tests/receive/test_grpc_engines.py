@@ -37,6 +37,7 @@ from sampler_proxy.receive.grpc_server import GrpcEngine
 
 from . import raw_http2
 from .raw_http2 import EXPORT, Connection, message
+from .waiting import Held, eventually
 
 LIMIT = 100_000
 GZIP = grpc.Compression.Gzip
@@ -107,13 +108,6 @@ def launch(engine_class: type[GrpcEngine]) -> Iterator[Callable[..., Server]]:
 @pytest.fixture
 def server(launch: Callable[..., Server]) -> Server:
     return launch()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.005)
 
 
 def details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, list[str]]:
@@ -632,18 +626,12 @@ def test_draining(server: Server, launch: Callable[..., Server]) -> None:
 
 
 def test_the_call_in_flight_is_answered_while_draining(server: Server) -> None:
-    entered, release = threading.Event(), threading.Event()
-
-    def answer(_: bytes) -> bytes:
-        entered.set()
-        return b"done" if release.wait(20) else b"late"
-
-    server.answer = answer
+    server.answer = held = Held()
     in_flight = server.method().future(b"x", timeout=20)
-    assert entered.wait(20)
+    assert held.entered.wait(20)
     draining = threading.Thread(target=server.engine.drain, args=(20,))
     draining.start()
-    release.set()
+    held.release.set()
     assert in_flight.result() == b"done"
     draining.join(20)
     assert not draining.is_alive()

@@ -12,13 +12,15 @@ from hpack import Encoder
 
 from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, MAX_BYTES, UNACKNOWLEDGED, Opening, classify
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+from . import raw_http2
+from .raw_http2 import PREFACE
+
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
 ACK, END_STREAM, END_HEADERS, PADDED, HAS_PRIORITY = 1, 1, 4, 8, 32
 
 
 def frame(kind: int, flags: int = 0, payload: bytes = b"", stream: int = 1) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+    return raw_http2.frame(kind, flags, stream, payload)
 
 
 def block(encoding: str | None) -> bytes:

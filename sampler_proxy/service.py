@@ -323,9 +323,10 @@ class Service:
             pass
 
     def _bytes_held(self) -> int:
-        """Return the bytes of all spans that are here, and of requests that are arriving."""
+        """Return the most bytes of spans and of arriving requests that were here since this was asked last: what comes
+        and goes between two looks leaves memory behind, too."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
-        return self._pipeline.nbytes + queued + self._engine.peak_in_flight()
+        return self._pipeline.peak_bytes() + queued + self._engine.peak_in_flight()
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is

@@ -13,6 +13,7 @@ cdef class Memory:
     cdef uint64_t in_hand  # bytes that requests which are being filed still need: the intakes'
     cdef readonly uint64_t configured  # the bound
     cdef readonly uint64_t bound  # as configured, or less since the system has no more memory
+    cdef uint64_t peak  # bytes in use, with those that a request needed, since somebody has asked last
     cdef uint64_t largest_request  # bytes
     cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
     cdef uint64_t in_use(self) noexcept

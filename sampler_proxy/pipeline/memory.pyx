@@ -44,6 +44,7 @@ cdef class Memory:
         was."""
         cdef uint64_t in_use = self.in_use() + need
         cdef void* headroom
+        self.peak = max(self.peak, in_use)
         self.largest_request = max(self.largest_request, request_size)
         if in_use <= self.probe_at:
             return

@@ -95,6 +95,9 @@ class Pipeline:
     def nbytes(self) -> int:
         """The bytes that `max_bytes` bounds: the buffer's, those of requests that are being filed, those of kept traces
         that have not left, the limit's."""
+    def peak_bytes(self) -> int:
+        """Return the most that `nbytes` has been since this was asked last, or would have been with a request for which
+        there was no room: it may have been there for a moment only."""
     @property
     def max_bytes(self) -> int:
         """The bound in force: the configured one, or a lower one where the system had no memory for it. Then it is four

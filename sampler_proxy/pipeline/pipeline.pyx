@@ -176,6 +176,13 @@ cdef class Pipeline:
     def nbytes(self):
         return self.memory.in_use()
 
+    def peak_bytes(self):
+        cdef uint64_t peak
+        with self.lock:
+            peak = max(self.memory.peak, self.memory.in_use())
+            self.memory.peak = 0
+        return peak
+
     @property
     def max_bytes(self):
         return self.memory.bound

@@ -161,3 +161,13 @@ def test_the_lock_excludes_and_counts() -> None:
         each.join()
     with lock:
         assert sum(lock.holds().counts) == 6_000
+
+
+def test_a_peak_is_remembered_until_somebody_asks() -> None:
+    driver = Driver(KEEP_NONE)
+    empty = driver.pipeline.peak_bytes()
+    driver.send(request((1, 1), size=MIB))
+    driver.tick(WAIT)
+    assert driver.pipeline.nbytes < empty + 1024
+    assert driver.pipeline.peak_bytes() > empty + MIB
+    assert driver.pipeline.peak_bytes() < empty + 1024

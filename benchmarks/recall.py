@@ -1,0 +1,124 @@
+"""How many synthetic secrets leave redaction, and how many innocent values it hits: by kind, carrier and place.
+
+usage: python -m benchmarks.recall [--preset common|strict] [--by kind|family|carrier|group|place] [--of FAMILY] [--all]
+       python -m benchmarks.recall --leaks KIND        the forms that leave, of a kind, carrier, group or place
+       python -m benchmarks.recall --hits FAMILY       the innocents of a family that are changed, and to what
+       python -m benchmarks.recall --write             record the figures for tests/redact/test_recall.py
+
+The corpus is made by `tests/support/corpus`: kinds of secrets in carriers (JSON, what is nearly JSON, forms, dumps,
+logs) in the places of a span. A secret has left if the exact bytes, or over half of a long one, are in the result, read
+as they are or without escapes and base64. *Whole* counts texts of which nothing is left but a mask, though the secret
+is a part of them only: no leak, but a loss. An innocent is hit if anything in its span changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sampler_proxy.redact.policy import Policy
+from tests.support.corpus import judge
+from tests.support.corpus.innocents import innocents
+from tests.support.corpus.samples import samples
+from tests.support.redacting import policy
+
+RECORD = Path(__file__).parents[1] / "tests" / "redact" / "recall.json"
+PRESETS = ("common", "strict")
+SEED = 1
+WORST = 40  # rows, unless all are asked for
+SHOWN = 30
+
+
+def policy_of(preset: str) -> Policy:
+    found = policy({"preset": preset})
+    assert found is not None
+    return found
+
+
+def measure(preset: str, seed: int = SEED, of: str | None = None) -> tuple[list[judge.Judged], list[judge.Judged]]:
+    """Judge secrets and innocents under a preset. `of`: secrets of one family only."""
+    made = policy_of(preset)
+    gentle = [one for one in innocents(seed) if preset == "common" or one.kind != "semantic conventions"]
+    secrets = [one for one in samples(seed) if of in (None, one.family)]
+    return judge.judge_secrets(made, secrets), judge.judge_innocents(made, gentle)
+
+
+def table(judged: Sequence[judge.Judged], by: str, every: bool, word: str) -> None:
+    """Print the rows with the most findings, the worst first."""
+    rows = sorted(judge.counts(judged, by).items(), key=lambda row: (-row[1][0] / row[1][1], row[0]))
+    clean = sum(not bad for _, (bad, _) in rows)
+    shown = rows if every else [row for row in rows if row[1][0]][:WORST]
+    print(f"\n| {by} | {word} | of | share |\n|---|---|---|---|")
+    for name, (bad, number) in shown:
+        print(f"| {name} | {bad} | {number} | {bad / number:.1%} |")
+    if not every:
+        print(f"({clean} of {len(rows)} without any; --all shows every row)")
+
+
+def total(judged: Sequence[judge.Judged], word: str) -> str:
+    bad = sum(one.leaked for one in judged)
+    return f"{bad} of {len(judged)} {word} ({bad / len(judged):.2%})"
+
+
+def show(judged: Sequence[judge.Judged], name: str) -> None:
+    """Print the samples of one kind, carrier, group or place that leaked or were hit, and what left of them."""
+    found = [one for one in judged if one.leaked]
+    some = [one for one in found if name in one.sample[:4]]
+    print(f"{len(some)} of {len(found)}" + (f", the first {SHOWN}" if len(some) > SHOWN else ""))
+    for one in some[:SHOWN]:
+        sample = one.sample
+        beside = "".join(f", {key}={value}" for key, value in sample.beside)
+        print(f"\n{sample.kind} / {sample.carrier} / {sample.place} {sample.key}{beside}\n  in  {sample.value!r}")
+        print(
+            f"  out {[text for text in one.left if text not in ('shop', 'service.name', 'GET /orders', sample.key)]!r}"
+        )
+
+
+def record() -> None:
+    """Write the figures of every preset, by kind."""
+    found = {}
+    for preset in PRESETS:
+        secrets, innocent = measure(preset)
+        found[preset] = {
+            "leaked": {name: bad for name, (bad, _) in sorted(judge.counts(secrets, "kind").items()) if bad},
+            "hit": {name: bad for name, (bad, _) in sorted(judge.counts(innocent, "kind").items()) if bad},
+        }
+    RECORD.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.recall", description="Secrets that leave, innocents that are hit."
+    )
+    parser.add_argument("--preset", choices=PRESETS, help="both, if none is given")
+    parser.add_argument("--by", choices=("kind", "family", "carrier", "group", "place"), default="kind")
+    parser.add_argument("--of", metavar="FAMILY", help="only kinds of a family: provider personal token named text")
+    parser.add_argument("--all", action="store_true", help="rows without findings, too")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--leaks", metavar="NAME", help="show what left, of a kind, carrier, group or place")
+    parser.add_argument("--hits", metavar="FAMILY", help="show which innocents were changed")
+    parser.add_argument("--write", action="store_true", help="record the figures")
+    arguments = parser.parse_args()
+    if arguments.write:
+        record()
+        return 0
+    if arguments.leaks or arguments.hits:
+        secrets, innocent = measure(arguments.preset or "common", arguments.seed, arguments.of)
+        show(secrets if arguments.leaks else innocent, arguments.leaks or arguments.hits)
+        return 0
+    for preset in (arguments.preset,) if arguments.preset else PRESETS:
+        secrets, innocent = measure(preset, arguments.seed, arguments.of)
+        blotted = sum(one.blotted for one in secrets)
+        print(f"{preset}: {total(secrets, 'secrets left')}, {blotted} texts masked whole;", end=" ")
+        print(total(innocent, "innocents hit"))
+        table(secrets, arguments.by, arguments.all, "left")
+        table(innocent, "kind", arguments.all, "hit")
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

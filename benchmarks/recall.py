@@ -38,7 +38,7 @@ def policy_of(preset: str) -> Policy:
     return found
 
 
-def measure(preset: str, seed: int = SEED, of: str | None = None) -> tuple[list[judge.Judged], list[judge.Judged]]:
+def measure(preset: str, seed: int = SEED, of: str | None = None) -> tuple[list[judge.Outcome], list[judge.Outcome]]:
     """Judge secrets and innocents under a preset. `of`: secrets of one family only."""
     made = policy_of(preset)
     gentle = [one for one in innocents(seed) if preset == "common" or one.kind != "semantic conventions"]
@@ -46,7 +46,7 @@ def measure(preset: str, seed: int = SEED, of: str | None = None) -> tuple[list[
     return judge.judge_secrets(made, secrets), judge.judge_innocents(made, gentle)
 
 
-def table(judged: Sequence[judge.Judged], by: str, every: bool, word: str) -> None:
+def table(judged: Sequence[judge.Outcome], by: str, every: bool, word: str) -> None:
     """Print the rows with the most findings, the worst first."""
     rows = sorted(judge.counts(judged, by).items(), key=lambda row: (-row[1][0] / row[1][1], row[0]))
     clean = sum(not bad for _, (bad, _) in rows)
@@ -58,12 +58,12 @@ def table(judged: Sequence[judge.Judged], by: str, every: bool, word: str) -> No
         print(f"({clean} of {len(rows)} without any; --all shows every row)")
 
 
-def total(judged: Sequence[judge.Judged], word: str) -> str:
+def total(judged: Sequence[judge.Outcome], word: str) -> str:
     bad = sum(one.leaked for one in judged)
     return f"{bad} of {len(judged)} {word} ({bad / len(judged):.2%})"
 
 
-def show(judged: Sequence[judge.Judged], name: str) -> None:
+def show(judged: Sequence[judge.Outcome], name: str) -> None:
     """Print the samples of one kind, carrier, group or place that leaked or were hit, and what left of them."""
     found = [one for one in judged if one.leaked]
     some = [one for one in found if name in one.sample[:4]]

@@ -144,7 +144,7 @@ def _unescaped(match: re.Match[str]) -> str:
     return _CONTROL[match[3]] if match[3] else match[4]
 
 
-class Judged(NamedTuple):
+class Outcome(NamedTuple):
     """A sample, and what left of it."""
 
     sample: Sample
@@ -155,20 +155,20 @@ class Judged(NamedTuple):
     """All of the text is gone, not the secret alone."""
 
 
-def judge_secrets(policy: Policy, samples: Sequence[Sample]) -> list[Judged]:
+def judge_secrets(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:
     found = []
     for sample, left in zip(samples, redacted(policy, samples), strict=True):
         whole = sample.value in sample.parts or sample.place == "bytes" or sample.carrier.startswith("by ")
-        found.append(Judged(sample, left, leaks(sample, left), not whole and ("****" in left or "?" in left)))
+        found.append(Outcome(sample, left, leaks(sample, left), not whole and ("****" in left or "?" in left)))
     return found
 
 
-def judge_innocents(policy: Policy, samples: Sequence[Sample]) -> list[Judged]:
+def judge_innocents(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:
     pairs_of_texts = zip(samples, redacted(None, samples), redacted(policy, samples), strict=True)
-    return [Judged(sample, left, came != left, False) for sample, came, left in pairs_of_texts]
+    return [Outcome(sample, left, came != left, False) for sample, came, left in pairs_of_texts]
 
 
-def counts(judged: Iterable[Judged], by: str) -> dict[str, tuple[int, int]]:
+def counts(judged: Iterable[Outcome], by: str) -> dict[str, tuple[int, int]]:
     """How many leaked (or were hit), and of how many, by a field of the samples."""
     bad: Counter[str] = Counter()
     all_of: Counter[str] = Counter()

@@ -39,7 +39,7 @@ def policy_of(preset: str) -> Policy:
 
 
 def measure(preset: str, seed: int = SEED, of: str | None = None) -> tuple[list[judge.Outcome], list[judge.Outcome]]:
-    """Judge secrets and innocents under a preset. `of`: secrets of one family only."""
+    """Send secrets and innocents through redaction under a preset. `of`: secrets of one family only."""
     made = policy_of(preset)
     gentle = [one for one in innocents(seed) if preset == "common" or one.kind != "semantic conventions"]
     secrets = [one for one in samples(seed) if of in (None, one.family)]

@@ -1,6 +1,7 @@
 """What stands around a secret in telemetry: texts of every syntax that programs print, with a place for name and value.
 
-`$N` is the name, in the carrier's way of writing names; `$V` the value, escaped as the carrier does it.
+`$N` is the name, in the carrier's way of writing names; `$V` the value, escaped as the carrier does it; `$M` and `$L`
+are their lengths.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class Carrier(NamedTuple):
         return re.fullmatch(self.accepts, value) is not None
 
     def text(self, template: str, name: str, value: str) -> str:
-        return template.replace("$N", named(name, self.style)).replace("$V", self.escape(value))
+        text = named(name, self.style)
+        template = template.replace("$M", str(len(text))).replace("$L", str(len(value.encode())))
+        return template.replace("$N", text).replace("$V", self.escape(value))
 
 
 def named(words: str, style: str) -> str:
@@ -126,8 +129,12 @@ def _prose() -> list[Carrier]:
         "name quoted value": "invalid $N '$V' for user bob",
         "bad name: value": "Invalid $N: $V",
         "wrong name given": "wrong $N given ($V)",
+        "rejected value": "Field error in object 'user' on field '$N': rejected value [$V]; codes [Size]",
+        "duplicate entry": "Duplicate entry '$V' for key 'users.$N'",
     }
-    return found + _many("prose", names, style="words", accepts=TOKEN)
+    found += _many("prose", names, style="words", accepts=TOKEN)
+    fields = ("rejected value", "duplicate entry")
+    return [one._replace(style="snake") if one.name in fields else one for one in found]
 
 
 def _json_like() -> list[Carrier]:
@@ -257,8 +264,8 @@ def _dumps() -> list[Carrier]:
         "elixir": '%{"user" => "bob", "$N" => "$V"}',
         "clojure": '{:user "bob", :$N "$V"}',
         "erlang": '[{user,<<"bob">>},{$N,<<"$V">>}]',
-        "php var_dump": 'array(1) {\n  ["$N"]=>\n  string(9) "$V"\n}',
-        "php serialized": 'a:1:{s:8:"$N";s:9:"$V";}',
+        "php var_dump": 'array(1) {\n  ["$N"]=>\n  string($L) "$V"\n}',
+        "php serialized": 'a:1:{s:$M:"$N";s:$L:"$V";}',
         "protobuf text": 'user: "bob" $N: "$V" id: 7',
         "protobuf text nested": 'auth { user: "bob" $N: "$V" }',
         "csharp": '{ User = "bob", $N = "$V" }',
@@ -321,6 +328,9 @@ def _pairs() -> list[Carrier]:
         "walrus quoted": '$N := "$V"',
         "constant": 'const $N = "$V";',
         "compared": 'if $N == "$V" then',
+        "fails to match": '"$N" with value "$V" fails to match the required pattern',
+        "diff": '+  $N = "$V"\n   port = 80\n',
+        "hexadecimal quote": "login failed: {\\x22$N\\x22:\\x22$V\\x22}",
         "ansi quoted": '\x1b[34m"$N"\x1b[0m: \x1b[32m"$V"\x1b[0m',
     }
     found += _many("pairs", quoted, accepts=NO_QUOTE)
@@ -344,6 +354,12 @@ def _pairs() -> list[Carrier]:
         "options in prose": "exec failed: app --$N '$V': exit status 1",
     }
     found += _many("command line", options, style="kebab", accepts=TOKEN)
+    data = {
+        "curl -d": "curl -d 'user=bob&$N=$V' https://api.acme.io/login",
+        "curl --data of json": 'curl --data \'{"user":"bob","$N":"$V"}\' https://api.acme.io/login',
+        "curl -F": "curl -F user=bob -F $N=$V https://api.acme.io/login",
+    }
+    found += _many("command line", data, accepts=r"[A-Za-z0-9_.:/~-]+")
     found += _many(
         "command line",
         {"java property": "java -D$N=$V -jar shop.jar", "helm set": "helm upgrade shop --set $N=$V"},
@@ -427,6 +443,9 @@ def _web() -> list[Carrier]:
         "form of objects": "user[name]=bob&user[$N]=$V",
         "escaped url": "https://acme.io/login?next=%2Fcb%3F$N%3D$V%26a%3D1",
         "html url": "https://api.acme.io/a?page=2&amp;$N=$V&amp;b=1",
+        "access log": '10.0.0.7 - - [02/Jan/2026:03:04:05 +0000] "GET /a?page=2&$N=$V HTTP/1.1" 200 51',
+        "pseudo-header": ":method: GET\n:path: /a?$N=$V\n:authority: api.acme.io",
+        "referer": "Referer: https://app.acme.io/a?$N=$V\r\nAccept: */*",
         "websocket": "wss://ws.acme.io/socket?$N=$V",
     }
     found += _many(

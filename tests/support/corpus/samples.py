@@ -14,15 +14,9 @@ from tests.support.corpus.carriers import Carrier, carriers, named
 from tests.support.corpus.forms import Kind
 
 # Where a text may stand in a span.
-PLACES = ("attribute",) * 8 + (
-    "event attribute",
-    "status message",
-    "span name",
-    "list",
-    "map",
-    "resource",
-    "bytes",
-    "link",
+PLACES = (
+    *("attribute",) * 8,
+    *("event attribute", "event name", "status message", "span name", "list", "map", "resource", "bytes", "link"),
 )
 NEUTRAL = ("value", "ref", "data", "item", "arg0", "detail")
 _STYLES = ("snake", "camel", "kebab", "dotted")

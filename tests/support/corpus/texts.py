@@ -15,7 +15,7 @@ class _Texts(NamedTuple):
     templates: tuple[str, ...]
 
 
-_COMMAND = ("process.command_line", "message", "exception.message")
+_COMMAND = ("process.command_line", "container.command_line", "message", "exception.message")
 _HOOK = ("url.full", "http.url", "message")
 _CONNECTION = ("db.connection_string.text", "message", "exception.message")
 _STORE = ("db.query.text", "db.statement")

@@ -75,19 +75,22 @@ def redacted(policy: Policy | None, samples: Sequence[Sample]) -> list[list[str]
     """What leaves of each sample: all texts of its span and resource. Without a policy, as it came."""
     found: list[list[str]] = []
     for first in range(0, len(samples), _SPANS_PER_REQUEST):
-        some = samples[first : first + _SPANS_PER_REQUEST]
-        sent = request(some)
-        left = sent
-        if policy is not None:
-            left = ExportTraceServiceRequest.FromString(Redacting(policy).run([sent]))
-        by_number: dict[int, list[str]] = {number: [] for number in range(len(some))}
-        for resource_spans in left.resource_spans:
-            for scope_spans in resource_spans.scope_spans:
-                for span in scope_spans.spans:
-                    texts = by_number[int.from_bytes(span.trace_id) - 1]
-                    texts += _texts(span)
-                    texts += _texts(resource_spans.resource)
-        found += by_number.values()
+        found += texts_after(policy and Redacting(policy), samples[first : first + _SPANS_PER_REQUEST])
+    return found
+
+
+def texts_after(redacting: Redacting | None, samples: Sequence[Sample]) -> list[list[str]]:
+    """The same, in one request, by a pipeline that is there."""
+    left = request(samples)
+    if redacting is not None:
+        left = ExportTraceServiceRequest.FromString(redacting.run([left]))
+    found: list[list[str]] = [[] for _ in samples]
+    for resource_spans in left.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                texts = found[int.from_bytes(span.trace_id) - 1]
+                texts += _texts(span)
+                texts += _texts(resource_spans.resource)
     return found
 
 

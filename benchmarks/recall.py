@@ -5,7 +5,7 @@ usage: python -m benchmarks.recall [--preset common|strict] [--by kind|family|ca
        python -m benchmarks.recall --hits FAMILY       the innocents of a family that are changed, and to what
        python -m benchmarks.recall --write             record the figures for tests/redact/test_recall.py
 
-The corpus is made by `tests/support/corpus`: kinds of secrets in carriers (JSON, what is nearly JSON, forms, dumps,
+The corpus is made by `tests/support/planting`: kinds of secrets in carriers (JSON, what is nearly JSON, forms, dumps,
 logs) in the places of a span. A secret has left if the exact bytes, or over half of a long one, are in the result, read
 as they are or without escapes and base64. *Whole* counts texts of which nothing is left but a mask, though the secret
 is a part of them only: no leak, but a loss. An innocent is hit if anything in its span changed.
@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sampler_proxy.redact.policy import Policy
-from tests.support.corpus import judge
-from tests.support.corpus.innocents import innocents
-from tests.support.corpus.samples import samples
+from tests.support.planting import judge
+from tests.support.planting.innocents import innocents
+from tests.support.planting.samples import samples
 from tests.support.redacting import policy
 
 RECORD = Path(__file__).parents[1] / "tests" / "redact" / "recall.json"

@@ -1,14 +1,14 @@
 """Texts around a planted secret, damaged: a secret that is found in the sound text is found in every damaged one.
 
 Of the input the first bytes say which secret is planted in which carrier; every three others are a step of the damage,
-which leaves alone the secret and the name that announces it (`tests/support/corpus/damage.py`).
+which leaves alone the secret and the name that announces it (`tests/support/planting/damage.py`).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from tests.support.corpus import damage
+from tests.support.planting import damage
 
 
 def one(data: bytes) -> None:

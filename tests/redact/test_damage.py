@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 
-from tests.support.corpus import damage
+from tests.support.planting import damage
 
 TIMES = 6
 STEPS = st.lists(

@@ -1,6 +1,6 @@
 """No kind of secret leaves more often, and no innocent is hit more often, than `recall.json` says.
 
-The figures are those of the corpus in `tests/support/corpus`. Where they get better, record them:
+The figures are those of the corpus in `tests/support/planting`. Where they get better, record them:
 `python -m benchmarks.recall --write`; what leaked is shown by `python -m benchmarks.recall --leaks KIND`.
 """
 
@@ -11,9 +11,9 @@ import json
 import pytest
 
 from benchmarks import recall
-from tests.support.corpus import judge
-from tests.support.corpus.innocents import innocents
-from tests.support.corpus.samples import kinds, samples
+from tests.support.planting import judge
+from tests.support.planting.innocents import innocents
+from tests.support.planting.samples import kinds, samples
 
 RECORDED = json.loads(recall.RECORD.read_text())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.support.corpus.forms import Kind, Make, Secret, b64, compact, filled, form, mixed, one_of, url64, whole
+from tests.support.planting.forms import Kind, Make, Secret, b64, compact, filled, form, mixed, one_of, url64, whole
 
 _BEGIN, _END = "-----BEGIN ", "-----END "
 _KEYS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from tests.support.corpus.forms import filled
-from tests.support.corpus.samples import Sample
+from tests.support.planting.forms import filled
+from tests.support.planting.samples import Sample
 
 CONVENTIONS = Path(__file__).parent / "semantic_conventions.json"
 _TIMES = 4

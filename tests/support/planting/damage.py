@@ -14,10 +14,10 @@ from random import Random
 from typing import NamedTuple
 
 from sampler_proxy.redact.policy import Policy
-from tests.support.corpus import credentials, judge, personal, providers
-from tests.support.corpus.carriers import Carrier, carriers, named
-from tests.support.corpus.forms import Kind
-from tests.support.corpus.samples import NEUTRAL, Sample
+from tests.support.planting import credentials, judge, personal, providers
+from tests.support.planting.carriers import Carrier, carriers, named
+from tests.support.planting.forms import Kind
+from tests.support.planting.samples import NEUTRAL, Sample
 from tests.support.redacting import Redacting, policy
 
 PIECES = (

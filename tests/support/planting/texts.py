@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from tests.support.corpus.forms import Kind, Make, Secret, b64, filled, mixed
+from tests.support.planting.forms import Kind, Make, Secret, b64, filled, mixed
 
 
 class _Texts(NamedTuple):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple
 
-from tests.support.corpus import credentials, personal, providers, texts
-from tests.support.corpus.carriers import Carrier, carriers, named
-from tests.support.corpus.forms import Kind
+from tests.support.planting import credentials, personal, providers, texts
+from tests.support.planting.carriers import Carrier, carriers, named
+from tests.support.planting.forms import Kind
 
 # Where a text may stand in a span.
 PLACES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.support.corpus.forms import Kind, Make, Secret, b64, compact, form, mixed, one_of, url64, whole, with_crc
+from tests.support.planting.forms import Kind, Make, Secret, b64, compact, form, mixed, one_of, url64, whole, with_crc
 
 _HS = "hooks.sl" + "ack.com"
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from sampler_proxy.redact.policy import Policy
-from tests.support.corpus.samples import Sample
+from tests.support.planting.samples import Sample
 from tests.support.redacting import Redacting, any_value, pairs
 
 _SPANS_PER_REQUEST = 200

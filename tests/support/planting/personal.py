@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from random import Random
 
-from tests.support.corpus.forms import Kind, Make, Secret, filled, iban, luhn, whole
+from tests.support.planting.forms import Kind, Make, Secret, filled, iban, luhn, whole
 
 # Prefix and length.
 _ISSUERS = (

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,11 +51,12 @@ def measure(preset: str, seed: int = SEED, of: str | None = None) -> tuple[list[
 def table(judged: Sequence[judge.Outcome], by: str, every: bool, word: str) -> None:
     """Print the rows with the most findings, the worst first."""
     rows = sorted(judge.counts(judged, by).items(), key=lambda row: (-row[1][0] / row[1][1], row[0]))
+    blotted = Counter(getattr(one.sample, by) for one in judged if one.blotted)
     clean = sum(not bad for _, (bad, _) in rows)
     shown = rows if every else [row for row in rows if row[1][0]][:WORST]
-    print(f"\n| {by} | {word} | of | share |\n|---|---|---|---|")
+    print(f"\n| {by} | {word} | of | share | whole |\n|---|---|---|---|---|")
     for name, (bad, number) in shown:
-        print(f"| {name} | {bad} | {number} | {bad / number:.1%} |")
+        print(f"| {name} | {bad} | {number} | {bad / number:.1%} | {blotted[name] or ''} |")
     if not every:
         print(f"({clean} of {len(rows)} without any; --all shows every row)")
 
@@ -102,6 +105,7 @@ def main() -> int:
     parser.add_argument("--hits", metavar="FAMILY", help="show which innocents were changed")
     parser.add_argument("--write", action="store_true", help="record the figures")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the table may be read by `head`
     if arguments.write:
         record()
         return 0

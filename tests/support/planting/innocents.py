@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+from tests.support.planting.carriers import carriers
 from tests.support.planting.forms import filled
 from tests.support.planting.samples import Sample
 
@@ -643,6 +644,27 @@ def _filled(seed: int) -> Iterator[Sample]:
                 yield Sample(family, "", "innocent", place, key, text, (), beside)
 
 
+def _carried(seed: int) -> Iterator[Sample]:
+    """The same values as members, parameters and fields of texts, by names that announce nothing."""
+    around = [carrier for carrier in carriers() if carrier.announces and carrier.group in _GROUPS]
+    for sample in _filled(seed):
+        if sample.kind not in _FIELDS:
+            continue
+        random = Random(f"{seed}/{sample.value}")
+        carrier = random.choice(around)
+        if carrier.takes(sample.value):
+            text = carrier.text(carrier.templates[0], random.choice(_NAMES), sample.value)
+            yield Sample(
+                "values in texts", carrier.name, "innocent", "attribute", random.choice(carrier.keys), text, ()
+            )
+
+
+_FIELDS = ("kubernetes", "cloud ids", "versions", "hashes", "ids", "user agents", "words like keys")
+_GROUPS = ("json", "dumps", "pairs", "environment", "command line", "xml", "yaml", "header", "form and query")
+_NAMES = (
+    *("order id", "request id", "region", "pod", "image", "build", "etag", "state", "ref", "checksum", "author", "key"),
+    *("tokenizer", "secretary", "compass", "passenger", "keyboard", "monkey", "turkey", "pinned", "sidecar", "design"),
+)
 _ANYWHERE = ("attribute", "attribute", "event attribute", "status message", "map", "list")
 _PLACES = dict.fromkeys(("log lines", "texts about secrets", "words like keys", "stack traces"), _ANYWHERE)
 _PLACES |= {
@@ -653,4 +675,4 @@ _PLACES |= {"routes": ("attribute", "attribute", "span name")}
 
 
 def innocents(seed: int = 1) -> list[Sample]:
-    return [*_conventions(), *_filled(seed)]
+    return [*_conventions(), *_filled(seed), *_carried(seed)]

@@ -22,6 +22,8 @@ NEUTRAL = ("value", "ref", "data", "item", "arg0", "detail")
 _STYLES = ("snake", "camel", "kebab", "dotted")
 _PREFIXES = ("", "", "app ", "http request header ", "user ", "config ")
 _BARE_TIMES = 12
+_TEXT_TIMES = 40
+"""Texts have many templates."""
 _NEUTRAL_SHARE = 0.3
 """Of the carriers with a name, so many are tried with a secret that needs none."""
 
@@ -66,7 +68,7 @@ def samples(seed: int = 1, share: float = 1.0) -> list[Sample]:
 
 def _bare(kind: Kind, seed: int, share: float) -> Iterator[Sample]:
     """The secret is the whole value: of a key that says so, or of any key where its form does."""
-    for number in range(_BARE_TIMES):
+    for number in range(_BARE_TIMES if kind.fits == "any" else _TEXT_TIMES):
         random = Random(f"{seed}/{kind.name}/{number}")
         secret = kind.make(random)
         if random.random() >= share and number:

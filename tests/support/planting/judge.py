@@ -161,7 +161,7 @@ class Outcome(NamedTuple):
 def judge_secrets(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:
     found = []
     for sample, left in zip(samples, redacted(policy, samples), strict=True):
-        whole = sample.value in sample.parts or sample.place == "bytes" or sample.carrier.startswith("by ")
+        whole = sample.value in sample.parts or sample.place == "bytes" or sample.carrier == "by key"
         found.append(Outcome(sample, left, leaks(sample, left), not whole and ("****" in left or "?" in left)))
     return found
 

@@ -5,7 +5,8 @@ A kind or carrier that is added changes no sample of the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ _PREFIXES = ("", "", "app ", "http request header ", "user ", "config ")
 _BARE_TIMES = 12
 _TEXT_TIMES = 40
 """Texts have many templates."""
-_NEUTRAL_SHARE = 0.3
+_NEUTRAL_SHARE = 0.2
 """Of the carriers with a name, so many are tried with a secret that needs none."""
 
 
@@ -50,7 +51,8 @@ def kinds() -> list[tuple[str, Kind]]:
     return found + [("text", kind) for kind in texts.kinds()]
 
 
-def samples(seed: int = 1, share: float = 1.0) -> list[Sample]:
+@lru_cache(2)
+def samples(seed: int = 1, share: float = 1.0) -> Sequence[Sample]:
     """Draw a sample for each kind in each carrier; `share`: of these, so many."""
     found: list[Sample] = []
     around = carriers()

@@ -387,7 +387,7 @@ _SYSTEMS = {
     "other statements": "other_sql",
     "sql accounts": "postgresql",
 }
-_BARE = ("user and password in one",)
+_BARE = ("user and password in one", "sql literals")
 
 
 def _raw(random: Random) -> str:

@@ -3,7 +3,7 @@
 usage: python -m benchmarks.recall [--preset common|strict] [--by kind|family|carrier|group|place] [--of FAMILY] [--all]
        python -m benchmarks.recall --leaks KIND        the forms that leave, of a kind, carrier, group or place
        python -m benchmarks.recall --hits FAMILY       the innocents of a family that are changed, and to what
-       python -m benchmarks.recall --write             record the figures for tests/redact/test_recall.py
+       python -m benchmarks.recall --write             record the figures for the test, and on the pages
 
 The corpus is made by `tests/support/planting`: kinds of secrets in carriers (JSON, what is nearly JSON, forms, dumps,
 logs) in the places of a span. A secret has left if the exact bytes, or over half of a long one, are in the result, read
@@ -18,16 +18,18 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sampler_proxy.redact.policy import Policy
 from tests.support.planting import judge
 from tests.support.planting.innocents import innocents, stays_under_strict
-from tests.support.planting.samples import samples
+from tests.support.planting.samples import kinds, samples
 from tests.support.redacting import policy
 
 RECORD = Path(__file__).parents[1] / "tests" / "redact" / "recall.json"
+Record = Mapping[str, Mapping[str, Mapping[str, Sequence[int]]]]
+"""Preset, what is counted by, name: how many left or were hit, and how many were tried."""
 PRESETS = ("common", "strict")
 SEED = 1
 WORST = 40  # rows, unless all are asked for
@@ -80,16 +82,86 @@ def show(judged: Sequence[judge.Outcome], name: str) -> None:
         )
 
 
-def record() -> None:
-    """Write the figures of every preset, by kind."""
-    found = {}
+def record() -> Record:
+    """Count under every preset, by kind, family and group of carriers: so many left or were hit, of so many."""
+    found: dict[str, dict[str, dict[str, tuple[int, int]]]] = {}
     for preset in PRESETS:
         secrets, innocent = measure(preset)
-        found[preset] = {
-            "leaked": {name: bad for name, (bad, _) in sorted(judge.counts(secrets, "kind").items()) if bad},
-            "hit": {name: bad for name, (bad, _) in sorted(judge.counts(innocent, "kind").items()) if bad},
-        }
-    RECORD.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        figures = {by: judge.counts(secrets, by) for by in ("family", "group", "kind")}
+        found[preset] = {**figures, "innocent": judge.counts(innocent, "kind")}
+    return found
+
+
+def write(found: Record) -> None:
+    """Write the figures into the record and into the pages that show them."""
+    RECORD.write_text(_compact(found))
+    for page, shown in PAGES.items():
+        text = page.read_text()
+        before, _, rest = text.partition(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n{shown(found)}{END}{rest.partition(END)[2]}")
+
+
+def _compact(found: Record) -> str:
+    """Write JSON with a line for each kind."""
+    blocks = []
+    for preset, tables in found.items():
+        parts = []
+        for by, rows in tables.items():
+            lines = ",\n".join(f"   {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(rows.items()))
+            parts.append(f"  {json.dumps(by)}: {{\n{lines}\n  }}")
+        blocks.append(f" {json.dumps(preset)}: {{\n" + ",\n".join(parts) + "\n }")
+    return "{\n" + ",\n".join(blocks) + "\n}\n"
+
+
+def families(found: Record) -> str:
+    """Write the table of families of kinds, and of innocents."""
+    lines = ["| | kinds | tried | `common` | `strict` |", "|---|---|---|---|---|"]
+    numbers = Counter(family for family, _ in kinds())
+    for family, title in TITLES.items():
+        lines.append(_row(f"{title} | {numbers[family]}", [found[preset]["family"][family] for preset in PRESETS]))
+    lines.append(_row(f"all that left | {numbers.total()}", [_sum(found[preset]["kind"]) for preset in PRESETS]))
+    lines.append(_row("innocent values that were hit | ", [_sum(found[preset]["innocent"]) for preset in PRESETS]))
+    return "\n".join(lines) + "\n"
+
+
+def details(found: Record) -> str:
+    """Write the tables of groups of carriers, of the worst kinds, and of the innocents that are hit."""
+    groups = _table("carriers", "group", found, least=-1)
+    worst = _table("kinds of which more than 1 % leave", "kind", found, least=0.01)
+    hit = _table("innocents that are hit", "innocent", found, least=0)
+    return "\n".join((families(found), groups, worst, hit))
+
+
+def _table(title: str, by: str, found: Record, least: float) -> str:
+    """Write the rows in which more than a share leaves under `common`, the worst first."""
+    rows = found[PRESETS[0]][by]
+    names = sorted(rows, key=lambda name: (-rows[name][0] / rows[name][1], name))
+    lines = [f"| {title} | tried | `common` | `strict` |", "|---|---|---|---|"]
+    for name in names:
+        if rows[name][0] / rows[name][1] > least:
+            lines.append(_row(name, [found[preset][by].get(name, (0, 0)) for preset in PRESETS]))
+    return "\n".join(lines) + "\n" if len(lines) > 2 else f"{title.capitalize()}: none.\n"
+
+
+def _row(title: str, figures: Sequence[Sequence[int]]) -> str:
+    shares = " | ".join(f"{bad / number:.1%} ({bad})" if number else "" for bad, number in figures)
+    return f"| {title} | {figures[0][1]} | {shares} |"
+
+
+def _sum(rows: Mapping[str, Sequence[int]]) -> tuple[int, int]:
+    return sum(row[0] for row in rows.values()), sum(row[1] for row in rows.values())
+
+
+TOP = Path(__file__).parents[1]
+PAGES = {TOP / "benchmarks" / "README.md": details, TOP / "docs" / "redaction.md": families}
+BEGIN, END = "<!-- figures of benchmarks.recall -->", "<!-- end of the figures -->"
+TITLES = {
+    "provider": "keys in the form of a provider, with or without its name beside",
+    "token": "tokens of standards, hashes of passwords, private keys",
+    "personal": "cards, bank accounts, social security numbers, e-mail",
+    "named": "secrets that only their name announces",
+    "text": "command lines, connection URLs, links, headers, statements",
+}
 
 
 def main() -> int:
@@ -107,7 +179,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the table may be read by `head`
     if arguments.write:
-        record()
+        write(record())
         return 0
     if arguments.leaks or arguments.hits:
         secrets, innocent = measure(arguments.preset or "common", arguments.seed, arguments.of)

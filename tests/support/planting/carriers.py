@@ -98,6 +98,7 @@ LINE = r"[^\r\n]+"
 NO_QUOTE = r"[^\"\r\n\\]+"
 NO_SINGLE = r"[^'\r\n\\]+"
 WORD = r"\S+"
+NO_ESCAPE = r"[^\"'\\\r\n]+"
 TOKEN = r"[A-Za-z0-9_.:+/=~$%@!#*-]+"
 
 
@@ -242,6 +243,41 @@ def _json_like() -> list[Carrier]:
         ),
     ]
     return found
+
+
+def _nested() -> list[Carrier]:
+    """One syntax in another."""
+    twice, thrice = _times(_json, 2), _times(_json, 3)
+    texts = {
+        "json in a log line": ('2026-01-02 03:04:05 INFO body={"user":"bob","$N":"$V"} took 3 ms', _json),
+        "json in logfmt": ('level=info msg="got {\\"user\\":\\"bob\\",\\"$N\\":\\"$V\\"}" dur=3ms', twice),
+        "json in single quotes": ('payload: \'{"user": "bob", "$N": "$V"}\' rejected', _json),
+        "json in a form": ('id=7&data={"user":"bob","$N":"$V"}&a=1', _json),
+        "json in xml": ('<body>{"user":"bob","$N":"$V"}</body>', _json),
+        "xml in json": ('{"id": 7, "body": "<login><$N>$V</$N></login>"}', _json),
+        "form in json": ('{"id": 7, "body": "user=bob&$N=$V&a=1"}', _percent),
+        "url in json": ('{"id": 7, "url": "https://api.acme.io/a?$N=$V&page=2"}', _percent),
+        "log line in json": ('{"level": "info", "msg": "login failed user=bob $N=$V"}', _as_is),
+        "command in json": ('{"cmd": "app serve --$N $V", "id": 7}', _as_is),
+        "python dictionary in json": ("{\"msg\": \"bad payload {'user': 'bob', '$N': '$V'}\"}", _as_is),
+        "nearly json in json": ('{"msg": "{\\"n\\": NaN, \\"$N\\": \\"$V\\"}", "id": 7}', twice),
+        "json deep in json": (
+            '{"a":[{"b":"{\\"c\\":[{\\"d\\":\\"{\\\\\\"$N\\\\\\":\\\\\\"$V\\\\\\"}\\"}]}"}]}',
+            thrice,
+        ),
+        "nearly json, deep": ('{"a": {"b": [1, undefined, {"user": "bob", "$N": "$V"}]}}', _json),
+        "nearly json, first in a list": ('[NaN, {"user": "bob", "$N": "$V"}]', _json),
+        "value in single quotes": ('{"user": "bob", "$N": \'$V\'}', _single_quoted),
+        "value without quotes": ('{"user": "bob", "$N": $V}', _as_is),
+        "value as bytes": ("{'user': 'bob', '$N': b'$V'}", _single_quoted),
+        "value in a constructor": ("{'user': 'bob', '$N': SecretStr('$V')}", _single_quoted),
+    }
+    plain = ("log line in json", "command in json", "value without quotes")
+    found = [
+        Carrier(name, "nested", (text,), escape=escape, accepts=TOKEN if name in plain else NO_ESCAPE)
+        for name, (text, escape) in texts.items()
+    ]
+    return [one._replace(style="kebab") if one.name == "command in json" else one for one in found]
 
 
 def _dumps() -> list[Carrier]:
@@ -524,6 +560,7 @@ def _others() -> list[Carrier]:
         "html": "<p>value <b>$V</b> refused</p>",
     }
     found += _many("glued", glued, accepts=r"[^\s\"'<>|,;&\\]+")
+    found.append(Carrier("letters before", "glued", ("upload$V",), accepts=r"[A-Za-z$][^\s\"'<>|,;&\\]+"))
     sql = {
         "sql where": "SELECT id FROM users WHERE $N = '$V'",
         "sql insert": "INSERT INTO users (id, $N) VALUES (7, '$V')",
@@ -542,4 +579,4 @@ def _others() -> list[Carrier]:
 
 def carriers() -> list[Carrier]:
     """Those of texts, and those of names with values."""
-    return [*_prose(), *_json_like(), *_dumps(), *_pairs(), *_markup(), *_web(), *_others()]
+    return [*_prose(), *_json_like(), *_nested(), *_dumps(), *_pairs(), *_markup(), *_web(), *_others()]

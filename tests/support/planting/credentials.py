@@ -173,7 +173,10 @@ _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "client secret": (one_of("<w40>", "<h8>-<h4>-4<h3>-a<h3>-<h12>"), ("client secret", "oauth client secret")),
     "token": (one_of("<a32>", "<h40>", "<w43>"), _TOKEN),
     "token with another's name": (one_of("<a32>", "<h40>"), _ODD_TOKEN),
-    "otp or jwt behind a hyphen": (form("<a24>"), ("user jwt", "service jwt", "session jwt")),
+    "otp or jwt behind a hyphen": (
+        form("<a24>"),
+        ("user jwt", "service jwt", "session jwt", "x jwt assertion", "x goog iap jwt assertion"),
+    ),
     "session id": (
         one_of("<h32>", "<l26>", "s%3A<a32>"),
         ("session id", "php sessid", "jsessionid", "sid", "connect sid"),
@@ -188,7 +191,7 @@ _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "private key": (form("<b64>"), ("private key", "ssh private key", "deploy private key")),
     "encryption key": (one_of("<h64>", "<b43>="), ("encryption key", "signing key", "data encryption key")),
     "access key": (form("<a32>"), ("access key", "storage access key", "access key secret")),
-    "credentials": (form("<a24>"), ("credentials", "user credentials", "credential")),
+    "credentials": (form("<a24>"), ("credentials", "user credentials", "credential", "aws credentials")),
     "authorization": (
         one_of("<a40>", "Token <a40>", "ApiKey <b32>"),
         ("authorization", "proxy authorization", "x authorization"),

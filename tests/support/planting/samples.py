@@ -77,7 +77,7 @@ def _bare(kind: Kind, seed: int, share: float) -> Iterator[Sample]:
             continue
         if kind.alone:
             key = random.choice(kind.keys or ("message", "ref", "app.value", "exception.message"))
-            place = "attribute" if kind.fits == "bare" else random.choice(PLACES)
+            place = kind.place or ("attribute" if kind.fits == "bare" else random.choice(PLACES))
             yield Sample(kind.name, "by itself", "by itself", place, key, secret.text, secret.parts, kind.beside)
         else:
             key = named(random.choice(_PREFIXES) + random.choice(kind.names), random.choice(_STYLES))

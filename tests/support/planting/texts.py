@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from tests.support.planting.forms import Kind, Make, Secret, b64, filled, mixed
+from tests.support.planting.forms import Kind, Make, Secret, b64, filled, form, mixed
 from tests.support.planting.personal import social_security_number
 
 
@@ -454,4 +454,11 @@ def kinds() -> list[Kind]:
         beside = ((_SYSTEM_KEYS.get(name, "db.system.name"), system),) if system else ()
         fits = "bare" if system or name in _BARE else "gentle"
         found.append(Kind(name, _make(texts), keys=texts.keys, fits=fits, beside=beside))
-    return [*found, Kind("base64 of user:password", _basic_pair, keys=("message", "config"), fits="gentle")]
+    arguments = Kind(
+        "element of arguments",
+        form("<a16>"),
+        keys=("process.command_args", "container.command_args"),
+        fits="bare",
+        place="list",
+    )
+    return [*found, arguments, Kind("base64 of user:password", _basic_pair, keys=("message", "config"), fits="gentle")]

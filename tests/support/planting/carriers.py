@@ -42,8 +42,8 @@ def _times(escape: Escape, times: int) -> Escape:
 
 
 def _unicode(value: str) -> str:
-    """Every third character as JSON's escape."""
-    return "".join(f"\\u{ord(each):04x}" if at % 3 == 1 else each for at, each in enumerate(value))
+    """Every third character, and each control character, as JSON's escape."""
+    return "".join(f"\\u{ord(each):04x}" if at % 3 == 1 or each < " " else each for at, each in enumerate(value))
 
 
 class Carrier(NamedTuple):

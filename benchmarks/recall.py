@@ -7,8 +7,8 @@ usage: python -m benchmarks.recall [--preset common|strict] [--by kind|family|ca
 
 The corpus is made by `tests/support/planting`: kinds of secrets in carriers (JSON, what is nearly JSON, forms, dumps,
 logs) in the places of a span. A secret has left if the exact bytes, or over half of a long one, are in the result, read
-as they are or without escapes and base64. *Whole* counts texts of which nothing is left but a mask, though the secret
-is a part of them only: no leak, but a loss. An innocent is hit if anything in its span changed.
+as they are or without escapes and base64. *Whole* counts texts of which over half of the words beside the secret are
+gone with it: no leak, but a loss. An innocent is hit if anything in its span changed.
 """
 
 from __future__ import annotations

@@ -574,7 +574,7 @@ def _others() -> list[Carrier]:
         accepts=NO_QUOTE,
         keys=("db.query.text", "db.statement", "message"),
     )
-    return found
+    return [one._replace(keys=("message", "exception.message")) if one.name == "sql in prose" else one for one in found]
 
 
 def carriers() -> list[Carrier]:

@@ -127,6 +127,7 @@ KNOWN = (
 # In a sentence each word may be what tells; in statements all is masked that is not understood.
 _GROUPS = (
     "json",
+    "nested",
     "dumps",
     "pairs",
     "environment",

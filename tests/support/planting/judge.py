@@ -24,6 +24,7 @@ _LONG = 12  # characters: of a secret so long half of it is too much
 _DECODED = 4  # times
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrtbf])|([\"'\\/]))")
+_WORD = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z]{3,12}(?![A-Za-z0-9+/-])")
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
@@ -155,15 +156,24 @@ class Outcome(NamedTuple):
     leaked: bool
     """A secret's part is still there; of an innocent, that it was changed."""
     blotted: bool
-    """All of the text is gone, not the secret alone."""
+    """More is gone than the secret: over half of the words beside it."""
 
 
 def judge_secrets(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:
     found = []
     for sample, left in zip(samples, redacted(policy, samples), strict=True):
         whole = sample.value in sample.parts or sample.place == "bytes" or sample.carrier == "by key"
-        found.append(Outcome(sample, left, leaks(sample, left), not whole and ("****" in left or "?" in left)))
+        found.append(Outcome(sample, left, leaks(sample, left), not whole and _is_blotted(sample, left)))
     return found
+
+
+def _is_blotted(sample: Sample, left: Sequence[str]) -> bool:
+    """Tell whether more than half of the words beside the secret are gone."""
+    beside = sample.value
+    for part in sample.parts:
+        beside = beside.replace(part, " ")
+    words = {*_WORD.findall(beside)}
+    return bool(words) and 2 * sum(any(word in text for text in left) for word in words) < len(words)
 
 
 def judge_innocents(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:

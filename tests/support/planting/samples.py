@@ -21,7 +21,7 @@ PLACES = (
 )
 NEUTRAL = ("value", "ref", "data", "item", "arg0", "detail")
 _STYLES = ("snake", "camel", "kebab", "dotted")
-_PREFIXES = ("", "", "app ", "http request header ", "user ", "config ")
+_PREFIXES = ("", "", "app.", "http.request.header.", "user.", "config.", "rpc.grpc.request.metadata.")
 _BARE_TIMES = 12
 _TEXT_TIMES = 40
 """Texts have many templates."""
@@ -80,7 +80,9 @@ def _bare(kind: Kind, seed: int, share: float) -> Iterator[Sample]:
             place = kind.place or ("attribute" if kind.fits == "bare" else random.choice(PLACES))
             yield Sample(kind.name, "by itself", "by itself", place, key, secret.text, secret.parts, kind.beside)
         else:
-            key = named(random.choice(_PREFIXES) + random.choice(kind.names), random.choice(_STYLES))
+            prefix = random.choice(_PREFIXES)
+            style = random.choice(("kebab", "snake") if prefix.count(".") > 1 else _STYLES)
+            key = prefix + named(random.choice(kind.names), style)
             place = random.choice(("attribute", "attribute", "event attribute", "list", "map", "resource", "link"))
             yield Sample(kind.name, "by key", "by key", place, key, secret.text, secret.parts)
 

@@ -85,8 +85,8 @@ def named(words: str, style: str) -> str:
             return "-".join(part.title() for part in parts)
         case "pascal":
             return "".join(part.title() for part in parts)
-        case "dotted":
-            return ".".join(parts)
+        case "dotted":  # `session.id` names no secret in the semantic conventions
+            return "session_id" if words == "session id" else ".".join(parts)
         case "words":
             return " ".join(parts)
         case _:
@@ -560,7 +560,9 @@ def _others() -> list[Carrier]:
         "html": "<p>value <b>$V</b> refused</p>",
     }
     found += _many("glued", glued, accepts=r"[^\s\"'<>|,;&\\]+")
-    found.append(Carrier("letters before", "glued", ("upload$V",), accepts=r"[A-Za-z$][^\s\"'<>|,;&\\]+"))
+    # Only before what begins unlike a word: hexadecimal digits would go on in letters.
+    starts = r"(?:[A-Z]{2}|[a-z][a-z0-9]{1,8}[-_.]|eyJ|AIza|\$)[^\s\"'<>|,;&@\\]+"
+    found.append(Carrier("letters before", "glued", ("upload$V",), accepts=starts))
     sql = {
         "sql where": "SELECT id FROM users WHERE $N = '$V'",
         "sql insert": "INSERT INTO users (id, $N) VALUES (7, '$V')",

@@ -162,14 +162,14 @@ class Outcome(NamedTuple):
 def judge_secrets(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:
     found = []
     for sample, left in zip(samples, redacted(policy, samples), strict=True):
-        whole = sample.value in sample.parts or sample.place == "bytes" or sample.carrier == "by key"
+        whole = str(sample.value) in sample.parts or sample.place == "bytes" or sample.carrier == "by key"
         found.append(Outcome(sample, left, leaks(sample, left), not whole and _is_blotted(sample, left)))
     return found
 
 
 def _is_blotted(sample: Sample, left: Sequence[str]) -> bool:
     """Tell whether more than half of the words beside the secret are gone."""
-    beside = sample.value
+    beside = str(sample.value)
     for part in sample.parts:
         beside = beside.replace(part, " ")
     words = {*_WORD.findall(beside)}

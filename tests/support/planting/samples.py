@@ -75,7 +75,11 @@ def _bare(kind: Kind, seed: int, share: float) -> Iterator[Sample]:
         secret = kind.make(random)
         if random.random() >= share and number:
             continue
-        if kind.alone:
+        is_number = secret.text.isdecimal() and secret.text.isascii() and not secret.text.startswith("0")
+        if is_number and len(secret.text) < 19 and random.random() < 0.3:
+            key = named(random.choice(kind.names or NEUTRAL), "snake")
+            yield Sample(kind.name, "as a number", "by key", "attribute", key, int(secret.text), secret.parts)
+        elif kind.alone:
             key = random.choice(kind.keys or ("message", "ref", "app.value", "exception.message"))
             place = kind.place or ("attribute" if kind.fits == "bare" else random.choice(PLACES))
             yield Sample(kind.name, "by itself", "by itself", place, key, secret.text, secret.parts, kind.beside)

@@ -85,8 +85,10 @@ def named(words: str, style: str) -> str:
             return "-".join(part.title() for part in parts)
         case "pascal":
             return "".join(part.title() for part in parts)
-        case "dotted":  # `session.id` names no secret in the semantic conventions
-            return "session_id" if words == "session id" else ".".join(parts)
+        case "dotted":  # `api_key` is one word there; and `session.id` names no secret in the semantic conventions
+            if parts[-1] in ("key", "token", "id", "code", "secret"):
+                parts[-2:] = ["_".join(parts[-2:])]
+            return ".".join(parts)
         case "words":
             return " ".join(parts)
         case _:

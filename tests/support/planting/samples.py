@@ -1,6 +1,15 @@
 """Secrets in carriers in positions: every kind in every carrier that takes it, each by a random generator of its own.
 
 A kind or carrier that is added changes no sample of the others.
+
+What nobody could tell for a secret, or for an innocent, is left out:
+
+- a value of no form without a name: a password in an attribute `ref`, a bare UUID or hash, `GPG_KEY` of an image;
+- a literal of a statement in prose, unless a column names it: `SELECT 'x'`;
+- hexadecimal glued to letters (`uploadab12...`), whose beginning is anywhere;
+- `session.id`, which the semantic conventions have for something that is no secret;
+- names that say either: `?sid=1`, `existingSecret: db-credentials`, an object under a key that announces a secret;
+- secrets in base64, in hexadecimal, compressed, or cut in pieces: the manual says that these are not found.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from sampler_proxy.redact.policy import Policy
 from tests.support.planting import judge
+from tests.support.planting.carriers import carriers
 from tests.support.planting.innocents import innocents, stays_under_strict
 from tests.support.planting.samples import kinds, samples
 from tests.support.redacting import policy
@@ -115,7 +116,9 @@ def _compact(found: Record) -> str:
 
 def families(found: Record) -> str:
     """Write the table of families of kinds, and of innocents."""
-    lines = ["| | kinds | tried | `common` | `strict` |", "|---|---|---|---|---|"]
+    around, innocent = len(carriers()), sum(number for _, number in found[PRESETS[0]]["innocent"].values())
+    lines = [f"{len(kinds())} kinds of secrets in {around} kinds of text, and {innocent} innocent values:", ""]
+    lines += ["| | kinds | tried | `common` | `strict` |", "|---|---|---|---|---|"]
     numbers = Counter(family for family, _ in kinds())
     for family, title in TITLES.items():
         lines.append(_row(f"{title} | {numbers[family]}", [found[preset]["family"][family] for preset in PRESETS]))

@@ -66,6 +66,8 @@ def _place(sample: Sample, span: Span, resource_spans: ResourceSpans) -> None:
             span.attributes.add(key="app.payload", value=any_value({"user": "bob", sample.key: value}))
         case "resource":
             resource_spans.resource.attributes.extend(pairs({"service.name": "shop", sample.key: value}))
+        case "scope":
+            resource_spans.scope_spans[0].scope.attributes.extend(pairs({sample.key: value}))
         case "bytes":
             span.attributes.add(key=sample.key, value=any_value(value.encode()))
         case _:
@@ -91,6 +93,7 @@ def texts_after(redacting: Redacting | None, samples: Sequence[Sample]) -> list[
             for span in scope_spans.spans:
                 texts = found[int.from_bytes(span.trace_id) - 1]
                 texts += _texts(span)
+                texts += _texts(scope_spans.scope)
                 texts += _texts(resource_spans.resource)
     return found
 

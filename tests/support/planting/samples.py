@@ -26,7 +26,18 @@ from tests.support.planting.forms import Kind
 # Where a text may stand in a span.
 PLACES = (
     *("attribute",) * 8,
-    *("event attribute", "event name", "status message", "span name", "list", "map", "resource", "bytes", "link"),
+    *(
+        "event attribute",
+        "event name",
+        "status message",
+        "span name",
+        "list",
+        "map",
+        "resource",
+        "scope",
+        "bytes",
+        "link",
+    ),
 )
 NEUTRAL = ("value", "ref", "data", "item", "arg0", "detail")
 _STYLES = ("snake", "camel", "kebab", "dotted")

@@ -553,7 +553,7 @@ def _others() -> list[Carrier]:
         "ansi, text": "\x1b[32m$V\x1b[0m ok",
         "underscore before": "upload_$V",
         "underscores around": "mandate_$V_v2",
-        "name of a file": "/tmp/export-$V.csv",
+        "name of a file": "/tmp/$V.csv",
         "colon before": "ref:$V",
         "csv": "7,bob,$V,2026-01-02",
         "pipes": "7|bob|$V|x",
@@ -579,6 +579,17 @@ def _others() -> list[Carrier]:
         keys=("db.query.text", "db.statement", "message"),
     )
     return [one._replace(keys=("message", "exception.message")) if one.name == "sql in prose" else one for one in found]
+
+
+# What stands there may be prose as well: a word is a secret in none of them.
+LOOSE = frozenset(
+    (
+        *("name is value", "name is value, goes on", "name value rejected", "name quoted value", "bad name: value"),
+        *("wrong name given", "rejected value", "duplicate entry", "fails to match", "value on the next line", "tabs"),
+        *("arrow", "double arrow", "two equals", "spaced equals", "plus equals", "walrus", "compared", "html table"),
+        *("markdown table", "colon", "colon without space", "ansi", "ansi name", "option", "options in prose"),
+    )
+)
 
 
 def carriers() -> list[Carrier]:

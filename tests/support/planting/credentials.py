@@ -199,7 +199,7 @@ _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "otp or jwt behind a hyphen": (
         form("<a24>"),
-        ("user jwt", "service jwt", "session jwt", "x jwt assertion", "x goog iap jwt assertion"),
+        ("user jwt", "service jwt", "session jwt"),
     ),
     "session id": (
         one_of("<h32>", "<l26>", "s%3A<a32>"),
@@ -222,6 +222,8 @@ _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "cookie": (form("sid=<h32>"), ("cookie", "set cookie")),
 }
+
+_WORDS = ("password of letters", "passphrase")
 
 
 def kinds() -> list[Kind]:
@@ -256,5 +258,5 @@ def kinds() -> list[Kind]:
             fits="gentle",
             keys=("message",),
         ),
-        *(Kind(name, make, names, alone=False) for name, (make, names) in _NAMED.items()),
+        *(Kind(name, make, names, alone=False, is_words=name in _WORDS) for name, (make, names) in _NAMED.items()),
     ]

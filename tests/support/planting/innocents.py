@@ -1,7 +1,7 @@
 """What must leave byte for byte: values of real telemetry, some of which look a little like secrets.
 
 `semantic_conventions.json` holds the example values of OpenTelemetry's semantic conventions 1.44 (Apache-2.0), by
-attribute; those that redaction is to change (e-mail addresses, literals of statements, arguments of commands) are left out.
+attribute; what redaction is to change (e-mail addresses, literals of statements, arguments of commands) is left out.
 """
 
 from __future__ import annotations

@@ -753,6 +753,7 @@ def _filled(seed: int) -> Iterator[Sample]:
 def _carried(seed: int) -> Iterator[Sample]:
     """The same values as members, parameters and fields of texts, by names that announce nothing."""
     around = [carrier for carrier in carriers() if carrier.announces and carrier.group in _GROUPS]
+    around = [carrier for carrier in around if "Secret" not in carrier.templates[0]]
     for sample in _filled(seed):
         if sample.kind not in _FIELDS:
             continue

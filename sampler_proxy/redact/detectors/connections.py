@@ -24,7 +24,7 @@ _STORES = re.compile(
 )
 # What ends a URL in a text; a quote or an angle bracket may also stand in a password.
 _NO_SPACE = re.compile(rb"""(?:[^\s"'<>\\]|["'<>](?=[^\s"'<>,;:)}\]]))*+""")
-_LINE = re.compile(rb"[^\r\n]*+")
+_LINE = re.compile(rb"[^\x00-\x1f]*+")
 _USER = re.compile(rb"""[^/?#\s"'<>\\:]*+""")
 _HEAD = re.compile(rb"[^/?#]*+")
 _PORT = re.compile(rb"(?:[0-9]{0,5}|%[sdv]|[$%]?\{[^}]*\}?|\$\w+|:?port|PORT)(?:;[\w ]+=.*|,[^@]*)?", re.DOTALL)
@@ -43,7 +43,8 @@ def _in_urls(text: bytes) -> list[Range]:
     for number, match in enumerate(schemes):
         start = match.end()
         following = schemes[number + 1].start() if number + 1 < len(schemes) else len(text)
-        url = text[start : min(following, start + _MAX_URL)]
+        line = _LINE.match(text, start, min(following, start + _MAX_URL))
+        url = line[0] if line else b""
         if b"@" not in url:
             continue
         end = _end_of_userinfo(url, match.group(1))
@@ -83,8 +84,7 @@ def _end_of_userinfo(url: bytes, scheme: bytes) -> int:
     if not last and at < 0 and not port and query:
         last = _last_before_host(url, query.start(), stop, first=True)
     if not last and at < 0 and not port and _STORES.fullmatch(scheme):
-        line = _LINE.match(url)
-        last = _last_before_host(url, after_user, line.end() if line else stop, first=True)
+        last = _last_before_host(url, after_user, len(url), first=True)
     return max(last, at, 0)
 
 
@@ -110,7 +110,7 @@ _DSN = regex(
 _CLIENTS = r"sqlplus|sqlcl|sqlldr|expdp|impdp|exp|imp|tkprof|connect|conn|target"
 _ORACLE = regex(
     rf"(?i)(?:jdbc:oracle:[a-z0-9]+:|\b(?:{_CLIENTS})(?:[ \t]+-[a-z]+(?:[ \t]+[0-9.]+)?)*[ \t]+|\buserid=)"
-    r"""["']?([\w$#.-]+/(?:\\?"[^"\s]{1,64}"|[^\s"'/@][^\s"']*))@[/\w(]"""
+    r"""["']?([\w$#.-]+/(?:\\?"[^"\x00-\x20]{1,64}"|[^\x00-\x20"'/@][^\x00-\x20"']*))@[/\w(]"""
 )
 _NETRC = regex(
     r"(?:\A|\s)login\s+\S+\s+(?:account\s+\S+\s+)?password\s+(\S+)|(?:\A|\s)machine\s+\S+\s+password\s+(\S+)"
@@ -121,9 +121,9 @@ _PGPASS = regex(
     r":((?:[^\s:\\]|\\.)+)[ \t\r]*$"
 )
 _AUTH = regex(
-    r"""\bAUTH[ \t]+(?:default[ \t]+["']?([^\s"']{2,})|(?:PLAIN|XOAUTH2|LOGIN)[ \t]+([0-9A-Za-z+/]{8,}={0,2}))"""
-    r"""|(?:\A|["'\]][ \t]*)AUTH[ \t]+["']?([^\s"']{4,})["']?(?:\z|[ \t]*["'\r\n])"""
-    r"""|\bHELLO[ \t]+[23][ \t]+AUTH[ \t]+\S+[ \t]+([^\s"']{2,})"""
+    r"""\bAUTH[ \t]+(?:default[ \t]+["']?([^\x00-\x20"']{2,})|(?:PLAIN|XOAUTH2|LOGIN)[ \t]+([0-9A-Za-z+/]{8,}={0,2}))"""
+    r"""|(?:\A|["'\]][ \t]*)AUTH[ \t]+["']?([^\x00-\x20"']{4,})["']?(?:\z|[ \t]*["'\r\n])"""
+    r"""|\bHELLO[ \t]+[23][ \t]+AUTH[ \t]+\S+[ \t]+([^\x00-\x20"']{2,})"""
 )
 _LINES = (_DSN, _ORACLE, _NETRC, _PGPASS, _AUTH)
 _SIGNS = (b"@", b"@", b"password", b":", b"AUTH")
@@ -157,6 +157,6 @@ URL_CREDENTIALS = Detector(
     r"""://[^@\x00-\x1f]*@|@(?:[a-z][a-z0-9]*\(|/\w|[0-9A-Za-z.-]+:[0-9]{2})"""
     rf"|(?i:jdbc:oracle:|\b(?:{_CLIENTS})[ \t]|\buserid=)[^\x00-\x1f@]*@"
     r"|login\s+[!-~]+\s+(?:account\s+[!-~]+\s+)?password\s|machine\s+[!-~]+\s+password\s"
-    rf"|:(?:{_PORT_OF_STORE}):[^\s:]+:[^\s:]+:|\bAUTH[ \t]+[^\x00\s]|HELLO[ \t]+[23][ \t]+AUTH",
+    rf"|:(?:{_PORT_OF_STORE}):[^\s:]+:[^\s:]+:|\bAUTH[ \t]+[^\x00-\x20]|HELLO[ \t]+[23][ \t]+AUTH",
     until_settled(_url_credentials),
 )

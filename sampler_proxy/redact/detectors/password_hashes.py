@@ -38,7 +38,7 @@ def _password_hashes(text: bytes) -> list[Range]:
 
 PASSWORD_HASH = Detector(
     "password_hash",
-    rf"\$(?:2[abxy]?|argon2[id]*|{_CRYPT}|[PHS])\$[./0-9A-Za-z]|(?:{_DJANGO}|{_WERKZEUG})\$[0-9A-Za-z./$]"
-    rf"|(?i:\{{(?:{_LDAP})\}})[0-9A-Za-z+/$]{{4}}|SCRAM-SHA-[0-9]+\$|AQAAAA[EI]AA|aad3b435b51404ee|\*[0-9A-F]{{8}}",
+    rf"\$(?:2[abxy]?|argon2[id]*|{_CRYPT}|[PHS])\$[./0-9A-Za-z,=+_-]|(?:{_DJANGO}|{_WERKZEUG})\$[0-9A-Za-z./+=,_$-]"
+    rf"|(?i:\{{(?:{_LDAP})\}})[0-9A-Za-z+/$.,=_-]{{4}}|SCRAM-SHA-[0-9]+\$|AQAAAA[EI]AA|aad3b435b51404ee|\*[0-9A-F]{{8}}",
     until_settled(_password_hashes),
 )

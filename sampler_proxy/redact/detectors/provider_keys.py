@@ -115,7 +115,7 @@ GITHUB_TOKEN = Detector(
 # Tokens of bots, users, apps, workflows and configuration, and the secret path of a webhook.
 SLACK_TOKEN = Detector(
     "slack_token",
-    r"x(?:ox[a-z]|app|wfp)[.-][0-9A-Za-z%.-]{4}|hooks\.slack(?:-gov)?\.com/[a-z]+/",
+    r"x(?:ox[a-z]|app|wfp)[.-][0-9A-Za-z%+/=.-]{4}|hooks\.slack(?:-gov)?\.com/[a-z]+/",
     until_settled(
         _groups(
             r"((?:xox[a-z](?:\.xox[a-z])?|xwfp)-(?:[0-9A-Za-z]+-){0,5}[0-9A-Za-z%+/=]{10,})"
@@ -130,7 +130,7 @@ SLACK_TOKEN = Detector(
 # before make another word of it (`task_live_`).
 STRIPE_KEY = Detector(
     "stripe_key",
-    r"(?:[rs]k_(?:live|test|prod)|whsec)_[0-9A-Za-z]{8}",
+    r"(?:[rs]k_(?:live|test|prod)|whsec)_[0-9A-Za-z+/]{8}",
     until_settled(
         _groups(
             r"(?:\b|[^a-z]|[^a-z][a-z]|\A[a-z])([rs]k_(?:live|test|prod)_[0-9A-Za-z]{16,247})"

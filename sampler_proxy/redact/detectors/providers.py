@@ -292,5 +292,5 @@ AROUND: tuple[Around, ...] = (
     Around("Bedrock", r"bedrock-api-key-", r"(bedrock-api-key-[0-9A-Za-z+/=_-]{40,})"),
 )
 
-PROVIDERS = tuple(sorted({form.provider for form in (*FORMS, *AROUND)}, key=str.lower))
+PROVIDERS = tuple(sorted({*(form.provider for form in FORMS), *(form.provider for form in AROUND)}, key=str.lower))
 """Whose keys are found by these forms."""

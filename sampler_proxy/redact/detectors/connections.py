@@ -8,7 +8,9 @@ import re
 from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, merged, until_settled
 from sampler_proxy.redact.regexes import regex
 
-_SCHEME = regex(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_NO_LETTERS = b"0123456789+.-"
+_SCHEME = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + _NO_LETTERS
+_MAX_SCHEME = 32
 _MAX_URL = 512
 """Bytes behind the scheme that are looked at."""
 # Schemes in whose URLs `@` is usual behind the host, and those in which a user alone is a token.
@@ -33,27 +35,32 @@ _HOST = re.compile(
     rb"""(?:\[[0-9A-Fa-f:.%]+\]|[$%]?\{[^}\s]*\}|[0-9A-Za-z_\x80-\xff](?:[0-9A-Za-z_.\x80-\xff-]*[0-9A-Za-z_\x80-\xff])?)"""
     rb"""(?::(?:[0-9]{1,5}|[$%]?\{[^}\s]*\}))?(?=[/?#,;\s"'`<>)\]}\\&|]|[.:!](?:\s|\Z)|\Z)"""
 )
+_MASKED = re.compile(rb"[^/?#@\s]*\*{4,}@")
 _QUERY = re.compile(rb"\?[\w.-]+=")
 
 
 def _in_urls(text: bytes) -> list[Range]:
     """Find `user:password`; where that is usual, also a user alone, which is a token there."""
     found = []
-    schemes = list(_SCHEME.finditer(text))
-    for number, match in enumerate(schemes):
-        start = match.end()
-        following = schemes[number + 1].start() if number + 1 < len(schemes) else len(text)
-        line = _LINE.match(text, start, min(following, start + _MAX_URL))
-        url = line[0] if line else b""
-        if b"@" not in url:
-            continue
-        end = _end_of_userinfo(url, match.group(1))
-        user, colon, password = url[:end].partition(b":")
-        if end <= 0 or is_placeholder(password if colon else user):
-            continue
-        alone = match.group(1).lower() in _TOKEN_SCHEMES and user.lower() != b"git"
-        if (colon and password) or (not colon and alone):
-            found.append(Range(start, start + end))
+    at = text.find(b"://")
+    while at >= 0:
+        start = at + 3
+        following = text.find(b"://", start)
+        stop = min(following if following >= 0 else len(text), start + _MAX_URL)
+        before = text[max(0, at - _MAX_SCHEME) : at]
+        scheme = before[len(before.rstrip(_SCHEME)) :].lstrip(_NO_LETTERS).lower()
+        at = following
+        if scheme and text.find(b"@", start, stop) >= 0:
+            line = _LINE.match(text, start, stop)
+            url = line[0] if line else b""
+            if _MASKED.match(url):
+                continue
+            end = _end_of_userinfo(url, scheme)
+            user, colon, password = url[:end].partition(b":")
+            if end <= 0 or is_placeholder(password if colon else user):
+                continue
+            if password if colon else (scheme in _TOKEN_SCHEMES and user.lower() != b"git"):
+                found.append(Range(start, start + end))
     return found
 
 
@@ -69,7 +76,7 @@ def _end_of_userinfo(url: bytes, scheme: bytes) -> int:
     authority = head.end() if head else 0
     colon = url[after_user : after_user + 1] == b":"
     port = _PORT.fullmatch(url, after_user + 1, authority) if colon and b"@" not in url[:after_user] else None
-    web = scheme.lower() in _PATHS_WITH_AT
+    web = scheme in _PATHS_WITH_AT
     at = -1 if port else url.rfind(b"@", 0, authority)
     if web and at >= 0:
         return at
@@ -105,7 +112,7 @@ def _last_before_host(url: bytes, start: int, stop: int, *, first: bool, with_po
 
 # `user:password@tcp(host)/db` of Go, and what other clients take; `app/password@db` of Oracle's.
 _DSN = regex(
-    r"""(?:\A|[\s"'`=(\[,;])([\w.-]+:[^\s"'<>/@:][^\s"'<>]*)@(?:[a-z][a-z0-9]*\(|/\w|[0-9A-Za-z.-]+:[0-9]{2,5}(?:[/\s"',;?)]|\z))"""
+    r"""(?:\A|[\s"'`=(\[,;])([\w.-]+:[^\s"'<>/@:*][^\s"'<>]*)@(?:[a-z][a-z0-9]*\(|/\w|[0-9A-Za-z.-]+:[0-9]{2,5}(?:[/\s"',;?)]|\z))"""
 )
 _CLIENTS = r"sqlplus|sqlcl|sqlldr|expdp|impdp|exp|imp|tkprof|connect|conn|target"
 _ORACLE = regex(
@@ -143,6 +150,8 @@ def _in_lines(text: bytes) -> list[Range]:
                 assert group is not None
                 secret = match.group(group)
                 password = secret.partition(b":" if pattern is _DSN else b"/")[2] or secret
+                if pattern is _DSN and (b"://" in secret or b"****" in secret):
+                    continue  # of a URL's host, or masked
                 if not is_placeholder(password) and secret.lower().strip(b".,:;") not in _PROSE:
                     found.append(Range(*match.span(group)))
     return found

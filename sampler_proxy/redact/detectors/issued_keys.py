@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sampler_proxy.redact.detectors.providers import AROUND, FORMS, Around, Check, Form
+from sampler_proxy.redact.detectors.providers import AROUND, FORMS, Around, Check, Form, looks_random
 from sampler_proxy.redact.detectors.types import Detector, Range, merged, until_settled
 from sampler_proxy.redact.regexes import regex
 
-_LONGEST = 512
+_LONGEST = 256
 """Bytes of an open part that are read before it is judged: the time for a text of prefixes alone stays linear."""
 _WORD_GOES_ON = re.compile(rb"[0-9A-Za-z+/=_-]*+")
 # Colours of terminals end in a letter, which belongs to no word.
@@ -54,17 +54,22 @@ def _prefixed(forms: Sequence[Form]) -> Callable[[bytes], list[Range]]:
 
     def find(text: bytes) -> list[Range]:
         found = []
-        at = 0
+        at = end = 0
         while match := begin.search(text, at):
             start = match.start()
             at = start + 1
             for form in by_start[text[start : start + 2]]:
                 key = form.pattern.match(text, start)
-                if key and _may_stand(text, start, form.before) and form.check(key[1][:_LONGEST]):
+                if not key:
+                    continue
+                if not looks_random(key[1]):
+                    at = max(at, key.end())  # nor is a part of it
+                elif (start == end or _may_stand(text, start, form.before)) and form.check(key[1]):
                     at = start + len(key[0].rstrip(b"."))
                     if at - start >= _LONGEST and (more := _WORD_GOES_ON.match(text, at)):
                         at = more.end()
-                    found.append(Range(start, at))
+                    end = at
+                    found.append(Range(start, end))
                     break
         return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, merged, until_settled
+from sampler_proxy.redact.detectors.types import Detector, Range, merged
 from sampler_proxy.redact.regexes import regex
 
 _UUID = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
@@ -18,7 +18,7 @@ _KNOWN = (
     ("/bot[0-9]{5}", r"/bot([0-9]{5,14}:[0-9A-Za-z_-]{20,})"),  # Telegram
     (r"discord(?:app)?\.com/api/", r"discord(?:app)?\.com/api/(?:v[0-9]+/)?webhooks/[0-9]+/([0-9A-Za-z_-]{20,})"),
     (r"office\.com/webhook", rf"office\.com/webhook(?:b2)?/({_UUID}(?:@{_UUID})?/[0-9A-Za-z]+/[0-9A-Za-z/_-]{{20,}})"),
-    (r"hooks\.zapier\.com/hooks/", r"hooks\.zapier\.com/hooks/[a-z]+/([0-9]+/[0-9A-Za-z]{5,})"),
+    (r"hooks\.zapier\.com/hooks/", r"hooks\.zapier\.com/hooks/[a-z]+/[0-9]+/([0-9A-Za-z]{5,})"),
     (r"ifttt\.com/trigger/", r"ifttt\.com/trigger/[^\s/]+/(?:json/)?with/key/([0-9A-Za-z_-]{10,})"),
     (r"hook\.[a-z0-9.]*make\.com/|hook\.integromat\.com/", r"hook\.[a-z0-9.]*(?:make|integromat)\.com/([0-9a-z]{20,})"),
     (r"open-apis/bot/", rf"open-apis/bot/(?:v[0-9]/)?hook/({_UUID})"),  # Lark
@@ -74,7 +74,7 @@ def _path_tokens(text: bytes) -> list[Range]:
         place = at
         for _ in range(_SEGMENTS):
             segment = _SEGMENT.match(text, place)
-            if segment is None:
+            if segment is None or segment[1].startswith(b"*"):
                 break
             place = segment.end()
             inside = segment[1].rstrip(_AROUND)
@@ -106,5 +106,5 @@ def _looks_like_token(segment: bytes, link: bool) -> bool:
 PATH_TOKEN = Detector(
     "path_token",
     rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i)(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*/[!-~]{{8}}",
-    until_settled(_path_tokens),
+    _path_tokens,
 )

@@ -46,7 +46,7 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return disjoint
 
 
-_ROUNDS = 6
+_ROUNDS = 3
 
 
 def until_settled(find: Callable[[bytes], list[Range]]) -> Callable[[bytes], list[Range]]:

@@ -22,7 +22,7 @@ HITS: dict[str, list[str]] = {
         f"https://a.webhook.office.com/webhookb2/⟦{UUID}@{UUID}/IncomingWebhook/{HEX32}/{UUID}⟧",
         f"https://chat.example.com/hooks/⟦{MATTERMOST}⟧",
         f"https://chat.example.com/hooks/⟦{made('a17', 1)}⟧/⟦{made('a40', 1)}⟧",
-        "https://hooks.zapier.com/hooks/catch/⟦1234567/b2c3d4e⟧/",
+        "https://hooks.zapier.com/hooks/catch/1234567/⟦b2c3d4e⟧/",
         f"https://maker.ifttt.com/trigger/on/with/key/⟦{made('w43', 1)}⟧",
         f"https://hook.eu1.make.com/⟦{made('l32', 1)}⟧",
         f"https://open.feishu.cn/open-apis/bot/v2/hook/⟦{UUID}⟧",

@@ -46,7 +46,7 @@ _LINKS = (
 _OTHERS = "verif|confirm|callback|hook|token|api[_-]?key|access[_-]?key"
 _WORDS = regex(rf"(?i)/([0-9a-z_.-]*(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*)/")
 _IS_LINK = re.compile(_LINKS.encode())
-_SEGMENT = re.compile(rb"""/([^/?#&\x00-\x20"'<>()\\\x7f-\xff]*+)""")
+_SEGMENT = re.compile(rb"""/([^/?#&\x00-\x20"'`<>()\\\x7f-\xff]*+)""")
 _TOKEN = re.compile(rb"[0-9A-Za-z_.~+=-]{8,512}")
 # Words, also in CamelCase and with a number behind them, and numbers.
 _WORDY = re.compile(

@@ -35,7 +35,7 @@ AWS_KEY = Detector(
     until_settled(
         _groups(
             r"(A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{16})(?:\b|_)|(ABSK[A-Za-z0-9+/]{100,}={0,2})"
-            r"|((?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/%]{80,}={0,2})"
+            r"|((?:FwoGZXIvYXdz|IQoJb3JpZ2lu)(?:[A-Za-z0-9+/]|%2[BFbf]){80,}={0,2})"
             r"""|(?i:secret_?access_?key)[\\"']{0,3}\s{0,3}(?:[:=]|=>|%3D)\s{0,3}[\\"']{0,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"""
         )
     ),
@@ -48,7 +48,7 @@ GCP_KEY = Detector(
     r"|AQ\.Ab[0-9A-Za-z_-]{8}",
     until_settled(
         _groups(
-            r"(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z_-]|\z)|(ya29\.[0-9A-Za-z_.-]{20,})|(GOCSPX-[0-9A-Za-z_-]{24,})"
+            r"(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z-]|\z)|(ya29\.[0-9A-Za-z_.-]{20,})|(GOCSPX-[0-9A-Za-z_-]{24,})"
             r"|(1//0[0-9A-Za-z_-]{40,})|\b(4/0A[0-9A-Za-z_-]{40,})|\b(AQ\.Ab[0-9A-Za-z_-]{40,})",
             looks_random,
         )
@@ -65,10 +65,10 @@ AZURE_KEY = Detector(
         _groups(
             r"([A-Za-z0-9+/]{76}(?:\+A(?:St|Ba|MC)|ACDb|APIM)[A-Za-z0-9+/]{5}[AQgw]==)"
             r"|([A-Za-z0-9+/]{33}(?:\+A(?:Sb|Eh|Rm|MC|Do)|AzCa|APIM)[A-Za-z0-9+/]{5}[A-Za-z0-9+/]=)"
-            r"|(?:\b|_)([A-Za-z0-9]{42}AzSe[A-D][A-Za-z0-9]{5})(?:\b|_)|([A-Za-z0-9_-]{44}AzFu[A-Za-z0-9_-]{5}[AQgw]==)"
-            r"|([A-Za-z0-9+/]{42}\+ACR[A-D][A-Za-z0-9]{5})|(?:\b|_)([A-Za-z0-9]{52}JQQJ9[9D][A-Za-z0-9]{26})(?:\b|_)"
+            r"|(?:\b|[_m])([A-Za-z0-9]{42}AzSe[A-D][A-Za-z0-9]{5})(?:\b|_)|([A-Za-z0-9_-]{44}AzFu[A-Za-z0-9_-]{5}[AQgw]==)"
+            r"|([A-Za-z0-9+/]{42}\+ACR[A-D][A-Za-z0-9]{5})|(?:\b|[_m])([A-Za-z0-9]{52}JQQJ9[9D][A-Za-z0-9]{26})(?:\b|_)"
             r"|(?i:(?:account|access|shared)key)=([A-Za-z0-9+/]{40,88}={1,2})"
-            r"|([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:[^A-Za-z0-9_~.-]|\z)"
+            r"|([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:\.?(?:[^A-Za-z0-9_~.-]|\z)|\.[a-z]{2,4}\b)"
         )
     ),
 )
@@ -103,7 +103,7 @@ def _github_tokens(text: bytes) -> list[Range]:
 
 _GITHUB = re.compile(
     rb"gh[pousr]_(?:([A-Za-z0-9]{36,1024}+)(?![A-Za-z0-9])|([A-Za-z0-9]{20,64}_[A-Za-z0-9_.-]{20,1024}+))"
-    rb"|github_pat_([A-Za-z0-9]{22}_[A-Za-z0-9]{59})(?![A-Za-z0-9_])"
+    rb"|github_pat_([A-Za-z0-9]{22}_[A-Za-z0-9]{59})(?![A-Za-z0-9])"
 )
 
 GITHUB_TOKEN = Detector(
@@ -118,7 +118,7 @@ SLACK_TOKEN = Detector(
     r"x(?:ox[a-z]|app|wfp)[.-][0-9A-Za-z%+/=.-]{4}|hooks\.slack(?:-gov)?\.com/[a-z]+/",
     until_settled(
         _groups(
-            r"((?:xox[a-z](?:\.xox[a-z])?|xwfp)-(?:[0-9A-Za-z]+-){0,5}[0-9A-Za-z%+/=]{10,})"
+            r"((?:xox[a-z](?:\.xox[a-z])?|xwfp)-(?:[0-9A-Za-z]+-){0,5}(?:[0-9A-Za-z+/=]|%2[BFbf]|%3[Dd]){10,})"
             r"|(xapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{16,})"
             r"|hooks\.slack(?:-gov)?\.com/[a-z]+/([A-Za-z0-9]{8,}/[A-Za-z0-9/]{16,})",
             lambda token: any(0x30 <= byte <= 0x39 for byte in token),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 Check = Callable[[bytes], bool]
 """Whether what follows the prefix may be the rest of a key."""
 
-LETTERS, ALNUM = "A-Za-z", "0-9A-Za-z+/"
+LETTERS, ALNUM = "A-Za-z", "0-9A-Za-z"
 
 
 def looks_random(body: bytes) -> bool:
@@ -109,6 +109,7 @@ FORMS: tuple[Form, ...] = (
     Form("crates.io", "cio", r"[0-9A-Za-z]{32}(?![0-9A-Za-z])", ALNUM, is_mixed),
     Form("NuGet", "oy2", r"[0-9a-z]{43}(?![0-9A-Za-z])", ALNUM, has_digit),
     Form("Clojars", "CLOJARS_", r"[0-9a-z]{60}"),
+    Form("Open VSX", "ovsxp_ ovsxat_", _UUID),
     Form("Packagist", "packagist_", r"[a-z]{3}_[0-9a-f]{40,}"),
     Form("JSR", "jsrp_ jsrd_", r"[0-9A-Za-z]{20,}"),
     Form("Docker", "dckr_pat_ dckr_oat_", _WORD + "{27,}"),
@@ -139,7 +140,7 @@ FORMS: tuple[Form, ...] = (
     Form("Deno Deploy", "ddp_ ddw_ ddo_", r"[0-9A-Za-z]{36}", LETTERS),
     Form("Alibaba Cloud", "LTAI", r"[0-9A-Za-z]{12,24}(?![0-9A-Za-z])", ALNUM, has_digit),
     Form("Tencent Cloud", "AKID", r"[0-9A-Za-z]{32}(?![0-9A-Za-z])", ALNUM, is_mixed),
-    Form("Yandex Cloud", "AQVN", r"[0-9A-Za-z_-]{35,38}(?![0-9A-Za-z_-])", ALNUM),
+    Form("Yandex Cloud", "AQVN", r"[0-9A-Za-z_-]{35,}"),
     Form("Yandex Cloud", "YCAJE", r"[0-9A-Za-z_-]{35,}(?![0-9A-Za-z_-])", ALNUM, is_mixed),
     Form("Yandex Cloud", "t1.", r"[0-9A-Za-z_-]{8,}={0,2}\.[0-9A-Za-z_-]{86}={0,2}", LETTERS),
     Form("Yandex", "y0_", r"[0-9A-Za-z_-]{50,}", LETTERS),
@@ -166,6 +167,7 @@ FORMS: tuple[Form, ...] = (
         r"[0-9A-Z]{6}-(?:[0-9A-Z]{11}|[0-9A-Z]{6}-[0-9A-Z]{5})-[0-9A-Z]{5}-[0-9A-Z]{5}-[0-9A-Z]{5}",
         ALNUM,
     ),
+    Form("Infisical", "st.", r"[0-9a-f]{24}\.[0-9a-f]{32}\.[0-9a-f]{32}"),
     Form("Pulumi", "pul-", r"[0-9a-f]{40}", LETTERS),
     Form("Age", "AGE-SECRET-KEY-1", r"[02-9AC-HJ-NP-Z]{58}"),
     Form("Ory", "ory_pat_ ory_at_ ory_rt_ ory_ac_ ory_st_", r"[0-9A-Za-z_.-]{32,}"),
@@ -173,7 +175,7 @@ FORMS: tuple[Form, ...] = (
     # Money
     Form("Shopify", "shpat_ shpss_ shpca_ shppa_ shpua_ shprt_ shptka_", r"[0-9A-Fa-f]{32}"),
     Form("Square", "sq0atp- sq0csp- sq0idp- sq0acp-", _WORD + "{22,}"),
-    Form("Square", "EAAA", r"[0-9A-Za-z_-]{60}(?![0-9A-Za-z_-])", ALNUM, is_mixed),
+    Form("Square", "EAAA", r"[0-9A-Za-z_-]{60}(?![0-9A-Za-z])", ALNUM, is_mixed),
     Form("PayPal, Braintree", "access_token$production$ access_token$sandbox$", r"[0-9a-z]{16}\$[0-9a-f]{32}"),
     Form("PayPal", "A21AA", r"[0-9A-Za-z_-]{60,}", ALNUM, is_mixed),
     Form("Plaid", "access-sandbox- access-development- access-production-", _UUID),
@@ -185,6 +187,8 @@ FORMS: tuple[Form, ...] = (
     Form("Shippo", "shippo_live_ shippo_test_", r"[0-9A-Fa-f]{40}"),
     Form("Duffel", "duffel_live_ duffel_test_", r"[0-9A-Za-z_=-]{43}"),
     Form("Lob", "live_ test_", r"(?:pub_)?[0-9a-f]{31,35}(?![0-9A-Za-z])", ALNUM),
+    Form("Pagar.me", "ak_live_ ak_test_", r"[0-9A-Za-z]{30}", LETTERS),
+    Form("Stripe", "pi_ seti_", r"[0-9A-Za-z]{24}_secret_[0-9A-Za-z]{25}", LETTERS),
     Form("Ramp", "ramp_sec_", r"[0-9A-Za-z]{48}"),
     Form("Bitcoin", "xprv yprv zprv", r"[1-9A-HJ-NP-Za-km-z]{100,}"),
     Form("Nostr", "nsec1", r"[02-9ac-hj-np-z]{58}"),
@@ -199,7 +203,7 @@ FORMS: tuple[Form, ...] = (
     Form("Discord", "mfa.", _WORD + "{80,}"),
     Form("PubNub", "sec-c-", r"[0-9A-Za-z]{40,}|" + _UUID, LETTERS),
     Form("Facebook, Instagram", "EAA IGQ IGAA", r"[0-9A-Za-z]{90,}", ALNUM, is_mixed),
-    Form("X", "AAAAAAAAAAAAAAAAAAAAA", r"A?[0-9A-Za-z%]{60,}", ALNUM, is_mixed),
+    Form("X", "AAAAAAAAAAAAAAAAAAAAA", r"(?:[0-9A-Za-z]|%2[BFbf]|%3[Dd]){60,}", ALNUM, is_mixed),
     Form("LinkedIn", "WPL_AP0. WPL_AP1.", r"[0-9A-Za-z]{12,}\.[0-9A-Za-z+/=]{4,}"),
     Form("Twitch", "oauth:", r"[0-9a-z]{30}(?![0-9A-Za-z])", ALNUM, has_digit),
     # What watches
@@ -229,12 +233,14 @@ FORMS: tuple[Form, ...] = (
     Form("HubSpot", "pat-na1- pat-na2- pat-na3- pat-eu1- pat-ap1-", _UUID),
     Form("Zoho", "1000.", r"[0-9a-f]{32}\.[0-9a-f]{32}"),
     Form("Salesforce", "5Aep861", r"[0-9A-Za-z._=]{60,}"),
-    Form("Dropbox", "sl.", r"(?:u\.)?[0-9A-Za-z_-]{60,}", ALNUM + ".-", is_mixed),
+    Form("Dropbox", "sl.", r"(?:u\.)?[0-9A-Za-z_-]{60,}", ALNUM + ".", is_mixed),
     Form("Frame.io", "fio-u-", r"[0-9A-Za-z_=-]{64}"),
     Form("Adafruit", "aio_", r"[0-9A-Za-z]{28}(?![0-9A-Za-z])", ALNUM, has_digit),
     Form("Apify", "apify_api_", r"[0-9A-Za-z-]{36}"),
     Form("Adobe", "p8e-", r"[0-9A-Za-z_-]{32}", LETTERS),
-    Form("LaunchDarkly", "sdk-", _UUID, LETTERS),
+    Form(
+        "LaunchDarkly", "sdk- api-", r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", ALNUM + "-"
+    ),
     Form("Mapbox", "sk.eyJ tk.eyJ", r"[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{20,}"),
     Form("Defined Networking", "dnkey-", r"[0-9A-Za-z_=-]{26}-[0-9A-Za-z_=-]{52}"),
     Form("42", "s-s4t2ud- s-s4t2af-", r"[0-9a-f]{64}"),
@@ -266,15 +272,20 @@ class Around(NamedTuple):
 
 
 AROUND: tuple[Around, ...] = (
-    Around("Telegram", r"[0-9]{6}:AA[0-9A-Za-z_-]{8}", r"([0-9]{6,12}:AA[0-9A-Za-z_-]{32,34})(?:[^0-9A-Za-z_-]|\z)"),
+    Around("Telegram", r"[0-9]{6}:AA[0-9A-Za-z_-]{8}", r"([0-9]{6,12}:AA[0-9A-Za-z_-]{32,34})(?:[^0-9A-Za-z-]|\z)"),
     # The first part is a number in base 64.
     Around(
         "Discord",
         r"(?:[MNO][DTjz][AEIMQUYcgk][0-5w-z]){3}",
         r"((?:[MNO][DTjz][AEIMQUYcgk][0-5w-z]){5,6}[0-9A-Za-z_-]{0,6}\.[0-9A-Za-z_-]{6}\.[0-9A-Za-z_-]{25,})",
     ),
-    Around("Mailchimp", r"[0-9a-f]{4}-us[0-9]", r"\b([0-9a-f]{32}-us[0-9]{1,2})\b"),
-    Around("New Relic", r"NRAL|NRMA", r"([0-9a-z]{32,42}(?:FFFFNRAL|NRAL|-NRMA))\b"),
+    Around("Mailchimp", r"[0-9a-f]{4}-us[0-9]", r"(?:\b|[_m])([0-9a-f]{32}-us[0-9]{1,2})(?:\b|_)"),
+    Around(
+        "Mailgun",
+        r"-[0-9a-f]{8}-[0-9a-f]{8}",
+        r"(?:\b|[_m])([0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8})(?:[^0-9A-Za-z-]|\z)",
+    ),
+    Around("New Relic", r"NRAL|NRMA", r"([0-9a-z]{32,42}(?:FFFFNRAL|NRAL|-NRMA))(?:\b|_)"),
     Around(
         "HashiCorp Vault",
         r"(?:\b|m)[bsr]\.[0-9A-Za-z]{16}",
@@ -282,9 +293,9 @@ AROUND: tuple[Around, ...] = (
         is_mixed,
     ),
     Around("HCP Terraform", r"\.atlasv1\.", r"([0-9A-Za-z]{14}\.atlasv1\.[0-9A-Za-z_=-]{40,})"),
-    Around("Asana", r"[0-9]{13}:[0-9a-f]{12}", r"\b([012]/[0-9]{13,18}(?:/[0-9]{13,18})?:[0-9a-f]{32})\b"),
-    Around("Salesforce", r"\b00[0-9A-Za-z]{13}!", r"\b(00[0-9A-Za-z]{13}![0-9A-Za-z_.]{59,}[0-9A-Za-z_])"),
-    Around("MaxMind", r"_mmk", r"\b([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)\b"),
+    Around("Asana", r"[0-9]{13}:[0-9a-f]{12}", r"([012]/[0-9]{13,18}(?:/[0-9]{13,18})?:[0-9a-f]{32})(?:\b|_)"),
+    Around("Salesforce", r"00[0-9A-Za-z]{13}!", r"(00[0-9A-Za-z]{13}![0-9A-Za-z_.-]{59,}[0-9A-Za-z_-])"),
+    Around("MaxMind", r"_mmk", r"(?:\b|[_m])([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)"),
     Around("Okta", r"SSWS ", r"SSWS (00[0-9A-Za-z_-]{40})", has_digit),
     Around("Firebase", r":APA91b", r"([0-9A-Za-z_-]{8,40}:APA91b[0-9A-Za-z_-]{80,})"),
     Around("Bedrock", r"bedrock-api-key-", r"(bedrock-api-key-[0-9A-Za-z+/=_-]{40,})"),

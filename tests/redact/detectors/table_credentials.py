@@ -30,6 +30,7 @@ ALICE = basic("alice:open sesame")
 BOB = basic("bob:x")
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj"
 PUBLIC = "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKC"
+OPEN = "WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis"
 PART = "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"
 DASHES = "-" * 5
 
@@ -122,11 +123,11 @@ HITS: dict[str, list[str]] = {
         f"⟦{base64.b64encode(pem('RSA PRIVATE KEY').encode()).decode()}⟧",
         f"data: ⟦{base64.b64encode(pem('PRIVATE KEY').encode()).decode()}⟧",
         f"⟦{base64.b64encode(pem('OPENSSH PRIVATE KEY').encode()).decode()}⟧",
-        f'{{"kty":"EC","crv":"P-256","x":"{PART}","y":"{PART}","d":"⟦{PART}⟧"}}',
-        f'{{"d": "⟦{PART}⟧", "n": "{PART}", "e": "AQAB", "p": "⟦{PART}⟧", "q": "⟦{PART}⟧", "kty": "RSA"}}',
+        f'{{"kty":"EC","crv":"P-256","x":"{OPEN}","y":"{OPEN}","d":"⟦{PART}⟧"}}',
+        f'{{"d": "⟦{PART}⟧", "n": "{OPEN}", "e": "AQAB", "p": "⟦{PART}⟧", "q": "⟦{PART}⟧", "kty": "RSA"}}',
         f'{{"kty":"RSA","dp":"⟦{PART}⟧","dq":"⟦{PART}⟧","qi":"⟦{PART}⟧"}}',
-        f'{{"keys": [{{"kty": "oct", "k": "⟦{PART}⟧", "kid": "{PART}"}}]}}',
-        f"{{'kty': 'OKP', 'crv': 'Ed25519', 'd': '⟦{PART}⟧', 'x': '{PART}'}}",
+        f'{{"keys": [{{"kty": "oct", "k": "⟦{PART}⟧", "kid": "{OPEN}"}}]}}',
+        f"{{'kty': 'OKP', 'crv': 'Ed25519', 'd': '⟦{PART}⟧', 'x': '{OPEN}'}}",
         f'"{{\\"kty\\":\\"EC\\",\\"d\\":\\"⟦{PART}⟧\\"}}"',
         f"⟦---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\n{BODY}\n---- END SSH2 ENCRYPTED PRIVATE KEY ----⟧",
     ],
@@ -264,8 +265,8 @@ MISSES: dict[str, list[str]] = {
         f"{DASHES}END PRIVATE KEY{DASHES}",
         "BEGIN PRIVATE KEY",
         PUBLIC,
-        f'{{"kty":"EC","crv":"P-256","x":"{PART}","y":"{PART}","kid":"1"}}',
-        f'{{"kty":"RSA","n":"{PART}","e":"AQAB","alg":"RS256","use":"sig"}}',
+        f'{{"kty":"EC","crv":"P-256","x":"{OPEN}","y":"{OPEN}","kid":"1"}}',
+        f'{{"kty":"RSA","n":"{OPEN}","e":"AQAB","alg":"RS256","use":"sig"}}',
         f'{{"d":"{PART}"}}',
         '{"kty":"EC","d":"****"}',
         base64.b64encode(pem("CERTIFICATE", PUBLIC).encode()).decode(),

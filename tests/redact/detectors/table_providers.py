@@ -63,6 +63,7 @@ TEMPLATES = {
     "crates.io": ["cio a32"],
     "NuGet": ["oy2 l43"],
     "Clojars": ["CLOJARS_ l60"],
+    "Open VSX": ["ovsxp_ uuid"],
     "Packagist": ["packagist_ out_ h68"],
     "JSR": ["jsrp_ a40"],
     "Docker": ["dckr_pat_ a27", "dckr_oat_ a32"],
@@ -104,6 +105,7 @@ TEMPLATES = {
     "HCP Terraform": ["a14 .atlasv1. a67"],
     "Doppler": ["dp.pt. a43", "dp.st. dev. a43", "dp.sa. a43"],
     "1Password": ["ops_eyJ b280", "A3- u6 - u11 - u5 - u5 - u5", "A3- u6 - u6 - u5 - u5 - u5 - u5"],
+    "Infisical": ["st. h24 . h32 . h32"],
     "Pulumi": ["pul- h40"],
     "Age": ["AGE-SECRET-KEY-1 QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L QPZRY9X8GF2TVDW0S3JN54KHCE"],
     "Ory": ["ory_pat_ a40"],
@@ -119,12 +121,14 @@ TEMPLATES = {
     "Shippo": ["shippo_live_ h40", "shippo_test_ h40"],
     "Duffel": ["duffel_live_ a43"],
     "Lob": ["live_ h35", "test_ h35"],
+    "Pagar.me": ["ak_live_ a30"],
+    "Stripe": ["pi_ a24 _secret_ a25"],
     "Ramp": ["ramp_sec_ a48"],
     "Bitcoin": ["xprv z107"],
     "Nostr": ["nsec1 z58"],
     "Twilio": ["SK h32"],
     "SendGrid": ["SG. a22 . a43"],
-    "Mailgun": ["key- h32"],
+    "Mailgun": ["key- h32", "h32 - h8 - h8"],
     "Mailchimp": ["h32 -us12"],
     "Brevo": ["xkeysib- h64 - a16", "xsmtpsib- h64 - a16"],
     "Resend": ["re_ a8 _ a24"],
@@ -164,7 +168,7 @@ TEMPLATES = {
     "Adafruit": ["aio_ a28"],
     "Apify": ["apify_api_ a36"],
     "Adobe": ["p8e- a32"],
-    "LaunchDarkly": ["sdk- uuid"],
+    "LaunchDarkly": ["sdk- uuid", "api- uuid"],
     "Mapbox": ["sk.eyJ a60 . a22"],
     "Defined Networking": ["dnkey- a26 - a52"],
     "42": ["s-s4t2ud- h64"],
@@ -184,7 +188,7 @@ TEMPLATES = {
     "Bedrock": ["bedrock-api-key- YmVkcm9jay5hbWF6b25hd3MuY29t a200"],
 }
 # Such have their sign elsewhere: what stands before belongs to them, or hides them.
-WITHOUT_PREFIX = ("HCP Terraform", "Mailchimp", "Telegram", "Asana", "MaxMind", "Firebase")
+WITHOUT_PREFIX = ("HCP Terraform", "Mailchimp", "Mailgun", "Telegram", "Asana", "MaxMind", "Firebase")
 
 
 def made(template: str, seed: int) -> str:

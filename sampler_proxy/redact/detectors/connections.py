@@ -157,6 +157,18 @@ def _in_lines(text: bytes) -> list[Range]:
     return found
 
 
+_USER_NAME = re.compile(rb"[\w.@%+\\-]{0,128}")
+
+
+def password_behind_user(text: bytes) -> Range | None:
+    """Find the password in a text that is `user:password`; None where it is a user alone."""
+    user, colon, password = text.strip().partition(b":")
+    if not password or not _USER_NAME.fullmatch(user) or is_placeholder(password) or password.startswith(b"//"):
+        return None
+    start = len(text) - len(text.lstrip()) + len(user) + len(colon)
+    return Range(start, start + len(password))
+
+
 def _url_credentials(text: bytes) -> list[Range]:
     return merged(_in_urls(text) + _in_lines(text))
 

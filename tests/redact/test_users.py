@@ -20,6 +20,7 @@ COMMON = {"preset": "common"}
         ("app:p@ss:w/rd", "app:****"),
         (":hunter2-user", ":****"),
         ("bob@example.test:hunter2-user", "****:****"),
+        (" app:hunter2-user ", " app:**** "),
         ("app", "app"),
         ("DOMAIN\\app", "DOMAIN\\app"),
         ("app:", "app:"),

@@ -301,5 +301,6 @@ AROUND: tuple[Around, ...] = (
     Around("Bedrock", r"bedrock-api-key-", r"(bedrock-api-key-[0-9A-Za-z+/=_-]{40,})"),
 )
 
-PROVIDERS = tuple(sorted({*(form.provider for form in FORMS), *(form.provider for form in AROUND)}, key=str.lower))
+_NAMES = (*(form.provider for form in FORMS), *(form.provider for form in AROUND))
+PROVIDERS = tuple(sorted({name for names in _NAMES for name in names.split(", ")}, key=str.lower))
 """Whose keys are found by these forms."""

@@ -25,9 +25,10 @@ _STORES = re.compile(
     rb"|elasticsearch|nats|mqtts?|stomp|kafka|smtps?|imaps?|ldaps?|s?ftps?|ssh|smb|sybase|hive2?|vertica|crate)(?:\+\w+)?"
 )
 # What ends a URL in a text; a quote or an angle bracket may also stand in a password.
-_NO_SPACE = re.compile(rb"""(?:[^\s"'<>\\]|["'<>](?=[^\s"'<>,;:)}\]]))*+""")
+_BACKSLASH = rb"""\\(?:\\|[^\snrtbfux/"'\\]|u(?![0-9A-Fa-f]{4})|x(?![0-9A-Fa-f]{2}))"""  # escaped, or none of an escape
+_NO_SPACE = re.compile(rb"""(?:[^\s"'<>\\]|["'<>](?=[^\s"'<>,;:)}\]])|%s)*+""" % _BACKSLASH)
 _LINE = re.compile(rb"[^\x00-\x1f]*+")
-_USER = re.compile(rb"""[^/?#\s"'<>\\:]*+""")
+_USER = re.compile(rb"""(?:[^/?#\s"'<>\\:]|%s)*+""" % _BACKSLASH)
 _HEAD = re.compile(rb"[^/?#]*+")
 _PORT = re.compile(rb"(?:[0-9]{0,5}|%[sdv]|[$%]?\{[^}]*\}?|\$\w+|:?port|PORT)(?:;[\w ]+=.*|,[^@]*)?", re.DOTALL)
 _HOST = re.compile(
@@ -124,8 +125,8 @@ _NETRC = regex(
 )
 _PORT_OF_STORE = r"\*|5[0-9]{3}|6432|6543|26257"
 _PGPASS = regex(
-    rf"""(?:\A|[\s"'`=])(?:\*|[\w.-]+|\\:[\\:\w]+):(?:{_PORT_OF_STORE}):(?:\*|[\w.-]+):(?:\*|[\w.-]+)"""
-    r""":((?:[^\s:\\"'`]|\\.)+)(?:[\s"'`,;]|\z)"""
+    rf"""(?:\A|[\s"'`=(\[<>])(?:\*|[\w.-]+|\\:[\\:\w]+):(?:{_PORT_OF_STORE}):(?:\*|[\w.-]+):(?:\*|[\w.-]+)"""
+    r""":((?:[^\s:\\"'`<>]|\\.)+?)[)\]},;.]*(?:[\s"'`<>]|\z)"""
 )
 _AUTH = regex(
     r"""\bAUTH[ \t]+(?:default[ \t]+["']?([^\x00-\x20"']{2,})|(?:PLAIN|XOAUTH2|LOGIN)[ \t]+([0-9A-Za-z+/]{8,}={0,2}))"""

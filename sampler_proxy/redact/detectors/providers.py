@@ -65,6 +65,7 @@ class Form(NamedTuple):
 
 _WORD = r"[0-9A-Za-z_-]"
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 FORMS: tuple[Form, ...] = (
     # Models
@@ -238,9 +239,8 @@ FORMS: tuple[Form, ...] = (
     Form("Adafruit", "aio_", r"[0-9A-Za-z]{28}(?![0-9A-Za-z])", ALNUM, has_digit),
     Form("Apify", "apify_api_", r"[0-9A-Za-z-]{36}"),
     Form("Adobe", "p8e-", r"[0-9A-Za-z_-]{32}", LETTERS),
-    Form(
-        "LaunchDarkly", "sdk- api-", r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", ALNUM + "-"
-    ),
+    Form("LaunchDarkly", "sdk-", _UUID4, ALNUM),
+    Form("LaunchDarkly", "api-", _UUID4, ALNUM + "-"),
     Form("Mapbox", "sk.eyJ tk.eyJ", r"[0-9A-Za-z_-]{20,}\.[0-9A-Za-z_-]{20,}"),
     Form("Defined Networking", "dnkey-", r"[0-9A-Za-z_=-]{26}-[0-9A-Za-z_=-]{52}"),
     Form("42", "s-s4t2ud- s-s4t2af-", r"[0-9a-f]{64}"),

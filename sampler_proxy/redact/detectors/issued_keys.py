@@ -18,7 +18,7 @@ _WORD_GOES_ON = re.compile(rb"[0-9A-Za-z+/=_-]*+")
 _COLOUR = re.compile(rb"\[[0-9;]{0,12}m\Z")
 _OPEN = re.compile(r"\{([0-9]+),\}")
 _FIRST = re.compile(r"(\[[^\]]+\])(?:\{([0-9]+))?")
-_HINTED = 8
+_HINTED, _SIGNED = 8, 3
 
 
 class _Compiled(NamedTuple):
@@ -35,12 +35,43 @@ def _compiled(form: Form) -> _Compiled:
     return _Compiled(re.compile(f"(?:{prefixes})({rest})".encode()), before, form.check)
 
 
-def _hint(form: Form) -> str:
-    """Write as RE2 what must be there: the prefix, and up to eight characters behind it."""
+def _hint(form: Form, size: int = _HINTED) -> str:
+    """Write as RE2 what must be there: the prefix, and up to `size` characters behind it."""
     prefixes = "|".join(map(re.escape, form.prefixes.split()))
     first = _FIRST.match(form.rest)
-    behind = f"{first[1]}{{{min(int(first[2] or 1), _HINTED)}}}" if first else f"[!-~]{{{_HINTED}}}"
+    behind = f"{first[1]}{{{min(int(first[2] or 1), size)}}}" if first else f"[!-~]{{{size}}}"
     return f"(?:{prefixes}){behind}"
+
+
+# Nearly all keys: a delimiter, and a long word behind it. So they take a few states of the set's automaton, and not one
+# for each letter of each prefix.
+_LONG = 17
+_AFTER_DELIMITER = rf"[_.:$~-][0-9A-Za-z_-]{{{_LONG}}}"
+_DELIMITERS = "_.:$~-"
+_PART_OF_WORD = re.compile(r"\[([0-9A-Za-z_-]+)\](?:\{([0-9]+)(?:,[0-9]*)?\})?|([0-9A-Za-z_-])")
+_BEHIND_DELIMITER = re.compile(rf"\\?[{_DELIMITERS}](?![^\[]*\])|\)\?")
+
+
+def _is_long_word(form: Form) -> bool:
+    """Tell whether every key of a form has a delimiter and a long word behind it: the prefix ends in one, as do the
+    optional parts of the tables, or one stands inside."""
+    if re.sub(r"\([^()]*\)", "", form.rest).count("|"):
+        return False
+    at_start = all(prefix[-1] in _DELIMITERS for prefix in form.prefixes.split())
+    starts = [0] if at_start else []
+    starts += [one.end() for one in _BEHIND_DELIMITER.finditer(form.rest) if at_start or one[0] != ")?"]
+    return any(_word_from(form.rest, start) >= _LONG for start in starts)
+
+
+def _word_from(rest: str, at: int) -> int:
+    """Return the least length of the word that begins at a position of a pattern."""
+    length = 0
+    while part := _PART_OF_WORD.match(rest, at):
+        at = part.end()
+        if rest[at : at + 1] in ("?", "*"):
+            break
+        length += int(part[2] or 1)
+    return length
 
 
 def _prefixed(forms: Sequence[Form]) -> Callable[[bytes], list[Range]]:
@@ -109,6 +140,13 @@ def _issued(text: bytes) -> list[Range]:
 
 PROVIDER_KEY = Detector(
     "provider_key",
-    "|".join((*map(_hint, FORMS), *(form.hint for form in AROUND))),
+    "|".join(
+        (
+            _AFTER_DELIMITER,
+            *(_hint(form, _SIGNED) for form in FORMS if not _is_long_word(form)),
+            *(form.sign for form in AROUND if form.sign),
+        )
+    ),
     until_settled(_issued),
+    finer="|".join((*map(_hint, FORMS), *(form.hint for form in AROUND))),
 )

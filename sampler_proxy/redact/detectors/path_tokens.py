@@ -43,8 +43,8 @@ _LINKS = (
     "reset|passw|recover|forgot|magic|invit|activat|unsubscri|opt-?out|one-?time|login[_-]?link|(?:build|deploy)_hooks"
     "|(?:verif|confirm)[a-z]*[/_-]?e?mail|(?:mail|account|user)s?[/_-]?(?:verif|confirm)"
 )
-_OTHERS = "verif|confirm|callback|hook|token|api[_-]?key|access[_-]?key"
-_WORDS = regex(rf"(?i)/([0-9a-z_.-]*(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*)/")
+_OTHERS = "verif|confirm|callback|(?:web)?hook|token|api[_-]?key|access[_-]?key"
+_WORDS = regex(rf"(?i)/((?:[0-9a-z_.-]*[_-])?(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*)/")
 _IS_LINK = re.compile(_LINKS.encode())
 _SEGMENT = re.compile(rb"""/([^/?#&\x00-\x20"'`<>()\\\x7f-\xff]*+)""")
 _TOKEN = re.compile(rb"[0-9A-Za-z_.~+=-]{8,512}")
@@ -105,6 +105,6 @@ def _looks_like_token(segment: bytes, link: bool) -> bool:
 
 PATH_TOKEN = Detector(
     "path_token",
-    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i)(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*/[!-~]{{8}}",
+    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i)[/_-](?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*/[!-~]{{8}}",
     _path_tokens,
 )

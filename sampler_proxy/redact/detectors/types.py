@@ -33,6 +33,9 @@ class Detector:
     find: Callable[[bytes], list[Range]]
     utf8: bool = False
     """Whether `pattern` is about characters (one written by a user) or about bytes (all of ours)."""
+    finer: str = ""
+    """A second necessary condition, asked only about values in which `pattern` matches; empty for none. Many words in
+    the one set of all patterns make an automaton too large to be fast."""
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:

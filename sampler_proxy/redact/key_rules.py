@@ -25,7 +25,7 @@ from sampler_proxy.redact.lanes import (
     Look,
     Place,
 )
-from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS
+from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS, USER_KEYS
 from sampler_proxy.redact.section import MASK, Action, Redact
 
 MAX_CACHED_KEYS = 4096
@@ -52,6 +52,7 @@ class KeyRules:
         self._actions = [*(rule.action for rule in rules), *[MASK] * len(keys)]
         self._certain = [*(applies(rule.only)[1] for rule in rules), *[True] * len(keys)]
         self._key_rules = KeySet([*(rule.match for rule in rules), *keys])
+        self._users = KeySet(USER_KEYS if keys else ())
         self._except = KeySet(config.except_)
         allowed = [getattr(config.allow_only, scope) for scope in _ALLOWED]
         self._allowed = [None if patterns is None else KeySet(patterns) for patterns in allowed]
@@ -68,6 +69,7 @@ class KeyRules:
         self._query = self._add(Lane(MASKED, ("urls", "mask")))
         self._statement = self._add(Lane(SINGLE, None, Look.STATEMENT))
         self._url = self._add(Lane(SINGLE, None, Look.URL))
+        self._user = self._add(Lane(SINGLE, None, Look.USER))
         # All lanes are there from the start: several threads may ask.
         self._by_action: dict[Action, int] = {MASK: self._masked}
         for action in self._actions:
@@ -106,7 +108,7 @@ class KeyRules:
             return self._statement
         if self._urls and key.lower() in URL_KEYS:
             return self._query if self._urls["strip_query"] and key.lower() == "url.query" else self._url
-        return TEXT
+        return self._user if self._users.matches(key) else TEXT
 
     def member_lane(self, key: str) -> Lane:
         """Return the lane of a member of JSON in a value, by its key; cached."""

@@ -66,6 +66,7 @@ class Look(Enum):
     BYTES = "bytes"
     STATEMENT = "statement"
     URL = "url"
+    USER = "user, or user and password"
 
 
 class Lane(NamedTuple):

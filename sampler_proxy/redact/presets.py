@@ -12,6 +12,11 @@ URL_KEYS = frozenset(
     }
 )
 
+# Keys of users that drivers and frameworks fill with `user:password`.
+USER_KEYS = (
+    *("url.user", "url.username", "*user_info", "*userinfo", "db.user", "db.username", "*.db.user", "*.db.username"),
+    *("*datasource.user", "*datasource.username", "*data_source.username", "http.user", "*proxy.user", "*proxy_user"),
+)
 # The names that announce a secret within a value are in `detectors/named.py`; a test holds both together.
 # The elements of `process.command_args` cannot be judged one by one: a password stands alone there.
 COMMON_KEYS = (

@@ -47,6 +47,7 @@ class Sieve:
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
         self._searches = [_search(detector) for detector in asked]
+        self._finer = {index: regexes.regex(one.finer) for index, one in enumerate(asked) if one.finer}
         self._sieve = catalogue.sieve([*asked, *canaries])
 
     def hits(self, text: bytes) -> list[int]:
@@ -54,11 +55,13 @@ class Sieve:
         hits = self._sieve(text + SEPARATOR + CANARY)
         if hits == self._canaries:
             return []
-        return hits if set(self._canaries) <= set(hits) else list(range(len(self._searches)))
+        if not set(self._canaries) <= set(hits):
+            return list(range(len(self._searches)))
+        return [hit for hit in hits if hit not in self._finer or self._finer[hit].search(text)]
 
     def only_keys(self, text: bytes) -> bool:
         """Tell whether nothing may be found in a text but keys in quotes."""
-        return [hit for hit in self._sieve(text + SEPARATOR + CANARY) if hit != self.keyed] == self._canaries
+        return [hit for hit in self.hits(text) if hit != self.keyed] in ([], self._canaries)
 
     def sift(self, joined: bytes) -> list[Region] | None:
         """Return the regions of values, joined by SEPARATOR and ended by CANARY, outside of which there is nothing to
@@ -75,8 +78,10 @@ class Sieve:
                 if index < len(self._searches):
                     if (search := self._searches[index]) is None:
                         return [(0, len(joined))]
-                    regions += _places(search, joined) or [(0, len(joined))]  # a hit has a place
-            return _merged(regions)
+                    places = _places(search, joined) or [(0, len(joined))]  # a hit has a place
+                    finer = self._finer.get(index)
+                    regions += places if finer is None else _confirmed(places, finer, joined)
+            return _merged(regions) or None
         except Exception:
             return [(0, len(joined))]
 
@@ -98,6 +103,17 @@ def _places(search: re2._Regexp, joined: bytes) -> list[Region]:
         places.append(match.span())
         at = joined.find(SEPARATOR, max(match.end() - len(SEPARATOR), match.start()))
     return places
+
+
+def _confirmed(places: list[Region], finer: re2._Regexp, joined: bytes) -> list[Region]:
+    """Keep the places in whose value a finer pattern matches."""
+    kept = []
+    for start, end in places:
+        before, behind = joined.rfind(SEPARATOR, 0, start), joined.find(SEPARATOR, end)
+        value = joined[before + len(SEPARATOR) if before >= 0 else 0 : behind if behind >= 0 else len(joined)]
+        if finer.search(value):
+            kept.append((start, end))
+    return kept
 
 
 def _merged(regions: list[Region]) -> list[Region]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
+from sampler_proxy.redact.detectors.connections import password_behind_user
 from sampler_proxy.redact.key_rules import KeyRules
 from sampler_proxy.redact.lanes import (
     ANY_TYPE,
@@ -93,6 +94,8 @@ class Values:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts)
+        if treatment is Look.USER:
+            return self.text(self._without_password(text, counts), counts)
         if treatment is Look.STATEMENT:
             return self._detected(self._obfuscated(text, counts), counts)
         assert isinstance(treatment, Action)
@@ -109,6 +112,13 @@ class Values:
         result = obfuscate(statement)
         counts["sql", "obfuscate"] += result != statement
         return result
+
+    def _without_password(self, user: bytes, counts: Counter[Label]) -> bytes:
+        """Mask the password behind a user's name."""
+        if password := password_behind_user(user):
+            counts["key", "mask"] += 1
+            return user[: password.start] + MASK_TEXT + user[password.end :]
+        return user
 
     def _stripped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Strip URLs."""

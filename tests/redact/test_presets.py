@@ -9,6 +9,7 @@ import pytest
 
 from sampler_proxy.redact import presets
 from sampler_proxy.redact.detectors import catalogue, named
+from sampler_proxy.redact.detectors.providers import PROVIDERS
 from tests.support.redacting import attributes_after, text_after
 from tests.support.secrets import SECRETS
 
@@ -231,3 +232,9 @@ def test_the_readme_names_everything() -> None:
         list(presets.COMMON_KEYS),
         [pattern for pattern in presets.STRICT_KEYS if pattern not in presets.COMMON_KEYS],
     ]
+
+
+def test_the_page_names_every_provider() -> None:
+    section = PAGE.partition("### Providers")[2].partition("\n#")[0].replace("\n", " ")
+    listed = section.split(": ", 1)[1].strip().partition(". ")[0]
+    assert listed.split(", ") == list(PROVIDERS)

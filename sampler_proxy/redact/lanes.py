@@ -65,6 +65,7 @@ class Look(Enum):
     TEXT = "text"
     BYTES = "bytes"
     STATEMENT = "statement"
+    KEY_LIKE = "key-like"
     URL = "url"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
+from sampler_proxy.redact.detectors.secret_values import looks_like_key
 from sampler_proxy.redact.key_rules import KeyRules
 from sampler_proxy.redact.lanes import (
     ANY_TYPE,
@@ -93,6 +94,11 @@ class Values:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts)
+        if treatment is Look.KEY_LIKE and looks_like_key(text.strip()):
+            counts["key", "mask"] += 1
+            return MASK_TEXT
+        if treatment is Look.KEY_LIKE:
+            return self.text(text, counts)
         if treatment is Look.STATEMENT:
             return self._detected(self._obfuscated(text, counts), counts)
         assert isinstance(treatment, Action)

@@ -1,0 +1,132 @@
+"""Judges what stands behind a name that announces a secret: is it one, or a word, a count, a reference, a mask?"""
+
+from __future__ import annotations
+
+import re
+
+from sampler_proxy.redact.secret_names import Announces, in_text
+
+MIN_KEY = 16
+"""Characters of a value that looks like a key."""
+
+# What stands for a secret: masks, variables and parameters of many languages, and what programs print in place of one.
+_STAND_IN = re.compile(
+    rb"\*+|\?+|\.{3,}|-+|_+|[xX]{3,}|#+|(?:\xe2\x80\xa2)+|(?:\xe2\x97\x8f)+|\*+[^*\s]{0,4}\*+"
+    rb"|[$#%@!]?\{[^}]*\}\}?|<[^>]*>|\[[A-Za-z_ -]{0,24}\]|\([A-Za-z_ -]{0,24}\)|%7B[^%]*%7D|&lt;[^&]*&gt;|%s"
+    rb"|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
+)
+_VARIABLE = re.compile(rb"[$:@?][A-Za-z0-9_]*|\$[A-Za-z_][\w:.]*|%\(\w+\)s|%[A-Za-z_]\w*%|\$\([^)]*\)?+")
+_MASKED = re.compile(rb"\*{3,}|hash:[0-9a-f]{32}")
+_TRIVIAL = frozenset(
+    b"true false null none nil undefined yes no ok on off unset empty optional required default nan".split()
+)
+_PROSE = frozenset(
+    b"a about after again all already an and another any are as at attempts authentication be because been before blank"
+    b" but by can cannot change changed check code contains correct could count database did do does doesn email empty"
+    b" encrypted error expired expires failed failure false field file for format from generated got had has hash have if"
+    b" in incorrect input int into invalid is isn it its itself length less like login longer made manager match matches"
+    b" may mechanism mismatch missing more must needs never new nil no none not now null of off ok on only optional"
+    b" option or otherwise policy present prompt provided provider received rejected required reset rule same see sent"
+    b" server set should so some str string strong successful supplied than that the then there this to too true type"
+    b" undefined unless unset until update updated use used user using valid value very via was wasn we weak were when"
+    b" where which while will with without would wrong yes you your".split()
+)
+_CALL = re.compile(rb"(?:new )?[A-Za-z_$][\w$.:>-]*\([^()]*\)?+\)*")
+_MEMBER = re.compile(rb"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*(?:\(\)?|\[[^\]]*\]?)?)+")
+_CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
+_WORDS = re.compile(rb"[A-Za-z/._-]+")
+_DATE = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}:[0-9]{2}.*")
+_FILE = re.compile(rb"(?:[A-Za-z]:)?[\w.~@-]*[/\\][^=+]*|[\w-]+\.[a-z]{2,5}(?::[0-9]+)?")
+_PATH = re.compile(rb"(?:[A-Za-z]:\\|/|\./|~/|\.\./)[^\s=+]*")
+_UNIT = re.compile(rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Za-z]{2,}-?[0-9]{1,2}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+[0-9]{0,3}:?")
+_UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16,512}")
+_PARTS = re.compile(rb"[/._=+~%-]+")
+_DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
+
+
+def is_stand_in(value: bytes) -> bool:
+    """Tell whether a value only stands for a secret: a mask, a variable, a parameter, `[hidden]`."""
+    return _STAND_IN.fullmatch(value) is not None or _MASKED.match(value) is not None and b"*" not in value.strip(b"*")
+
+
+def looks_like_key(value: bytes) -> bool:
+    """Tell whether a value looks like a key that somebody generated: 16 characters or more of base64, hexadecimal or
+    the like, neither words nor numbers, a path, a UUID or a date."""
+    if _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
+        return False
+    parts = _PARTS.split(value)
+    if any(len(part) > 2 and part.isalpha() for part in parts):  # words: judge what is joined to them
+        value = max(parts, key=len)
+        if len(value) < MIN_KEY:
+            return False
+    kinds = [_KIND[byte] for byte in value]
+    letters = sum(kind in "aA" for kind in kinds)
+    digits = kinds.count("0")
+    signs = len(value) - letters - digits
+    both = "a" in kinds and "A" in kinds
+    if not digits or digits * (20 if both else 6) < len(value) or letters * 8 < len(value) or signs * 5 > len(value):
+        return False
+    # Between random characters the kind changes more often than in words: `order-items-2024`, `CamelCase2`.
+    changes = sum(a != b and not (a == "A" and b == "a") for a, b in zip(kinds, kinds[1:], strict=False))
+    return changes * 4 > len(value)
+
+
+_KIND = ["0" if chr(b).isdigit() and b < 128 else "a" if 97 <= b <= 122 else "A" if 65 <= b <= 90 else "-" for b in range(256)]
+
+
+def is_mixed(value: bytes, size: int = 6) -> bool:
+    """Tell whether a value is no word and no count: it has a digit and a letter."""
+    return len(value) >= size and any(0x30 <= byte <= 0x39 for byte in value) and any(byte >= 0x41 for byte in value)
+
+
+def _is_digits(value: bytes, name: bytes) -> bool:
+    low, high = next((_DIGITS[end] for end in _DIGITS if name.lower().endswith(end)), (4, 8))
+    return value.isdigit() and low <= len(value) <= high
+
+
+def is_reference(value: bytes) -> bool:
+    """Tell whether a value is code that yields the secret (`os.environ[...]`, `config.password`, `generate(x)`)."""
+    return _CALL.fullmatch(value) is not None or (_MEMBER.fullmatch(value) is not None and not is_mixed(value, 16))
+
+
+def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = False, quoted: bool = False) -> bool:
+    """Tell whether a value behind a name in text is a secret. `sentence`: more words follow it on its line. `quoted`:
+    it stands in quotes."""
+    if not value or is_stand_in(value) or value.lower() in _TRIVIAL or b"://" in value or _VARIABLE.fullmatch(value):
+        return False
+    if not quoted and is_reference(value):
+        return False
+    if kind is Announces.DIGITS:
+        return _is_digits(value, name) or (is_mixed(value) if b"code" in name.lower() else looks_like_key(value))
+    if kind is Announces.CERTAIN:
+        if value.isdigit() and len(value) < 4:
+            return False
+        if value.strip(b".,:;!?()").lower() in _PROSE:
+            return False
+        if name in (b"PWD", b"OLDPWD") and _PATH.match(value):
+            return False
+        return not (sentence and (_WORDS.fullmatch(value) or value[:1] in b"[{("))
+    if kind is Announces.AMBIGUOUS:
+        return is_mixed(value) or (len(value) >= 16 and not _CODE.search(value) and b" " not in value)
+    return kind is Announces.KEY_LIKE and looks_like_key(value)
+
+
+def is_told(value: bytes, kind: Announces, *, quoted: bool) -> bool:
+    """Tell whether a value that prose gives (`the password is V`, `token V expired`) is a secret: no word, date, file,
+    path, version or unit."""
+    if not value or is_stand_in(value) or b"://" in value or _VARIABLE.fullmatch(value):
+        return False
+    if not quoted and is_reference(value):
+        return False
+    if _DATE.fullmatch(value) or _FILE.fullmatch(value) or _UNIT.fullmatch(value):
+        return kind is Announces.CERTAIN and looks_like_key(value)
+    if kind is not Announces.CERTAIN:
+        return looks_like_key(value) or (kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8))
+    if quoted:
+        return len(value) >= 4 and b" " not in value and value.strip(b".,").lower() not in _PROSE and not value.isalpha()
+    letters = sum(byte >= 0x41 and chr(byte).isalpha() or byte >= 0x80 for byte in value)
+    return len(value) >= 6 and 0 < letters < len(value) and not _WORDS.fullmatch(value)
+
+
+__all__ = ["MIN_KEY", "in_text", "is_mixed", "is_reference", "is_secret", "is_stand_in", "is_told", "looks_like_key"]

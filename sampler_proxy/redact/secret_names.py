@@ -105,16 +105,16 @@ def _any(words: tuple[str, ...]) -> str:
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\x00-\x7f]+")
 _BRACKETS = re.compile(r"%5[BbDd]")
 
-_TAIL = rf"(?:[_.]?{_NEUTRAL})*"
+TAIL = rf"(?:[_.]?{_NEUTRAL})*"
 _CERTAIN = re.compile(rf"(?:{_any(CERTAIN_WORDS)})")
-_CERTAIN_END = re.compile(rf"(?:{_any(CERTAIN_WORDS)}){_TAIL}\Z")
+_CERTAIN_END = re.compile(rf"(?:{_any(CERTAIN_WORDS)}){TAIL}\Z")
 # Words that begin like a secret's, and mean something else.
 _OTHER_WORDS = re.compile(
-    r"passwordless|secretar(?:y|ies|iat|ial)|secret(?:ion|ive|ly|e|ed)\b|secrets?_?manager|cookiecutter|credential(?:ing|ed)"
+    r"passwordless|secretar(?:y|ies|iat|ial)|secret(?:ion|ive|ly|e|ed)\b|secrets?_?manager|(?:ch|ht|g|k|mk|smb|ldap|vnc|yp)passwd|cookiecutter|credential(?:ing|ed)"
     r"|unauthorization"
 )
-_ENDING = re.compile(rf"(?:{_any(ENDINGS)}){_TAIL}\Z")
-_LAST_WORD = re.compile(rf"(?:\A|[_.])(?:{_any(LAST_WORDS)}){_TAIL}\Z")
+_ENDING = re.compile(rf"(?:{_any(ENDINGS)}){TAIL}\Z")
+_LAST_WORD = re.compile(rf"(?:\A|[_.])(?:{_any(LAST_WORDS)}){TAIL}\Z")
 _CODE = re.compile(rf"(?:\A|[_.])(?:{_any(CODES)})[_.]?codes?(?:[_.][0-9]+)*\Z")
 _DIGITS = re.compile(r"(?:otp|pin|cvv|cvc|pin_?code)(?:[_.]?[0-9]+)*\Z")
 _WHOLE = re.compile(rf"(?:{_any(WHOLE_NAMES)})\Z")
@@ -125,9 +125,9 @@ _ABOUT = re.compile(
 )
 _ASKS = re.compile(rf"(?:\A|\.)(?:{_ASKING})_[^.]*\Z")
 _HAS_ID = re.compile(r"(?:access_?key|session|secret)_?id(?:[_.][0-9]+)*\Z")  # the id is part of the secret
-_CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{'|'.join(CURSORS)})[_.]?token{_TAIL}\Z")
+_CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{'|'.join(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")
-_KEY = re.compile(rf"(?:\A|[_.])(?:key|pat){_TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
+_KEY = re.compile(rf"(?:\A|[_.])(?:key|pat){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
 _FINDS = re.compile(rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z")
 
 
@@ -160,7 +160,9 @@ def announced(name: str) -> Announces:
         return Announces.AMBIGUOUS
     if _IN_URL.match(words):
         return Announces.PARAMETER
-    return Announces.KEY_LIKE if _KEY.search(words) and not _FINDS.search(words) else Announces.NOTHING
+    if _KEY.search(words) and not _FINDS.search(words) and " " not in name:
+        return Announces.KEY_LIKE
+    return Announces.NOTHING
 
 
 # Words that mean nothing else, but are often followed by prose.

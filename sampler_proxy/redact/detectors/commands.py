@@ -83,10 +83,14 @@ PATTERN = (
     r"|--password-stdin|--with-token|sudo [^\n\x00]{0,12}-S|--passphrase-fd|chpasswd|passwd --stdin"
 )
 """RE2: where it matches nothing, `find` finds nothing."""
+_SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p")
+_ANY = regex(f"(?i){PATTERN}")
 
 
 def find(text: bytes) -> list[Range]:
     """Find the secrets in the command lines of a text."""
+    if not any(sign in text for sign in _SIGNS) or not _ANY.search(text):
+        return []
     found: list[Range] = []
     done = 0
     for begin in _BEGIN.finditer(text):

@@ -26,10 +26,10 @@ _VALUE_OF_PAIR = re.compile(
 _TAG_BEFORE = regex(r"(?:<|&lt;)(?:[A-Za-z][\w.-]{0,32}:)?\z")
 _TAG_END = re.compile(rb"(?:[\s][^<>]{0,200}+)?(?:>|&gt;)\s{0,40}(?:(?:<|&lt;)!\[CDATA\[)?")
 _CONTENT = re.compile(rb"(?:[^<&\]]|&(?!lt;)|\](?!\]>))++")
-_TAKEN = re.compile(rb"\(([^()\n]{1,200}(?:\([^()\n]{0,80}\)[^()\n]{0,80})?)\)[ ]?=[ ]?\(([^\n]{1,1000}?)\)(?= |\.|,|\"|\Z|\n)")
+_CLOSING = re.compile(rb"\)(?=[ .,\"]|\xc2|\n|\Z)")
 _COLUMN = re.compile(rb"(?:[a-z]+\()?\"?([A-Za-z_][\w$]*)")
-_DUPLICATE = re.compile(rb"Duplicate entry '((?:[^'\n]|'(?! for key)){1,1000})' for key '([^'\n]{1,200})'")
-PATTERN = r"\)\s?=\s?\(|Duplicate entry '"
+_DUPLICATE = re.compile(rb"Duplicate entry '((?:[^'\n]|'(?! for key)){1,128})' for key '([^'\n]{1,200})'")
+PATTERN = r"\)=\([^\s\x00]|Duplicate entry '"
 """RE2: where it matches nothing, `find` finds nothing."""
 
 
@@ -53,7 +53,7 @@ def value_of(text: bytes, end: int) -> Value | None:
 
 def element(text: bytes, start: int, end: int) -> Value | None:
     """Read the content of an element of XML by where its name stands in the tag that opens it; None for no tag."""
-    if not just_before(_TAG_BEFORE, text, start, 48):
+    if text[start - 1 : start] != b"<" and not just_before(_TAG_BEFORE, text, start, 48):
         return None
     tag = _TAG_END.match(text, end)
     if tag is None or tag[0].rstrip().endswith((b"/>", b"/&gt;")):
@@ -71,9 +71,14 @@ def _content(text: bytes, at: int) -> Value | None:
 def find(text: bytes) -> list[Range]:
     """Find the secrets in what databases say of a key that is taken."""
     found = []
-    if b"=" in text and b"(" in text:
-        for taken in _TAKEN.finditer(text):
-            found += _of_columns(taken)
+    at = 0
+    while (at := text.find(b")=(", at)) >= 0:
+        begin = max(text.rfind(b" (", max(0, at - 300), at), text.rfind(b"\xbb(", max(0, at - 300), at))
+        end = _CLOSING.search(text, at + 3, at + 1024)
+        if begin >= 0 and end is not None:
+            found += _of_columns(text[begin + 2 : at], Range(at + 3, end.start()), text)
+            at = end.start()
+        at += 1
     if b"Duplicate entry" in text:
         for duplicate in _DUPLICATE.finditer(text):
             name = duplicate[2].rpartition(b".")[2]
@@ -83,17 +88,18 @@ def find(text: bytes) -> list[Range]:
     return found
 
 
-def _of_columns(taken: re.Match[bytes]) -> list[Range]:
+def _of_columns(names: bytes, place: Range, text: bytes) -> list[Range]:
     """Find the secrets among the values of PostgreSQL's `Key (a, b)=(1, 2)`."""
-    columns = [_COLUMN.match(column.strip()) for column in taken[1].split(b",")]
+    columns = [_COLUMN.match(column.strip()) for column in names.split(b",")]
     kinds = [in_text(column[1]) if column else Announces.NOTHING for column in columns]
     if max(kinds) < Announces.AMBIGUOUS:
         return []
-    values = taken[2].split(b", ")
+    inside = text[place.start : place.end]
+    values = inside.split(b", ")
     if len(values) != len(kinds):
-        return [Range(*taken.span(2))] if not is_stand_in(taken[2]) else []
+        return [place] if not is_stand_in(inside) else []
     found = []
-    at = taken.start(2)
+    at = place.start
     for kind, value in zip(kinds, values, strict=True):
         if kind >= Announces.AMBIGUOUS and value and not is_stand_in(value) and value != b"null":
             found.append(Range(at, at + len(value)))

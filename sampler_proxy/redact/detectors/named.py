@@ -20,29 +20,39 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors import commands, name_value_pairs
-from sampler_proxy.redact.detectors.reading import HTML_QUOTE, Value, read, read_below, read_cookies, read_header
-from sampler_proxy.redact.detectors.secret_values import is_secret, is_stand_in, is_told, looks_like_key
+from sampler_proxy.redact.detectors.reading import HTML_QUOTE, MAX_JUDGED, Value, behind_scheme, read, read_below, read_cookies, read_parameters
+from sampler_proxy.redact.detectors.secret_values import MAX_KEY, is_secret, is_stand_in, is_told, looks_like_key
 from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
 from sampler_proxy.redact.regexes import regex
-from sampler_proxy.redact.secret_names import Announces, in_text
+from sampler_proxy.redact.secret_names import TAIL, Announces, in_text
 
-# Letters that a name must have; the others are looked at more closely. Short ones end their word.
-_LONG = (
-    r"pass_?-?(?:word|wd|phrase|code)|passwd|secret|credential|authorization|cookie|[cx]srf|bearer|assertion|saml"
-    r"|session|sess_?id|signature|verifier|google_?access_?id|connection[_.-]?string|seed_?phrase|honeycomb|requirepass"
-    r"|masterauth"
+# What a name must hold. The first ones may stand anywhere in it, the others end it.
+_OF_KEYS = (
+    r"api|access|private|encryption|decryption|signing|signature|subscription|account|shared|master|functions?"
+    r"|application|auth|hmac|jwt|ssh|security|secret|storage"
 )
-_SHORT = r"pwd|pswd|pass|pw|token|key|keys|code|codes|pat|sid|sig|sas|auth|jwt|jwe|otp|pin|cvv|cvc"
-_SHORT_TAIL = r"(?:[_.-]?(?:value|raw|old|new|current|header|hash|v?[0-9]+))*"
+_OF_CODES = r"mfa|fa|otp|recovery|verification|backup|security|sms|auth|authorization|access|device"
+_ANYWHERE = (
+    r"pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf|client[_.-]?assertion|honeycomb"
+    rf"|seed[_.-]?phrase|(?:{_OF_KEYS})[ _.-]?key"
+)
+_AT_END = (
+    r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[_.-]?id|sess_?id|sid|signature|saml[_.-]?response"
+    r"|connection[_.-]?string|code[_.-]?verifier|auth|bearer|requirepass|masterauth"
+    rf"|(?:{_OF_CODES})[ _.-]?codes?"
+)
+_IN_LISTS = r"sas|sig|session|assertion|saml[_.-]?(?:art|request)|access[_.-]?(?:key[_.-]?)?id"
+_KEY_LIKE = r"keys?|code|pat"
 _NAME_CHARACTER = r"[A-Za-z0-9_.%\[\]$-]"
-_ANY_NAME = rf"{_NAME_CHARACTER}*(?:(?:{_LONG}){_NAME_CHARACTER}*|(?:{_SHORT}){_SHORT_TAIL}[.\[\]%$-]*(?:[^A-Za-z0-9_]))"
-_NAMES = regex(rf"(?i){_NAME_CHARACTER}*(?:{_LONG}|{_SHORT}){_NAME_CHARACTER}*")
+_NAMES = regex(
+    rf"(?i){_NAME_CHARACTER}*(?:{_ANYWHERE}|{_AT_END}|{_IN_LISTS}|{_KEY_LIKE}){_NAME_CHARACTER}*".replace("[ _.-]", "[_.-]")
+)
 
 _SIGN = re.compile(
     rb"(?:&" + HTML_QUOTE + rb")?[*\]]{0,2}[ \t]{0,16}(:[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?![:/])|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
 )
 _OPTION_GAP = re.compile(rb"[ \t]{1,3}(?=[^\s=-])")
-_SETS = regex(r"(?i)\b(?:set|setx|env|setenv|put|register)[ \t]+(?:[a-z-]+[ \t]+)?\z")
+_SETS = re.compile(rb"\b(?:set|setx|env|setenv) (?://[^\s]{0,40}:)?\Z", re.IGNORECASE)
 _GOES_ON = re.compile(rb"[.,:]?[ \t]+[^\s]")
 # What stands between a name and its value in prose.
 _TELLS = re.compile(
@@ -51,15 +61,22 @@ _TELLS = re.compile(
     rb"(?=[ \t:=(])|(?:for|of|by|from|on|in|user)[ \t]{1,3}"
     rb"(?:(?:the|user|account|host|your|my|this|login)[ \t]{1,3}){0,2}[^\s:]{1,64}+)){0,6}+[ \t]{0,3}[:=]?[ \t]{1,3}(?=[^\s=:-])"
 )
+# No value of prose is without one of these, nor further away.
+_MAY_BE_TOLD = re.compile(rb"[0-9\"'`!@#$%^&*\\\xc2\xe2]")
+_REACH = 256
 _IN_BRACKETS = re.compile(rb"([(\[])([^\s()\[\]]+)[)\]]")
 _TUPLE = re.compile(rb",[ \t]{0,3}(?=[^\s,)\]])")
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
 _TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
+_KEY_RUN = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16}")
+_MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
-_WORD_BEFORE = regex(r"(?:\A|[^A-Za-z])([A-Za-z]{2,12}) \z")
 _KEY_OF = frozenset(b"api access secret private encryption signing account storage auth application master".split())
 _CODE_OF = frozenset(b"mfa otp recovery verification backup security sms auth authorization access device".split())
+
+_BEFORE_NAME_OF_PAIR = (b'"', b"'", b"=", b":", b">")
+_SPACED_PAIR = (b": ", b"= ", b"> ")
 
 # A semicolon ends a value only among those that semicolons separate.
 _VALUE = re.compile(rb"""[^&#\s"<>]+""")
@@ -77,6 +94,7 @@ class _Name(NamedTuple):
 
 def _names(text: bytes) -> Iterator[_Name]:
     """Find the names that may announce a secret, in order."""
+    keys: bool | None = None
     for match in _NAMES.finditer(text):
         start, end = match.span()
         while end > start and text[end - 1] in b".-%$[":
@@ -89,12 +107,21 @@ def _names(text: bytes) -> Iterator[_Name]:
             start = end - 256
         name = text[start:end].strip(b"[]") if text[start] == 0x5B else text[start:end]
         kind = in_text(name)
-        if kind is Announces.KEY_LIKE and (before := _WORD_BEFORE.search(text[max(0, start - 16) : start])):
-            others = _CODE_OF if name.lower().startswith(b"code") else _KEY_OF
-            if before[1].lower() in others:
-                kind = Announces.CERTAIN if others is _KEY_OF else Announces.AMBIGUOUS
+        if kind is Announces.KEY_LIKE and text[start - 1 : start] == b" ":
+            kind = _with_word_before(text, start, name)
+        if kind is Announces.KEY_LIKE and not (keys := _KEY_RUN.search(text) is not None if keys is None else keys):
+            continue
         if kind is not Announces.NOTHING:
             yield _Name(start, end, name, kind)
+
+
+def _with_word_before(text: bytes, start: int, name: bytes) -> Announces:
+    """Tell what `key` or `code` announces with the word before it: `API key`, `recovery code`."""
+    before = text[max(0, start - 16) : start - 1].lower()
+    word = before[before.rfind(b" ") + 1 :].strip(b"(\"'[<:,.")
+    if name[:3].lower() == b"key" and word in _KEY_OF:
+        return Announces.CERTAIN
+    return Announces.DIGITS if name[:4].lower() == b"code" and word in _CODE_OF else Announces.KEY_LIKE
 
 
 def _url_secrets(text: bytes) -> list[Range]:
@@ -115,26 +142,33 @@ def _url_secrets(text: bytes) -> list[Range]:
 
 def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
     """Find the value of a name by what stands around the name; None where none is a secret."""
-    if name_value_pairs.is_name_of_pair(text, name.start):
+    before = text[name.start - 1 : name.start]
+    most = MAX_KEY if name.kind is Announces.KEY_LIKE else MAX_JUDGED
+    if (before in _BEFORE_NAME_OF_PAIR or text[name.start - 2 : name.start] in _SPACED_PAIR) and name_value_pairs.is_name_of_pair(text, name.start):
         value = name_value_pairs.value_of(text, name.end)
         if value is not None:
             return _if_secret(text, value, name)
-    element = name_value_pairs.element(text, name.start, name.end)
-    if element is not None:
-        return _if_secret(text, element, name)
-    sign = _SIGN.match(text, name.end)
-    if sign is not None:
+    if before in (b"<", b":", b";"):
+        element = name_value_pairs.element(text, name.start, name.end)
+        if element is not None:
+            return _if_secret(text, element, name)
+    spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
+    if not spaced and (sign := _SIGN.match(text, name.end)):
         if _TEMPLATE.match(text, sign.end()):
             return None
         if sign[1] == b"=" and not sign[2] and sign.start(1) == name.end:
             place = _in_list(text, name, sign.end(), quote)
             if place is not None:
                 return None if is_stand_in(text[place.start : place.end]) else place
-        return None if _in_arn(text, name, sign) else _signed(text, name, sign)
-    option = text[name.start] == 0x2D or (text[name.start - 1 : name.start] == b"/" and text[name.end : name.end + 1] == b" ")
-    if (gap := _OPTION_GAP.match(text, name.end)) and (option or just_before(_SETS, text, name.start)):
-        return _if_secret(text, read(text, gap.end()), name)
-    if option:
+        if name.kind is Announces.PARAMETER:
+            return None
+        return None if _in_arn(text, name, sign) else _signed(text, name, sign, most)
+    option = text[name.start] == 0x2D
+    sets = before in (b" ", b":") and text[max(0, name.start - 48) : name.start].lower()
+    if option or (sets and (b"set" in sets or b"env" in sets) and _SETS.search(sets)):
+        gap = _OPTION_GAP.match(text, name.end)
+        return _if_secret(text, read(text, gap.end(), most), name) if gap else None
+    if before == b"/" or name.kind is Announces.PARAMETER or not _MAY_BE_TOLD.search(text, name.end, name.end + _REACH):
         return None
     return _in_prose(text, name)
 
@@ -150,12 +184,17 @@ def _if_secret(text: bytes, value: Value | None, name: _Name, *, sentence: bool 
 
 def _in_arn(text: bytes, name: _Name, sign: re.Match[bytes]) -> bool:
     """Tell whether a name is a part of something that colons separate (`arn:aws:secretsmanager:...:secret:name`)."""
-    if sign[1] != b":" or sign[2] or text[name.start - 1 : name.start] != b":":
+    if sign[1] != b":" or sign[2]:
+        return False
+    before = text[max(0, name.start - 2) : name.start]
+    if before[1:] == b"/" and not before[:1].isspace():
+        return True  # /etc/passwd:root
+    if before[-1:] != b":":
         return False
     return just_before(_ARN, text, name.start, 200)
 
 
-def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
+def _signed(text: bytes, name: _Name, sign: re.Match[bytes], most: int) -> Range | None:
     """Find the value behind a sign."""
     start = sign.end()
     lower = name.text.lower()
@@ -170,7 +209,13 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
         if value is not None and not is_stand_in(text[value.start : value.end]):
             return Range(value.start, value.end)
         return None
-    value = read_header(text, start) if lower.endswith(b"authorization") else read(text, start)
+    if lower.endswith(b"authorization"):
+        if line := read_parameters(text, start):
+            return Range(line.start, line.end)
+        start = behind_scheme(text, start)
+    if name.kind is Announces.KEY_LIKE and not _MAY_BE_KEY.match(text, start):
+        return None
+    value = read(text, start, most)
     if value is None:
         return None
     inside = text[value.start : value.end]
@@ -189,7 +234,8 @@ def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
     at_line = first == 0 or before in (b"\n", b"\r") or (before == b" " and (first == 1 or text[first - 2] == 0x0A))
     if not at_line and before not in (b"?", b"&", b";", b"#"):
         return None
-    value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start)
+    limit = start + MAX_KEY + 1 if name.kind is Announces.KEY_LIKE else len(text)
+    value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start, limit)
     if value is None:
         return None
     end = value.end()
@@ -229,11 +275,12 @@ def _in_prose(text: bytes, name: _Name) -> Range | None:
     return None
 
 
-# What must follow a name: a value of some kind. In prose there must be a digit or a quote near.
-_FOLLOWED = r"[^A-Za-z0-9\x00]{0,4}[\s:=>,|(&+*]"
+# What must follow a name: signs or spaces, and then something; of what needs a key, as many characters.
+_THEN = r"(?:[^A-Za-z0-9_.\s\x00]+\s*|\s+)[^\s\x00]"
+_END = rf"{TAIL}[.\[\]%$-]*"
 URL_SECRETS = Detector(
     "url_secrets",
-    rf"(?i)(?:{_LONG}){_NAME_CHARACTER}*[^A-Za-z0-9\x00][^\x00]|(?:{_SHORT}){_SHORT_TAIL}[^A-Za-z0-9\x00][^\x00]"
-    rf"|{name_value_pairs.PATTERN}|{commands.PATTERN}",
+    rf"(?i)(?:{_ANYWHERE}){_NAME_CHARACTER}*{_THEN}|(?:{_AT_END}){_END}{_THEN}|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
+    rf"|(?:{_KEY_LIKE}){_END}[^A-Za-z0-9_.\x00][^\x00]*[A-Za-z0-9+/=_.~%-]{{16}}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
     _url_secrets,
 )

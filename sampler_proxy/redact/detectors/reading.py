@@ -6,6 +6,10 @@ import re
 from typing import NamedTuple
 
 
+MAX_JUDGED = 1024
+"""Bytes of a value that are judged: what is longer is taken for a secret."""
+
+
 class Value(NamedTuple):
     """Where a value stands, without its quotes."""
 
@@ -28,8 +32,8 @@ _QUOTED = re.compile(
     rb"|`([^`\n]*)"
     rb"|\\{1,7}[\"']([^\"'\\\n]*)"
     rb"|&" + HTML_QUOTE + rb"((?:[^&\n]|&(?!" + HTML_QUOTE + rb"))*+)"
-    rb"|\xe2\x80[\x98\x9c]((?:[^\xe2\n]|\xe2(?!\x80[\x99\x9d]))*+)"
-    rb"|\xc2\xab[ ]?((?:[^\xc2\n]|\xc2(?!\xbb))*+)",
+    rb"|\xe2\x80[\x98\x9c]((?:[^\xe2\n]|\xe2(?!\x80[\x98\x99\x9c\x9d]))*+)"
+    rb"|\xc2\xab[ ]?((?:[^\xc2\n]|\xc2(?![\xab\xbb]))*+)",
     re.DOTALL,
 )
 # What else could end a bare value is part of it, unless a space or another name follows: `p&ss;word`.
@@ -38,22 +42,25 @@ _BARE = re.compile(rb"(?:[^\s\"'<>&;,]|[&;,](?!" + _NEXT + rb")|<(?![/A-Za-z!?])
 _AROUND = b".,;:!?)}]\\"
 _PAIRED = {0x29: b"(", 0x7D: b"{", 0x5D: b"["}
 _SCHEME = re.compile(rb"[A-Za-z][\w-]{2,20}[ \t]{1,3}(?=[^\s])")
-_PARAMETERS = re.compile(rb"[\w-]+=")
+_PARAMETERS = re.compile(rb"[\[\"']{0,2}[A-Za-z][\w-]{2,20}[ \t]{1,3}([\w-]{1,40}=[^=\s][^\r\n]*)")
 _PAIRS = re.compile(rb"[^\s=;,\"'<>]{1,128}=[^\s;\"'<>]*+(?:;[ ]?[^\s=;,\"'<>]{1,128}=[^\s;\"'<>]*+)*+")
-_LINE = re.compile(rb"[^\r\n\"'`\\]*")
 _BLOCK = re.compile(rb"[ \t]*+(?:![\w!]+[ \t]*+)?+([|>][-+0-9]{0,2}[ \t]*+)?+\r?\n(?:[ \t]*+\r?\n)?+([ \t]*+)")
 _TOKEN = re.compile(rb"([\"'`]?)([^\s\"'`]++)\1[,;]?+[ \t]*+(?=\r?\n|\Z)")
 
 
-def read(text: bytes, at: int) -> Value | None:
+def read(text: bytes, at: int, most: int = MAX_JUDGED) -> Value | None:
     """Read the value at a position: a string in quotes (also escaped, or of HTML's or typographers' quotes), what a
-    constructor is given, or all up to a space, a quote, or what begins the next field."""
+    constructor is given, or all up to a space, a quote, or what begins the next field. `most`: bytes of a bare one after which it is
+    cut off, unless they are MAX_JUDGED."""
     opening = _OPENING.match(text, at)
     begin = opening.end() if opening else at
     if quoted := _QUOTED.match(text, begin):
         return Value(*quoted.span(quoted.lastindex or 0), True)
-    if bare := _BARE.match(text, begin):
-        return Value(begin, _without_punctuation(text, begin, bare.end()), False)
+    if bare := _BARE.match(text, begin, begin + most + 1):
+        end = bare.end()
+        if end - begin > MAX_JUDGED and (whole := _BARE.match(text, begin)):
+            end = whole.end()
+        return Value(begin, _without_punctuation(text, begin, end), False)
     return None
 
 
@@ -68,20 +75,17 @@ def _without_punctuation(text: bytes, start: int, end: int) -> int:
     return end
 
 
-def read_header(text: bytes, at: int) -> Value | None:
-    """Read the credentials in a header (RFC 9110, 11.4): what stands behind the scheme; parameters (`Digest`) up to the
-    end of the line."""
+def behind_scheme(text: bytes, at: int) -> int:
+    """Find where the credentials in a header begin (RFC 9110, 11.4): behind their scheme, if there is one."""
     scheme = _SCHEME.match(text, at)
-    if scheme is None:
-        return read(text, at)
-    if _PARAMETERS.match(text, scheme.end()) and not text[scheme.end() :][:64].split(b" ")[0].endswith(b"="):
-        line = _WHOLE_LINE.match(text, scheme.end())
-        assert line is not None
-        return Value(scheme.end(), scheme.end() + len(line[0].rstrip()), False)
-    return read(text, scheme.end())
+    return scheme.end() if scheme else at
 
 
-_WHOLE_LINE = re.compile(rb"[^\r\n]*")
+def read_parameters(text: bytes, at: int) -> Value | None:
+    """Read the parameters of credentials (`Digest username="x", response="y"`), up to the end of the line; None where
+    there are none."""
+    parameters = _PARAMETERS.match(text, at)
+    return Value(parameters.start(1), parameters.end(1), False) if parameters else None
 
 
 def read_cookies(text: bytes, at: int, *, only_first: bool) -> Value | None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.secret_names import Announces, in_text
+from sampler_proxy.redact.detectors.reading import MAX_JUDGED
+from sampler_proxy.redact.secret_names import Announces
 
-MIN_KEY = 16
+MIN_KEY, MAX_KEY = 16, 256
 """Characters of a value that looks like a key."""
 
 # What stands for a secret: masks, variables and parameters of many languages, and what programs print in place of one.
 _STAND_IN = re.compile(
     rb"\*+|\?+|\.{3,}|-+|_+|[xX]{3,}|#+|(?:\xe2\x80\xa2)+|(?:\xe2\x97\x8f)+|\*+[^*\s]{0,4}\*+"
     rb"|[$#%@!]?\{[^}]*\}\}?|<[^>]*>|\[[A-Za-z_ -]{0,24}\]|\([A-Za-z_ -]{0,24}\)|%7B[^%]*%7D|&lt;[^&]*&gt;|%s"
-    rb"|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
+    rb"|hash:[0-9a-f]{32}|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
 )
+_WORDS_OF_MASKS = frozenset(b"redacted filtered masked sanitized scrubbed obfuscated".split())
 _VARIABLE = re.compile(rb"[$:@?][A-Za-z0-9_]*|\$[A-Za-z_][\w:.]*|%\(\w+\)s|%[A-Za-z_]\w*%|\$\([^)]*\)?+")
-_MASKED = re.compile(rb"\*{3,}|hash:[0-9a-f]{32}")
 _TRIVIAL = frozenset(
     b"true false null none nil undefined yes no ok on off unset empty optional required default nan".split()
 )
@@ -40,39 +41,44 @@ _FILE = re.compile(rb"(?:[A-Za-z]:)?[\w.~@-]*[/\\][^=+]*|[\w-]+\.[a-z]{2,5}(?::[
 _PATH = re.compile(rb"(?:[A-Za-z]:\\|/|\./|~/|\.\./)[^\s=+]*")
 _UNIT = re.compile(rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Za-z]{2,}-?[0-9]{1,2}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+[0-9]{0,3}:?")
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16,512}")
+_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16,256}")
 _PARTS = re.compile(rb"[/._=+~%-]+")
 _DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
 
 
 def is_stand_in(value: bytes) -> bool:
     """Tell whether a value only stands for a secret: a mask, a variable, a parameter, `[hidden]`."""
-    return _STAND_IN.fullmatch(value) is not None or _MASKED.match(value) is not None and b"*" not in value.strip(b"*")
+    if value[:1].isalnum() and value[:1] not in b"xXhH" and value.lower().rstrip(b"]>)*") not in _WORDS_OF_MASKS:
+        return False
+    return _STAND_IN.fullmatch(value) is not None
 
 
 def looks_like_key(value: bytes) -> bool:
     """Tell whether a value looks like a key that somebody generated: 16 characters or more of base64, hexadecimal or
     the like, neither words nor numbers, a path, a UUID or a date."""
-    if _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
+    if not _HAS_DIGIT.search(value) or _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
         return False
-    parts = _PARTS.split(value)
+    parts = _PARTS.split(value[:_JUDGED_AS_KEY])
     if any(len(part) > 2 and part.isalpha() for part in parts):  # words: judge what is joined to them
         value = max(parts, key=len)
         if len(value) < MIN_KEY:
             return False
-    kinds = [_KIND[byte] for byte in value]
-    letters = sum(kind in "aA" for kind in kinds)
-    digits = kinds.count("0")
-    signs = len(value) - letters - digits
-    both = "a" in kinds and "A" in kinds
-    if not digits or digits * (20 if both else 6) < len(value) or letters * 8 < len(value) or signs * 5 > len(value):
+    kinds = value[:_JUDGED_AS_KEY].translate(_KINDS)
+    size, digits, signs = len(kinds), kinds.count(b"0"), kinds.count(b"-")
+    both = b"a" in kinds and b"A" in kinds
+    if not digits or digits * (20 if both else 6) < size or (size - digits - signs) * 8 < size or signs * 5 > size:
         return False
     # Between random characters the kind changes more often than in words: `order-items-2024`, `CamelCase2`.
-    changes = sum(a != b and not (a == "A" and b == "a") for a, b in zip(kinds, kinds[1:], strict=False))
-    return changes * 4 > len(value)
+    return len(_RUNS.findall(kinds)) * 4 > size
 
 
-_KIND = ["0" if chr(b).isdigit() and b < 128 else "a" if 97 <= b <= 122 else "A" if 65 <= b <= 90 else "-" for b in range(256)]
+_JUDGED_AS_KEY = 64
+"""Characters of a value by which it is judged whether it looks like a key."""
+_HAS_DIGIT = re.compile(rb"[0-9]")
+_RUNS = re.compile(rb"A*a+|A+|0+|-+")
+_KINDS = bytes(
+    0x30 if 48 <= byte < 58 else 0x61 if 97 <= byte < 123 else 0x41 if 65 <= byte < 91 else 0x2D for byte in range(256)
+)
 
 
 def is_mixed(value: bytes, size: int = 6) -> bool:
@@ -93,6 +99,8 @@ def is_reference(value: bytes) -> bool:
 def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = False, quoted: bool = False) -> bool:
     """Tell whether a value behind a name in text is a secret. `sentence`: more words follow it on its line. `quoted`:
     it stands in quotes."""
+    if len(value) > MAX_JUDGED:
+        return kind >= Announces.AMBIGUOUS
     if not value or is_stand_in(value) or value.lower() in _TRIVIAL or b"://" in value or _VARIABLE.fullmatch(value):
         return False
     if not quoted and is_reference(value):
@@ -128,5 +136,3 @@ def is_told(value: bytes, kind: Announces, *, quoted: bool) -> bool:
     letters = sum(byte >= 0x41 and chr(byte).isalpha() or byte >= 0x80 for byte in value)
     return len(value) >= 6 and 0 < letters < len(value) and not _WORDS.fullmatch(value)
 
-
-__all__ = ["MIN_KEY", "in_text", "is_mixed", "is_reference", "is_secret", "is_stand_in", "is_told", "looks_like_key"]

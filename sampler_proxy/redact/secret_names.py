@@ -42,9 +42,9 @@ class Announces(IntEnum):
 CERTAIN_WORDS = (
     *("password", "pass_word", "passwd", "passphrase", "pass_phrase", "passcode", "secret", "credential"),
     *("authorization", "cookie", "csrf", "xsrf", "client_assertion", "honeycomb_team", "seed_phrase"),
-    *("api_key", "access_key", "private_key", "encryption_key", "decryption_key", "signing_key", "signature_key"),
+    *("api_key", "secret_key", "access_key", "private_key", "encryption_key", "decryption_key", "signing_key", "signature_key"),
     *("subscription_key", "account_key", "shared_key", "master_key", "function_key", "functions_key"),
-    *("application_key", "auth_key", "hmac_key", "jwt_key", "ssh_key", "security_key"),
+    *("access_token", "refresh_token", "application_key", "auth_key", "hmac_key", "jwt_key", "ssh_key", "security_key"),
 )
 # At the end of a name, also where words are written together.
 ENDINGS = ("pwd", "token", "session_id", "sessid", "totp", "jwt", "cvv", "cvc", "saml_response", "connection_string")
@@ -61,8 +61,8 @@ URL_NAMES = ("sas", "sig", "session", "assertion", "saml_art", "saml_request", "
 
 # What follows the secret's word, and says nothing new.
 _NEUTRAL = (
-    r"(?:value|values|v|raw|plain|text|string|header|field|param|parameter|primary|secondary|old|new|current|encoded"
-    r"|confirm|confirmation|repeat|again|verify|key|base|b|hex|sha|[0-9]+)"
+    r"(?:value|values|v|raw|plain|header|primary|secondary|old|new|current|encoded|confirm|confirmation|repeat|again"
+    r"|verify|base|b|hex|sha|[0-9]+)"
 )
 ABOUT = (
     *("length", "len", "size", "count", "counts", "counter", "total", "number", "num", "index", "position", "offset"),
@@ -124,7 +124,7 @@ _ABOUT = re.compile(
     r"(?:[_.][0-9]+)*\Z"
 )
 _ASKS = re.compile(rf"(?:\A|\.)(?:{_ASKING})_[^.]*\Z")
-_HAS_ID = re.compile(r"(?:access_?key|session|secret)_?id(?:[_.][0-9]+)*\Z")  # the id is part of the secret
+_HAS_ID = re.compile(r"(?:access_?key|session|secret|google_?access)_?id(?:[_.][0-9]+)*\Z")  # the id is part of the secret
 _CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{'|'.join(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")
 _KEY = re.compile(rf"(?:\A|[_.])(?:key|pat){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
@@ -135,6 +135,7 @@ def canonical(name: str) -> str:
     """Return the words of a name in lower case, with `_` between them, and `.` where the name has one."""
     if "%" in name:
         name = _BRACKETS.sub(".", name)
+    name = name.replace("SAML", "Saml")  # SAMLart
     segments = ("_".join(_WORDS.findall(segment)) for segment in name[-MAX_NAME:].replace("[", ".").split("."))
     return ".".join(segment for segment in segments if segment).lower()
 
@@ -166,7 +167,7 @@ def announced(name: str) -> Announces:
 
 
 # Words that mean nothing else, but are often followed by prose.
-_COMMON_WORD = re.compile(r"(?:\A|[_.])(?:authorization|credentials?|cookies?|[cx]srf|client[_.]?assertion)\Z")
+_COMMON_WORD = re.compile(r"(?:\A|[_.])(?:authorization|credentials?|cookies?|[cx]srf|client[_.]?assertion)\Z|token")
 
 in_text = lru_cache(4096)(lambda name: announced(name.decode("latin-1")))
 """`announced` of a name in a text, cached."""

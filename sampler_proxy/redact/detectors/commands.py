@@ -83,7 +83,7 @@ PATTERN = (
     r"|--password-stdin|--with-token|sudo [^\n\x00]{0,12}-S|--passphrase-fd|chpasswd|passwd --stdin"
 )
 """RE2: where it matches nothing, `find` finds nothing."""
-_SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p")
+_SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p", b"_user")
 _ANY = regex(f"(?i){PATTERN}")
 
 

@@ -34,7 +34,7 @@ _OF_KEYS = (
 _OF_CODES = r"mfa|fa|otp|recovery|verification|backup|security|sms|auth|authorization|access|device"
 _ANYWHERE = (
     r"pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf|client[_.-]?assertion|honeycomb"
-    rf"|seed[_.-]?phrase|(?:{_OF_KEYS})[ _.-]?key"
+    rf"|seed[_.-]?phrase|(?:access|refresh)[_.-]?token|(?:{_OF_KEYS})[ _.-]?key"
 )
 _AT_END = (
     r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[_.-]?id|sess_?id|sid|signature|saml[_.-]?response"

@@ -53,7 +53,10 @@ LAST_WORDS = (
     *("pass", "pw", "pswd", "signature", "otp", "pin", "code_verifier", "basic_auth", "pin_code", "requirepass"),
     *("masterauth", "jwe"),
 )
-CODES = ("mfa", "fa", "otp", "totp", "recovery", "verification", "backup", "security", "sms", "auth", "device", "access")
+CODES = (
+    *("mfa", "fa", "factor", "otp", "totp", "recovery", "verification", "backup", "security", "sms", "auth", "device"),
+    *("access", "login", "reset", "confirmation"),
+)
 """What a code is for that lets somebody in: `mfa_code`, `recovery_codes`."""
 WHOLE_NAMES = ("auth", "x_auth", "bearer", "sid", "connect_sid", "jsessionid", "phpsessid")
 URL_NAMES = ("sas", "sig", "session", "assertion", "saml_art", "saml_request", "google_access_id", "aws_access_key_id")
@@ -77,7 +80,7 @@ ABOUT = (
     *("consent", "banner", "domain", "secure", "only", "site", "samesite", "provider", "providers", "manager", "store"),
     *("engine", "backend", "server", "service", "handler", "filter", "validator", "encoder", "rotation", "scope"),
     *("scopes", "issuer", "audience", "usage", "used", "uses", "limit", "limits", "quota", "role", "region", "level"),
-    *("latency", "ms", "seconds", "millis", "hits", "misses", "category", "requests", "allowed", "granted", "denied"),
+    *("days", "hours", "minutes", "bytes", "check", "checked", "checks", "protection", "latency", "ms", "seconds", "millis", "hits", "misses", "category", "requests", "allowed", "granted", "denied"),
 )
 """What the last word of a name says where the name is about a secret."""
 _ASKING = "has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no|skip"
@@ -85,7 +88,7 @@ _ASKING = "has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?
 CURSORS = (
     *("next", "page", "sync", "continuation", "cursor", "start", "starting", "resume", "change", "skip", "paging"),
     *("pagination", "delta", "marker", "cancellation", "idempotency", "fencing", "concurrency", "eos", "bos", "pad"),
-    *("unk", "sep", "cls", "stop", "special", "unexpected", "parser", "lexer", "lookahead"),
+    *("public_key", "unk", "sep", "cls", "stop", "special", "unexpected", "parser", "lexer", "lookahead"),
 )
 FINDING = (
     *("partition", "sort", "routing", "message", "idempotency", "primary", "foreign", "object", "row", "public"),
@@ -125,7 +128,7 @@ _ABOUT = re.compile(
 )
 _ASKS = re.compile(rf"(?:\A|\.)(?:{_ASKING})_[^.]*\Z")
 _HAS_ID = re.compile(r"(?:access_?key|session|secret|google_?access)_?id(?:[_.][0-9]+)*\Z")  # the id is part of the secret
-_CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{'|'.join(CURSORS)})[_.]?token{TAIL}\Z")
+_CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{_any(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")
 _KEY = re.compile(rf"(?:\A|[_.])(?:key|pat){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
 _FINDS = re.compile(rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z")

@@ -31,7 +31,7 @@ _OF_KEYS = (
     r"api|access|private|encryption|decryption|signing|signature|subscription|account|shared|master|functions?"
     r"|application|auth|hmac|jwt|ssh|security|secret|storage"
 )
-_OF_CODES = r"mfa|fa|otp|recovery|verification|backup|security|sms|auth|authorization|access|device"
+_OF_CODES = r"mfa|fa|factor|login|reset|confirmation|otp|recovery|verification|backup|security|sms|auth|authorization|access|device"
 _ANYWHERE = (
     r"pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf|client[_.-]?assertion|honeycomb"
     rf"|seed[_.-]?phrase|(?:access|refresh)[_.-]?token|(?:{_OF_KEYS})[ _.-]?key"
@@ -56,16 +56,18 @@ _SETS = re.compile(rb"\b(?:set|setx|env|setenv) (?://[^\s]{0,40}:)?\Z", re.IGNOR
 _GOES_ON = re.compile(rb"[.,:]?[ \t]+[^\s]")
 # What stands between a name and its value in prose.
 _TELLS = re.compile(
-    rb"(?:[ \t]{1,3}(?:(?:is|was|are|be|to|set|reset|now|changed|updated|provided|given|used|supplied|received|sent"
+    rb"[\"'`]?(?:[ \t]{1,3}(?:(?:with|is|was|are|be|to|set|reset|now|changed|updated|provided|given|used|supplied|received|sent"
     rb"|entered|value|equals|has|been|as|currently|key|code|token|string|which|rejected|accepted|invalid|not|found)"
     rb"(?=[ \t:=(])|(?:for|of|by|from|on|in|user)[ \t]{1,3}"
     rb"(?:(?:the|user|account|host|your|my|this|login)[ \t]{1,3}){0,2}[^\s:]{1,64}+)){0,6}+[ \t]{0,3}[:=]?[ \t]{1,3}(?=[^\s=:-])"
 )
 # No value of prose is without one of these, nor further away.
+_COLOUR = re.compile(rb"\x1b\[[0-9;]{0,16}m")
 _MAY_BE_TOLD = re.compile(rb"[0-9\"'`!@#$%^&*\\\xc2\xe2]")
 _REACH = 256
-_IN_BRACKETS = re.compile(rb"([(\[])([^\s()\[\]]+)[)\]]")
-_TUPLE = re.compile(rb",[ \t]{0,3}(?=[^\s,)\]])")
+_IN_BRACKETS = re.compile(rb"([(\[{<])([^\s()\[\]{}<>\"'`=]{1,512}+)[)\]}>](?=[\s,;\"')}\]]|\Z)")
+_TUPLE = re.compile(rb"[\"']?,[ \t]{0,3}(?=[^\s,)\]])|[ \t]{0,16}\|[ \t]{1,3}(?=[^\s|-])|\t(?=[^\s])|</t[dh]>\s{0,16}<t[dh]>(?=[^<\s])")
+_KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
 _TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
 _KEY_RUN = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16}")
@@ -73,9 +75,10 @@ _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
 _KEY_OF = frozenset(b"api access secret private encryption signing account storage auth application master".split())
-_CODE_OF = frozenset(b"mfa otp recovery verification backup security sms auth authorization access device".split())
+_CODE_OF = frozenset(b"mfa 2fa factor login reset confirmation otp recovery verification backup security sms auth authorization access device".split())
 
 _BEFORE_NAME_OF_PAIR = (b'"', b"'", b"=", b":", b">")
+_BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 _SPACED_PAIR = (b": ", b"= ", b"> ")
 
 # A semicolon ends a value only among those that semicolons separate.
@@ -103,6 +106,8 @@ def _names(text: bytes) -> Iterator[_Name]:
             end -= 1
         while start < end and text[start] in b".[" and not (text[start] == 0x5B and text[end - 1] == 0x5D):
             start += 1
+        if text[start : start + 2] == b"-D":  # a property of Java's
+            start += 2
         if end - start > 256:
             start = end - 256
         name = text[start:end].strip(b"[]") if text[start] == 0x5B else text[start:end]
@@ -125,6 +130,8 @@ def _with_word_before(text: bytes, start: int, name: bytes) -> Announces:
 
 
 def _url_secrets(text: bytes) -> list[Range]:
+    if b"\x1b[" in text:
+        text = _COLOUR.sub(_spaces, text)
     found: list[Range] = []
     done = 0
     quote = text.find(b"'")
@@ -154,6 +161,8 @@ def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
             return _if_secret(text, element, name)
     spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
     if not spaced and (sign := _SIGN.match(text, name.end)):
+        if bracket := _IN_BRACKETS.match(text, sign.end()):
+            return _bracketed(bracket, name)
         if _TEMPLATE.match(text, sign.end()):
             return None
         if sign[1] == b"=" and not sign[2] and sign.start(1) == name.end:
@@ -182,6 +191,18 @@ def _if_secret(text: bytes, value: Value | None, name: _Name, *, sentence: bool 
     return None
 
 
+def _bracketed(bracket: re.Match[bytes], name: _Name) -> Range | None:
+    """Find the value in brackets (`password=[x]`), unless it stands for one: `<your-password>`, `[hidden]`."""
+    inside = bracket[2]
+    if in_text(inside) is Announces.NOTHING and is_told(inside, name.kind, name.text, quoted=True) and not inside.isalpha():
+        return Range(*bracket.span(2))
+    return None
+
+
+def _spaces(colour: re.Match[bytes]) -> bytes:
+    return b" " * len(colour[0])
+
+
 def _in_arn(text: bytes, name: _Name, sign: re.Match[bytes]) -> bool:
     """Tell whether a name is a part of something that colons separate (`arn:aws:secretsmanager:...:secret:name`)."""
     if sign[1] != b":" or sign[2]:
@@ -202,7 +223,7 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes], most: int) -> Range
     below = read_below(text, start)
     if below is not None:
         inside = text[below.start : below.end]
-        told = is_told(inside, name.kind, quoted=False) or b"\n" in inside or inside.isdigit()
+        told = is_told(inside, name.kind, name.text, quoted=False) or b"\n" in inside or inside.isdigit()
         return _if_secret(text, below, name) if told or below.quoted else None
     if lower.endswith(b"cookie"):
         value = read_cookies(text, start, only_first=lower.endswith(b"set-cookie"))
@@ -219,7 +240,7 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes], most: int) -> Range
     if value is None:
         return None
     inside = text[value.start : value.end]
-    if sign[1] in (b"==", b"===") and not is_told(inside, name.kind, quoted=value.quoted):
+    if sign[1] in (b"==", b"===") and not value.quoted and not is_told(inside, name.kind, name.text, quoted=value.quoted):
         return None
     sentence = colon and not value.quoted and _GOES_ON.match(text, value.end) is not None
     return _if_secret(text, value, name, sentence=sentence)
@@ -255,22 +276,24 @@ def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
 def _in_prose(text: bytes, name: _Name) -> Range | None:
     """Find the value that prose gives: `the password is V`, `token V expired`, `setPassword("V")`, `(password, V)`."""
     if called := _CALLED.match(text, name.end):
-        return _if_secret(text, read(text, called.end()), name)
+        return None if name.text.lower() == b"secret" else _if_secret(text, read(text, called.end()), name)
+    if text[name.start - 1 : name.start] == b":" and (keyword := _KEYWORD.match(text, name.end)):
+        return _if_secret(text, read(text, keyword.end()), name)
     kind = name.kind
     if kind is Announces.CERTAIN and name.text.lower().endswith(b"secret"):
         kind = Announces.KEY_LIKE  # Kubernetes' secrets have names
-    if text[name.start - 1 : name.start] in (b"(", b"[", b",", b" ", b":") and (comma := _TUPLE.match(text, name.end)):
+    if text[name.start - 1 : name.start] in _BEFORE_TUPLE and (comma := _TUPLE.match(text, name.end)):
         value = read(text, comma.end())
-        if value is not None and is_told(text[value.start : value.end].rstrip(b"])"), kind, quoted=value.quoted):
+        if value is not None and is_told(text[value.start : value.end].rstrip(b"])"), kind, name.text, quoted=value.quoted):
             return Range(value.start, value.end)
         return None
     tells = _TELLS.match(text, name.end)
     if tells is None:
         return None
     if bracket := _IN_BRACKETS.match(text, tells.end()):
-        return Range(*bracket.span(2)) if is_told(bracket[2], kind, quoted=True) else None
+        return Range(*bracket.span(2)) if is_told(bracket[2], kind, name.text, quoted=True) else None
     value = read(text, tells.end())
-    if value is not None and is_told(text[value.start : value.end], kind, quoted=value.quoted):
+    if value is not None and is_told(text[value.start : value.end], kind, name.text, quoted=value.quoted):
         return Range(value.start, value.end)
     return None
 

@@ -20,7 +20,7 @@ class Value(NamedTuple):
 
 HTML_QUOTE = rb"(?:quot|apos|#34|#39|#x22|#x27|QUOT);"
 _OPENING = re.compile(
-    rb"(?:!!?[a-z]+[ \t]+)?+"  # a tag of YAML
+    rb"(?:!!?[a-z]+[ \t]+|<<(?=\"))?+"  # a tag of YAML, a binary of Erlang
     rb"(?:(?:new[ \t]+)?[A-Za-z_][\w.:]{0,40}[(][ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])"  # Secret("V")
     rb"|(?:Some|Just|Ok|Right|Secret|SecretStr|SecretString|Optional|Value|String|Box|Sensitive)[(\[][ \t]{0,3}"
     rb"|Just[ \t]|[bBrRuUfFNn@]{1,2}(?=[\"']))?+"
@@ -38,7 +38,7 @@ _QUOTED = re.compile(
 )
 # What else could end a bare value is part of it, unless a space or another name follows: `p&ss;word`.
 _NEXT = rb"(?=\s|\Z|[A-Za-z_][\w.-]{0,40}[ ]?[=:]|[\"'<>)\]}]|(?:lt|gt|amp|quot|apos|#\w{2,4});)"
-_BARE = re.compile(rb"(?:[^\s\"'<>&;,]|[&;,](?!" + _NEXT + rb")|<(?![/A-Za-z!?]))++")
+_BARE = re.compile(rb"(?:[^\s\"'<>&;,|]|[&;,|](?!" + _NEXT + rb")|<(?![/A-Za-z!?]))++")
 _AROUND = b".,;:!?)}]\\"
 _PAIRED = {0x29: b"(", 0x7D: b"{", 0x5D: b"["}
 _SCHEME = re.compile(rb"[A-Za-z][\w-]{2,20}[ \t]{1,3}(?=[^\s])")

@@ -41,7 +41,7 @@ _FILE = re.compile(rb"(?:[A-Za-z]:)?[\w.~@-]*[/\\][^=+]*|[\w-]+\.[a-z]{2,5}(?::[
 _PATH = re.compile(rb"(?:[A-Za-z]:\\|/|\./|~/|\.\./)[^\s=+]*")
 _UNIT = re.compile(rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Za-z]{2,}-?[0-9]{1,2}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+[0-9]{0,3}:?")
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16,256}")
+_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,256}")
 _PARTS = re.compile(rb"[/._=+~%-]+")
 _DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
 
@@ -53,15 +53,15 @@ def is_stand_in(value: bytes) -> bool:
     return _STAND_IN.fullmatch(value) is not None
 
 
-def looks_like_key(value: bytes) -> bool:
-    """Tell whether a value looks like a key that somebody generated: 16 characters or more of base64, hexadecimal or
-    the like, neither words nor numbers, a path, a UUID or a date."""
-    if not _HAS_DIGIT.search(value) or _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
+def looks_like_key(value: bytes, least: int = MIN_KEY) -> bool:
+    """Tell whether a value looks like a key that somebody generated: `least` characters or more of base64, hexadecimal
+    or the like, neither words nor numbers, a path, a UUID or a date."""
+    if len(value) < least or not _HAS_DIGIT.search(value) or _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
         return False
     parts = _PARTS.split(value[:_JUDGED_AS_KEY])
     if any(len(part) > 2 and part.isalpha() for part in parts):  # words: judge what is joined to them
         value = max(parts, key=len)
-        if len(value) < MIN_KEY:
+        if len(value) < least + 4:
             return False
     kinds = value[:_JUDGED_AS_KEY].translate(_KINDS)
     size, digits, signs = len(kinds), kinds.count(b"0"), kinds.count(b"-")
@@ -120,19 +120,24 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
     return kind is Announces.KEY_LIKE and looks_like_key(value)
 
 
-def is_told(value: bytes, kind: Announces, *, quoted: bool) -> bool:
+def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool:
     """Tell whether a value that prose gives (`the password is V`, `token V expired`) is a secret: no word, date, file,
     path, version or unit."""
-    if not value or is_stand_in(value) or b"://" in value or _VARIABLE.fullmatch(value):
+    if not value or is_stand_in(value) or b"***" in value or b"://" in value or _VARIABLE.fullmatch(value):
         return False
+    if kind is Announces.DIGITS:
+        return _is_digits(value, name) or (b"code" in name.lower() and is_mixed(value, 8))
     if not quoted and is_reference(value):
         return False
     if _DATE.fullmatch(value) or _FILE.fullmatch(value) or _UNIT.fullmatch(value):
         return kind is Announces.CERTAIN and looks_like_key(value)
     if kind is not Announces.CERTAIN:
-        return looks_like_key(value) or (kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8))
+        least = 12 if kind is Announces.AMBIGUOUS else MIN_KEY
+        return looks_like_key(value, least) or (kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8))
     if quoted:
-        return len(value) >= 4 and b" " not in value and value.strip(b".,").lower() not in _PROSE and not value.isalpha()
+        if b" " in value or value.strip(b".,").lower() in _PROSE:
+            return False
+        return len(value) >= 8 or (len(value) >= 4 and not value.isalpha())
     letters = sum(byte >= 0x41 and chr(byte).isalpha() or byte >= 0x80 for byte in value)
     return len(value) >= 6 and 0 < letters < len(value) and not _WORDS.fullmatch(value)
 

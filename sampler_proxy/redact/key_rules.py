@@ -68,6 +68,7 @@ class KeyRules:
         self._not_allowed = self._add(Lane(DELETED, ("allow_only", "delete")))
         self._not_allowed_named = self._add(Lane(MASKED, ("allow_only", "mask")))
         self._key_like = self._add(Lane(SINGLE, ("key", "mask"), Look.KEY_LIKE))
+        self._mixed_key = self._add(Lane(SINGLE, ("key", "mask"), Look.MIXED_KEY))
         self._masked = self._add(Lane(MASKED, ("key", "mask")))
         self._query = self._add(Lane(MASKED, ("urls", "mask")))
         self._statement = self._add(Lane(SINGLE, None, Look.STATEMENT))
@@ -114,6 +115,8 @@ class KeyRules:
             return self._statement
         if name is Announces.KEY_LIKE:
             return self._key_like
+        if name is Announces.MIXED_KEY:
+            return self._mixed_key
         if self._urls and key.lower() in URL_KEYS:
             return self._query if self._urls["strip_query"] and key.lower() == "url.query" else self._url
         return TEXT

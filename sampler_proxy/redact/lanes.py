@@ -65,7 +65,8 @@ class Look(Enum):
     TEXT = "text"
     BYTES = "bytes"
     STATEMENT = "statement"
-    KEY_LIKE = "key-like"
+    KEY_LIKE = "what may be a key"
+    MIXED_KEY = "what may be a key of upper and lower case"
     URL = "url"
 
 

@@ -26,15 +26,17 @@ class Announces(IntEnum):
     """Kinds of name. As keys of attributes, AMBIGUOUS and what comes after announce a secret whatever the value is."""
 
     NOTHING = 0
-    KEY_LIKE = 1
+    MIXED_KEY = 1
+    """A secret where the value looks like a key of upper and lower case: `key` alone, which has many meanings."""
+    KEY_LIKE = 2
     """A secret where the value looks like a key."""
-    PARAMETER = 2
+    PARAMETER = 3
     """A secret in the query of a URL and in a form, nothing elsewhere."""
-    AMBIGUOUS = 3
+    AMBIGUOUS = 4
     """A secret; in texts, where the word has other meanings, only if the value is neither a word nor a count."""
-    DIGITS = 4
+    DIGITS = 5
     """A secret; in texts, where it is a few digits."""
-    CERTAIN = 5
+    CERTAIN = 6
     """A secret; in texts, unless the value is a word of prose."""
 
 
@@ -51,14 +53,14 @@ ENDINGS = ("pwd", "token", "session_id", "sessid", "totp", "jwt", "cvv", "cvc", 
 # At the end of a name, as words of their own.
 LAST_WORDS = (
     *("pass", "pw", "pswd", "signature", "otp", "pin", "code_verifier", "basic_auth", "pin_code", "requirepass"),
-    *("masterauth", "jwe"),
+    *("masterauth", "jwe", "psk", "connect_sid"),
 )
 CODES = (
     *("mfa", "fa", "factor", "otp", "totp", "recovery", "verification", "backup", "security", "sms", "auth", "device"),
     *("access", "login", "reset", "confirmation"),
 )
 """What a code is for that lets somebody in: `mfa_code`, `recovery_codes`."""
-WHOLE_NAMES = ("auth", "x_auth", "bearer", "sid", "connect_sid", "jsessionid", "phpsessid")
+WHOLE_NAMES = ("auth", "x_auth", "bearer", "sid")
 URL_NAMES = ("sas", "sig", "session", "assertion", "saml_art", "saml_request", "google_access_id", "aws_access_key_id")
 """In URLs and forms only."""
 
@@ -80,6 +82,7 @@ ABOUT = (
     *("consent", "banner", "domain", "secure", "only", "site", "samesite", "provider", "providers", "manager", "store"),
     *("engine", "backend", "server", "service", "handler", "filter", "validator", "encoder", "rotation", "scope"),
     *("scopes", "issuer", "audience", "usage", "used", "uses", "limit", "limits", "quota", "role", "region", "level"),
+    *("stdin", "prompt", "env", "fd", "command", "helper"),
     *("days", "hours", "minutes", "bytes", "check", "checked", "checks", "protection", "latency", "ms", "seconds", "millis", "hits", "misses", "category", "requests", "allowed", "granted", "denied"),
 )
 """What the last word of a name says where the name is about a secret."""
@@ -130,8 +133,8 @@ _ASKS = re.compile(rf"(?:\A|\.)(?:{_ASKING})_[^.]*\Z")
 _HAS_ID = re.compile(r"(?:access_?key|session|secret|google_?access)_?id(?:[_.][0-9]+)*\Z")  # the id is part of the secret
 _CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{_any(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")
-_KEY = re.compile(rf"(?:\A|[_.])(?:key|pat){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
-_FINDS = re.compile(rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z")
+_KEY = re.compile(rf"(?:\A|[_.])(?:key|pat|sid|auth){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
+_FINDS = re.compile(rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z|(?:account|message|call|service)[_.]sid\Z")
 
 
 def canonical(name: str) -> str:
@@ -165,7 +168,7 @@ def announced(name: str) -> Announces:
     if _IN_URL.match(words):
         return Announces.PARAMETER
     if _KEY.search(words) and not _FINDS.search(words) and " " not in name:
-        return Announces.KEY_LIKE
+        return Announces.MIXED_KEY if words in ("key", "keys", "code") else Announces.KEY_LIKE
     return Announces.NOTHING
 
 

@@ -94,10 +94,10 @@ class Values:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts)
-        if treatment is Look.KEY_LIKE and looks_like_key(text.strip()):
-            counts["key", "mask"] += 1
-            return MASK_TEXT
-        if treatment is Look.KEY_LIKE:
+        if treatment in (Look.KEY_LIKE, Look.MIXED_KEY):
+            if looks_like_key(text.strip(), mixed=treatment is Look.MIXED_KEY):
+                counts["key", "mask"] += 1
+                return MASK_TEXT
             return self.text(text, counts)
         if treatment is Look.STATEMENT:
             return self._detected(self._obfuscated(text, counts), counts)

@@ -46,8 +46,10 @@ recovery_code recoveryCode recovery_codes verification_code backup_code sms_code
 security_code
 """.split()
 KEY_LIKE = """
-key STORAGE_KEY storage_key storageKey MY_SERVICE_KEY app.key code GITHUB_PAT keys fernet_key x-team-key license_key
+STORAGE_KEY storage_key storageKey MY_SERVICE_KEY app.key GITHUB_PAT fernet_key x-team-key license_key twilio_sid
+REDISCLI_AUTH
 """.split()
+MIXED = "key code keys".split()
 PARAMETERS = "sas sig session assertion SAMLart SAMLRequest GoogleAccessId".split()
 NOTHING = """
 password.length password_length passwordLength password_changed_at password.changed has_password user.has_password
@@ -78,6 +80,7 @@ TABLE = [
     *((name, Announces.AMBIGUOUS) for name in AMBIGUOUS),
     *((name, Announces.DIGITS) for name in DIGITS),
     *((name, Announces.KEY_LIKE) for name in KEY_LIKE),
+    *((name, Announces.MIXED_KEY) for name in MIXED),
     *((name, Announces.PARAMETER) for name in PARAMETERS),
     *((name, Announces.NOTHING) for name in NOTHING),
 ]
@@ -120,10 +123,10 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("name", KEY_LIKE)
+@pytest.mark.parametrize("name", [*KEY_LIKE, *MIXED])
 @pytest.mark.parametrize(("value", "secret"), VALUES)
 def test_some_keys_depend_on_the_value(name: str, value: str, secret: bool) -> None:
-    expected = "****" if secret else value
+    expected = "****" if secret and (name in KEY_LIKE or not value.islower()) else value
     assert attributes_after({"preset": "common"}, {name: value}) == {name: expected}
     assert attributes_after({"preset": "common"}, {"k": {name: [value]}}) == {"k": {name: [expected]}}
     assert text_after({"preset": "common"}, f'{{"{name}": "{value}"}}') == f'{{"{name}": "{expected}"}}'

@@ -58,6 +58,7 @@ _PROGRAMS = (
     _Program(r"(?:plink|pscp|psftp|putty|kitty|klink)", options=(b"-pw",)),
     _Program(r"(?:keytool|jarsigner|apksigner)", options=(b"-storepass", b"-keypass", b"-srcstorepass", b"-deststorepass")),
     _Program(r"(?:xfreerdp|wfreerdp|xfreerdp3)", options=(b"/p",)),
+    _Program(r"openssl (?:enc|aes[\w-]*|des[\w-]*)", apart="kK"),
     _Program("htpasswd", place=-1, only_with=b"b"),
     _Program("vault login", place=0),
     _Program(r"net use", place=1),
@@ -68,7 +69,7 @@ _PROGRAMS = (
 )
 _ALL = [re.compile(rf"{program.names}(?:\.exe)?(?=[ \t])".encode()) for program in _PROGRAMS]
 _BEGIN = regex(
-    r"(?:\A|[\s/\\\"'`;|&(=>:,])((?:"
+    r"(?:\A|[^A-Za-z0-9_.-])((?:"
     + "|".join(re.sub(r"\(\?=[^()]*\)", "", program.names) for program in _PROGRAMS)
     + r")(?:\.exe)?[ \t])"
 )

@@ -44,7 +44,7 @@ def value_of(text: bytes, end: int) -> Value | None:
     if pair is None:
         return None
     if pair[0].endswith(b">"):
-        return _content(text, pair.end())
+        return content(text, pair.end())
     if pair[0].endswith((b"\n", b"\\n")):
         line = re.compile(rb"[^\r\n\\]*").match(text, pair.end())
         return Value(*line.span(), True) if line else None
@@ -58,14 +58,13 @@ def element(text: bytes, start: int, end: int) -> Value | None:
     tag = _TAG_END.match(text, end)
     if tag is None or tag[0].rstrip().endswith((b"/>", b"/&gt;")):
         return None
-    return _content(text, tag.end())
+    return content(text, tag.end())
 
 
-def _content(text: bytes, at: int) -> Value | None:
-    content = _CONTENT.match(text, at)
-    if content is None:
-        return None
-    return Value(at, at + len(content[0].rstrip()), True)
+def content(text: bytes, at: int) -> Value | None:
+    """Read the content of an element of XML up to the next tag; None where there is none."""
+    found = _CONTENT.match(text, at)
+    return Value(at, at + len(found[0].rstrip()), True) if found else None
 
 
 def find(text: bytes) -> list[Range]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from sampler_proxy.redact.detectors import commands, name_value_pairs
 from sampler_proxy.redact.detectors.reading import HTML_QUOTE, MAX_JUDGED, Value, behind_scheme, read, read_below, read_cookies, read_parameters
-from sampler_proxy.redact.detectors.secret_values import MAX_KEY, is_secret, is_stand_in, is_told, looks_like_key
+from sampler_proxy.redact.detectors.secret_values import is_prose, is_secret, is_stand_in, is_told, looks_like_key
 from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import TAIL, Announces, in_text
@@ -33,27 +33,25 @@ _OF_KEYS = (
 )
 _OF_CODES = r"mfa|fa|factor|login|reset|confirmation|otp|recovery|verification|backup|security|sms|auth|authorization|access|device"
 _ANYWHERE = (
-    r"pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf|client[_.-]?assertion|honeycomb"
-    rf"|seed[_.-]?phrase|(?:access|refresh)[_.-]?token|(?:{_OF_KEYS})[ _.-]?key"
+    rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf|client[ _.-]?assertion|honeycomb"
+    rf"|seed[ _.-]?phrase|(?:access|refresh)[ _.-]?token"
 )
 _AT_END = (
-    r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[_.-]?id|sess_?id|sid|signature|saml[_.-]?response"
-    r"|connection[_.-]?string|code[_.-]?verifier|auth|bearer|requirepass|masterauth"
+    r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[ _.-]?id|sess_?id|sid|signature(?: 256)?|saml[ _.-]?response"
+    r"|connection[ _.-]?string|code[ _.-]?verifier|auth|bearer|requirepass|masterauth"
     rf"|(?:{_OF_CODES})[ _.-]?codes?"
 )
 _IN_LISTS = r"sas|sig|session|assertion|saml[_.-]?(?:art|request)|access[_.-]?(?:key[_.-]?)?id"
 _KEY_LIKE = r"keys?|code|pat"
 _NAME_CHARACTER = r"[A-Za-z0-9_.%\[\]$-]"
-_NAMES = regex(
-    rf"(?i){_NAME_CHARACTER}*(?:{_ANYWHERE}|{_AT_END}|{_IN_LISTS}|{_KEY_LIKE}){_NAME_CHARACTER}*".replace("[ _.-]", "[_.-]")
-)
+_NAMES = regex(rf"(?i){_NAME_CHARACTER}*(?:{_ANYWHERE}|{_AT_END}|{_IN_LISTS}|{_KEY_LIKE}){_NAME_CHARACTER}*")
 
 _SIGN = re.compile(
-    rb"(?:&" + HTML_QUOTE + rb")?[*\]]{0,2}[ \t]{0,16}(:[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?![:/])|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
+    rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}[ \t]{0,16}(:[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
 )
 _OPTION_GAP = re.compile(rb"[ \t]{1,3}(?=[^\s=-])")
 _SETS = re.compile(rb"\b(?:set|setx|env|setenv) (?://[^\s]{0,40}:)?\Z", re.IGNORECASE)
-_GOES_ON = re.compile(rb"[.,:]?[ \t]+[^\s]")
+_GOES_ON = re.compile(rb"[.,:]?[ \t]+(?![\w.-]{1,40}+[ ]?[:=])[^\s]")
 # What stands between a name and its value in prose.
 _TELLS = re.compile(
     rb"[\"'`]?(?:[ \t]{1,3}(?:(?:with|is|was|are|be|to|set|reset|now|changed|updated|provided|given|used|supplied|received|sent"
@@ -65,19 +63,22 @@ _TELLS = re.compile(
 _COLOUR = re.compile(rb"\x1b\[[0-9;]{0,16}m")
 _MAY_BE_TOLD = re.compile(rb"[0-9\"'`!@#$%^&*\\\xc2\xe2]")
 _REACH = 256
-_IN_BRACKETS = re.compile(rb"([(\[{<])([^\s()\[\]{}<>\"'`=]{1,512}+)[)\]}>](?=[\s,;\"')}\]]|\Z)")
+_IN_BRACKETS = re.compile(rb"[(\[{<]([^\s()\[\]{}<>\"'`]{1,512}+)[)\]}>](?=[\s,;\"')}\]]|\Z)")
+# The same behind a sign: words may stand in them.
+_ALL_IN_BRACKETS = re.compile(rb"[\[{<]([^\r\n,()\[\]{}<>\"'`]{1,512}+)[\]}>](?=[\s,;\"')}\]]|\Z)")
+_SAID_INSTEAD = regex(r"(?i)your|example|here|redact|hidden|mask|filter|remov|omit|protect|sensitive|secret|conceal|scrub|shown|empty|password")
 _TUPLE = re.compile(rb"[\"']?,[ \t]{0,3}(?=[^\s,)\]])|[ \t]{0,16}\|[ \t]{1,3}(?=[^\s|-])|\t(?=[^\s])|</t[dh]>\s{0,16}<t[dh]>(?=[^<\s])")
 _KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
+_PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
 _TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
 _KEY_RUN = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16}")
 _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
-_KEY_OF = frozenset(b"api access secret private encryption signing account storage auth application master".split())
-_CODE_OF = frozenset(b"mfa 2fa factor login reset confirmation otp recovery verification backup security sms auth authorization access device".split())
-
 _BEFORE_NAME_OF_PAIR = (b'"', b"'", b"=", b":", b">")
+_KEYS = (Announces.KEY_LIKE, Announces.MIXED_KEY)
+_OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
 _BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 _SPACED_PAIR = (b": ", b"= ", b"> ")
 
@@ -112,21 +113,10 @@ def _names(text: bytes) -> Iterator[_Name]:
             start = end - 256
         name = text[start:end].strip(b"[]") if text[start] == 0x5B else text[start:end]
         kind = in_text(name)
-        if kind is Announces.KEY_LIKE and text[start - 1 : start] == b" ":
-            kind = _with_word_before(text, start, name)
-        if kind is Announces.KEY_LIKE and not (keys := _KEY_RUN.search(text) is not None if keys is None else keys):
+        if kind in _KEYS and not (keys := _KEY_RUN.search(text) is not None if keys is None else keys):
             continue
         if kind is not Announces.NOTHING:
             yield _Name(start, end, name, kind)
-
-
-def _with_word_before(text: bytes, start: int, name: bytes) -> Announces:
-    """Tell what `key` or `code` announces with the word before it: `API key`, `recovery code`."""
-    before = text[max(0, start - 16) : start - 1].lower()
-    word = before[before.rfind(b" ") + 1 :].strip(b"(\"'[<:,.")
-    if name[:3].lower() == b"key" and word in _KEY_OF:
-        return Announces.CERTAIN
-    return Announces.DIGITS if name[:4].lower() == b"code" and word in _CODE_OF else Announces.KEY_LIKE
 
 
 def _url_secrets(text: bytes) -> list[Range]:
@@ -150,7 +140,6 @@ def _url_secrets(text: bytes) -> list[Range]:
 def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
     """Find the value of a name by what stands around the name; None where none is a secret."""
     before = text[name.start - 1 : name.start]
-    most = MAX_KEY if name.kind is Announces.KEY_LIKE else MAX_JUDGED
     if (before in _BEFORE_NAME_OF_PAIR or text[name.start - 2 : name.start] in _SPACED_PAIR) and name_value_pairs.is_name_of_pair(text, name.start):
         value = name_value_pairs.value_of(text, name.end)
         if value is not None:
@@ -161,7 +150,7 @@ def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
             return _if_secret(text, element, name)
     spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
     if not spaced and (sign := _SIGN.match(text, name.end)):
-        if bracket := _IN_BRACKETS.match(text, sign.end()):
+        if not sign[2] and (bracket := _ALL_IN_BRACKETS.match(text, sign.end())):
             return _bracketed(bracket, name)
         if _TEMPLATE.match(text, sign.end()):
             return None
@@ -171,12 +160,12 @@ def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
                 return None if is_stand_in(text[place.start : place.end]) else place
         if name.kind is Announces.PARAMETER:
             return None
-        return None if _in_arn(text, name, sign) else _signed(text, name, sign, most)
+        return None if _in_arn(text, name, sign) else _signed(text, name, sign)
     option = text[name.start] == 0x2D
     sets = before in (b" ", b":") and text[max(0, name.start - 48) : name.start].lower()
     if option or (sets and (b"set" in sets or b"env" in sets) and _SETS.search(sets)):
         gap = _OPTION_GAP.match(text, name.end)
-        return _if_secret(text, read(text, gap.end(), most), name) if gap else None
+        return _if_secret(text, read(text, gap.end()), name) if gap else None
     if before == b"/" or name.kind is Announces.PARAMETER or not _MAY_BE_TOLD.search(text, name.end, name.end + _REACH):
         return None
     return _in_prose(text, name)
@@ -193,10 +182,13 @@ def _if_secret(text: bytes, value: Value | None, name: _Name, *, sentence: bool 
 
 def _bracketed(bracket: re.Match[bytes], name: _Name) -> Range | None:
     """Find the value in brackets (`password=[x]`), unless it stands for one: `<your-password>`, `[hidden]`."""
-    inside = bracket[2]
-    if in_text(inside) is Announces.NOTHING and is_told(inside, name.kind, name.text, quoted=True) and not inside.isalpha():
-        return Range(*bracket.span(2))
-    return None
+    inside = bracket[1]
+    if (b"=" in inside and b" " in inside) or in_text(inside) is not Announces.NOTHING or _SAID_INSTEAD.search(inside):
+        return None
+    start, end = bracket.span(1)
+    if name.text.lower().endswith(b"authorization"):
+        start = behind_scheme(bracket.string, start)
+    return Range(start, end) if is_secret(inside, name.kind, name.text, quoted=True) else None
 
 
 def _spaces(colour: re.Match[bytes]) -> bytes:
@@ -215,7 +207,7 @@ def _in_arn(text: bytes, name: _Name, sign: re.Match[bytes]) -> bool:
     return just_before(_ARN, text, name.start, 200)
 
 
-def _signed(text: bytes, name: _Name, sign: re.Match[bytes], most: int) -> Range | None:
+def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
     """Find the value behind a sign."""
     start = sign.end()
     lower = name.text.lower()
@@ -234,15 +226,17 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes], most: int) -> Range
         if line := read_parameters(text, start):
             return Range(line.start, line.end)
         start = behind_scheme(text, start)
-    if name.kind is Announces.KEY_LIKE and not _MAY_BE_KEY.match(text, start):
+    if name.kind in _KEYS and not _MAY_BE_KEY.match(text, start):
         return None
-    value = read(text, start, most)
+    if lower.endswith(b"phrase") and (phrase := _PHRASE.match(text, start)) and not is_prose(phrase[0]):
+        return Range(*phrase.span())
+    value = read(text, start)
     if value is None:
         return None
     inside = text[value.start : value.end]
     if sign[1] in (b"==", b"===") and not value.quoted and not is_told(inside, name.kind, name.text, quoted=value.quoted):
         return None
-    sentence = colon and not value.quoted and _GOES_ON.match(text, value.end) is not None
+    sentence = colon and sign[2] != b"" and not value.quoted and _GOES_ON.match(text, value.end) is not None
     return _if_secret(text, value, name, sentence=sentence)
 
 
@@ -255,7 +249,7 @@ def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
     at_line = first == 0 or before in (b"\n", b"\r") or (before == b" " and (first == 1 or text[first - 2] == 0x0A))
     if not at_line and before not in (b"?", b"&", b";", b"#"):
         return None
-    limit = start + MAX_KEY + 1 if name.kind is Announces.KEY_LIKE else len(text)
+    limit = start + MAX_JUDGED + 1 if name.kind in _KEYS else len(text)
     value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start, limit)
     if value is None:
         return None
@@ -266,7 +260,7 @@ def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
     unsure = end < len(text) or before == b" " or name.kind is Announces.DIGITS or inside.lower() in (b"true", b"false", b"null")
     if at_line and unsure and not _LIST_GOES_ON.match(text, end):
         return None  # the first word of a text, or all of it
-    if name.kind is Announces.KEY_LIKE and not looks_like_key(inside):
+    if name.kind in _KEYS and not looks_like_key(inside, mixed=name.kind is Announces.MIXED_KEY):
         return None
     if at_line and not is_secret(inside, name.kind, name.text) and end == len(text):
         return None
@@ -280,18 +274,23 @@ def _in_prose(text: bytes, name: _Name) -> Range | None:
     if text[name.start - 1 : name.start] == b":" and (keyword := _KEYWORD.match(text, name.end)):
         return _if_secret(text, read(text, keyword.end()), name)
     kind = name.kind
-    if kind is Announces.CERTAIN and name.text.lower().endswith(b"secret"):
+    if name.text.lower() == b"secret" and text[max(0, name.start - 9) : name.start - 1].rpartition(b" ")[2].lower() not in _OWNERS:
         kind = Announces.KEY_LIKE  # Kubernetes' secrets have names
     if text[name.start - 1 : name.start] in _BEFORE_TUPLE and (comma := _TUPLE.match(text, name.end)):
-        value = read(text, comma.end())
-        if value is not None and is_told(text[value.start : value.end].rstrip(b"])"), kind, name.text, quoted=value.quoted):
-            return Range(value.start, value.end)
-        return None
+        in_tag = comma[0].endswith(b">")
+        value = name_value_pairs.content(text, comma.end()) if in_tag else read(text, comma.end())
+        if value is None:
+            return None
+        if in_tag:
+            return _if_secret(text, value, name)
+        inside = text[value.start : value.end].rstrip(b"])")
+        cell = value.quoted or not comma[0].lstrip(b"\"'").startswith(b",")
+        return Range(value.start, value.end) if is_told(inside, kind, name.text, quoted=cell) else None
     tells = _TELLS.match(text, name.end)
     if tells is None:
         return None
     if bracket := _IN_BRACKETS.match(text, tells.end()):
-        return Range(*bracket.span(2)) if is_told(bracket[2], kind, name.text, quoted=True) else None
+        return Range(*bracket.span(1)) if is_told(bracket[1], kind, name.text, quoted=True) else None
     value = read(text, tells.end())
     if value is not None and is_told(text[value.start : value.end], kind, name.text, quoted=value.quoted):
         return Range(value.start, value.end)

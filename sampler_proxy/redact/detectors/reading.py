@@ -38,7 +38,7 @@ _QUOTED = re.compile(
 )
 # What else could end a bare value is part of it, unless a space or another name follows: `p&ss;word`.
 _NEXT = rb"(?=\s|\Z|[A-Za-z_][\w.-]{0,40}[ ]?[=:]|[\"'<>)\]}]|(?:lt|gt|amp|quot|apos|#\w{2,4});)"
-_BARE = re.compile(rb"(?:[^\s\"'<>&;,|]|[&;,|](?!" + _NEXT + rb")|<(?![/A-Za-z!?]))++")
+_BARE = re.compile(rb"(?:[^\s\"'<>&;,|]++|[&;,|](?!" + _NEXT + rb")|<(?![/A-Za-z!?]))++")
 _AROUND = b".,;:!?)}]\\"
 _PAIRED = {0x29: b"(", 0x7D: b"{", 0x5D: b"["}
 _SCHEME = re.compile(rb"[A-Za-z][\w-]{2,20}[ \t]{1,3}(?=[^\s])")
@@ -48,15 +48,14 @@ _BLOCK = re.compile(rb"[ \t]*+(?:![\w!]+[ \t]*+)?+([|>][-+0-9]{0,2}[ \t]*+)?+\r?
 _TOKEN = re.compile(rb"([\"'`]?)([^\s\"'`]++)\1[,;]?+[ \t]*+(?=\r?\n|\Z)")
 
 
-def read(text: bytes, at: int, most: int = MAX_JUDGED) -> Value | None:
+def read(text: bytes, at: int) -> Value | None:
     """Read the value at a position: a string in quotes (also escaped, or of HTML's or typographers' quotes), what a
-    constructor is given, or all up to a space, a quote, or what begins the next field. `most`: bytes of a bare one after which it is
-    cut off, unless they are MAX_JUDGED."""
+    constructor is given, or all up to a space, a quote, or what begins the next field."""
     opening = _OPENING.match(text, at)
     begin = opening.end() if opening else at
     if quoted := _QUOTED.match(text, begin):
         return Value(*quoted.span(quoted.lastindex or 0), True)
-    if bare := _BARE.match(text, begin, begin + most + 1):
+    if bare := _BARE.match(text, begin, begin + MAX_JUDGED + 1):
         end = bare.end()
         if end - begin > MAX_JUDGED and (whole := _BARE.match(text, begin)):
             end = whole.end()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from sampler_proxy.redact.detectors.reading import MAX_JUDGED
-from sampler_proxy.redact.secret_names import Announces
+from sampler_proxy.redact.secret_names import Announces, in_text
 
-MIN_KEY, MAX_KEY = 16, 256
+MIN_KEY = 16
 """Characters of a value that looks like a key."""
 
 # What stands for a secret: masks, variables and parameters of many languages, and what programs print in place of one.
@@ -34,14 +34,20 @@ _PROSE = frozenset(
 )
 _CALL = re.compile(rb"(?:new )?[A-Za-z_$][\w$.:>-]*\([^()]*\)?+\)*")
 _MEMBER = re.compile(rb"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*(?:\(\)?|\[[^\]]*\]?)?)+")
+_KEYS = (Announces.KEY_LIKE, Announces.MIXED_KEY)
+_JOINTS = re.compile(rb"\.|->|::|\?\.")
+_OBJECTS = frozenset(
+    b"self this config cfg conf os process env environ user req request settings options opts data form params props"
+    b" state ctx context app secrets credentials creds event body args flags values system java".split()
+)
 _CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
 _WORDS = re.compile(rb"[A-Za-z/._-]+")
 _DATE = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}:[0-9]{2}.*")
 _FILE = re.compile(rb"(?:[A-Za-z]:)?[\w.~@-]*[/\\][^=+]*|[\w-]+\.[a-z]{2,5}(?::[0-9]+)?")
 _PATH = re.compile(rb"(?:[A-Za-z]:\\|/|\./|~/|\.\./)[^\s=+]*")
-_UNIT = re.compile(rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Za-z]{2,}-?[0-9]{1,2}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+[0-9]{0,3}:?")
+_UNIT = re.compile(rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Z]?[a-z]+-?[0-9]{0,2}|[A-Z]+[0-9]{0,3}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+:?")
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,256}")
+_KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,1024}")
 _PARTS = re.compile(rb"[/._=+~%-]+")
 _DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
 
@@ -53,9 +59,9 @@ def is_stand_in(value: bytes) -> bool:
     return _STAND_IN.fullmatch(value) is not None
 
 
-def looks_like_key(value: bytes, least: int = MIN_KEY) -> bool:
+def looks_like_key(value: bytes, least: int = MIN_KEY, *, mixed: bool = False) -> bool:
     """Tell whether a value looks like a key that somebody generated: `least` characters or more of base64, hexadecimal
-    or the like, neither words nor numbers, a path, a UUID or a date."""
+    or the like, neither words nor numbers, a path, a UUID or a date. `mixed`: only of upper and lower case."""
     if len(value) < least or not _HAS_DIGIT.search(value) or _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
         return False
     parts = _PARTS.split(value[:_JUDGED_AS_KEY])
@@ -66,10 +72,10 @@ def looks_like_key(value: bytes, least: int = MIN_KEY) -> bool:
     kinds = value[:_JUDGED_AS_KEY].translate(_KINDS)
     size, digits, signs = len(kinds), kinds.count(b"0"), kinds.count(b"-")
     both = b"a" in kinds and b"A" in kinds
-    if not digits or digits * (20 if both else 6) < size or (size - digits - signs) * 8 < size or signs * 5 > size:
+    if (mixed and not both) or not digits or digits * (32 if both else 6) < size or (size - digits - signs) * 8 < size or signs * 5 > size:
         return False
     # Between random characters the kind changes more often than in words: `order-items-2024`, `CamelCase2`.
-    return len(_RUNS.findall(kinds)) * 4 > size
+    return len(_RUNS.findall(kinds)) * 9 > size * 2
 
 
 _JUDGED_AS_KEY = 64
@@ -91,9 +97,19 @@ def _is_digits(value: bytes, name: bytes) -> bool:
     return value.isdigit() and low <= len(value) <= high
 
 
+def is_prose(words: bytes) -> bool:
+    """Tell whether one of several words is what prose says of a secret."""
+    return any(word in _PROSE for word in words.split())
+
+
 def is_reference(value: bytes) -> bool:
     """Tell whether a value is code that yields the secret (`os.environ[...]`, `config.password`, `generate(x)`)."""
-    return _CALL.fullmatch(value) is not None or (_MEMBER.fullmatch(value) is not None and not is_mixed(value, 16))
+    if _CALL.fullmatch(value):
+        return True
+    if b"." not in value and b"-" not in value and b":" not in value or not _MEMBER.fullmatch(value):
+        return False
+    parts = _JOINTS.split(value)
+    return parts[0].lower() in _OBJECTS or in_text(parts[-1].rstrip(b"()[]")) is not Announces.NOTHING
 
 
 def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = False, quoted: bool = False) -> bool:
@@ -117,7 +133,7 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
         return not (sentence and (_WORDS.fullmatch(value) or value[:1] in b"[{("))
     if kind is Announces.AMBIGUOUS:
         return is_mixed(value) or (len(value) >= 16 and not _CODE.search(value) and b" " not in value)
-    return kind is Announces.KEY_LIKE and looks_like_key(value)
+    return kind in _KEYS and looks_like_key(value, mixed=kind is Announces.MIXED_KEY)
 
 
 def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool:
@@ -129,11 +145,13 @@ def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool
         return _is_digits(value, name) or (b"code" in name.lower() and is_mixed(value, 8))
     if not quoted and is_reference(value):
         return False
-    if _DATE.fullmatch(value) or _FILE.fullmatch(value) or _UNIT.fullmatch(value):
-        return kind is Announces.CERTAIN and looks_like_key(value)
+    if name.lower().endswith(b"passcode") and value.isdigit():
+        return 4 <= len(value) <= 12
+    if _DATE.fullmatch(value) or _FILE.fullmatch(value) or (not quoted and _UNIT.fullmatch(value)):
+        return kind >= Announces.AMBIGUOUS and looks_like_key(value)
     if kind is not Announces.CERTAIN:
         least = 12 if kind is Announces.AMBIGUOUS else MIN_KEY
-        return looks_like_key(value, least) or (kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8))
+        return looks_like_key(value, least, mixed=kind is Announces.MIXED_KEY) or (kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8))
     if quoted:
         if b" " in value or value.strip(b".,").lower() in _PROSE:
             return False

@@ -14,9 +14,7 @@ URL_KEYS = frozenset(
 
 # Beside the names of secrets (`secret_names.py`). The parameters of a statement have no telling names, and the elements
 # of a list of arguments cannot be judged one by one: a password stands alone there.
-COMMON_KEYS = (
-    *("db.query.parameter.*", "db.operation.parameter.*", "process.command_args", "container.command_args"),
-)
+COMMON_KEYS = (*("db.query.parameter.*", "db.operation.parameter.*", "process.command_args", "container.command_args"),)
 STRICT_KEYS = (
     *COMMON_KEYS,
     *("user.name", "user.full_name", "user.email", "enduser.*", "client.address", "client.socket.address"),

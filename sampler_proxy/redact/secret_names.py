@@ -44,7 +44,16 @@ class Announces(IntEnum):
 CERTAIN_WORDS = (
     *("password", "pass_word", "passwd", "passphrase", "pass_phrase", "passcode", "secret", "credential"),
     *("authorization", "cookie", "csrf", "xsrf", "client_assertion", "honeycomb_team", "seed_phrase"),
-    *("api_key", "secret_key", "access_key", "private_key", "encryption_key", "decryption_key", "signing_key", "signature_key"),
+    *(
+        "api_key",
+        "secret_key",
+        "access_key",
+        "private_key",
+        "encryption_key",
+        "decryption_key",
+        "signing_key",
+        "signature_key",
+    ),
     *("subscription_key", "account_key", "shared_key", "master_key", "function_key", "functions_key"),
     *("access_token", "refresh_token", "application_key", "auth_key", "hmac_key", "jwt_key", "ssh_key", "security_key"),
 )
@@ -83,10 +92,32 @@ ABOUT = (
     *("engine", "backend", "server", "service", "handler", "filter", "validator", "encoder", "rotation", "scope"),
     *("scopes", "issuer", "audience", "usage", "used", "uses", "limit", "limits", "quota", "role", "region", "level"),
     *("stdin", "prompt", "env", "fd", "command", "helper"),
-    *("days", "hours", "minutes", "bytes", "check", "checked", "checks", "protection", "latency", "ms", "seconds", "millis", "hits", "misses", "category", "requests", "allowed", "granted", "denied"),
+    *(
+        "days",
+        "hours",
+        "minutes",
+        "bytes",
+        "check",
+        "checked",
+        "checks",
+        "protection",
+        "latency",
+        "ms",
+        "seconds",
+        "millis",
+        "hits",
+        "misses",
+        "category",
+        "requests",
+        "allowed",
+        "granted",
+        "denied",
+    ),
 )
 """What the last word of a name says where the name is about a secret."""
-_ASKING = "has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no|skip"
+_ASKING = (
+    "has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no|skip"
+)
 # A token that says where to go on, or is one of a language or of a request; a key that finds something.
 CURSORS = (
     *("next", "page", "sync", "continuation", "cursor", "start", "starting", "resume", "change", "skip", "paging"),
@@ -130,11 +161,15 @@ _ABOUT = re.compile(
     r"(?:[_.][0-9]+)*\Z"
 )
 _ASKS = re.compile(rf"(?:\A|\.)(?:{_ASKING})_[^.]*\Z")
-_HAS_ID = re.compile(r"(?:access_?key|session|secret|google_?access)_?id(?:[_.][0-9]+)*\Z")  # the id is part of the secret
+_HAS_ID = re.compile(
+    r"(?:access_?key|session|secret|google_?access)_?id(?:[_.][0-9]+)*\Z"
+)  # the id is part of the secret
 _CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{_any(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")
 _KEY = re.compile(rf"(?:\A|[_.])(?:key|pat|sid|auth){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
-_FINDS = re.compile(rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z|(?:account|message|call|service)[_.]sid\Z")
+_FINDS = re.compile(
+    rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z|(?:account|message|call|service)[_.]sid\Z"
+)
 
 
 def canonical(name: str) -> str:
@@ -154,7 +189,9 @@ def announced(name: str) -> Announces:
     if _ASKS.search(words):
         return Announces.NOTHING
     if _CERTAIN.search(words) and _CERTAIN.search(_OTHER_WORDS.sub("", words)):
-        return Announces.CERTAIN if _CERTAIN_END.search(words) and not _COMMON_WORD.search(words) else Announces.AMBIGUOUS
+        return (
+            Announces.CERTAIN if _CERTAIN_END.search(words) and not _COMMON_WORD.search(words) else Announces.AMBIGUOUS
+        )
     if _DIGITS.search(words) and (_ENDING.search(words) or _LAST_WORD.search(words)):
         return Announces.DIGITS
     if _CODE.search(words):

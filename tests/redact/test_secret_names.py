@@ -13,9 +13,15 @@ from sampler_proxy.redact import secret_names
 from sampler_proxy.redact.secret_names import Announces, announced, canonical
 from tests.support.redacting import attributes_after, text_after
 
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 PAGE = (Path(__file__).parents[2] / "docs" / "redaction.md").read_text()
 
-CERTAIN = """
+CERTAIN = words(
+    """
 password db.password user[password] user%5Bpassword%5D dbPassword DB_PASSWORD PGPASSWORD mypassword dbpassword
 PassWord passWord pass_word password1 password2 new_password old-password password_confirmation passwordConfirm
 spring.datasource.password javax.net.ssl.keyStorePassword SPRING_DATASOURCE_PASSWORD REDIS_PASSWORD mysql_root_password
@@ -26,8 +32,10 @@ secretAccessKey private_key privateKey encryption_key encryptionkey signing_key 
 ocp_apim_subscription_key Ocp-Apim-Subscription-Key account_key accountKey shared_access_key SharedKey master_key
 masterKey functions_key x-functions-key application_key dd-application-key DD_APPLICATION_KEY auth_key hmac_key
 secret_key_base jwtKey decryption_key x-honeycomb-team honeycomb.team seed_phrase pwd db_pwd Pwd user.pwd
-""".split()
-AMBIGUOUS = """
+"""
+)
+AMBIGUOUS = words(
+    """
 authorization Authorization proxy-authorization http.request.header.authorization credentials db.credentials credential
 cookie Cookie set-cookie http.response.header.set-cookie cookies csrf XSRF csrf_token X-XSRF-TOKEN secrets.json.data
 password_hash user.password_hash passwords AWS_ACCESS_KEY_ID accessKeyId token access_token id-token
@@ -39,19 +47,26 @@ webhook.signature x-hub-signature-256 x_hub_signature_256 X-Amz-Signature Shared
 saml_response SAMLResponse samlresponse connection_string connectionString db.connection_string code_verifier
 codeVerifier client_assertion clientAssertion pass db.pass smtp_pass db-pass dbPass pw user.pw auth bearer sid
 connect.sid secret_id basic_auth requirepass authorization_code
-""".split()
-DIGITS = """
-totp user_totp otp user.otp user-otp userOtp login_otp pin user.pin card_pin pinCode cvv card.cvv cvc cvv2 mfa_code mfaCode 2fa_code
-recovery_code recoveryCode recovery_codes verification_code backup_code sms_code otp_code auth_code device_code
+"""
+)
+DIGITS = words(
+    """
+totp user_totp otp user.otp user-otp userOtp login_otp pin user.pin card_pin pinCode cvv card.cvv cvc cvv2
+mfa_code mfaCode
+2fa_code recovery_code recoveryCode recovery_codes verification_code backup_code sms_code otp_code auth_code device_code
 security_code
-""".split()
-KEY_LIKE = """
+"""
+)
+KEY_LIKE = words(
+    """
 STORAGE_KEY storage_key storageKey MY_SERVICE_KEY app.key GITHUB_PAT fernet_key x-team-key license_key twilio_sid
 REDISCLI_AUTH
-""".split()
-MIXED = "key code keys".split()
-PARAMETERS = "sas sig session assertion SAMLart SAMLRequest GoogleAccessId".split()
-NOTHING = """
+"""
+)
+MIXED = words("key code keys")
+PARAMETERS = words("sas sig session assertion SAMLart SAMLRequest GoogleAccessId")
+NOTHING = words(
+    """
 password.length password_length passwordLength password_changed_at password.changed has_password user.has_password
 hasPassword isPasswordSet password_policy password.policy password_expiry password_expires_at password_enabled
 password_hint password.strength passwordless passwordless_login password_file requires_password show_password
@@ -74,7 +89,8 @@ http.request.method http.route url.path service.name user.id thread.name db.syst
 exception.type messaging.message.id process.command process.command_line db.operation.name design signal assassin
 outside side inside residue aside session.previous_id enduser.role db.user user.name saml.issuer otpauth_enabled
 cookiecutter.template
-""".split()
+"""
+)
 TABLE = [
     *((name, Announces.CERTAIN) for name in CERTAIN),
     *((name, Announces.AMBIGUOUS) for name in AMBIGUOUS),
@@ -149,9 +165,9 @@ def test_any_text(name: str) -> None:
 
 
 def test_the_manual_names_the_words() -> None:
-    for words in (
+    for listed in (
         *(secret_names.CERTAIN_WORDS, secret_names.ENDINGS, secret_names.LAST_WORDS, secret_names.CODES),
         *(secret_names.WHOLE_NAMES, secret_names.URL_NAMES),
     ):
-        for word in words:
+        for word in listed:
             assert re.search(rf"`{word}`", PAGE), word

@@ -19,7 +19,7 @@ MAX_ARGUMENTS = 128
 
 
 class _Program(NamedTuple):
-    """What of a program's arguments is secret. Letters are options of one letter."""
+    """Say which of a program's arguments are secret. Letters are options of one letter."""
 
     names: str
     """The program, as a pattern, with the words that must follow it."""
@@ -42,21 +42,50 @@ class _Program(NamedTuple):
 _PROGRAMS = (
     _Program("curl", users=(b"-u", b"--user", b"-U", b"--proxy-user", b"-E", b"--cert"), options=(b"--oauth2-bearer",)),
     _Program(r"(?:http|https|xh|httpie)(?= -| [A-Z]{3,7} )", users=(b"-a", b"--auth")),
-    _Program(r"(?:mysql|mysqldump|mysqladmin|mysqlimport|mysqlcheck|mysqlsh|mysqlshow|mariadb|mariadb-dump|mariadb-admin|mycli|xtrabackup|mydumper|sysbench)", attached="p"),
-    _Program(r"(?:sshpass|mongo|mongosh|mongodump|mongorestore|mongoexport|mongoimport|mongostat|cqlsh|nodetool)", apart="p", attached="p"),
-    _Program(r"(?:twine|rabbitmqadmin|evil-winrm|psexec|psexec64|rdesktop|hydra|nxc|crackmapexec|smbmap|asadmin|ncftp|ncftpput|ncftpget|impdp)", apart="p"),
+    _Program(
+        r"(?:mysql|mysqldump|mysqladmin|mysqlimport|mysqlcheck|mysqlsh|mysqlshow|mariadb|mariadb-dump|mariadb-admin|mycli|xtrabackup|mydumper|sysbench)",
+        attached="p",
+    ),
+    _Program(
+        r"(?:sshpass|mongo|mongosh|mongodump|mongorestore|mongoexport|mongoimport|mongostat|cqlsh|nodetool)",
+        apart="p",
+        attached="p",
+    ),
+    _Program(
+        r"(?:twine|rabbitmqadmin|evil-winrm|psexec|psexec64|rdesktop|hydra|nxc|crackmapexec|smbmap|asadmin|ncftp|ncftpput|ncftpget|impdp)",
+        apart="p",
+    ),
     _Program(r"(?:redis-cli|valkey-cli|keydb-cli|redis-benchmark)", apart="a", options=(b"--pass",)),
-    _Program(r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm registry|regctl registry|ctr|singularity remote) login", apart="p"),
-    _Program(r"(?:az login|az acr login|oc login|cf login|cf auth|bx login|ibmcloud login|bw login|ecs-cli|kinit)", apart="p"),
-    _Program(r"(?:sqlcmd|bcp|osql|isql|tsql|freebcp|ipmitool|mosquitto_pub|mosquitto_sub|mosquitto_rr|fastboot|dbaccess)", apart="P", attached="P"),
+    _Program(
+        r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm registry|regctl registry|singularity remote) login",
+        apart="p",
+    ),
+    _Program(
+        r"(?:az login|az acr login|oc login|cf login|cf auth|bx login|ibmcloud login|bw login|ecs-cli|kinit)", apart="p"
+    ),
+    _Program(
+        r"(?:sqlcmd|bcp|osql|isql|tsql|freebcp|ipmitool|mosquitto_pub|mosquitto_sub|mosquitto_rr|fastboot|dbaccess)",
+        apart="P",
+        attached="P",
+    ),
     _Program(r"(?:unzip|zip|zipcloak|zipinfo)(?= )", apart="P"),
     _Program(r"(?:7z|7za|7zr|7zz|rar|unrar)", attached="p"),
-    _Program(r"(?:ldapsearch|ldapmodify|ldapadd|ldapdelete|ldapwhoami|ldappasswd|ldapcompare|ldapmodrdn)", apart="ws", attached="w"),
+    _Program(
+        r"(?:ldapsearch|ldapmodify|ldapadd|ldapdelete|ldapwhoami|ldappasswd|ldapcompare|ldapmodrdn)",
+        apart="ws",
+        attached="w",
+    ),
     _Program(r"(?:snmpwalk|snmpget|snmpset|snmpbulkwalk|snmpgetnext|snmptrap)", apart="AXc"),
-    _Program(r"(?:smbclient|rpcclient|smbget|mount\.cifs|winexe|nmblookup|smbcacls)", users=(b"-U", b"--user"), separator=b"%"),
+    _Program(
+        r"(?:smbclient|rpcclient|smbget|mount\.cifs|winexe|nmblookup|smbcacls)",
+        users=(b"-U", b"--user"),
+        separator=b"%",
+    ),
     _Program("lftp", users=(b"-u", b"--user"), separator=b","),
     _Program(r"(?:plink|pscp|psftp|putty|kitty|klink)", options=(b"-pw",)),
-    _Program(r"(?:keytool|jarsigner|apksigner)", options=(b"-storepass", b"-keypass", b"-srcstorepass", b"-deststorepass")),
+    _Program(
+        r"(?:keytool|jarsigner|apksigner)", options=(b"-storepass", b"-keypass", b"-srcstorepass", b"-deststorepass")
+    ),
     _Program(r"(?:xfreerdp|wfreerdp|xfreerdp3)", options=(b"/p",)),
     _Program(r"openssl (?:enc|aes[\w-]*|des[\w-]*)", apart="kK"),
     _Program("htpasswd", place=-1, only_with=b"b"),
@@ -73,11 +102,16 @@ _BEGIN = regex(
     + "|".join(re.sub(r"\(\?=[^()]*\)", "", program.names) for program in _PROGRAMS)
     + r")(?:\.exe)?[ \t])"
 )
-_ARGUMENT = re.compile(rb"[ \t]++((?:[^\s\"'\\|;&<>()]|\\[^\r\n]|\"(?:[^\"\\\r\n]|\\.)*+\"|'[^'\r\n]*+'|[<>](?=[\w-]+>?))++)")
+_ARGUMENT = re.compile(
+    rb"[ \t]++((?:[^\s\"'\\|;&<>()]|\\[^\r\n]|\"(?:[^\"\\\r\n]|\\.)*+\"|'[^'\r\n]*+'|[<>](?=[\w-]+>?))++)"
+)
 _LITERAL = re.compile(rb"--from-literal[= ][\"']?[\w./-]{1,128}=(\"[^\"\r\n]*|'[^'\r\n]*|[^\s\"']+)")
 _PASS = re.compile(rb"-pass(?:in|out)?[ =]\"?pass:([^\s\"']+)")
 _STDIN = re.compile(rb"--password-stdin|--with-token|sudo (?:-\w+ )*-S|--passphrase-fd|chpasswd|passwd --stdin")
-_ECHOED = re.compile(rb"(?:echo|printf)[ \t]+(?:-\w+[ \t]+|[\"']?%s(?:\\n)?[\"']?[ \t]+)*(\"[^\"]*|'[^']*|[^\s\"'|]+)[\"']?[ \t]*\|[^|\n]*\Z")
+_ECHOED = re.compile(
+    rb"(?:echo|printf)[ \t]+(?:-\w+[ \t]+|[\"']?%s(?:\\n)?[\"']?[ \t]+)*"
+    rb"(\"[^\"]*|'[^']*|[^\s\"'|]+)[\"']?[ \t]*\|[^|\n]*\Z"
+)
 _HERE = re.compile(rb"[^\n|;]{0,200}?<<<[ \t]*(\"[^\"\n]*|'[^'\n]*|[^\s\"']+)")
 PATTERN = (
     r"(?-i:" + _BEGIN.pattern.decode() + r")|--from-literal|-pass(?:in|out)?[ =]\"?pass:"
@@ -155,13 +189,19 @@ def _of(program: _Program, text: bytes, arguments: Sequence[Range]) -> list[Rang
             letters += argument[1:]
         option, equals, _ = argument.partition(b":" if argument[:1] == b"/" else b"=")
         letter = argument[1:2].decode("latin-1") if argument[:1] == b"-" and argument[1:2] != b"-" else ""
-        users = next((user for user in program.users if option == user or (len(user) == 2 and argument[:2] == user)), None)
+        users = next(
+            (user for user in program.users if option == user or (len(user) == 2 and argument[:2] == user)), None
+        )
         if users is None and len(argument) <= 8 and argument[1:].isalpha() and argument[:2] != b"--":
             users = next((user for user in program.users if len(user) == 2 and argument.endswith(user[1:])), None)
             if users is not None:
                 option, argument = users, users
         if users is not None:
-            place = following if argument == users else Range(one.start + len(users) + bool(equals and option == users), one.end)
+            place = (
+                following
+                if argument == users
+                else Range(one.start + len(users) + bool(equals and option == users), one.end)
+            )
             if place is not None:
                 found += _password(text, _without_quotes(text, place), program.separator)
                 skip = argument == users
@@ -176,17 +216,17 @@ def _of(program: _Program, text: bytes, arguments: Sequence[Range]) -> list[Rang
         elif letter and letter in program.apart and len(argument) == 2 and following is not None:
             found.append(following)
             skip = True
-    if program.place is not None and places and (not program.only_with or program.only_with in letters):
-        if program.place < len(places):
-            secret = places[program.place]
-            if b"=" not in text[secret.start : secret.end] and text[secret.start : secret.end] != b"*":
-                found.append(secret)
+    known = program.place is not None and (not program.only_with or program.only_with in letters)
+    if known and program.place is not None and program.place < len(places):
+        secret = places[program.place]
+        if b"=" not in text[secret.start : secret.end]:
+            found.append(secret)
     return found
 
 
 def _password(text: bytes, one: Range, separator: bytes) -> list[Range]:
     """Find the secret of `user:password`: both, as `url_credentials` does it; none where there is no password."""
-    user, found, password = text[one.start : one.end].partition(separator)
+    _, found, password = text[one.start : one.end].partition(separator)
     if not found or not password or is_stand_in(password) or password[:1] == b"$" or password[:2] == b"//":
         return []
     return [one]

@@ -81,7 +81,9 @@ def find(text: bytes) -> list[Range]:
     if b"Duplicate entry" in text:
         for duplicate in _DUPLICATE.finditer(text):
             name = duplicate[2].rpartition(b".")[2]
-            kind = max(in_text(name), *(in_text(name[: at.start()]) for at in re.finditer(rb"_", name)), Announces.NOTHING)
+            kind = max(
+                in_text(name), *(in_text(name[: at.start()]) for at in re.finditer(rb"_", name)), Announces.NOTHING
+            )
             if is_secret(duplicate[1], kind, name, quoted=True):
                 found.append(Range(*duplicate.span(1)))
     return found

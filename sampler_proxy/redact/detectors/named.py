@@ -1,7 +1,7 @@
-"""Detects secrets that their name announces: query parameters, fields of forms and connection strings, options, headers,
-elements of XML, YAML, and what people write (`password: x`, `the password is x`).
+"""Detects secrets that their name announces: query parameters, fields of forms and connection strings, options,
+headers, elements of XML, YAML, and what people write (`password: x`, `the password is x`).
 
-A name is found by the words that announce a secret (`secret_names.py`); what stands around it says how its value is
+A name is found by the words that announce a secret (`names.py`); what stands around it says how its value is
 written, and how much the name is worth:
 
 - In a list that `&` or `;` separates the name is enough.
@@ -16,107 +16,51 @@ written, and how much the name is worth:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
 
-from sampler_proxy.redact.detectors import commands, name_value_pairs
-from sampler_proxy.redact.detectors.reading import HTML_QUOTE, MAX_JUDGED, Value, behind_scheme, read, read_below, read_cookies, read_parameters
+from sampler_proxy.redact.detectors import commands, name_value_pairs, names
+from sampler_proxy.redact.detectors.names import KEYS, SecretName
+from sampler_proxy.redact.detectors.prose import if_secret, in_prose
+from sampler_proxy.redact.detectors.reading import (
+    HTML_QUOTE,
+    MAX_JUDGED,
+    behind_scheme,
+    read,
+    read_below,
+    read_cookies,
+    read_parameters,
+)
 from sampler_proxy.redact.detectors.secret_values import is_prose, is_secret, is_stand_in, is_told, looks_like_key
 from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
 from sampler_proxy.redact.regexes import regex
-from sampler_proxy.redact.secret_names import TAIL, Announces, in_text
+from sampler_proxy.redact.secret_names import Announces, in_text
 
-# What a name must hold. The first ones may stand anywhere in it, the others end it.
-_OF_KEYS = (
-    r"api|access|private|encryption|decryption|signing|signature|subscription|account|shared|master|functions?"
-    r"|application|auth|hmac|jwt|ssh|security|secret|storage"
-)
-_OF_CODES = r"mfa|fa|factor|login|reset|confirmation|otp|recovery|verification|backup|security|sms|auth|authorization|access|device"
-_ANYWHERE = (
-    rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf|client[ _.-]?assertion|honeycomb"
-    rf"|seed[ _.-]?phrase|(?:access|refresh)[ _.-]?token"
-)
-_AT_END = (
-    r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[ _.-]?id|sess_?id|sid|signature(?: 256)?|saml[ _.-]?response"
-    r"|connection[ _.-]?string|code[ _.-]?verifier|auth|bearer|requirepass|masterauth"
-    rf"|(?:{_OF_CODES})[ _.-]?codes?"
-)
-_IN_LISTS = r"sas|sig|session|assertion|saml[_.-]?(?:art|request)|access[_.-]?(?:key[_.-]?)?id"
-_KEY_LIKE = r"keys?|code|pat"
-_NAME_CHARACTER = r"[A-Za-z0-9_.%\[\]$-]"
-_NAMES = regex(rf"(?i){_NAME_CHARACTER}*(?:{_ANYWHERE}|{_AT_END}|{_IN_LISTS}|{_KEY_LIKE}){_NAME_CHARACTER}*")
-
+# `=` may stand behind a quote (`"password" = x`); a colon there is `texts/keyed.py`'s.
 _SIGN = re.compile(
-    rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}[ \t]{0,16}(:[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
+    rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}[ \t]{0,16}("
+    rb":[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])"  # with a type: `password: String = x`
+    rb"|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
 )
 _OPTION_GAP = re.compile(rb"[ \t]{1,3}(?=[^\s=-])")
 _SETS = re.compile(rb"\b(?:set|setx|env|setenv) (?://[^\s]{0,40}:)?\Z", re.IGNORECASE)
 _GOES_ON = re.compile(rb"[.,:]?[ \t]+(?![\w.-]{1,40}+[ ]?[:=])[^\s]")
-# What stands between a name and its value in prose.
-_TELLS = re.compile(
-    rb"[\"'`]?(?:[ \t]{1,3}(?:(?:with|is|was|are|be|to|set|reset|now|changed|updated|provided|given|used|supplied|received|sent"
-    rb"|entered|value|equals|has|been|as|currently|key|code|token|string|which|rejected|accepted|invalid|not|found)"
-    rb"(?=[ \t:=(])|(?:for|of|by|from|on|in|user)[ \t]{1,3}"
-    rb"(?:(?:the|user|account|host|your|my|this|login)[ \t]{1,3}){0,2}[^\s:]{1,64}+)){0,6}+[ \t]{0,3}[:=]?[ \t]{1,3}(?=[^\s=:-])"
-)
-# No value of prose is without one of these, nor further away.
 _COLOUR = re.compile(rb"\x1b\[[0-9;]{0,16}m")
-_MAY_BE_TOLD = re.compile(rb"[0-9\"'`!@#$%^&*\\\xc2\xe2]")
-_REACH = 256
-_IN_BRACKETS = re.compile(rb"[(\[{<]([^\s()\[\]{}<>\"'`]{1,512}+)[)\]}>](?=[\s,;\"')}\]]|\Z)")
-# The same behind a sign: words may stand in them.
+# Words may stand in brackets, too.
 _ALL_IN_BRACKETS = re.compile(rb"[\[{<]([^\r\n,()\[\]{}<>\"'`]{1,512}+)[\]}>](?=[\s,;\"')}\]]|\Z)")
-_SAID_INSTEAD = regex(r"(?i)your|example|here|redact|hidden|mask|filter|remov|omit|protect|sensitive|secret|conceal|scrub|shown|empty|password")
-_TUPLE = re.compile(rb"[\"']?,[ \t]{0,3}(?=[^\s,)\]])|[ \t]{0,16}\|[ \t]{1,3}(?=[^\s|-])|\t(?=[^\s])|</t[dh]>\s{0,16}<t[dh]>(?=[^<\s])")
-_KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
+_SAID_INSTEAD = regex(
+    r"(?i)your|example|here|redact|hidden|mask|filter|remov|omit|protect|sensitive|secret|conceal|scrub|shown|empty"
+    r"|password"
+)
 _PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
-_CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
 _TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
-_KEY_RUN = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16}")
 _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
 _BEFORE_NAME_OF_PAIR = (b'"', b"'", b"=", b":", b">")
-_KEYS = (Announces.KEY_LIKE, Announces.MIXED_KEY)
-_OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
-_BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 _SPACED_PAIR = (b": ", b"= ", b"> ")
 
 # A semicolon ends a value only among those that semicolons separate.
 _VALUE = re.compile(rb"""[^&#\s"<>]+""")
 _VALUE_IN_LIST = re.compile(rb"""[^&;#\s"<>]+""")
-
-
-class _Name(NamedTuple):
-    """A name that announces a secret, with what it is worth."""
-
-    start: int
-    end: int
-    text: bytes
-    kind: Announces
-
-
-def _names(text: bytes) -> Iterator[_Name]:
-    """Find the names that may announce a secret, in order."""
-    keys: bool | None = None
-    for match in _NAMES.finditer(text):
-        start, end = match.span()
-        while end > start and text[end - 1] in b".-%$[":
-            end -= 1
-        if text[end - 1] == 0x5D and b"[" not in text[start:end]:
-            end -= 1
-        while start < end and text[start] in b".[" and not (text[start] == 0x5B and text[end - 1] == 0x5D):
-            start += 1
-        if text[start : start + 2] == b"-D":  # a property of Java's
-            start += 2
-        if end - start > 256:
-            start = end - 256
-        name = text[start:end].strip(b"[]") if text[start] == 0x5B else text[start:end]
-        kind = in_text(name)
-        if kind in _KEYS and not (keys := _KEY_RUN.search(text) is not None if keys is None else keys):
-            continue
-        if kind is not Announces.NOTHING:
-            yield _Name(start, end, name, kind)
 
 
 def _url_secrets(text: bytes) -> list[Range]:
@@ -125,7 +69,7 @@ def _url_secrets(text: bytes) -> list[Range]:
     found: list[Range] = []
     done = 0
     quote = text.find(b"'")
-    for name in _names(text):
+    for name in names.secret_names(text):
         if name.start < done:
             continue
         place = _of_name(text, name, quote)
@@ -137,17 +81,22 @@ def _url_secrets(text: bytes) -> list[Range]:
     return merged(found) if len(found) > 1 else found
 
 
-def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
+def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
     """Find the value of a name by what stands around the name; None where none is a secret."""
     before = text[name.start - 1 : name.start]
-    if (before in _BEFORE_NAME_OF_PAIR or text[name.start - 2 : name.start] in _SPACED_PAIR) and name_value_pairs.is_name_of_pair(text, name.start):
+    if before in (b"&", b"?") and text[name.end : name.end + 1] == b"=" and text[name.end + 1 : name.end + 2].isalnum():
+        place = _in_list(text, name, name.end + 1, quote)
+        return None if place is None or is_stand_in(text[place.start : place.end]) else place
+    if (
+        before in _BEFORE_NAME_OF_PAIR or text[name.start - 2 : name.start] in _SPACED_PAIR
+    ) and name_value_pairs.is_name_of_pair(text, name.start):
         value = name_value_pairs.value_of(text, name.end)
         if value is not None:
-            return _if_secret(text, value, name)
+            return if_secret(text, value, name)
     if before in (b"<", b":", b";"):
         element = name_value_pairs.element(text, name.start, name.end)
         if element is not None:
-            return _if_secret(text, element, name)
+            return if_secret(text, element, name)
     spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
     if not spaced and (sign := _SIGN.match(text, name.end)):
         if not sign[2] and (bracket := _ALL_IN_BRACKETS.match(text, sign.end())):
@@ -165,22 +114,13 @@ def _of_name(text: bytes, name: _Name, quote: int) -> Range | None:
     sets = before in (b" ", b":") and text[max(0, name.start - 48) : name.start].lower()
     if option or (sets and (b"set" in sets or b"env" in sets) and _SETS.search(sets)):
         gap = _OPTION_GAP.match(text, name.end)
-        return _if_secret(text, read(text, gap.end()), name) if gap else None
-    if before == b"/" or name.kind is Announces.PARAMETER or not _MAY_BE_TOLD.search(text, name.end, name.end + _REACH):
+        return if_secret(text, read(text, gap.end()), name) if gap else None
+    if before == b"/" or name.kind is Announces.PARAMETER:
         return None
-    return _in_prose(text, name)
+    return in_prose(text, name)
 
 
-def _if_secret(text: bytes, value: Value | None, name: _Name, *, sentence: bool = False) -> Range | None:
-    if value is None:
-        return None
-    inside = text[value.start : value.end]
-    if is_secret(inside, name.kind, name.text, sentence=sentence, quoted=value.quoted):
-        return Range(value.start, value.end)
-    return None
-
-
-def _bracketed(bracket: re.Match[bytes], name: _Name) -> Range | None:
+def _bracketed(bracket: re.Match[bytes], name: SecretName) -> Range | None:
     """Find the value in brackets (`password=[x]`), unless it stands for one: `<your-password>`, `[hidden]`."""
     inside = bracket[1]
     if (b"=" in inside and b" " in inside) or in_text(inside) is not Announces.NOTHING or _SAID_INSTEAD.search(inside):
@@ -195,7 +135,7 @@ def _spaces(colour: re.Match[bytes]) -> bytes:
     return b" " * len(colour[0])
 
 
-def _in_arn(text: bytes, name: _Name, sign: re.Match[bytes]) -> bool:
+def _in_arn(text: bytes, name: SecretName, sign: re.Match[bytes]) -> bool:
     """Tell whether a name is a part of something that colons separate (`arn:aws:secretsmanager:...:secret:name`)."""
     if sign[1] != b":" or sign[2]:
         return False
@@ -207,7 +147,7 @@ def _in_arn(text: bytes, name: _Name, sign: re.Match[bytes]) -> bool:
     return just_before(_ARN, text, name.start, 200)
 
 
-def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
+def _signed(text: bytes, name: SecretName, sign: re.Match[bytes]) -> Range | None:
     """Find the value behind a sign."""
     start = sign.end()
     lower = name.text.lower()
@@ -216,7 +156,7 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
     if below is not None:
         inside = text[below.start : below.end]
         told = is_told(inside, name.kind, name.text, quoted=False) or b"\n" in inside or inside.isdigit()
-        return _if_secret(text, below, name) if told or below.quoted else None
+        return if_secret(text, below, name) if told or below.quoted else None
     if lower.endswith(b"cookie"):
         value = read_cookies(text, start, only_first=lower.endswith(b"set-cookie"))
         if value is not None and not is_stand_in(text[value.start : value.end]):
@@ -226,7 +166,7 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
         if line := read_parameters(text, start):
             return Range(line.start, line.end)
         start = behind_scheme(text, start)
-    if name.kind in _KEYS and not _MAY_BE_KEY.match(text, start):
+    if name.kind in KEYS and not _MAY_BE_KEY.match(text, start):
         return None
     if lower.endswith(b"phrase") and (phrase := _PHRASE.match(text, start)) and not is_prose(phrase[0]):
         return Range(*phrase.span())
@@ -234,13 +174,17 @@ def _signed(text: bytes, name: _Name, sign: re.Match[bytes]) -> Range | None:
     if value is None:
         return None
     inside = text[value.start : value.end]
-    if sign[1] in (b"==", b"===") and not value.quoted and not is_told(inside, name.kind, name.text, quoted=value.quoted):
+    if (
+        sign[1] in (b"==", b"===")
+        and not value.quoted
+        and not is_told(inside, name.kind, name.text, quoted=value.quoted)
+    ):
         return None
     sentence = colon and sign[2] != b"" and not value.quoted and _GOES_ON.match(text, value.end) is not None
-    return _if_secret(text, value, name, sentence=sentence)
+    return if_secret(text, value, name, sentence=sentence)
 
 
-def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
+def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | None:
     """Find the value where the name stands in a URL, a form or a list that semicolons separate."""
     first = name.start
     before = text[first - 1 : first]
@@ -249,7 +193,7 @@ def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
     at_line = first == 0 or before in (b"\n", b"\r") or (before == b" " and (first == 1 or text[first - 2] == 0x0A))
     if not at_line and before not in (b"?", b"&", b";", b"#"):
         return None
-    limit = start + MAX_JUDGED + 1 if name.kind in _KEYS else len(text)
+    limit = start + MAX_JUDGED + 1 if name.kind in KEYS else len(text)
     value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start, limit)
     if value is None:
         return None
@@ -257,52 +201,21 @@ def _in_list(text: bytes, name: _Name, start: int, quote: int) -> Range | None:
     if 0 <= quote < start:  # the URL may stand in quotes
         end = (text.find(b"'", start, end) + 1 or end + 1) - 1
     inside = text[start:end]
-    unsure = end < len(text) or before == b" " or name.kind is Announces.DIGITS or inside.lower() in (b"true", b"false", b"null")
+    unsure = (
+        end < len(text)
+        or before == b" "
+        or name.kind is Announces.DIGITS
+        or inside.lower() in (b"true", b"false", b"null")
+    )
     if at_line and unsure and not _LIST_GOES_ON.match(text, end):
         return None  # the first word of a text, or all of it
-    if name.kind in _KEYS and not looks_like_key(inside, mixed=name.kind is Announces.MIXED_KEY):
+    if name.kind in KEYS and not looks_like_key(inside, mixed=name.kind is Announces.MIXED_KEY):
         return None
     if at_line and not is_secret(inside, name.kind, name.text) and end == len(text):
         return None
     return Range(start, end)
 
 
-def _in_prose(text: bytes, name: _Name) -> Range | None:
-    """Find the value that prose gives: `the password is V`, `token V expired`, `setPassword("V")`, `(password, V)`."""
-    if called := _CALLED.match(text, name.end):
-        return None if name.text.lower() == b"secret" else _if_secret(text, read(text, called.end()), name)
-    if text[name.start - 1 : name.start] == b":" and (keyword := _KEYWORD.match(text, name.end)):
-        return _if_secret(text, read(text, keyword.end()), name)
-    kind = name.kind
-    if name.text.lower() == b"secret" and text[max(0, name.start - 9) : name.start - 1].rpartition(b" ")[2].lower() not in _OWNERS:
-        kind = Announces.KEY_LIKE  # Kubernetes' secrets have names
-    if text[name.start - 1 : name.start] in _BEFORE_TUPLE and (comma := _TUPLE.match(text, name.end)):
-        in_tag = comma[0].endswith(b">")
-        value = name_value_pairs.content(text, comma.end()) if in_tag else read(text, comma.end())
-        if value is None:
-            return None
-        if in_tag:
-            return _if_secret(text, value, name)
-        inside = text[value.start : value.end].rstrip(b"])")
-        cell = value.quoted or not comma[0].lstrip(b"\"'").startswith(b",")
-        return Range(value.start, value.end) if is_told(inside, kind, name.text, quoted=cell) else None
-    tells = _TELLS.match(text, name.end)
-    if tells is None:
-        return None
-    if bracket := _IN_BRACKETS.match(text, tells.end()):
-        return Range(*bracket.span(1)) if is_told(bracket[1], kind, name.text, quoted=True) else None
-    value = read(text, tells.end())
-    if value is not None and is_told(text[value.start : value.end], kind, name.text, quoted=value.quoted):
-        return Range(value.start, value.end)
-    return None
-
-
-# What must follow a name: signs or spaces, and then something; of what needs a key, as many characters.
-_THEN = r"(?:[^A-Za-z0-9_.\s\x00]+\s*|\s+)[^\s\x00]"
-_END = rf"{TAIL}[.\[\]%$-]*"
 URL_SECRETS = Detector(
-    "url_secrets",
-    rf"(?i)(?:{_ANYWHERE}){_NAME_CHARACTER}*{_THEN}|(?:{_AT_END}){_END}{_THEN}|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
-    rf"|(?:{_KEY_LIKE}){_END}[^A-Za-z0-9_.\x00][^\x00]*[A-Za-z0-9+/=_.~%-]{{16}}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
-    _url_secrets,
+    "url_secrets", f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}", _url_secrets
 )

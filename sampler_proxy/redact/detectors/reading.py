@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-
 MAX_JUDGED = 1024
 """Bytes of a value that are judged: what is longer is taken for a secret."""
 
 
 class Value(NamedTuple):
-    """Where a value stands, without its quotes."""
+    """Bounds of a value, without its quotes."""
 
     start: int
     end: int

@@ -22,15 +22,15 @@ _TRIVIAL = frozenset(
     b"true false null none nil undefined yes no ok on off unset empty optional required default nan".split()
 )
 _PROSE = frozenset(
-    b"a about after again all already an and another any are as at attempts authentication be because been before blank"
-    b" but by can cannot change changed check code contains correct could count database did do does doesn email empty"
-    b" encrypted error expired expires failed failure false field file for format from generated got had has hash have if"
-    b" in incorrect input int into invalid is isn it its itself length less like login longer made manager match matches"
-    b" may mechanism mismatch missing more must needs never new nil no none not now null of off ok on only optional"
-    b" option or otherwise policy present prompt provided provider received rejected required reset rule same see sent"
-    b" server set should so some str string strong successful supplied than that the then there this to too true type"
-    b" undefined unless unset until update updated use used user using valid value very via was wasn we weak were when"
-    b" where which while will with without would wrong yes you your".split()
+    b"a about after again all already an and another any are as at attempts authentication be because been before"
+    b" blank but by can cannot change changed check code contains correct could count database did do does doesn"
+    b" email empty encrypted error expired expires failed failure false field file for format from generated got had"
+    b" has hash have if in incorrect input int into invalid is isn it its itself length less like login longer made"
+    b" manager match matches may mechanism mismatch missing more must needs never new nil no none not now null of off"
+    b" ok on only option optional or otherwise policy present prompt provided provider received rejected required"
+    b" reset rule same see sent server set should so some str string strong successful supplied than that the then"
+    b" there this to too true type undefined unless unset until update updated use used user using valid value very"
+    b" via was wasn we weak were when where which while will with without would wrong yes you your".split()
 )
 _CALL = re.compile(rb"(?:new )?[A-Za-z_$][\w$.:>-]*\([^()]*\)?+\)*")
 _MEMBER = re.compile(rb"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*(?:\(\)?|\[[^\]]*\]?)?)+")
@@ -45,7 +45,9 @@ _WORDS = re.compile(rb"[A-Za-z/._-]+")
 _DATE = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}:[0-9]{2}.*")
 _FILE = re.compile(rb"(?:[A-Za-z]:)?[\w.~@-]*[/\\][^=+]*|[\w-]+\.[a-z]{2,5}(?::[0-9]+)?")
 _PATH = re.compile(rb"(?:[A-Za-z]:\\|/|\./|~/|\.\./)[^\s=+]*")
-_UNIT = re.compile(rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Z]?[a-z]+-?[0-9]{0,2}|[A-Z]+[0-9]{0,3}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+:?")
+_UNIT = re.compile(
+    rb"v?[0-9.,:]+[A-Za-z%]{0,7}|[A-Z]?[a-z]+-?[0-9]{0,2}|[A-Z]+[0-9]{0,3}|[A-Z]{2,}(?:[_-][A-Z0-9]+)+|[A-Za-z]+:?"
+)
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,1024}")
 _PARTS = re.compile(rb"[/._=+~%-]+")
@@ -72,7 +74,13 @@ def looks_like_key(value: bytes, least: int = MIN_KEY, *, mixed: bool = False) -
     kinds = value[:_JUDGED_AS_KEY].translate(_KINDS)
     size, digits, signs = len(kinds), kinds.count(b"0"), kinds.count(b"-")
     both = b"a" in kinds and b"A" in kinds
-    if (mixed and not both) or not digits or digits * (32 if both else 6) < size or (size - digits - signs) * 8 < size or signs * 5 > size:
+    if (
+        (mixed and not both)
+        or not digits
+        or digits * (32 if both else 6) < size
+        or (size - digits - signs) * 8 < size
+        or signs * 5 > size
+    ):
         return False
     # Between random characters the kind changes more often than in words: `order-items-2024`, `CamelCase2`.
     return len(_RUNS.findall(kinds)) * 9 > size * 2
@@ -106,7 +114,7 @@ def is_reference(value: bytes) -> bool:
     """Tell whether a value is code that yields the secret (`os.environ[...]`, `config.password`, `generate(x)`)."""
     if _CALL.fullmatch(value):
         return True
-    if b"." not in value and b"-" not in value and b":" not in value or not _MEMBER.fullmatch(value):
+    if (b"." not in value and b"-" not in value and b":" not in value) or not _MEMBER.fullmatch(value):
         return False
     parts = _JOINTS.split(value)
     return parts[0].lower() in _OBJECTS or in_text(parts[-1].rstrip(b"()[]")) is not Announces.NOTHING
@@ -151,11 +159,12 @@ def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool
         return kind >= Announces.AMBIGUOUS and looks_like_key(value)
     if kind is not Announces.CERTAIN:
         least = 12 if kind is Announces.AMBIGUOUS else MIN_KEY
-        return looks_like_key(value, least, mixed=kind is Announces.MIXED_KEY) or (kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8))
+        return looks_like_key(value, least, mixed=kind is Announces.MIXED_KEY) or (
+            kind is Announces.AMBIGUOUS and quoted and is_mixed(value, 8)
+        )
     if quoted:
         if b" " in value or value.strip(b".,").lower() in _PROSE:
             return False
         return len(value) >= 8 or (len(value) >= 4 and not value.isalpha())
-    letters = sum(byte >= 0x41 and chr(byte).isalpha() or byte >= 0x80 for byte in value)
+    letters = sum((byte >= 0x41 and chr(byte).isalpha()) or byte >= 0x80 for byte in value)
     return len(value) >= 6 and 0 < letters < len(value) and not _WORDS.fullmatch(value)
-

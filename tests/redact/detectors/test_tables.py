@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR, STRICT, Range, sieve
-from tests.redact.detectors import table_addresses, table_credentials, table_numbers, table_provider_keys
+from tests.redact.detectors import table_addresses, table_credentials, table_named, table_numbers, table_provider_keys
 from tests.redact.detectors.marked import unmarked
 
-TABLES = (table_numbers, table_addresses, table_credentials, table_provider_keys)
+TABLES = (table_numbers, table_addresses, table_credentials, table_named, table_provider_keys)
 HITS = {name: texts for table in TABLES for name, texts in table.HITS.items()}
 MISSES = {name: texts for table in TABLES for name, texts in table.MISSES.items()}
 

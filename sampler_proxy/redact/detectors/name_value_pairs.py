@@ -27,6 +27,7 @@ _TAG_BEFORE = regex(r"(?:<|&lt;)(?:[A-Za-z][\w.-]{0,32}:)?\z")
 _TAG_END = re.compile(rb"(?:[\s][^<>]{0,200}+)?(?:>|&gt;)\s{0,40}(?:(?:<|&lt;)!\[CDATA\[)?")
 _CONTENT = re.compile(rb"(?:[^<&\]]|&(?!lt;)|\](?!\]>))++")
 _CLOSING = re.compile(rb"\)(?=[ .,\"]|\xc2|\n|\Z)")
+_ANY_CLOSING = re.compile(rb"\)|\n|\Z")
 _COLUMN = re.compile(rb"(?:[a-z]+\()?\"?([A-Za-z_][\w$]*)")
 _DUPLICATE = re.compile(rb"Duplicate entry '((?:[^'\n]|'(?! for key)){1,128})' for key '([^'\n]{1,200})'")
 PATTERN = r"\)=\([^\s\x00]|Duplicate entry '"
@@ -72,10 +73,15 @@ def find(text: bytes) -> list[Range]:
     found = []
     at = 0
     while (at := text.find(b")=(", at)) >= 0:
-        begin = max(text.rfind(b" (", max(0, at - 300), at), text.rfind(b"\xbb(", max(0, at - 300), at))
+        low = max(0, at - 300)
+        begin = max(text.rfind(sign, low, at) for sign in (b" (", b'"(', b"\xbb("))
+        begin = begin + 1 if begin >= 0 else text.rfind(b"(", low, at)
+        first = begin + 1 if begin >= 0 else max(low, text.rfind(b"\n", low, at) + 1)
         end = _CLOSING.search(text, at + 3, at + 1024)
-        if begin >= 0 and end is not None:
-            found += _of_columns(text[begin + 2 : at], Range(at + 3, end.start()), text)
+        if end is None:
+            end = _ANY_CLOSING.search(text, at + 3, at + 1024)
+        if end is not None:
+            found += _of_columns(text[first:at], Range(at + 3, end.start()), text)
             at = end.start()
         at += 1
     if b"Duplicate entry" in text:
@@ -91,7 +97,7 @@ def find(text: bytes) -> list[Range]:
 
 def _of_columns(names: bytes, place: Range, text: bytes) -> list[Range]:
     """Find the secrets among the values of PostgreSQL's `Key (a, b)=(1, 2)`."""
-    columns = [_COLUMN.match(column.strip()) for column in names.split(b",")]
+    columns = [_COLUMN.match(column.strip(b' "()')) for column in names.split(b",")]
     kinds = [in_text(column[1]) if column else Announces.NOTHING for column in columns]
     if max(kinds) < Announces.AMBIGUOUS:
         return []

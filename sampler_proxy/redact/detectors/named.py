@@ -23,6 +23,7 @@ from sampler_proxy.redact.detectors.prose import if_secret, in_prose
 from sampler_proxy.redact.detectors.reading import (
     HTML_QUOTE,
     MAX_JUDGED,
+    Value,
     behind_scheme,
     read,
     read_below,
@@ -87,12 +88,10 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
     if before in (b"&", b"?") and text[name.end : name.end + 1] == b"=" and text[name.end + 1 : name.end + 2].isalnum():
         place = _in_list(text, name, name.end + 1, quote)
         return None if place is None or is_stand_in(text[place.start : place.end]) else place
-    if (
-        before in _BEFORE_NAME_OF_PAIR or text[name.start - 2 : name.start] in _SPACED_PAIR
-    ) and name_value_pairs.is_name_of_pair(text, name.start):
-        value = name_value_pairs.value_of(text, name.end)
-        if value is not None:
-            return if_secret(text, value, name)
+    if (value := name_value_pairs.value_of(text, name.end)) is not None:
+        place = if_secret(text, value, name)
+        if place is not None and (_names_value(text, name, before) or _stands_alone(text, value, name)):
+            return place
     if before in (b"<", b":", b";"):
         element = name_value_pairs.element(text, name.start, name.end)
         if element is not None:
@@ -118,6 +117,20 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
     if before == b"/" or name.kind is Announces.PARAMETER:
         return None
     return in_prose(text, name)
+
+
+def _names_value(text: bytes, name: SecretName, before: bytes) -> bool:
+    """Tell whether a name is the name in a pair (`name="..."`)."""
+    if before not in _BEFORE_NAME_OF_PAIR and text[name.start - 2 : name.start] not in _SPACED_PAIR:
+        return False
+    return name_value_pairs.is_name_of_pair(text, name.start)
+
+
+def _stands_alone(text: bytes, value: Value, name: SecretName) -> bool:
+    """Tell whether the value of what may be a pair, cut off before its name, can be nothing but a secret."""
+    if text[value.start - 1 : value.start] == b">" and text[value.end : value.end + 1] not in (b"<", b"&", b""):
+        return False
+    return is_told(text[value.start : value.end], name.kind, name.text, quoted=True)
 
 
 def _bracketed(bracket: re.Match[bytes], name: SecretName) -> Range | None:

@@ -65,6 +65,8 @@ class Look(Enum):
     TEXT = "text"
     BYTES = "bytes"
     STATEMENT = "statement"
+    KEY_LIKE = "what may be a key"
+    MIXED_KEY = "what may be a key of upper and lower case"
     URL = "url"
     USER = "user, or user and password"
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
 from sampler_proxy.redact.detectors.connections import password_behind_user
+from sampler_proxy.redact.detectors.secret_values import looks_like_key
 from sampler_proxy.redact.key_rules import KeyRules
 from sampler_proxy.redact.lanes import (
     ANY_TYPE,
@@ -96,6 +97,11 @@ class Values:
             return self.text(self._stripped(text, counts), counts)
         if treatment is Look.USER:
             return self.text(self._without_password(text, counts), counts)
+        if treatment in (Look.KEY_LIKE, Look.MIXED_KEY):
+            if looks_like_key(text.strip(), mixed=treatment is Look.MIXED_KEY):
+                counts["key", "mask"] += 1
+                return MASK_TEXT
+            return self.text(text, counts)
         if treatment is Look.STATEMENT:
             return self._detected(self._obfuscated(text, counts), counts)
         assert isinstance(treatment, Action)

@@ -12,6 +12,7 @@ from tests.redact.detectors import (
     table_addresses,
     table_connections,
     table_credentials,
+    table_named,
     table_numbers,
     table_paths,
     table_provider_keys,
@@ -20,7 +21,7 @@ from tests.redact.detectors import (
 from tests.redact.detectors.marked import unmarked
 
 TABLES = (
-    *(table_numbers, table_addresses, table_credentials, table_connections, table_paths),
+    *(table_numbers, table_addresses, table_credentials, table_connections, table_named, table_paths),
     *(table_provider_keys, table_providers),
 )
 HITS = {name: texts for table in TABLES for name, texts in table.HITS.items()}

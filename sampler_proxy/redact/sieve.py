@@ -14,7 +14,7 @@ import re2
 from sampler_proxy.redact import regexes
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
-from sampler_proxy.redact.texts import encoded, keyed, statements
+from sampler_proxy.redact.texts import announced, embedded, encoded, keyed, statements
 
 CANARY = b"\x00sampler-proxy\x00"
 
@@ -29,7 +29,14 @@ _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _nothing)
 _STATEMENT = Detector("", statements.PATTERN, _nothing)
 _ESCAPED = Detector("", encoded.PATTERN, _nothing)
-_KEYED = Detector("", keyed.PATTERN, _nothing)
+# Names of values: as JSON has them, elsewhere, and within strings of JSON, too.
+_KEYED = (
+    Detector("", f"{keyed.OF_JSON}|{announced.OF_JSON}", _nothing),
+    Detector("", f"{keyed.ELSEWHERE}|{announced.ELSEWHERE}|{embedded.BARE_KEY}", _nothing),
+    Detector("", keyed.IN_STRINGS, _nothing),
+)
+# Means something only in what is not JSON, though it begins so.
+_BARE = Detector("", embedded.BARE_MEMBER, _nothing)
 
 Region = tuple[int, int]
 """A half-open range of bytes."""
@@ -42,8 +49,11 @@ class Sieve:
         """Compile the patterns. `sql`, `urls`: whether statements, and URLs, are looked for. Raises ValueError for
         patterns that are too large together."""
         self.escaped = len(detectors)
-        self.keyed = len(detectors) + 1
-        asked = [*detectors, _ESCAPED, _KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
+        self._as_in_json = len(detectors) + 1
+        self._bare = len(detectors) + 1 + len(_KEYED)
+        self._doubtful = {len(detectors) + 2, self._bare}
+        self.keyed = frozenset(range(self._as_in_json, self._as_in_json + len(_KEYED)))
+        asked = [*detectors, _ESCAPED, *_KEYED, _BARE, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
         self._searches = [_search(detector) for detector in asked]
@@ -56,9 +66,13 @@ class Sieve:
             return []
         return hits if set(self._canaries) <= set(hits) else list(range(len(self._searches)))
 
-    def only_keys(self, text: bytes) -> bool:
-        """Tell whether nothing may be found in a text but keys in quotes."""
-        return [hit for hit in self._sieve(text + SEPARATOR + CANARY) if hit != self.keyed] == self._canaries
+    def only_keys(self, text: bytes) -> bool | None:
+        """Tell whether nothing may be found in a text but values by their names, and names only where JSON has them.
+        None: if the text is JSON."""
+        hits = self._sieve(text + SEPARATOR + CANARY)
+        if [hit for hit in hits if hit != self._as_in_json and hit not in self._doubtful] != self._canaries:
+            return False
+        return True if self._doubtful.isdisjoint(hits) else None
 
     def sift(self, joined: bytes) -> list[Region] | None:
         """Return the regions of values, joined by SEPARATOR and ended by CANARY, outside of which there is nothing to
@@ -72,7 +86,7 @@ class Sieve:
                 return [(0, len(joined))]
             regions: list[Region] = []
             for index in hits:
-                if index < len(self._searches):
+                if index < len(self._searches) and index != self._bare:
                     if (search := self._searches[index]) is None:
                         return [(0, len(joined))]
                     regions += _places(search, joined) or [(0, len(joined))]  # a hit has a place

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
-from sampler_proxy.redact.key_rules import KeyRules
+from sampler_proxy.redact.key_rules import MAX_CACHED_KEY_BYTES, MAX_CACHED_KEYS, KeyRules
 from sampler_proxy.redact.lanes import (
     ANY_TYPE,
     AS_IT_IS,
@@ -29,7 +29,8 @@ from sampler_proxy.redact.lanes import (
 )
 from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
-from sampler_proxy.redact.texts import embedded, encoded, keyed, statements
+from sampler_proxy.redact.texts import announced, embedded, encoded, keyed, statements
+from sampler_proxy.redact.texts.embedded import like_json
 from sampler_proxy.redact.texts.sql import obfuscate
 from sampler_proxy.redact.texts.urls import rewrite
 
@@ -44,7 +45,19 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _REPLACED = "\ufffd".encode()
 _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
-_MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*)"\s*:)')  # without lookahead in RE2; linear, as it ends at the next quote
+# What may name a value in JSON without escapes. Without lookahead in RE2; linear, as each ends at the next quote.
+_MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*+)"\s*+:)')
+_MAY_BE_NAME = re.compile(rb'[DEGKLMNRYdegklmnry]"\s*+:\s*+"([A-Za-z][^"\\ ]*+(?: [^"\\ ]*+)?)"')
+_MAY_BE_FIRST = re.compile(rb'\[\s*+"([^"\\]*+)"\s*+,\s*+"[^"\\]*+"\s*+\]')
+_MAY_BE_OPTION = re.compile(rb'"--?([A-Za-z][0-9A-Za-z_.-]*)')
+_HEADERS = re.compile(rb'eader[^"\\]*"\s*+:\s*+\[\s*+"')
+_QUOTED_KEY = re.compile(rb"""["'`][^"'`\n]*["'`](?=\s*+(?:=>|:))""")
+_NONE = re.compile(
+    rb"[*\xe2\x80\xa2]*|(?i:null|nil|none|undefined|true|false)"
+    rb"|(?i:[\[<({*]{0,3}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|obfuscated|protected)[\])}>*]{0,3})"
+)
+_LONGEST_NONE = 64
+_BY_KEY = (DELETED, MASKED, ANY_TYPE)
 
 
 class _Finding(NamedTuple):
@@ -83,6 +96,8 @@ class Values:
         self._sql = sql
         self._urls = urls
         self._hash_key = hash_key
+        self._innocent: set[bytes] = set()
+        """Names that fall under no rule."""
 
     def apply(self, lane: Lane, text: bytes, counts: Counter[Label]) -> bytes:
         """Redact a text in a lane, and count the redactions."""
@@ -119,23 +134,20 @@ class Values:
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
         """Redact a text: the members of JSON or a form, statements, URLs, and what detectors find. `depth`: strings of
         JSON around it."""
-        like_json = _like_json(text)
-        if like_json and self.plain(text) and self._says_nothing(text):
+        if like_json(text) and self._harmless(text):
             return text
-        members = embedded.members(text) if like_json or b"&" in text else []
+        members, whole = embedded.read(text)
         if members and depth > MAX_NESTED:
             counts[FAILURE] += 1
             return MASK_TEXT
-        # What is behind the last member: brackets, or what was no JSON any more.
-        rest = text[max((member.end for member in members if not _holds_others(member)), default=0) :]
-        if like_json and (label := self._unread(rest)):
-            counts[label[0], "mask"] += 1
-            return MASK_TEXT
         if members:
+            outside = b"" if whole else _outside(text, members)
             text = self._members(text, members, counts, depth)
-        if not members or (self._sql and statements.begins(rest) is not None) or (self._urls and b"://" in rest):
+        else:
+            outside = text
+        if (self._sql and statements.begins(outside) is not None) or (self._urls and b"://" in outside):
             text = self._reshaped(text, counts)
-        return self._detected(text, counts, not members)
+        return self._detected(text, counts, not whole)
 
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Obfuscate the statement, and strip the URLs, in a text."""
@@ -151,65 +163,95 @@ class Values:
         if len(suspects) > MAX_SUSPECTS + len(text) // 24:
             counts[OVERSIZE] += 1
             return MASK_TEXT
+        named = self._named(text, members)
         out: list[bytes] = []
         done = exempt = 0
-        for member in members:
+        for index, member in enumerate(members):
             if member.start < done or member.start < exempt:  # inside of one that has been seen to
                 continue
-            lane = self._key_rules.member_lane(member.key)
+            lane, offset = named[index] if index in named else (self._key_rules.member_lane(member.key), 0)
+            value: bytes | None = None
             if lane.kind == AS_IT_IS:
                 exempt = member.end
-            elif lane.kind in (DELETED, MASKED) or (lane.kind == ANY_TYPE and _holds_others(member)):
+            elif lane.kind in (DELETED, MASKED) or (lane.kind == ANY_TYPE and member.holds_others):
                 assert lane.label is not None
-                counts[lane.label[0], "mask"] += member.text != MASK_TEXT
-                out += [text[done : member.start], member.encoded(MASK_TEXT)]
-                done = member.end
-            elif not _holds_others(member) and (lane.kind != BATCHED or member.start in suspects):
+                if not _stands_for_none(member.text[offset:]) or member.holds_others:
+                    counts[lane.label[0], "mask"] += 1
+                    value = member.text[:offset] + MASK_TEXT
+            elif not member.holds_others and (lane.kind != BATCHED or index in suspects):
                 if lane.kind == BATCHED:
                     value = self.text(member.text, counts, depth + 1)
                 else:
-                    value = self.apply(lane, member.text, counts)
-                if value != member.text:
-                    out += [text[done : member.start], member.encoded(value)]
-                    done = member.end
+                    value = member.text[:offset] + self.apply(lane, member.text[offset:], counts)
+            if value is not None and value != member.text:
+                out += [text[done : member.start], member.encoded(value)]
+                done = member.end
         return b"".join((*out, text[done:]))
 
+    def _named(self, text: bytes, members: Sequence[embedded.Member]) -> dict[int, tuple[Lane, int]]:
+        """Find the members that fall under a rule by a name that stands elsewhere: their lanes, and where in their
+        texts the values begin."""
+        found = {}
+        for index, name, offset in announced.announced(text, members):
+            lane = self._key_rules.member_lane(name)
+            own = self._key_rules.member_lane(members[index].key)
+            if lane.kind in _BY_KEY and own.kind not in (*_BY_KEY, AS_IT_IS):
+                found[index] = (lane, offset)
+        return found
+
     def _suspects(self, members: Sequence[embedded.Member]) -> set[int]:
-        """Find where the members begin whose texts must be looked at by themselves, unless a rule says otherwise."""
-        leaves = [member for member in members if not _holds_others(member)]
-        regions = self._sieve.sift(SEPARATOR.join((*(member.text for member in leaves), CANARY))) or []
+        """Find the indices of the members whose texts must be looked at by themselves, unless a rule says otherwise."""
+        leaves = [(index, member) for index, member in enumerate(members) if not member.holds_others]
+        regions = self._sieve.sift(SEPARATOR.join((*(member.text for _, member in leaves), CANARY))) or []
         found = set()
         following = iter([*regions, (sys.maxsize, sys.maxsize)])
         low, high = next(following)
         at = 0
-        for member in leaves:
+        for index, member in leaves:
             while high < at:
                 low, high = next(following)
             end = at + len(member.text)
-            if low <= end or _like_json(member.text):
-                found.add(member.start)
+            if low <= end or like_json(member.text):
+                found.add(index)
             at = end + len(SEPARATOR)
         return found
 
     def plain(self, text: bytes) -> bool:
-        """Tell whether nothing may be found in a text of JSON but by its keys: without escapes what a member holds is
-        seen in the whole, save for a form."""
+        """Tell whether nothing may be found in a text of JSON but by names: without escapes what a member holds is seen
+        in the whole, save for a form."""
+        return self._plain(text) is not False
+
+    def _plain(self, text: bytes) -> bool | None:
+        """None: if it is JSON, which is not certain."""
         if b"\\" in text or b"&" in text or b"'" in text:
             return False
         return self._sieve.only_keys(text)
 
-    def _says_nothing(self, text: bytes) -> bool:
-        """Tell whether no key of JSON without escapes falls under a rule. Whatever may be a key is taken for one."""
-        keys = set(_MAY_BE_KEY.findall(text))
-        return all(self._key_rules.member_lane(key.decode("utf-8", "replace")).kind == BATCHED for key in keys)
+    def _harmless(self, text: bytes) -> bool:
+        """Tell, soon, whether a text that begins like JSON may stay as it is."""
+        plain = self._plain(text)
+        return plain is not False and self._says_nothing(text) and (plain or embedded.is_json(text))
 
-    def _unread(self, text: bytes) -> Label | None:
-        """Return the label of a rule that a key falls under in what is nearly JSON, and was not read; None for none."""
-        for key in keyed.keys(text):
-            lane = self._key_rules.member_lane(key.text.decode("utf-8", "replace"))
-            if lane.kind in (DELETED, MASKED, ANY_TYPE):
-                return lane.label
-        return None
+    def _says_nothing(self, text: bytes) -> bool:
+        """Tell whether no key of JSON without escapes falls under a rule, nor what may be the name of another member.
+        Whatever may be a key is taken for one."""
+        names = set(_MAY_BE_KEY.findall(text))
+        if not announced.KEYS.isdisjoint(names):
+            names.update(_MAY_BE_NAME.findall(text))
+        if b"[" in text:
+            if b"eader" in text and _HEADERS.search(text):
+                return False
+            names.update(_MAY_BE_FIRST.findall(text), _MAY_BE_OPTION.findall(text))
+        if names <= self._innocent:
+            return True
+        if len(self._innocent) > MAX_CACHED_KEYS:
+            self._innocent.clear()
+        for name in names:
+            if self._key_rules.member_lane(name.decode("utf-8", "replace")).kind != BATCHED:
+                return False
+            if len(name) <= MAX_CACHED_KEY_BYTES:
+                self._innocent.add(name)
+        return True
 
     def _detected(self, text: bytes, counts: Counter[Label], by_key: bool = True) -> bytes:
         """Replace what detectors find, again until nothing is found. `by_key`: replace the values of quoted keys,
@@ -277,27 +319,31 @@ class Values:
                         for start, end in detector.find(look):
                             if end > start:
                                 found.append(_Finding(place(start), place(end), detector.name, action))
-            if by_key and self._sieve.keyed in hits:
+            if by_key and not self._sieve.keyed.isdisjoint(hits):
                 found += self._by_key(level, place)
         return _joined(found)
 
     def _by_key(self, text: bytes, place: encoded.Origin) -> list[_Finding]:
-        """Find the values whose quoted keys fall under rules."""
+        """Find the values that fall under rules by their quoted keys, as members, or by another name."""
         found = []
         done = 0
         for key in keyed.keys(text):
-            if key.end < done:
-                continue
-            lane = self._key_rules.member_lane(key.text.decode("utf-8", "replace"))
-            if lane.kind not in (DELETED, MASKED, ANY_TYPE):
-                continue
-            assert lane.label is not None
-            start, end, value = keyed.value_of(text, key)
-            done = end
-            if start < end and text[start:end] != MASK_TEXT and not _HASHED.fullmatch(text[start:end]):
-                action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
-                found.append(_Finding(place(start), place(end), lane.label[0], action, lane, value))
+            if key.end >= done and (lane := self._lane_by_key(key.text.decode("utf-8", "replace"))):
+                start, end, value = keyed.value_of(text, key)
+                done = end
+                found += _by_rule(lane, text, (start, end), value, place)
+        members = embedded.members(text)
+        named = self._named(text, members)
+        for index, member in enumerate(members):
+            lane, offset = named.get(index) or (self._lane_by_key(member.key), 0)
+            if lane is not None:
+                found += _by_rule(lane, text, member.inside(text, offset), member.text[offset:], place)
         return found
+
+    def _lane_by_key(self, key: str) -> Lane | None:
+        """Return the lane of a key that falls under a rule; None for another."""
+        lane = self._key_rules.member_lane(key)
+        return lane if lane.kind in _BY_KEY else None
 
     def act(self, action: Action, text: bytes) -> bytes:
         """Mask or hash a secret, or keep its last characters where at least four others are hidden."""
@@ -310,13 +356,30 @@ class Values:
         return MASK_TEXT
 
 
-def _like_json(text: bytes) -> bool:
-    return text.lstrip()[:1] in (b"{", b"[")
+def _stands_for_none(value: bytes) -> bool:
+    """Tell whether a value under a key says only that there is none, or that it has been redacted."""
+    return len(value) < _LONGEST_NONE and _NONE.fullmatch(value) is not None
 
 
-def _holds_others(member: embedded.Member) -> bool:
-    """Tell whether a member is an object or array."""
-    return not member.is_string and not member.text
+def _by_rule(lane: Lane, text: bytes, span: tuple[int, int], value: bytes, place: encoded.Origin) -> list[_Finding]:
+    """Make a finding of a value that falls under a rule for its key; none where it says nothing."""
+    start, end = span
+    if start >= end or _stands_for_none(text[start:end]) or _HASHED.fullmatch(text[start:end]):
+        return []
+    assert lane.label is not None
+    action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
+    return [_Finding(place(start), place(end), lane.label[0], action, lane, value)]
+
+
+def _outside(text: bytes, members: Sequence[embedded.Member]) -> bytes:
+    """Blot out the strings among the members of what is nearly JSON: what they hold is looked at by itself."""
+    parts = []
+    done = 0
+    for member in members:
+        if member.is_string:
+            parts += [text[done : member.start], b" " * (member.end - member.start)]
+            done = member.end
+    return _QUOTED_KEY.sub(b"\x00", b"".join((*parts, text[done:])))
 
 
 def _looks(text: bytes) -> list[bytes]:

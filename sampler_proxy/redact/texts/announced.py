@@ -1,0 +1,113 @@
+"""Finds values whose name is itself a value: `{"name": "Authorization", "value": "x"}` (HAR, Kubernetes, OTLP in JSON),
+`["api_key", "x"]`, `("password", "x")`, `["--password", "x"]`, `["--token=x"]`.
+
+So that key rules hold there too. Whether a name is one that rules are about is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from sampler_proxy.redact.texts.embedded import Member
+
+NAMES = frozenset(
+    (
+        *("name", "key", "k", "header", "headername", "field", "fieldname", "param", "parameter", "parametername"),
+        *("parameterkey", "variable", "var", "property", "attribute", "option", "setting", "label", "identifier"),
+    )
+)
+"""Keys whose values may be names, in lower case and without `_` and `-`."""
+VALUES = frozenset(
+    ("value", "values", "val", "v", "stringvalue", "headervalue", "fieldvalue", "parametervalue", "secretstring")
+)
+"""Keys of what such a name names."""
+
+KEYS = frozenset(form.encode() for word in VALUES for form in (word, word.capitalize(), word.upper()))
+"""The commonest forms of VALUES."""
+
+OF_JSON = r"""\[\s*"[^"\x00\n]{1,64}"\s*,\s*"|"--?[A-Za-z][0-9A-Za-z_.-]*(?:"\s*,|=)"""
+"""RE2: a pair or an option, as JSON has it."""
+ELSEWHERE = (
+    r"""[\[(]\s*["'`][^"'`\x00\n]{1,64}["'`]\s*,\s*[bu]?["'`]|["'`]--?[A-Za-z][0-9A-Za-z_.-]*(?:["'`]\s*,|=)"""
+    r"""|\b(?:Secret|Sensitive|Password|ApiKey)[A-Za-z]{0,6}(?:::new|\.of)?\(["'`]"""
+)
+"""RE2: other ones, and calls. Where neither matches, nothing is announced but by objects with quoted keys."""
+
+_OPTION = re.compile(rb"--?([A-Za-z][0-9A-Za-z_.-]*+)(=?)", re.DOTALL)
+_WORD = re.compile(rb"[A-Za-z_]{1,24}")
+_GAP = re.compile(rb"\s*+(?:,|=>)\s*+")
+_END = re.compile(rb"\s*+,?\s*+[\])]")
+_SMALL = str.maketrans("", "", "_-")
+_STARTS = re.compile(rb"[\w.\])]\Z")
+
+
+class Announced(NamedTuple):
+    """The index of a member whose name stands elsewhere. `offset`: where in its text the value begins."""
+
+    member: int
+    name: str
+    offset: int = 0
+
+
+def announced(text: bytes, members: Sequence[Member]) -> Iterator[Announced]:
+    """Find the members of a text that others announce: the other member of an object that holds a name and a value,
+    the second element of a pair, what follows an option of a command line or stands in it. Linear; raises nothing."""
+    names: dict[int, str] = {}
+    values: dict[int, list[int]] = {}
+    elements: dict[int, list[int]] = {}
+    for index, member in enumerate(members):
+        around = member.around
+        if around < 0:
+            continue
+        if text[around] == 0x7B:
+            plain = member.key.translate(_SMALL).lower()
+            if member.is_string and plain in NAMES:
+                names.setdefault(around, member.text.decode("utf-8", "replace"))
+            elif plain in VALUES:
+                values.setdefault(around, []).append(index)
+        else:
+            elements.setdefault(around, []).append(index)
+    for around, name in names.items():
+        for index in values.get(around, ()):
+            yield Announced(index, name)
+    for around, indices in elements.items():
+        yield from _in_array(text, members, around, indices)
+
+
+def _in_array(text: bytes, members: Sequence[Member], around: int, indices: Sequence[int]) -> Iterator[Announced]:
+    option = ""
+    for index in indices:
+        member = members[index]
+        if option and not member.text.startswith(b"-"):
+            yield Announced(index, option)
+        option = ""
+        if member.is_string and (match := _OPTION.match(member.text)):
+            name = match[1].decode()
+            if match[2]:
+                yield Announced(index, name, match.end())
+            elif match.end() == len(member.text):
+                option = name
+    first, *others = (members[index] for index in indices[:4])
+    if not first.is_string or not others:
+        return
+    if "header" in first.key.lower() and len(indices) % 2 == 0:  # as Node.js has them: names and values by turns
+        for name, value in zip(indices[::2], indices[1::2], strict=True):
+            yield Announced(value, members[name].text.decode("utf-8", "replace"))
+    elif _is_pair(text, around, first, others[0]):
+        yield Announced(indices[1], first.text.decode("utf-8", "replace"))
+
+
+def _is_pair(text: bytes, around: int, first: Member, second: Member) -> bool:
+    """Tell whether two elements are all that a bracket holds, and the second is no name of the same kind: `("password",
+    "email")` may be names of fields, and `("password", "required")` the arguments of a call."""
+    if text[around + 1 : first.start].strip() or not _GAP.fullmatch(text, first.end, second.start):
+        return False
+    if not _END.match(text, second.end):
+        return False
+    before = text[max(0, around - 32) : around].rstrip()
+    if before.endswith((b"[", b"],", b"),")):
+        return True  # one of several pairs
+    is_tuple = text[around] == 0x28 and not _STARTS.search(before)
+    return is_tuple or not _WORD.fullmatch(second.text)

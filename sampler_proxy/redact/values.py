@@ -109,7 +109,7 @@ class Values:
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts)
         if treatment is Look.STATEMENT:
-            return self._detected(self._obfuscated(text, counts), counts)
+            return self._detected(self._obfuscated(text, counts), counts, by_key=True)
         assert isinstance(treatment, Action)
         assert lane.label is not None
         counts[lane.label] += 1
@@ -140,14 +140,18 @@ class Values:
         if members and depth > MAX_NESTED:
             counts[FAILURE] += 1
             return MASK_TEXT
+        changing = self._sql and statements.begins(text) is not None
+        named: bytes | None = None
+        if not whole and (members or changing):  # before the names go with what is around them
+            named = self._detected(text, counts, by_key=True, by_form=False, members=members)
+            members = members if named == text else embedded.read(named).members
+            text = named
+        outside = b"" if whole else _outside(text, members) if members else text
         if members:
-            outside = b"" if whole else _outside(text, members)
             text = self._members(text, members, counts, depth)
-        else:
-            outside = text
-        if (self._sql and statements.begins(outside) is not None) or (self._urls and b"://" in outside):
+        if (changing and statements.begins(outside) is not None) or (self._urls and b"://" in outside):
             text = self._reshaped(text, counts)
-        return self._detected(text, counts, not whole)
+        return self._detected(text, counts, by_key=not whole and text != named)
 
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Obfuscate the statement, and strip the URLs, in a text."""
@@ -222,7 +226,7 @@ class Values:
         return self._plain(text) is not False
 
     def _plain(self, text: bytes) -> bool | None:
-        """None: if it is JSON, which is not certain."""
+        """Tell the same; None: if it is JSON, which is not certain."""
         if b"\\" in text or b"&" in text or b"'" in text:
             return False
         return self._sieve.only_keys(text)
@@ -253,16 +257,25 @@ class Values:
                 self._innocent.add(name)
         return True
 
-    def _detected(self, text: bytes, counts: Counter[Label], by_key: bool = True) -> bytes:
-        """Replace what detectors find, again until nothing is found. `by_key`: replace the values of quoted keys,
-        too."""
+    def _detected(
+        self,
+        text: bytes,
+        counts: Counter[Label],
+        *,
+        by_key: bool,
+        by_form: bool = True,
+        members: Sequence[embedded.Member] = (),
+    ) -> bytes:
+        """Replace what detectors find (`by_form`), and the values of what names announce (`by_key`), again until
+        nothing is found. `members`: of the text, if they are known."""
         for _ in range(_ROUNDS):
-            found = self._find(text, by_key)
+            found = self._find(text, by_key, by_form, members)
+            members = ()
             if not found:
                 return text
             hashes = any(one.action.word == "hash" for one in found)
             if hashes:  # a hash is not hashed again: all that is to be found must be found before
-                found = self._rest(text, found, by_key)
+                found = self._rest(text, found, by_key, by_form)
             out, done = [], 0
             for one in found:
                 out += [text[done : one.start], self._replacement(one, text[one.start : one.end], counts)]
@@ -287,19 +300,21 @@ class Values:
         counts[found.name, found.action.word] += result != text
         return result
 
-    def _rest(self, text: bytes, found: list[_Finding], by_key: bool) -> list[_Finding]:
+    def _rest(self, text: bytes, found: list[_Finding], by_key: bool, by_form: bool) -> list[_Finding]:
         """Find the other secrets once the findings are blotted out: secrets that touch hide each other."""
         for _ in range(_ROUNDS):
             blotted = bytearray(text)
             for one in found:
                 blotted[one.start : one.end] = b"*" * (one.end - one.start)
-            more = [one for one in self._find(bytes(blotted), by_key) if blotted[one.start : one.end].strip(b"*")]
+            more = [one for one in self._find(bytes(blotted), by_key, by_form) if blotted[one.start : one.end].strip(b"*")]
             if not more:
                 return found
             found = _joined(found + more)
         return [_Finding(0, len(text), found[0].name, MASK)]
 
-    def _find(self, text: bytes, by_key: bool) -> list[_Finding]:
+    def _find(
+        self, text: bytes, by_key: bool, by_form: bool, members: Sequence[embedded.Member] = ()
+    ) -> list[_Finding]:
         """Find what is to be replaced: disjoint, in order. Where findings overlap the first one's name counts; if their
         actions differ, they are masked."""
         text = text.replace(_REPLACED, b"   ")  # what was no text ends what stands beside it
@@ -312,7 +327,7 @@ class Values:
         found = []
         for level, place in [(text, encoded.same), *levels]:
             looks = _looks(level)
-            for index in hits:
+            for index in hits if by_form else ():
                 if index < len(self._detectors):
                     detector, action = self._detectors[index], self._actions[index]
                     for look in looks if not detector.utf8 else looks[:1]:
@@ -320,10 +335,12 @@ class Values:
                             if end > start:
                                 found.append(_Finding(place(start), place(end), detector.name, action))
             if by_key and not self._sieve.keyed.isdisjoint(hits):
-                found += self._by_key(level, place)
+                found += self._by_key(level, place, members if level is text else ())
         return _joined(found)
 
-    def _by_key(self, text: bytes, place: encoded.Origin) -> list[_Finding]:
+    def _by_key(
+        self, text: bytes, place: encoded.Origin, members: Sequence[embedded.Member] = ()
+    ) -> list[_Finding]:
         """Find the values that fall under rules by their quoted keys, as members, or by another name."""
         found = []
         done = 0
@@ -332,7 +349,7 @@ class Values:
                 start, end, value = keyed.value_of(text, key)
                 done = end
                 found += _by_rule(lane, text, (start, end), value, place)
-        members = embedded.members(text)
+        members = members or embedded.members(text)
         named = self._named(text, members)
         for index, member in enumerate(members):
             lane, offset = named.get(index) or (self._lane_by_key(member.key), 0)

@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
     @property
     def holds_others(self) -> bool:
-        """Whether it is an object, an array, or another value that is no single token."""
+        """Tell whether it is an object, an array, or another value that is no single token."""
         return not self.is_string and not self.text
 
     def inside(self, text: bytes, offset: int = 0) -> tuple[int, int]:
@@ -65,7 +65,7 @@ class Member(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a text holds. `whole`: it is JSON, or a form, from the beginning to the end."""
+    """Holds the members of a text. `whole`: it is JSON, or a form, from the beginning to the end."""
 
     members: list[Member]
     whole: bool

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sampler_proxy.redact.texts.embedded import Member
+from sampler_proxy.redact.texts.members import Member
 
 NAMES = frozenset(
     (

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sampler_proxy.redact.texts.embedded import unescaped
+from sampler_proxy.redact.texts.members import unescaped
 
 _BEHIND = r"(?:>>)?\s*[\])]?\s*(?::|=|->)"
 OF_JSON = r'"\s*:'

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.redact.texts.embedded import Member, members, quoted, read
+from sampler_proxy.redact.texts.brackets import members
+from sampler_proxy.redact.texts.embedded import read
+from sampler_proxy.redact.texts.members import Member, quoted
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)

@@ -30,6 +30,7 @@ from sampler_proxy.redact.lanes import (
 from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
 from sampler_proxy.redact.texts import announced, embedded, encoded, keyed, statements
+from sampler_proxy.redact.texts.brackets import names_in_json
 from sampler_proxy.redact.texts.embedded import like_json
 from sampler_proxy.redact.texts.sql import obfuscate
 from sampler_proxy.redact.texts.urls import rewrite
@@ -45,12 +46,6 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _REPLACED = "\ufffd".encode()
 _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
-# What may name a value in JSON without escapes. Without lookahead in RE2; linear, as each ends at the next quote.
-_MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*+)"\s*+:)')
-_MAY_BE_NAME = re.compile(rb'[DEGKLMNRYdegklmnry]"\s*+:\s*+"([A-Za-z][^"\\ ]*+(?: [^"\\ ]*+)?)"')
-_MAY_BE_FIRST = re.compile(rb'\[\s*+"([^"\\]*+)"\s*+,\s*+"[^"\\]*+"\s*+\]')
-_MAY_BE_OPTION = re.compile(rb'"--?([A-Za-z][0-9A-Za-z_.-]*)')
-_HEADERS = re.compile(rb'eader[^"\\]*"\s*+:\s*+\[\s*+"')
 _QUOTED_KEY = re.compile(rb"""["'`][^"'`\n]*["'`](?=\s*+(?:=>|:))""")
 _NONE = re.compile(
     rb"[*\xe2\x80\xa2]*|(?i:null|nil|none|undefined|true|false)"
@@ -239,13 +234,9 @@ class Values:
     def _says_nothing(self, text: bytes) -> bool:
         """Tell whether no key of JSON without escapes falls under a rule, nor what may be the name of another member.
         Whatever may be a key is taken for one."""
-        names = set(_MAY_BE_KEY.findall(text))
-        if not announced.KEYS.isdisjoint(names):
-            names.update(_MAY_BE_NAME.findall(text))
-        if b"[" in text:
-            if b"eader" in text and _HEADERS.search(text):
-                return False
-            names.update(_MAY_BE_FIRST.findall(text), _MAY_BE_OPTION.findall(text))
+        names = names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
+        if names is None:
+            return False
         if names <= self._innocent:
             return True
         if len(self._innocent) > MAX_CACHED_KEYS:
@@ -306,7 +297,9 @@ class Values:
             blotted = bytearray(text)
             for one in found:
                 blotted[one.start : one.end] = b"*" * (one.end - one.start)
-            more = [one for one in self._find(bytes(blotted), by_key, by_form) if blotted[one.start : one.end].strip(b"*")]
+            more = [
+                one for one in self._find(bytes(blotted), by_key, by_form) if blotted[one.start : one.end].strip(b"*")
+            ]
             if not more:
                 return found
             found = _joined(found + more)
@@ -338,9 +331,7 @@ class Values:
                 found += self._by_key(level, place, members if level is text else ())
         return _joined(found)
 
-    def _by_key(
-        self, text: bytes, place: encoded.Origin, members: Sequence[embedded.Member] = ()
-    ) -> list[_Finding]:
+    def _by_key(self, text: bytes, place: encoded.Origin, members: Sequence[embedded.Member] = ()) -> list[_Finding]:
         """Find the values that fall under rules by their quoted keys, as members, or by another name."""
         found = []
         done = 0

@@ -24,8 +24,13 @@ VALUES = frozenset(
 )
 """Keys of what such a name names."""
 
-KEYS = frozenset(form.encode() for word in VALUES for form in (word, word.capitalize(), word.upper()))
-"""The commonest forms of VALUES."""
+
+def _spelt(words: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(form.encode() for word in words for form in (word, word.capitalize(), word.upper()))
+
+
+COMMON_NAMES, COMMON_VALUES = _spelt(NAMES), _spelt(VALUES)
+"""The same as they are mostly spelt."""
 
 OF_JSON = r"""\[\s*"[^"\x00\n]{1,64}"\s*,\s*"|"--?[A-Za-z][0-9A-Za-z_.-]*(?:"\s*,|=)"""
 """RE2: a pair or an option, as JSON has it."""

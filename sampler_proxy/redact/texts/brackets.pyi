@@ -1,3 +1,5 @@
+"""Reads members of objects by the brackets and quotes in a text, be it JSON or nearly so."""
+
 from sampler_proxy.redact.texts.members import Member
 
 def members(text: bytes) -> list[Member]:

@@ -32,18 +32,19 @@ def _spelt(words: frozenset[str]) -> frozenset[bytes]:
 COMMON_NAMES, COMMON_VALUES = _spelt(NAMES), _spelt(VALUES)
 """The same as they are mostly spelt."""
 
-OF_JSON = r"""\[\s*"[^"\x00\n]{1,64}"\s*,\s*"|"--?[A-Za-z][0-9A-Za-z_.-]*(?:"\s*,|=)"""
+OF_JSON = r"""\[\s*"[^"\x00\n]{1,64}"\s*,\s*"|"--?[A-Za-z][0-9A-Za-z_.-]*(?:"\s*,|=)|\[\s*"[A-Za-z_][0-9A-Za-z_.-]*="""
 """RE2: a pair or an option, as JSON has it."""
 ELSEWHERE = (
-    r"""[\[(]\s*["'`][^"'`\x00\n]{1,64}["'`]\s*,\s*[bu]?["'`]|["'`]--?[A-Za-z][0-9A-Za-z_.-]*(?:["'`]\s*,|=)"""
+    r"""[\[({]\s*["'`][^"'`\x00\n]{1,64}["'`]\s*,\s*[bu]?["'`]|["'`]--?[A-Za-z][0-9A-Za-z_.-]*(?:["'`]\s*,|=)"""
+    r"""|\[\s*[bu]?["'`][A-Za-z_][0-9A-Za-z_.-]*="""
     r"""|\b(?:Secret|Sensitive|Password|ApiKey)[A-Za-z]{0,6}(?:::new|\.of)?\(["'`]"""
 )
 """RE2: other ones, and calls. Where neither matches, nothing is announced but by objects with quoted keys."""
 
-_OPTION = re.compile(rb"--?([A-Za-z][0-9A-Za-z_.-]*+)(=?)", re.DOTALL)
+_OPTION = re.compile(rb"(--?)?([A-Za-z_][0-9A-Za-z_.-]*+)(=?)")
 _WORD = re.compile(rb"[A-Za-z_]{1,24}")
 _GAP = re.compile(rb"\s*+(?:,|=>)\s*+")
-_END = re.compile(rb"\s*+,?\s*+[\])]")
+_END = re.compile(rb"\s*+,?\s*+[\])}]")
 _SMALL = str.maketrans("", "", "_-")
 _STARTS = re.compile(rb"[\w.\])]\Z")
 
@@ -62,6 +63,7 @@ def announced(text: bytes, members: Sequence[Member]) -> Iterator[Announced]:
     names: dict[int, str] = {}
     values: dict[int, list[int]] = {}
     elements: dict[int, list[int]] = {}
+    keyed: dict[int, bool] = {}  # whether the first member of braces has a key
     for index, member in enumerate(members):
         around = member.around
         if around < 0:
@@ -72,7 +74,9 @@ def announced(text: bytes, members: Sequence[Member]) -> Iterator[Announced]:
                 names.setdefault(around, member.text.decode("utf-8", "replace"))
             elif plain in VALUES:
                 values.setdefault(around, []).append(index)
-        else:
+            if around not in keyed:
+                keyed[around] = text[around + 1 : member.start].strip() != b""
+        if text[around] != 0x7B or not keyed[around]:
             elements.setdefault(around, []).append(index)
     for around, name in names.items():
         for index in values.get(around, ()):
@@ -89,10 +93,10 @@ def _in_array(text: bytes, members: Sequence[Member], around: int, indices: Sequ
             yield Announced(index, option)
         option = ""
         if member.is_string and (match := _OPTION.match(member.text)):
-            name = match[1].decode()
-            if match[2]:
+            name = match[2].decode()
+            if match[3]:
                 yield Announced(index, name, match.end())
-            elif match.end() == len(member.text):
+            elif match[1] and match.end() == len(member.text):
                 option = name
     first, *others = (members[index] for index in indices[:4])
     if not first.is_string or not others:
@@ -112,7 +116,7 @@ def _is_pair(text: bytes, around: int, first: Member, second: Member) -> bool:
     if not _END.match(text, second.end):
         return False
     before = text[max(0, around - 32) : around].rstrip()
-    if before.endswith((b"[", b"],", b"),")):
+    if before.endswith((b"[", b"],", b"),", b"{", b"},")):
         return True  # one of several pairs
     is_tuple = text[around] == 0x28 and not _STARTS.search(before)
     return is_tuple or not _WORD.fullmatch(second.text)

@@ -55,6 +55,7 @@ cdef struct Open:
     Piece first  # token of the item, which may be its key
     Piece last  # token of a value that has others before it: the next key, where a comma is missing
     uint8_t bracket
+    bint keyword  # what begins the item is a key: `:key "value"`
 
 # Types whose argument is a secret: pydantic's, and those of crates and libraries named alike.
 cdef tuple TYPES = (
@@ -173,7 +174,10 @@ cdef class _Reader:
         self.found(UNCLOSED, start, start + 1)
 
     cdef void word(self, Py_ssize_t start) noexcept:
+        """Read a word. A sign of equality in it separates it only where it may be a key."""
         cdef cbytes p = self.text
+        cdef Open* top = &self.stack[self.depth - 1]
+        cdef bint is_key = top.key == NONE and top.value == NONE and top.first.token == NOTHING
         cdef Py_ssize_t size = self.size
         cdef Py_ssize_t at = start
         while at < size:
@@ -183,7 +187,7 @@ cdef class _Reader:
                 at += 3
             elif p[at] == b"'" and at > start and is_word(p[at - 1]) and at + 1 < size and is_word(p[at + 1]):
                 at += 2  # an apostrophe
-            elif p[at] == b"=" and at > start and at + 1 < size and p[at + 1] not in b">\"'`" and not is_space(p[at + 1]):
+            elif p[at] == b"=" and not is_key and at > start and at + 1 < size and p[at + 1] not in b">\"'`" and not is_space(p[at + 1]):
                 at += 1
             else:
                 break
@@ -207,6 +211,10 @@ cdef class _Reader:
                 self.sign(p[self.token.start])
                 continue
             top = &self.stack[self.depth - 1]
+            if top.keyword and self.token.token == WORD:
+                top.keyword = False
+                top.key = self.key_of(self.token)
+                continue
             if self.token.token == UNCLOSED and top.value == NONE and top.first.token == NOTHING and (
                 top.key != NONE or top.bracket != b"{"
             ):
@@ -231,11 +239,17 @@ cdef class _Reader:
             self.open(sign)
         elif sign in b"}])":
             self.close(b"{" if sign == b"}" else b"[" if sign == b"]" else b"(")
-        elif sign in b",;":
+        elif sign in b",;" and not (sign == b"," and self.is_tuple(top)):
             self.end_value(top)
             self.begin_item(top)
+        elif sign == b":" and self.begins_keyword():
+            self.end_value(top)
+            self.begin_item(top)
+            top.keyword = True
         elif top.first.token != NOTHING:  # what may separate a key from its value
-            if top.first.token == STRING or top.bracket == b"{" or self.string_follows():
+            if top.first.token == STRING or top.bracket == b"{" or self.string_follows() or (
+                sign == b"=" and top.start > 0 and is_word(self.text[top.start - 1])
+            ):
                 top.key = self.key_of(top.first)
                 top.first.token = NOTHING
             else:
@@ -250,17 +264,37 @@ cdef class _Reader:
         return 0
 
     cdef bint string_follows(self) noexcept:
-        """Tell whether the next token begins a string."""
+        """Tell whether the next token begins a string, be it in a call (`Some("x")`), or in Erlang's `<<"x">>`."""
+        cdef cbytes p = self.text
         cdef Py_ssize_t at = self.at
-        if at < self.size and self.text[at] == b"=":
+        if at < self.size and (p[at] == b"=" or p[at] == b">"):
             at += 1
-        while at < self.size and is_space(self.text[at]):
+        if at < self.size and p[at] == b"[":  # as Go has it: map[a:[b] c:[d]]
+            return True
+        at = after_space(p, at, self.size)
+        if self.begins(at, b"<<"):
+            at += 2
+        while at < self.size and (is_word(p[at]) or p[at] in b".:&(") and p[at - 1] != b"(":
             at += 1
-        return at < self.size and self.text[at] in b"\"'`"
+        return at < self.size and p[at] in b"\"'`"
+
+    cdef bint is_tuple(self, Open* top) noexcept:
+        """Tell whether a comma stands behind a key: `{key, "value"}`, as Erlang has it."""
+        if top.bracket != b"{" or not self.string_follows():
+            return False
+        if top.first.token == WORD:
+            return after_space(self.text, top.start + 1, self.size) == top.first.start
+        return top.key != NONE and top.value == NONE  # a keyword
+
+    cdef bint begins_keyword(self) noexcept:
+        """Tell whether a colon, just read, begins a keyword as Lisp and Ruby have it: `:key`."""
+        cdef Py_ssize_t at = self.token.start
+        return at + 1 < self.size and is_word(self.text[at + 1]) and (is_space(self.text[at - 1]) or self.text[at - 1] in b"{[(,")
 
     cdef void begin_item(self, Open* top) noexcept:
         top.key = top.value = top.end = top.before = NONE
         top.first.token = top.last.token = NOTHING
+        top.keyword = False
 
     cdef int open(self, uint8_t bracket) except -1:
         cdef Py_ssize_t start = self.token.start
@@ -455,6 +489,8 @@ def names_in_json(bytes text not None, frozenset of_names not None, frozenset of
             elif before == b":":
                 if key in of_names:
                     named.append(p[start:end])
+            elif memchr(p + start, b"=", end - start) != NULL:
+                found.add(p[start:end].partition(b"=")[0])
             elif before == b"[" and p[behind] == b",":
                 other = after_space(p, behind + 1, size)
                 if other < size and p[other] == b"\"":

@@ -18,10 +18,11 @@ from sampler_proxy.redact.texts.brackets import members
 from sampler_proxy.redact.texts.members import Member
 
 BARE_KEY = (
-    r"""(?:[{\[(,;\n"'`]|\A)\s*[:$@]?[A-Za-z_][0-9A-Za-z_.$-]*\s*(?:=>|:)\s*["'`]"""
-    r"""|[{\[(]\s*[A-Za-z_][0-9A-Za-z_.$-]*\s*=\s*["'`]"""
+    r"""(?:[{\[(,;\n"'`]|\A)\s*[:$@]?[A-Za-z_][0-9A-Za-z_.$-]*\s*(?:=>|:=?)\s*(?:[A-Za-z_][0-9A-Za-z_.:]*\(\s*)?["'`]"""
+    r"""|[{\[(]\s*[A-Za-z_][0-9A-Za-z_.$-]*\s*=\s*["'`]|(?:\{|[0-9A-Za-z_]\()[A-Za-z_][0-9A-Za-z_.$-]*="""
+    r"""|\[[A-Za-z_][0-9A-Za-z_.$-]*:\[|[\s{\[(,]:[A-Za-z_][0-9A-Za-z_.-]*\s+["'`]|\{\s*:?[A-Za-z_][0-9A-Za-z_]*\s*,\s*(?:<<)?["'`]"""
 )
-"""RE2: a key without quotes before a string."""
+"""RE2: a key without quotes before a string, or in what looks like an object or call."""
 BARE_MEMBER = r"[{,]\s*[A-Za-z_$][0-9A-Za-z_.$-]*\s*:"
 """RE2: a key without quotes, or a colon after the first word behind a comma."""
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 PATTERN = (
     r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
-    r"""|&(?:quot|apos|amp|#0{0,4}(?:34|38|39|96)|#[xX]0{0,4}(?:22|26|27|60));"""
+    r"""|&(?:quot|apos|amp|#0{0,4}(?:34|38|39|96)|#[xX]0{0,4}(?:22|26|27|60));|\x1b\[[0-9;]*m"""
 )
 """RE2: where it matches nothing, nothing is escaped."""
 MAX_LEVELS = 3
@@ -73,6 +73,8 @@ def _character(escape: bytes) -> bytes:
         named = _ENTITIES.get(escape)
         digits = escape[2:-1].lower()
         return named or bytes((int(digits[1:], 16) if digits[:1] == b"x" else int(digits),))
+    if escape[:1] == b"\x1b":  # a colour
+        return b" "
     kind = escape[1:2]
     if kind in (b"u", b"x"):
         code = int(escape[2:], 16)

@@ -3,7 +3,8 @@ string, what JavaScript, Python, Ruby and PHP print.
 
 So that key rules hold there too. Unlike `embedded` it makes nothing of how things nest, so that no damage around a key
 and its value matters: a key is what stands in quotes before a colon (or `=>`, `=`, `->`), wherever it is. The forms of
-PHP are here too: `["key"]=> string(1) "x"` (var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize).
+PHP are here too: `["key"]=> string(1) "x"` (var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize). Before a string a key needs no quotes, where one may begin: in a
+bracket, in a line, or behind another string.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ MAX_QUOTED_KEY_BYTES = 256
 _BEHIND_KEY = re.compile(
     rb"""["'`](?:(?:>>)?\s*+[\])]?\s*+(?::(?!:)=?|=>|={1,3}(?![=~])|->)\s*+|(;)(?:s:[0-9]++:|[a-zA-Z]:))"""
     rb"|(?<=[0-9A-Za-z_])(\])\s*+=>[ \t]*+"
+    rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+(?=["'`])""",
+    re.MULTILINE,
 )
 _BARE = re.compile(rb"""[^,;}\])\n"'`]*""")
 # What may stand before the quote of a value, or its bracket: `string(3) "x"`, `b"x"`; `Some("x")`, `new Secret {..}`.
@@ -46,7 +49,7 @@ class QuotedKey(NamedTuple):
     text: bytes
     """The key without quotes and escapes."""
     quote: int
-    """The byte that quotes the key; `]` for one of print_r."""
+    """The byte that quotes the key; `]` for one of print_r; 0: none, but there is one before the value."""
     level: int
     """The number of backslashes before each quote."""
     end: int
@@ -68,6 +71,9 @@ def keys(text: bytes) -> Iterator[QuotedKey]:
     """Find the quoted keys, in order. Linear; raises nothing."""
     for match in _BEHIND_KEY.finditer(text):
         quote = match.start()
+        if match[3] is not None:
+            yield QuotedKey(match[3], 0, 0, match.end())
+            continue
         if match[2] is not None:
             start = text.rfind(b"[", max(0, quote - MAX_QUOTED_KEY_BYTES), quote)
             if start >= 0:

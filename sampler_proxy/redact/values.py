@@ -23,15 +23,16 @@ from sampler_proxy.redact.lanes import (
     MASK_TEXT,
     MASKED,
     OVERSIZE,
+    SINGLE,
     Label,
     Lane,
     Look,
 )
 from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
-from sampler_proxy.redact.texts import announced, embedded, encoded, keyed, statements
-from sampler_proxy.redact.texts.brackets import names_in_json
+from sampler_proxy.redact.texts import announced, brackets, embedded, encoded, keyed, statements
 from sampler_proxy.redact.texts.embedded import like_json
+from sampler_proxy.redact.texts.members import Member
 from sampler_proxy.redact.texts.sql import obfuscate
 from sampler_proxy.redact.texts.urls import rewrite
 
@@ -48,11 +49,10 @@ _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
 _QUOTED_KEY = re.compile(rb"""["'`][^"'`\n]*["'`](?=\s*+(?:=>|:))""")
 _NONE = re.compile(
-    rb"[*\xe2\x80\xa2]*|(?i:null|nil|none|undefined|true|false)"
+    rb"[*\xe2\x80\xa2]*|\?|(?i:null|nil|none|undefined|true|false)"
     rb"|(?i:[\[<({*]{0,3}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|obfuscated|protected)[\])}>*]{0,3})"
 )
 _LONGEST_NONE = 64
-_BY_KEY = (DELETED, MASKED, ANY_TYPE)
 
 
 class _Finding(NamedTuple):
@@ -156,7 +156,7 @@ class Values:
             text = self._stripped(text, counts)
         return text
 
-    def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
+    def _members(self, text: bytes, members: Sequence[Member], counts: Counter[Label], depth: int) -> bytes:
         """Redact the members of JSON, or of a form, each by its key or as a text of its own."""
         suspects = set() if self.plain(text) else self._suspects(members)
         if len(suspects) > MAX_SUSPECTS + len(text) // 24:
@@ -187,18 +187,42 @@ class Values:
                 done = member.end
         return b"".join((*out, text[done:]))
 
-    def _named(self, text: bytes, members: Sequence[embedded.Member]) -> dict[int, tuple[Lane, int]]:
-        """Find the members that fall under a rule by a name that stands elsewhere: their lanes, and where in their
-        texts the values begin."""
+    def _named(self, text: bytes, members: Sequence[Member]) -> dict[int, tuple[Lane, int]]:
+        """Find the members that fall under a rule by a name that stands elsewhere, and secrets in command lines: their
+        lanes, and where in their texts the values begin."""
         found = {}
         for index, name, offset in announced.announced(text, members):
             lane = self._key_rules.member_lane(name)
-            own = self._key_rules.member_lane(members[index].key)
-            if lane.kind in _BY_KEY and own.kind not in (*_BY_KEY, AS_IT_IS):
+            if _falls_under_rule(lane):
                 found[index] = (lane, offset)
+        if arrays := announced.commands(text, members):
+            found |= self._in_commands(members, arrays)
+        return {
+            index: one
+            for index, one in found.items()
+            if (own := self._key_rules.member_lane(members[index].key)).kind != AS_IT_IS and not _falls_under_rule(own)
+        }
+
+    def _in_commands(self, members: Sequence[Member], arrays: Sequence[Sequence[int]]) -> dict[int, tuple[Lane, int]]:
+        """Find what detectors find in the arguments of commands, had they been written in a line."""
+        lines = SEPARATOR.join(b" ".join(members[index].text for index in indices) for indices in arrays)
+        secrets = iter([*self._find(lines, by_key=False, by_form=True), _Finding(sys.maxsize, sys.maxsize, "", MASK)])
+        found = {}
+        secret = next(secrets)
+        at = 0
+        for indices in arrays:
+            for index in indices:
+                end = at + len(members[index].text)
+                while secret.end <= at:
+                    secret = next(secrets)
+                if secret.start < end:
+                    lane = Lane(ANY_TYPE, (secret.name, secret.action.word), secret.action)
+                    found[index] = (lane, max(0, secret.start - at))
+                at = end + 1
+            at += len(SEPARATOR) - 1
         return found
 
-    def _suspects(self, members: Sequence[embedded.Member]) -> set[int]:
+    def _suspects(self, members: Sequence[Member]) -> set[int]:
         """Find the indices of the members whose texts must be looked at by themselves, unless a rule says otherwise."""
         leaves = [(index, member) for index, member in enumerate(members) if not member.holds_others]
         regions = self._sieve.sift(SEPARATOR.join((*(member.text for _, member in leaves), CANARY))) or []
@@ -234,7 +258,7 @@ class Values:
     def _says_nothing(self, text: bytes) -> bool:
         """Tell whether no key of JSON without escapes falls under a rule, nor what may be the name of another member.
         Whatever may be a key is taken for one."""
-        names = names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
+        names = brackets.names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
         if names is None:
             return False
         if names <= self._innocent:
@@ -255,7 +279,7 @@ class Values:
         *,
         by_key: bool,
         by_form: bool = True,
-        members: Sequence[embedded.Member] = (),
+        members: Sequence[Member] = (),
     ) -> bytes:
         """Replace what detectors find (`by_form`), and the values of what names announce (`by_key`), again until
         nothing is found. `members`: of the text, if they are known."""
@@ -305,9 +329,7 @@ class Values:
             found = _joined(found + more)
         return [_Finding(0, len(text), found[0].name, MASK)]
 
-    def _find(
-        self, text: bytes, by_key: bool, by_form: bool, members: Sequence[embedded.Member] = ()
-    ) -> list[_Finding]:
+    def _find(self, text: bytes, by_key: bool, by_form: bool, members: Sequence[Member] = ()) -> list[_Finding]:
         """Find what is to be replaced: disjoint, in order. Where findings overlap the first one's name counts; if their
         actions differ, they are masked."""
         text = text.replace(_REPLACED, b"   ")  # what was no text ends what stands beside it
@@ -331,7 +353,7 @@ class Values:
                 found += self._by_key(level, place, members if level is text else ())
         return _joined(found)
 
-    def _by_key(self, text: bytes, place: encoded.Origin, members: Sequence[embedded.Member] = ()) -> list[_Finding]:
+    def _by_key(self, text: bytes, place: encoded.Origin, members: Sequence[Member] = ()) -> list[_Finding]:
         """Find the values that fall under rules by their quoted keys, as members, or by another name."""
         found = []
         done = 0
@@ -340,7 +362,7 @@ class Values:
                 start, end, value = keyed.value_of(text, key)
                 done = end
                 found += _by_rule(lane, text, (start, end), value, place)
-        members = members or embedded.members(text)
+        members = members or brackets.members(text)
         named = self._named(text, members)
         for index, member in enumerate(members):
             lane, offset = named.get(index) or (self._lane_by_key(member.key), 0)
@@ -351,7 +373,7 @@ class Values:
     def _lane_by_key(self, key: str) -> Lane | None:
         """Return the lane of a key that falls under a rule; None for another."""
         lane = self._key_rules.member_lane(key)
-        return lane if lane.kind in _BY_KEY else None
+        return lane if _falls_under_rule(lane) else None
 
     def act(self, action: Action, text: bytes) -> bytes:
         """Mask or hash a secret, or keep its last characters where at least four others are hidden."""
@@ -362,6 +384,11 @@ class Values:
             if len(characters) >= action.last + len(MASK_TEXT):
                 return MASK_TEXT + characters[-action.last :].encode()
         return MASK_TEXT
+
+
+def _falls_under_rule(lane: Lane) -> bool:
+    """Tell whether a lane is that of keys whose values are, or may be, secret."""
+    return lane.kind in (DELETED, MASKED, ANY_TYPE) or (lane.kind == SINGLE and lane.label is not None)
 
 
 def _stands_for_none(value: bytes) -> bool:
@@ -379,7 +406,7 @@ def _by_rule(lane: Lane, text: bytes, span: tuple[int, int], value: bytes, place
     return [_Finding(place(start), place(end), lane.label[0], action, lane, value)]
 
 
-def _outside(text: bytes, members: Sequence[embedded.Member]) -> bytes:
+def _outside(text: bytes, members: Sequence[Member]) -> bytes:
     """Blot out the strings among the members of what is nearly JSON: what they hold is looked at by itself."""
     parts = []
     done = 0

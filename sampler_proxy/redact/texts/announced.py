@@ -42,6 +42,7 @@ ELSEWHERE = (
 """RE2: other ones, and calls. Where neither matches, nothing is announced but by objects with quoted keys."""
 
 _OPTION = re.compile(rb"(--?)?([A-Za-z_][0-9A-Za-z_.-]*+)(=?)")
+_SHORT = re.compile(rb"-[A-Za-z]")
 _WORD = re.compile(rb"[A-Za-z_]{1,24}")
 _GAP = re.compile(rb"\s*+(?:,|=>)\s*+")
 _END = re.compile(rb"\s*+,?\s*+[\])}]")
@@ -106,6 +107,19 @@ def _in_array(text: bytes, members: Sequence[Member], around: int, indices: Sequ
             yield Announced(value, members[name].text.decode("utf-8", "replace"))
     elif _is_pair(text, around, first, others[0]):
         yield Announced(indices[1], first.text.decode("utf-8", "replace"))
+
+
+def commands(text: bytes, members: Sequence[Member]) -> list[list[int]]:
+    """Find the arrays of strings that are command lines with an option of one letter (`["mysql", "-p", "x"]`): what it
+    means depends on the program. Linear; raises nothing."""
+    arrays: dict[int, list[int]] = {}
+    short = set()
+    for index, member in enumerate(members):
+        if member.is_string and member.around >= 0 and text[member.around] != 0x7B:
+            arrays.setdefault(member.around, []).append(index)
+            if _SHORT.match(member.text):
+                short.add(member.around)
+    return [arrays[around] for around in sorted(short) if len(arrays[around]) > 2]
 
 
 def _is_pair(text: bytes, around: int, first: Member, second: Member) -> bool:

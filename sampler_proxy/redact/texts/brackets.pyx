@@ -485,6 +485,8 @@ def names_in_json(bytes text not None, frozenset of_names not None, frozenset of
                 if behind < size and p[behind] == b"[" and b"eader" in key:
                     return None
             elif start < end and p[start] == b"-":
+                if start + 1 < end and 97 <= (p[start + 1] | 32) <= 122:  # an option of one letter: of a command line
+                    return None
                 found.add(p[start:end].lstrip(b"-").partition(b"=")[0])
             elif before == b":":
                 if key in of_names:

@@ -1,10 +1,10 @@
 """Finds the values behind quoted keys in texts that are no JSON as a whole: `HTTP 400: {"token": "x"}`, JSON in a
 string, what JavaScript, Python, Ruby and PHP print.
 
-So that key rules hold there too. Unlike `embedded` it makes nothing of how things nest, so that no damage around a key
+So that key rules hold there too. Unlike `brackets` it makes nothing of how things nest, so that no damage around a key
 and its value matters: a key is what stands in quotes before a colon (or `=>`, `=`, `->`), wherever it is. The forms of
-PHP are here too: `["key"]=> string(1) "x"` (var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize). Before a string a key needs no quotes, where one may begin: in a
-bracket, in a line, or behind another string.
+PHP are here too: `["key"]=> string(1) "x"` (var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize).
+Before a string a key needs no quotes, where one may begin: in a bracket, in a line, or behind another string.
 """
 
 from __future__ import annotations

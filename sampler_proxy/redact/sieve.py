@@ -29,14 +29,11 @@ _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _nothing)
 _STATEMENT = Detector("", statements.PATTERN, _nothing)
 _ESCAPED = Detector("", encoded.PATTERN, _nothing)
-# Names of values: as JSON has them, elsewhere, and within strings of JSON, too.
+# Names of values: outside of the strings of JSON without escapes, and in them, too.
 _KEYED = (
-    Detector("", f"{keyed.OF_JSON}|{announced.OF_JSON}", _nothing),
-    Detector("", f"{keyed.ELSEWHERE}|{announced.ELSEWHERE}|{embedded.BARE_KEY}", _nothing),
+    Detector("", f"{keyed.PATTERN}|{announced.PATTERN}|{embedded.BARE_KEY}", _nothing),
     Detector("", keyed.IN_STRINGS, _nothing),
 )
-# Means something only in what is not JSON, though it begins so.
-_BARE = Detector("", embedded.BARE_MEMBER, _nothing)
 
 Region = tuple[int, int]
 """A half-open range of bytes."""
@@ -49,11 +46,8 @@ class Sieve:
         """Compile the patterns. `sql`, `urls`: whether statements, and URLs, are looked for. Raises ValueError for
         patterns that are too large together."""
         self.escaped = len(detectors)
-        self._as_in_json = len(detectors) + 1
-        self._bare = len(detectors) + 1 + len(_KEYED)
-        self._doubtful = {len(detectors) + 2, self._bare}
-        self.keyed = frozenset(range(self._as_in_json, self._as_in_json + len(_KEYED)))
-        asked = [*detectors, _ESCAPED, *_KEYED, _BARE, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
+        self.keyed = frozenset(range(len(detectors) + 1, len(detectors) + 1 + len(_KEYED)))
+        asked = [*detectors, _ESCAPED, *_KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
         self._searches = [_search(detector) for detector in asked]
@@ -66,13 +60,10 @@ class Sieve:
             return []
         return hits if set(self._canaries) <= set(hits) else list(range(len(self._searches)))
 
-    def only_keys(self, text: bytes) -> bool | None:
-        """Tell whether nothing may be found in a text but values by their names, and names only where JSON has them.
-        None: if the text is JSON."""
+    def only_names(self, text: bytes) -> bool:
+        """Tell whether nothing may be found in JSON without escapes but values by their names."""
         hits = self._sieve(text + SEPARATOR + CANARY)
-        if [hit for hit in hits if hit != self._as_in_json and hit not in self._doubtful] != self._canaries:
-            return False
-        return True if self._doubtful.isdisjoint(hits) else None
+        return [hit for hit in hits if hit != self.escaped + 1] == self._canaries
 
     def sift(self, joined: bytes) -> list[Region] | None:
         """Return the regions of values, joined by SEPARATOR and ended by CANARY, outside of which there is nothing to
@@ -86,7 +77,7 @@ class Sieve:
                 return [(0, len(joined))]
             regions: list[Region] = []
             for index in hits:
-                if index < len(self._searches) and index != self._bare:
+                if index < len(self._searches):
                     if (search := self._searches[index]) is None:
                         return [(0, len(joined))]
                     regions += _places(search, joined) or [(0, len(joined))]  # a hit has a place

@@ -129,7 +129,7 @@ class Values:
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
         """Redact a text: the members of JSON or a form, statements, URLs, and what detectors find. `depth`: strings of
         JSON around it."""
-        if like_json(text) and self._harmless(text):
+        if like_json(text) and self.plain(text) and self._says_nothing(text) and embedded.is_json(text):
             return text
         members, whole = embedded.read(text)
         if members and depth > MAX_NESTED:
@@ -242,18 +242,9 @@ class Values:
     def plain(self, text: bytes) -> bool:
         """Tell whether nothing may be found in a text of JSON but by names: without escapes what a member holds is seen
         in the whole, save for a form."""
-        return self._plain(text) is not False
-
-    def _plain(self, text: bytes) -> bool | None:
-        """Tell the same; None: if it is JSON, which is not certain."""
         if b"\\" in text or b"&" in text or b"'" in text:
             return False
-        return self._sieve.only_keys(text)
-
-    def _harmless(self, text: bytes) -> bool:
-        """Tell, soon, whether a text that begins like JSON may stay as it is."""
-        plain = self._plain(text)
-        return plain is not False and self._says_nothing(text) and (plain or embedded.is_json(text))
+        return self._sieve.only_names(text)
 
     def _says_nothing(self, text: bytes) -> bool:
         """Tell whether no key of JSON without escapes falls under a rule, nor what may be the name of another member.
@@ -362,6 +353,9 @@ class Values:
                 start, end, value = keyed.value_of(text, key)
                 done = end
                 found += _by_rule(lane, text, (start, end), value, place)
+        for name, start, end in announced.beside(text):
+            if lane := self._lane_by_key(name.decode("utf-8", "replace")):
+                found += _by_rule(lane, text, (start, end), text[start:end], place)
         members = members or brackets.members(text)
         named = self._named(text, members)
         for index, member in enumerate(members):

@@ -23,8 +23,6 @@ BARE_KEY = (
     r"""|\[[A-Za-z_][0-9A-Za-z_.$-]*:\[|[\s{\[(,]:[A-Za-z_][0-9A-Za-z_.-]*\s+["'`]|\{\s*:?[A-Za-z_][0-9A-Za-z_]*\s*,\s*(?:<<)?["'`]"""
 )
 """RE2: a key without quotes before a string, or in what looks like an object or call."""
-BARE_MEMBER = r"[{,]\s*[A-Za-z_$][0-9A-Za-z_.$-]*\s*:"
-"""RE2: a key without quotes, or a colon after the first word behind a comma."""
 
 _FORM_KEY = r"[A-Za-z0-9_.~%\[\]+*$\x80-\xff-]+"
 _FORM_VALUE = r"[A-Za-z0-9_.~%*+!()@:/,;$?\[\]\x80-\xff-]*"

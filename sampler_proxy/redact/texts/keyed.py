@@ -16,10 +16,8 @@ from typing import NamedTuple
 from sampler_proxy.redact.texts.members import unescaped
 
 _BEHIND = r"(?:>>)?\s*[\])]?\s*(?::|=|->)"
-OF_JSON = r'"\s*:'
-"""RE2: a key, as JSON has it."""
-ELSEWHERE = r"""["'`](?:>>\s*[\])]?|\s*[\])])\s*:|["'`](?:>>)?\s*[\])]?\s*(?:=|->)|["'`];[A-Za-z]:"""
-"""RE2: other keys, save those that may be IN_STRINGS. Where none of the three matches, there are no keys."""
+PATTERN = r"""["'`](?:>>)?\s*[\])]?\s*(?::|=|->)|["'`];[A-Za-z]:"""
+"""RE2: quoted keys."""
 IN_STRINGS = rf"[`']{_BEHIND}|[`'];[A-Za-z]:|[0-9A-Za-z_]\]\s*=>"
 """RE2: keys that a string of JSON without escapes may hold."""
 MAX_QUOTED_KEY_BYTES = 256
@@ -28,7 +26,8 @@ MAX_QUOTED_KEY_BYTES = 256
 _BEHIND_KEY = re.compile(
     rb"""["'`](?:(?:>>)?\s*+[\])]?\s*+(?::(?!:)=?|=>|={1,3}(?![=~])|->)\s*+|(;)(?:s:[0-9]++:|[a-zA-Z]:))"""
     rb"|(?<=[0-9A-Za-z_])(\])\s*+=>[ \t]*+"
-    rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+(?=["'`])""",
+    rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+(?=(?:[A-Za-z_][\w.:]*+\()?["'`])"""
+    rb"""|(?<![0-9A-Za-z_:]):([A-Za-z_][0-9A-Za-z_.-]{0,127}+)[ \t]++(?=["'`])|\{([a-z_]\w*+),[ ]?(?=<<["'`])""",
     re.MULTILINE,
 )
 _BARE = re.compile(rb"""[^,;}\])\n"'`]*""")
@@ -71,8 +70,8 @@ def keys(text: bytes) -> Iterator[QuotedKey]:
     """Find the quoted keys, in order. Linear; raises nothing."""
     for match in _BEHIND_KEY.finditer(text):
         quote = match.start()
-        if match[3] is not None:
-            yield QuotedKey(match[3], 0, 0, match.end())
+        if bare := match[3] or match[4] or match[5]:
+            yield QuotedKey(bare, 0, 0, match.end())
             continue
         if match[2] is not None:
             start = text.rfind(b"[", max(0, quote - MAX_QUOTED_KEY_BYTES), quote)

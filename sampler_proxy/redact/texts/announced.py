@@ -41,7 +41,7 @@ PATTERN = (
 
 _NAME_KEY = b"|".join(sorted(word.encode() for word in NAMES))
 _VALUE_KEY = b"|".join(sorted(word.encode() for word in VALUES))
-# Side by side, wherever that is: `"x", "value": "y"`, `"y", "name": "x"`, and `"x", "y"]` where nothing is before it.
+# Side by side, wherever that is: `"x", "value": "y"`, `"y", "name": "x"`, `"x", "y"]`, `"--x", "y"`.
 _BESIDE = re.compile(
     rb"""(["'`])([^"'`\\\n]{1,128})\1\s*+,\s*+["'`]?(?i:"""
     + _VALUE_KEY
@@ -49,7 +49,7 @@ _BESIDE = re.compile(
     rb"""|(["'`])([^"'`\\\n]{1,4096})\4\s*+,\s*+["'`]?(?i:"""
     + _NAME_KEY
     + rb""")["'`]?\s*+(?::|=>|=)\s*+["'`]([^"'`\\\n]{1,128})["'`]"""
-    rb"""|(?<!,)(["'`])-{0,2}+([^"'`\\\n]{1,128})\7\s*+,\s*+["'`]([^"'`\n]++)["'`]\s*+[\])}]"""
+    rb"""|(["'`])(-{0,2}+)([^"'`\\\n]{1,128})\7\s*+,\s*+["'`]([^"'`\n]++)["'`](\s*+[\])}])?+"""
 )
 _OPTION = re.compile(rb"(--?)?([A-Za-z_][0-9A-Za-z_.-]*+)(=?)")
 _SHORT = re.compile(rb"-[A-Za-z]")
@@ -127,8 +127,8 @@ def beside(text: bytes) -> Iterator[tuple[bytes, int, int]]:
             yield match[2], *match.span(3)
         elif match[4]:
             yield match[6], *match.span(5)
-        elif not _WORD.fullmatch(match[9]):
-            yield match[8], *match.span(9)
+        elif match[8] or (match[11] and not _WORD.fullmatch(match[10])):
+            yield match[9], *match.span(10)
 
 
 def commands(text: bytes, members: Sequence[Member]) -> list[list[int]]:

@@ -26,14 +26,16 @@ MAX_QUOTED_KEY_BYTES = 256
 _BEHIND_KEY = re.compile(
     rb"""["'`](?:(?:>>)?\s*+[\])]?\s*+(?::(?!:)=?|=>|={1,3}(?![=~])|->)\s*+|(;)(?:s:[0-9]++:|[a-zA-Z]:))"""
     rb"|(?<=[0-9A-Za-z_])(\])\s*+=>[ \t]*+"
-    rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+(?=(?:[A-Za-z_][\w.:]*+\()?["'`])"""
+    rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+"""
+    rb"""(?=(?:[A-Za-z_][\w.:]*+\()?["'`])"""
     rb"""|(?<![0-9A-Za-z_:]):([A-Za-z_][0-9A-Za-z_.-]{0,127}+)[ \t]++(?=["'`])|\{([a-z_]\w*+),[ ]?(?=<<["'`])""",
     re.MULTILINE,
 )
 _BARE = re.compile(rb"""[^,;}\])\n"'`]*""")
 # What may stand before the quote of a value, or its bracket: `string(3) "x"`, `b"x"`; `Some("x")`, `new Secret {..}`.
 _PREFIX = re.compile(rb"""(?:[bBuUrRfFnN@$]{1,2}|<<|[A-Za-z_&*][\w.:<>]*+(?:\([0-9]*+\))?[ \t]++)(?=\\*["'`])""")
-_CALL = re.compile(rb"(?:new\s++)?[A-Za-z_&*$][\w.:<>]*+\s*+(?=[({\[])")
+_CALL = re.compile(rb"(?:new\s++)?[A-Za-z_&*$][\w.:<>]*+[ \t]*+(?=[({\[])")
+_NESTED = re.compile(rb"(?:Array|[\w\\]++ Object)\s*+(?=\()")  # of print_r
 # A value of print_r reaches to the end of its line, or to what comes next.
 _TO_NEXT = re.compile(rb"[^\n]*?(?=[ \t]++\[[^\[\]\n]{1,128}\][ \t]*+=>|[ \t]*+\)[ \t]*+(?:\n|\Z)|\n|\Z)")
 _SIGN = re.compile(rb"""["'`{}\[\]()]""")
@@ -110,7 +112,7 @@ def value_of(text: bytes, key: QuotedKey) -> KeyedValue:
             opening += width - 1
             end = _closing(text, sign * width, opening - start if width == 1 else 0, opening + 1)
             return KeyedValue(opening + 1, end, _plain(text[opening + 1 : end], opening - start if width == 1 else 0))
-    call = _CALL.match(text, start)
+    call = (_CALL if key.quote != 0x5D else _NESTED).match(text, start)
     if sign in (b"{", b"[") or call:
         return KeyedValue(start, _bracket(text, call.end() if call else start), b"")
     bare = (_BARE if key.quote != 0x5D else _TO_NEXT).match(text, start)

@@ -164,7 +164,9 @@ def test_forms() -> None:
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=5), st.text(max_size=5)), min_size=2, max_size=4))
 def test_every_field_of_a_form(fields: list[tuple[str, str]]) -> None:
     text = urlencode(fields)
-    assert [(one.key, one.text.decode()) for one in read(text.encode()).members] == parse_qsl(text, keep_blank_values=True)
+    assert [(one.key, one.text.decode()) for one in read(text.encode()).members] == parse_qsl(
+        text, keep_blank_values=True
+    )
 
 
 @given(st.binary(max_size=20))

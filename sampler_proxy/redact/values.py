@@ -32,6 +32,7 @@ from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
 from sampler_proxy.redact.texts import announced, brackets, embedded, encoded, keyed, statements
 from sampler_proxy.redact.texts.embedded import like_json
+from sampler_proxy.redact.texts.json_names import names_in_json
 from sampler_proxy.redact.texts.members import Member
 from sampler_proxy.redact.texts.sql import obfuscate
 from sampler_proxy.redact.texts.urls import rewrite
@@ -249,7 +250,7 @@ class Values:
     def _says_nothing(self, text: bytes) -> bool:
         """Tell whether no key of JSON without escapes falls under a rule, nor what may be the name of another member.
         Whatever may be a key is taken for one."""
-        names = brackets.names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
+        names = names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
         if names is None:
             return False
         if names <= self._innocent:

@@ -7,7 +7,7 @@ reading: at worst a member gets a wrong key, and what is behind the next bracket
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcmp
+from libc.string cimport memcmp
 
 from sampler_proxy.otlp.protobuf cimport cbytes
 
@@ -62,10 +62,6 @@ cdef tuple TYPES = (
     b"Secret", b"SecretStr", b"SecretString", b"SecretBytes", b"SecretValue", b"Secret::new", b"SecretString::new",
     b"Sensitive", b"SensitiveString", b"Password", b"ApiKey",
 )
-
-
-cdef inline bint is_space(uint8_t c) noexcept nogil:
-    return c == 32 or 9 <= c <= 13
 
 
 cdef inline bint is_word(uint8_t c) noexcept nogil:
@@ -187,7 +183,9 @@ cdef class _Reader:
                 at += 3
             elif p[at] == b"'" and at > start and is_word(p[at - 1]) and at + 1 < size and is_word(p[at + 1]):
                 at += 2  # an apostrophe
-            elif p[at] == b"=" and not is_key and at > start and at + 1 < size and p[at + 1] not in b">\"'`" and not is_space(p[at + 1]):
+            elif p[at] == b"=" and not is_key and at > start and at + 1 < size and (
+                p[at + 1] not in b">\"'`" and not is_space(p[at + 1])
+            ):
                 at += 1
             else:
                 break
@@ -289,7 +287,9 @@ cdef class _Reader:
     cdef bint begins_keyword(self) noexcept:
         """Tell whether a colon, just read, begins a keyword as Lisp and Ruby have it: `:key`."""
         cdef Py_ssize_t at = self.token.start
-        return at + 1 < self.size and is_word(self.text[at + 1]) and (is_space(self.text[at - 1]) or self.text[at - 1] in b"{[(,")
+        return at + 1 < self.size and is_word(self.text[at + 1]) and (
+            is_space(self.text[at - 1]) or self.text[at - 1] in b"{[(,"
+        )
 
     cdef void begin_item(self, Open* top) noexcept:
         top.key = top.value = top.end = top.before = NONE
@@ -419,7 +419,9 @@ cdef class _Reader:
         """Return the index of the key that a type before a round bracket is."""
         cdef Py_ssize_t start = at
         cdef bytes name
-        while start > 0 and at - start <= LONGEST_TYPE and (is_word(self.text[start - 1]) or self.text[start - 1] == b":"):
+        while start > 0 and at - start <= LONGEST_TYPE and (
+            is_word(self.text[start - 1]) or self.text[start - 1] == b":"
+        ):
             start -= 1
         if start == at or not 65 <= self.text[start] <= 90:
             return otherwise
@@ -460,62 +462,3 @@ def members(bytes text not None):
     cdef _Reader reader = _Reader(text)
     reader.read()
     return reader.members()
-
-
-def names_in_json(bytes text not None, frozenset of_names not None, frozenset of_values not None):
-    cdef cbytes p = <cbytes>PyBytes_AS_STRING(text)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
-    cdef Py_ssize_t start = 0  # of a string, behind its quote
-    cdef Py_ssize_t end, behind, other
-    cdef const void* quote = memchr(p, b"\"", size)
-    cdef set found = set()
-    cdef list named = []  # values under keys of names
-    cdef bytes key = b""
-    cdef bint named_values = False
-    cdef uint8_t before = 0  # the quote, but for white space
-    while quote != NULL:
-        end = <cbytes>quote - p
-        behind = after_space(p, end + 1, size)
-        if start and behind < size:
-            if p[behind] == b":":
-                key = p[start:end]
-                found.add(key)
-                named_values = named_values or key in of_values
-                behind = after_space(p, behind + 1, size)
-                if behind < size and p[behind] == b"[" and b"eader" in key:
-                    return None
-            elif start < end and p[start] == b"-":
-                if start + 1 < end and 97 <= (p[start + 1] | 32) <= 122:  # an option of one letter: of a command line
-                    return None
-                found.add(p[start:end].lstrip(b"-").partition(b"=")[0])
-            elif before == b":":
-                if key in of_names:
-                    named.append(p[start:end])
-            elif memchr(p + start, b"=", end - start) != NULL:
-                found.add(p[start:end].partition(b"=")[0])
-            elif before == b"[" and p[behind] == b",":
-                other = after_space(p, behind + 1, size)
-                if other < size and p[other] == b"\"":
-                    quote = memchr(p + other + 1, b"\"", size - other - 1)
-                    other = size if quote == NULL else after_space(p, <cbytes>quote - p + 1, size)
-                    if other < size and p[other] == b"]":  # a pair
-                        found.add(p[start:end])
-        start = end + 1
-        before = before_space(p, end)
-        quote = memchr(p + start, b"\"", size - start)
-    if named_values:
-        found.update(named)
-    return found
-
-
-cdef inline Py_ssize_t after_space(cbytes p, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
-    while at < size and is_space(p[at]):
-        at += 1
-    return at
-
-
-cdef inline uint8_t before_space(cbytes p, Py_ssize_t at) noexcept nogil:
-    """Return the last byte before a position that is no white space; 0: none is."""
-    while at > 0 and is_space(p[at - 1]):
-        at -= 1
-    return p[at - 1] if at else 0

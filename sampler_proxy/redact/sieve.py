@@ -14,7 +14,7 @@ import re2
 from sampler_proxy.redact import regexes
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
-from sampler_proxy.redact.texts import encoded, keyed, statements
+from sampler_proxy.redact.texts import announced, embedded, encoded, keyed, statements
 
 CANARY = b"\x00sampler-proxy\x00"
 
@@ -29,7 +29,11 @@ _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _nothing)
 _STATEMENT = Detector("", statements.PATTERN, _nothing)
 _ESCAPED = Detector("", encoded.PATTERN, _nothing)
-_KEYED = Detector("", keyed.PATTERN, _nothing)
+# Names of values: outside of the strings of JSON without escapes, and in them, too.
+_KEYED = (
+    Detector("", f"{keyed.PATTERN}|{announced.PATTERN}|{embedded.BARE_KEY}", _nothing),
+    Detector("", keyed.IN_STRINGS, _nothing),
+)
 
 Region = tuple[int, int]
 """A half-open range of bytes."""
@@ -42,8 +46,8 @@ class Sieve:
         """Compile the patterns. `sql`, `urls`: whether statements, and URLs, are looked for. Raises ValueError for
         patterns that are too large together."""
         self.escaped = len(detectors)
-        self.keyed = len(detectors) + 1
-        asked = [*detectors, _ESCAPED, _KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
+        self.keyed = frozenset(range(len(detectors) + 1, len(detectors) + 1 + len(_KEYED)))
+        asked = [*detectors, _ESCAPED, *_KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
         self._searches = [_search(detector) for detector in asked]
@@ -59,9 +63,9 @@ class Sieve:
             return list(range(len(self._searches)))
         return [hit for hit in hits if hit not in self._finer or self._finer[hit].search(text)]
 
-    def only_keys(self, text: bytes) -> bool:
-        """Tell whether nothing may be found in a text but keys in quotes."""
-        return [hit for hit in self.hits(text) if hit != self.keyed] in ([], self._canaries)
+    def only_names(self, text: bytes) -> bool:
+        """Tell whether nothing may be found in JSON without escapes but values by their names."""
+        return [hit for hit in self.hits(text) if hit != self.escaped + 1] in ([], self._canaries)
 
     def sift(self, joined: bytes) -> list[Region] | None:
         """Return the regions of values, joined by SEPARATOR and ended by CANARY, outside of which there is nothing to

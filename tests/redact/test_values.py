@@ -277,7 +277,7 @@ def test_what_raises_elsewhere_masks(monkeypatch: pytest.MonkeyPatch, module: st
         raise RecursionError("zebra")
 
     if module == "embedded":
-        monkeypatch.setattr(values_module.embedded, "members", fails)
+        monkeypatch.setattr(values_module.embedded, "read", fails)
     else:
         monkeypatch.setattr(values_module, module, fails)
     settings = {"preset": "strict"}

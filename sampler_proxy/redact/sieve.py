@@ -61,7 +61,8 @@ class Sieve:
             return []
         if not set(self._canaries) <= set(hits):
             return list(range(len(self._searches)))
-        return [hit for hit in hits if hit not in self._finer or self._finer[hit].search(text)]
+        kept = [hit for hit in hits if hit not in self._finer or self._finer[hit].search(text)]
+        return [] if kept == self._canaries else kept
 
     def only_names(self, text: bytes) -> bool:
         """Tell whether nothing may be found in JSON without escapes but values by their names."""

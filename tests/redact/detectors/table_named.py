@@ -379,6 +379,7 @@ MISSES = {
         "docker login --password-stdin registry.example",
         "vault login -method=userpass username=bob",
         "htpasswd file bob",
+        "htpasswd -b",
         "unzip a.zip -d out1b2c3",
         "redis-cli -h cache1 -p 6379 ping",
         "sqlcmd -S host1 -U sa1 -Q x",

@@ -22,6 +22,8 @@ SIGNS = [
     f"password = ⟦{WORD}⟧",
     f"password   =   '⟦{WORD}⟧'",
     f"password:        ⟦{WORD}⟧",
+    f"password(s): ⟦{WORD}⟧",
+    f"password (plain) = ⟦{WORD}⟧",
     f"password\t:\t⟦{WORD}⟧",
     f":password => `⟦{WORD}⟧`",
     f"{{:password '⟦{WORD}⟧'}}",

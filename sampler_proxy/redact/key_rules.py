@@ -1,9 +1,8 @@
 """Finds the rule that an attribute's key falls under: keys in, lanes out. Knows nothing of values.
 
 The order: `allow_only`, `except`, the rules of `keys` and the preset, names of secrets, keys that name statements and
-URLs, names that may announce a secret. Where it is
-not certain which of several rules comes first, since spans with different filters share the value, the strongest action
-is taken.
+URLs, names that may announce a secret. Where it is not certain which of several rules comes first, since spans with
+different filters share the value, the strongest action is taken.
 """
 
 from __future__ import annotations

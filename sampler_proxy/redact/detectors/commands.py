@@ -217,7 +217,7 @@ def _of(program: _Program, text: bytes, arguments: Sequence[Range]) -> list[Rang
             found.append(following)
             skip = True
     known = program.place is not None and (not program.only_with or program.only_with in letters)
-    if known and program.place is not None and program.place < len(places):
+    if places and known and program.place is not None and program.place < len(places):
         secret = places[program.place]
         if b"=" not in text[secret.start : secret.end]:
             found.append(secret)

@@ -18,7 +18,7 @@ _PAIR = regex(
 _VALUE_OF_PAIR = re.compile(
     rb"""\\{0,3}["']?(?:[,;]?\s{0,40}(?:type[=:]\s?["']?\w+["']?[,;]?\s{1,8})?\\{0,3}["']?\b"""
     rb"""(?:value|val|v|content|data)\\{0,3}["']?\s{0,3}(?:[:=]|=>)\s{0,3}"""
-    rb"""|(?:\s[^<>]{0,80})?>(?=[^<\s])|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
+    rb"""|(?:\s[^<>*]{0,80})?>(?=[^<\s])|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
     rb"""|(?:;[^\r\n]{0,80})?\r?\n(?:[A-Za-z-]{1,40}:[^\r\n]{0,80}\r?\n){0,3}\r?\n(?=[^\r\n-])"""
     rb"""|(?:;[^\r\n\\]{0,80})?\\r\\n(?:[A-Za-z-]{1,40}:[^\r\n\\]{0,80}\\r\\n){0,3}\\r\\n)""",
     re.IGNORECASE,
@@ -28,7 +28,7 @@ _TAG_END = re.compile(rb"(?:[\s][^<>]{0,200}+)?(?:>|&gt;)\s{0,40}(?:(?:<|&lt;)!\
 _CONTENT = re.compile(rb"(?:[^<&\]]|&(?!lt;)|\](?!\]>))++")
 _CLOSING = re.compile(rb"\)(?=[ .,\"]|\xc2|\n|\Z)")
 _ANY_CLOSING = re.compile(rb"\)|\n|\Z")
-_COLUMN = re.compile(rb"(?:[a-z]+\()?\"?([A-Za-z_][\w$]*)")
+_IDENTIFIER = re.compile(rb"[A-Za-z_][\w$]*")
 _DUPLICATE = re.compile(rb"Duplicate entry '((?:[^'\n]|'(?! for key)){1,128})' for key '([^'\n]{1,200})'")
 PATTERN = r"\)=\([^\s\x00]|Duplicate entry '"
 """RE2: where it matches nothing, `find` finds nothing."""
@@ -97,8 +97,8 @@ def find(text: bytes) -> list[Range]:
 
 def _of_columns(names: bytes, place: Range, text: bytes) -> list[Range]:
     """Find the secrets among the values of PostgreSQL's `Key (a, b)=(1, 2)`."""
-    columns = [_COLUMN.match(column.strip(b' "()')) for column in names.split(b",")]
-    kinds = [in_text(column[1]) if column else Announces.NOTHING for column in columns]
+    columns = [_IDENTIFIER.findall(column) for column in names.split(b",")]
+    kinds = [max(map(in_text, column), default=Announces.NOTHING) for column in columns]
     if max(kinds) < Announces.AMBIGUOUS:
         return []
     inside = text[place.start : place.end]

@@ -37,7 +37,7 @@ from sampler_proxy.redact.secret_names import Announces, in_text
 
 # `=` may stand behind a quote (`"password" = x`); a colon there is `texts/keyed.py`'s.
 _SIGN = re.compile(
-    rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}[ \t]{0,16}("
+    rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}(?:[ ]?\([A-Za-z ]{1,16}\))?[ \t]{0,16}("
     rb":[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])"  # with a type: `password: String = x`
     rb"|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
 )

@@ -140,6 +140,7 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
             return False
         return not (sentence and (_WORDS.fullmatch(value) or value[:1] in b"[{("))
     if kind is Announces.AMBIGUOUS:
+        value = value.replace(b"****", b"")  # what was masked in it
         return is_mixed(value) or (len(value) >= 16 and not _CODE.search(value) and b" " not in value)
     return kind in _KEYS and looks_like_key(value, mixed=kind is Announces.MIXED_KEY)
 

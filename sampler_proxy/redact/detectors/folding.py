@@ -16,7 +16,7 @@ from sampler_proxy.redact.detectors.types import Range, merged
 
 Find = Callable[[bytes], list[Range]]
 
-_ENTITY = r"&#?[0-9A-Za-z]{2,8};"
+_ENTITY = r"&(?:amp;)?#?[0-9A-Za-z]{2,8};"
 _SIGN = (
     r"\xc2[\xa0\xad\xb7]|\xe2\x80[\x80-\x95\xa0-\xa7\xaa-\xaf]|\xe2\x81[\x83\x9f\xa0]|\xe2\x88\x92|\xe3\x80\x80"
     rf"|\xef\xb9[\x98\xa3]|\xef\xbb\xbf|\xef\xbc[\x8b-\x8f\xbf]|{_ENTITY}"
@@ -69,7 +69,7 @@ def _folded(sign: bytes) -> bytes:
     """Fold one sign into ASCII; what has no width becomes nothing, what is no part of a number stays."""
     found = _KNOWN.get(sign)
     if found is None:
-        character = html.unescape(sign.decode()) if sign[:1] == b"&" else sign.decode("utf-8", "replace")
+        character = html.unescape(html.unescape(sign.decode())) if sign[:1] == b"&" else sign.decode("utf-8", "replace")
         found = sign if len(character) != 1 else _ascii(character, sign)
         if len(_KNOWN) < 1024:
             _KNOWN[sign] = found

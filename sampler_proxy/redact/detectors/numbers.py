@@ -219,7 +219,7 @@ IBAN = Detector(
 # With dashes a number is taken for one wherever it stands; otherwise where a word says so: nine bare digits are more
 # often something else.
 _SSN = re.compile(
-    rb"(?<![0-9.-])(?<![^0-9A-Za-z_][A-Za-z])(?<!\A[A-Za-z])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9])(?!-[0-9A-Za-z])"
+    rb"(?<![0-9])(?<![0-9][.-])(?<![^0-9A-Za-z_][A-Za-z])(?<!\A[A-Za-z])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9])(?!-[0-9A-Za-z])"
 )
 _SSN_WORD = r"(?:ssn|soc(?:ial)?[ ._-]?sec(?:urity)?|itin)"
 _WITH_GAPS = rb"([0-9]{3})[ \t+./_-]{0,3}+([0-9]{2})[ \t+./_-]{0,3}+([0-9]{4})"

@@ -17,7 +17,7 @@ from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, 
 from sampler_proxy.redact.regexes import regex
 
 # Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
-_LONG = (16, 17, 18, 19)
+_LONG = (16, 19)  # ids of 17 and 18 digits are common, such cards are not
 _ISSUERS = (
     (4000, 4999, (13, 16, 19)),  # Visa
     (2221, 2720, (16,)),  # Mastercard
@@ -31,8 +31,8 @@ _ISSUERS = (
     (6011, 6011, _LONG),  # Discover
     (6440, 6599, _LONG),
     (3528, 3589, _LONG),  # JCB
-    (6200, 6299, _LONG),  # UnionPay
-    (8100, 8199, _LONG),
+    (6200, 6299, (16, 17, 18, 19)),  # UnionPay
+    (8100, 8199, (16, 17, 18, 19)),
     (2200, 2204, _LONG),  # Mir
     (6000, 6099, (16,)),  # RuPay, Hipercard
     (8200, 8299, (16,)),

@@ -64,12 +64,12 @@ class Redaction(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The place, with the attribute's key."""
+        """Return the place, with the attribute's key."""
         return self.place if self.key is None else f"{self.place} {printable(self.key)}"
 
     @property
     def setting(self) -> str:
-        """What in the section redact would change it. KEY stands for a key, which may need quotes in YAML."""
+        """Name what in the section redact would change it. KEY stands for a key, which may need quotes in YAML."""
         if (known := _SETTINGS.get(self.detector)) is not None:
             return known
         if self.detector not in DETECTORS:

@@ -11,6 +11,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
+from operator import add, sub
 
 from sampler_proxy.redact.detectors.types import Range, merged
 
@@ -29,7 +30,8 @@ OTHER_DIGIT = (
 )
 """RE2 and `re`: a decimal digit that is not ASCII."""
 
-_TO_FOLD = re.compile(rf"%20|{_SIGN}|{OTHER_DIGIT}|\xef\xbc[\xa1-\xba]|\xef\xbd[\x81-\x9a]".encode("latin-1"))
+_TO_FOLD = re.compile(rf"(%20|{_SIGN}|{OTHER_DIGIT}|\xef\xbc[\xa1-\xba]|\xef\xbd[\x81-\x9a])".encode("latin-1"))
+_MAX_KNOWN = 1024
 _WORTH_IT = re.compile(rf"%20|[\x80-\xff]|{_ENTITY}".encode("latin-1"))
 
 
@@ -40,17 +42,15 @@ def folding(find: Find) -> Find:
         plain = find(text)
         if not _WORTH_IT.search(text):
             return plain
-        spans = [match.span() for match in _TO_FOLD.finditer(text)]
-        if not spans:
+        parts = _TO_FOLD.split(text)  # what stays and what is folded, by turns; a text may be nothing but the latter
+        if len(parts) == 1:
             return plain
-        pieces = [_folded(text[start:end]) for start, end in spans]
-        out, done, places = [], 0, []
-        for (start, end), piece in zip(spans, pieces, strict=True):
-            out += [text[done:start], piece]
-            done = end
-        folded = b"".join((*out, text[done:]))
-        shifts = [0, *accumulate(end - start - len(piece) for (start, end), piece in zip(spans, pieces, strict=True))]
-        places = [start - shift + len(piece) for (start, _), shift, piece in zip(spans, shifts, pieces, strict=False)]
+        signs = parts[1::2]
+        parts[1::2] = pieces = [_KNOWN[sign] for sign in signs]
+        sizes = list(map(len, pieces))
+        shifts = [0, *accumulate(map(sub, map(len, signs), sizes))]
+        places = list(accumulate(map(add, map(len, parts[::2]), sizes)))  # where what was folded ends
+        folded = b"".join(parts)
         # A range begins behind, and ends before, what was folded into nothing.
         return merged(
             [
@@ -65,15 +65,15 @@ def folding(find: Find) -> Find:
     return found
 
 
-def _folded(sign: bytes) -> bytes:
-    """Fold one sign into ASCII; what has no width becomes nothing, what is no part of a number stays."""
-    found = _KNOWN.get(sign)
-    if found is None:
+class _Folded(dict[bytes, bytes]):
+    """Keeps what signs are folded into: what has no width into nothing, what is no part of a number into itself."""
+
+    def __missing__(self, sign: bytes) -> bytes:
         character = html.unescape(html.unescape(sign.decode())) if sign[:1] == b"&" else sign.decode("utf-8", "replace")
         found = sign if len(character) != 1 else _ascii(character, sign)
-        if len(_KNOWN) < 1024:
-            _KNOWN[sign] = found
-    return found
+        if len(self) < _MAX_KNOWN:
+            self[sign] = found
+        return found
 
 
 def _ascii(character: str, sign: bytes) -> bytes:
@@ -91,4 +91,4 @@ def _ascii(character: str, sign: bytes) -> bytes:
     return plain.encode() if plain.isascii() and len(plain) == 1 else sign
 
 
-_KNOWN: dict[bytes, bytes] = {b"%20": b" "}
+_KNOWN = _Folded({b"%20": b" "})

@@ -132,7 +132,6 @@ MISSES: dict[str, list[str]] = {
         "section 4.2.1.3",
         "§ 4.2.1.3",
         "OID 1.3.6.1",
-        "driver==1.2.3.4",
         "driver>=1.2.3.4",
         "driver~> 1.2.3.4",
         "driver@1.2.3.4",

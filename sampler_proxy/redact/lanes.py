@@ -64,8 +64,19 @@ class Look(Enum):
 
     TEXT = "text"
     BYTES = "bytes"
-    STATEMENT = "statement"
     URL = "url"
+
+
+class Family(Enum):
+    """Kinds of languages in which stores are asked, for values that are statements. BY_TEXT: the text itself must
+    say."""
+
+    SQL = "sql"
+    COMMANDS = "commands"
+    DOCUMENTS = "documents"
+    QUERIES = "queries"
+    DIRECTORY = "directory"
+    BY_TEXT = "by_text"
 
 
 class Lane(NamedTuple):
@@ -74,7 +85,7 @@ class Lane(NamedTuple):
     kind: LaneKind
     label: Label | None = None
     """What a key rule's redactions count as."""
-    treatment: Look | Action | None = None
+    treatment: Look | Family | Action | None = None
 
 
 OVERSIZE_LANE = Lane(MASKED, OVERSIZE)

@@ -23,14 +23,14 @@ from sampler_proxy.redact.lanes import (
     MASK_TEXT,
     MASKED,
     OVERSIZE,
+    Family,
     Label,
     Lane,
     Look,
 )
 from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
-from sampler_proxy.redact.texts import embedded, encoded, keyed, statements
-from sampler_proxy.redact.texts.sql import obfuscate
+from sampler_proxy.redact.texts import embedded, encoded, keyed, statements, stores
 from sampler_proxy.redact.texts.urls import rewrite
 
 MAX_NESTED = 4
@@ -93,8 +93,8 @@ class Values:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts)
-        if treatment is Look.STATEMENT:
-            return self._detected(self._obfuscated(text, counts), counts)
+        if isinstance(treatment, Family):
+            return self._detected(self._obfuscated(treatment, text, counts), counts)
         assert isinstance(treatment, Action)
         assert lane.label is not None
         counts[lane.label] += 1
@@ -105,8 +105,8 @@ class Values:
         spaced = text.replace(_REPLACED, b" ")
         return text if self.text(spaced, counts) == spaced else MASK_TEXT
 
-    def _obfuscated(self, statement: bytes, counts: Counter[Label]) -> bytes:
-        result = obfuscate(statement)
+    def _obfuscated(self, family: Family, statement: bytes, counts: Counter[Label]) -> bytes:
+        result = stores.obfuscate(family, statement)
         counts["sql", "obfuscate"] += result != statement
         return result
 
@@ -140,7 +140,7 @@ class Values:
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Obfuscate the statement, and strip the URLs, in a text."""
         if self._sql and (start := statements.begins(text)) is not None:
-            text = text[:start] + self._obfuscated(text[start:], counts)
+            text = text[:start] + self._obfuscated(Family.SQL, text[start:], counts)
         if self._urls and b"://" in text:
             text = self._stripped(text, counts)
         return text

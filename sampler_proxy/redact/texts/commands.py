@@ -8,6 +8,7 @@ not begin with a command belongs to the value above it.
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from sampler_proxy.redact.texts import words
 from sampler_proxy.redact.texts.words import MASK
@@ -81,6 +82,8 @@ _ANNOUNCING = re.compile(
 _PLAIN = re.compile(rb"[a-z_*?-]{0,24}|[A-Z_*?-]{0,24}|[A-Z]?[a-z]{2,12}(?:[A-Z][a-z]{1,12})*|[0-9]{1,5}")
 _ALL_TOKEN = re.compile(rb"(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[A-Za-z0-9_+/=-]{20,}|[0-9a-fA-F]{16,}")
 MAX_KEY = 256
+MAX_ARGUMENTS = 512
+"""What a command has beyond becomes one `?`."""
 
 
 def is_command(text: bytes) -> bool:
@@ -122,7 +125,9 @@ def _line(line: bytes) -> bytes:
     found = _COMMAND.match(line)
     if found is None:
         return words.obfuscate(line)
-    arguments = [(one[1], one[2]) for one in _ARGUMENT.finditer(line, found.end())]
+    all_found = _ARGUMENT.finditer(line, found.end(), len(line.rstrip()))
+    arguments = [(one[1], one[2]) for one in islice(all_found, MAX_ARGUMENTS)]
+    more = b"" if next(all_found, None) is None else b" " + MASK
     shape = _SHAPES.get(found[2].lower())
     if shape is None:  # of a module, or another store
         shape = "nv"
@@ -143,7 +148,7 @@ def _line(line: bytes) -> bytes:
             kept = True
         out += [space, text if kept else MASK]
         valued = valued or (kind == "v" and not kept)
-    return b"".join(out) + line[len(line.rstrip()) :]
+    return b"".join((*out, more)) + line[len(line.rstrip()) :]
 
 
 def _kind(shape: str, number: int) -> str:

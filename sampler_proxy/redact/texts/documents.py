@@ -22,18 +22,22 @@ _COLLECTION = re.compile(rb"[\"'`][A-Za-z_][A-Za-z_.$-]*(?:[_.-]?[0-9]{1,4}(?![0
 _KEY = re.compile(rb"[A-Za-z_$@\x80-\xff][\w.$@\x80-\xff \[\]/-]{0,127}")
 _CONSTANTS = frozenset((b"true", b"false", b"null", b"undefined", b"NaN", b"None", b"True", b"False", b"nil", b"new"))
 
+# What stands before a token, signs and space, is taken with it.
 _TOKEN = re.compile(
-    rb"(?s)(?P<string>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|`(?:[^`\\]|\\.)*+`)"
+    rb"(?s)[\s{}\[\](),:;.?=<>+*|&!-]*+(?:"
+    rb"(?P<string>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|`(?:[^`\\]|\\.)*+`)"
     rb"|(?P<word>[A-Za-z_$\x80-\xff][\w$\x80-\xff]*+)"
-    rb"|(?P<number>(?:0[xX])?[0-9](?:[\w.\x80-\xff]|(?<=[eE])[+-](?=[0-9]))*+)"
+    rb"|(?P<number>[0-9](?:[\w.\x80-\xff]|(?<=[eE])[+-](?=[0-9]))*+)"
     rb"|(?P<comment>/\*.*?\*/|(?<!:)//[^\n]*+)"
-    rb"|(?P<regex>(?<=[:(,\[=])\s*/(?:[^/\\\n]|\\.)++/[a-z]*+)"
+    rb"|(?P<regex>/(?:[^/\\\n]|\\.)++/[a-z]*+)"
     rb"|(?P<open>[\"'`].*|/\*.*)"
-    rb"|[\s{}\[\](),:;.?=<>+*|&!-]"
+    rb"|.|\Z)"
 )
 _AFTER_KEY = re.compile(rb"\s*+(?:=>|:(?!:))")
 _CALLED = re.compile(rb"\s*+\(")
 _GETTERS = re.compile(rb"(?:getCollection|collection|getSiblingDB|getDB|db)\s*\(\s*\Z")
+MAX_TOKENS = 4096
+"""What is behind so many becomes one `?`."""
 _BEFORE = 32
 """Bytes in front of a string that are looked at."""
 
@@ -73,51 +77,47 @@ def _request(found: re.Match[bytes]) -> bytes:
 
 
 def _tokens(text: bytes, at: int) -> bytes:
+    """Obfuscate what is no request line, nor words in front of a document."""
     out = []
     key = b""  # of the value that follows
     members = depth = 0
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            out.append(text[at : at + 1])
-            at += 1
-            continue
-        start, at = at, found.end()
+    for number, found in enumerate(_TOKEN.finditer(text, at)):
+        if number >= MAX_TOKENS:
+            return b"".join((*out, MASK))
         kind = found.lastgroup
-        token = found[0]
         if kind is None:
-            out.append(token)
-            depth += (token in b"{[") - (token in b"}]")
-            if token in b",;" or (token in b"{[" and key not in _NAMING):
-                key = b""
             continue
-        if kind == "open":
-            out.append(MASK)
-            break
+        start = found.start(kind)
+        signs = text[at:start]
+        out.append(signs)
+        at = found.end()
+        if signs.strip(b" :=>"):
+            depth += signs.count(b"{") + signs.count(b"[") - signs.count(b"}") - signs.count(b"]")
+            if b"," in signs or key not in _NAMING:
+                key = b""
+        token = found[kind]
         if kind in ("string", "word") and _AFTER_KEY.match(text, at):
             inside = token[1:-1] if kind == "string" else token
             out.append(token if _KEY.fullmatch(inside) or inside == MASK else _masked(token))
             key = inside if members == 0 or inside in _NAMING else b"*"
             members += 1
             continue
-        dotted = text[start - 1 : start] == b"." or text[at : at + 1] == b"."
-        if kind == "word" and (token in _CONSTANTS or _CALLED.match(text, at) or (dotted and depth <= 0)):
-            out.append(token)
-        else:
-            out.append(_value(text, start, token, kind, key))
+        out.append(_value(text, start, token, kind, key, depth))
         key = b"*"
-    return b"".join(out)
+    return b"".join((*out, text[at:]))
 
 
-def _value(text: bytes, start: int, token: bytes, kind: str, key: bytes) -> bytes:
-    """Return what becomes of a literal, or of another token that is no name."""
+def _value(text: bytes, start: int, token: bytes, kind: str, key: bytes, depth: int) -> bytes:
+    """Return what becomes of a token that is no key: calls and what they are made on stay, and names of collections."""
     if kind == "comment":
         return b" "
-    if kind == "regex":
-        return token[: len(token) - len(token.lstrip())] + MASK
     if kind == "string":
         named = key in _COMMANDS or key in _NAMING or _GETTERS.search(text[max(0, start - _BEFORE) : start])
         return token if named and _COLLECTION.fullmatch(token) else _masked(token)
+    if kind == "word":
+        end = start + len(token)
+        dotted = text[start - 1 : start] == b"." or text[end : end + 1] == b"."
+        return token if token in _CONSTANTS or _CALLED.match(text, end) or (dotted and depth <= 0) else MASK
     return MASK
 
 

@@ -52,6 +52,8 @@ def obfuscate(statement: bytes) -> bytes:
     """
     if not statement.strip():
         return statement
+    if not sql_verbs.may_begin(statement):
+        return UNREADABLE
     shape = without_literals(statement)
     if not sql_verbs.begin(shape):
         return UNREADABLE

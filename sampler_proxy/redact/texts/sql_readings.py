@@ -13,10 +13,12 @@ from functools import cache
 from itertools import combinations
 from typing import NamedTuple
 
-MAX_READ = 64 * 1024
+MAX_READ = 32 * 1024
 """Bytes times readings."""
 MAX_TRAITS = 3
 """Signs of more traits, or more than MAX_READ to read: everything is a literal from the first sign on."""
+MAX_PARTS = 4096
+"""In all readings together, each of which takes what is behind its share for a literal."""
 
 
 class Trait(NamedTuple):
@@ -64,10 +66,10 @@ def read(statement: bytes) -> list[Reading]:
     traits = [trait.name for _, trait in signs]
     if len(traits) > MAX_TRAITS or len(statement) << len(traits) > MAX_READ:
         first = min(at for at, _ in signs)
-        parts = _read(_pattern(frozenset()), statement[:first], frozenset()).parts
+        parts = _read(_pattern(frozenset()), statement[:first], MAX_PARTS).parts
         return [Reading([*parts, Part(first, len(statement), MASK)], odd=False, ends=False)]
     sets = [frozenset(chosen) for size in range(len(traits) + 1) for chosen in combinations(traits, size)]
-    readings = [_read(_pattern(chosen), statement, chosen) for chosen in sets]
+    readings = [_read(_pattern(chosen), statement, MAX_PARTS // len(sets)) for chosen in sets]
     sound = [reading for reading in readings if not reading.odd]
     return sound if sound and all(reading.ends for reading in sound) else readings
 
@@ -80,31 +82,39 @@ _GLUED = re.compile(
 _NESTING = re.compile(rb"/\*|\*/")
 
 
-def _read(pattern: re.Pattern[bytes], statement: bytes, traits: frozenset[str]) -> Reading:
+def _read(pattern: re.Pattern[bytes], statement: bytes, most: int) -> Reading:
+    """Read a statement in one way, up to so many parts."""
     parts: list[Part] = []
     odd = False
-    at, size = 0, len(statement)
-    while at < size:
-        found = pattern.match(statement, at)
-        if found is None:  # a sign that begins nothing else
-            at += 1
-            continue
-        start, at = at, found.end()
-        kind = found.lastgroup
-        if kind == "keep":
-            continue
-        if kind == "odd":
-            odd = True
-            continue
-        if kind == "nested":
-            at = _comment_end(statement, start)
-            kind = "drop" if at else "open"
-        if kind == "open":
-            parts.append(Part(start, size, MASK))
-            return Reading(parts, odd, ends=False)
-        if kind in ("string", "quoted"):
-            odd = odd or _GLUED.match(statement, at) is not None
-        parts.append(Part(start, at, DROP if kind == "drop" else MASK, quoted=kind == "quoted"))
+    at: int | None = 0
+    while at is not None:
+        begin, at = at, None
+        for found in pattern.finditer(statement, begin):
+            kind = found.lastgroup
+            if len(parts) >= most:
+                parts.append(Part(found.start(), len(statement), MASK))
+                return Reading(parts, odd, ends=False)
+            if kind == "mask":
+                parts.append(Part(found.start(kind), found.end(), MASK))
+            elif kind == "string":
+                end = found.end()
+                parts.append(Part(found.start(kind), end, MASK))
+                odd = odd or _GLUED.match(statement, end) is not None
+            elif kind == "quoted":
+                end = found.end()
+                parts.append(Part(found.start(kind), end, MASK, True))
+                odd = odd or _GLUED.match(statement, end) is not None
+            elif kind == "drop":
+                parts.append(Part(found.start(kind), found.end(), DROP))
+            elif kind == "odd":
+                odd = True
+            elif kind == "nested" and (end := _comment_end(statement, found.start(kind))):
+                parts.append(Part(found.start(kind), end, DROP))
+                at = end
+                break
+            elif kind in ("open", "nested"):
+                parts.append(Part(found.start(kind), len(statement), MASK))
+                return Reading(parts, odd, ends=False)
     return Reading(parts, odd, ends=True)
 
 
@@ -154,8 +164,6 @@ def _pattern(traits: frozenset[str]) -> re.Pattern[bytes]:
     words = rb"(?!(?:" + prefix + rb")'|" + _UUID + rb")" + _WORD
     signs = rb"[\s(),.;=>+*|&!^~}\]]++|[<:?@%{]|#>>?|-(?!-)|/(?![*/])|\[(?![A-Za-z_])"
     kinds = {
-        # Most of a statement is words and signs: they are taken together.
-        "keep": rb"(?:" + either(words, *_PLACEHOLDERS, _TEMPORARY, signs) + rb")++",
         "string": either(
             *(_ESCAPE, _E_STRING, rb"[NBXRUnbxru]?" + string(b"'"), _DOLLARS), q=_Q_STRING, triple=_TRIPLE_STRING
         ),
@@ -171,4 +179,7 @@ def _pattern(traits: frozenset[str]) -> re.Pattern[bytes]:
         "open": rb"(?:(?:" + prefix + rb")?'|[\"`]|" + _TAG + rb"|/\*|[\x00-\x08\x0e-\x1f\x7f]).*",
         "odd": rb"\\",
     }
-    return re.compile(b"(?s)" + b"|".join(b"(?P<%b>%b)" % (kind.encode(), one) for kind, one in kinds.items()))
+    # Most of a statement is words and signs: they are taken together, with what follows them.
+    kept = rb"(?:" + either(words, *_PLACEHOLDERS, _TEMPORARY, signs) + rb")*+"
+    rest = b"|".join(b"(?P<%b>%b)" % (kind.encode(), one) for kind, one in kinds.items())
+    return re.compile(rb"(?s)" + kept + rb"(?:" + rest + rb"|.|\Z)")

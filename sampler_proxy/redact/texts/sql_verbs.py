@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import re2
 
 from sampler_proxy.redact.regexes import regex
@@ -37,6 +39,15 @@ _SET = (
 _BLOCK = (
     r"WORK|TRAN|TRANSACTION|TRY|CATCH|DEFERRED|IMMEDIATE|EXCLUSIVE|CONCURRENT|ISOLATION|READ|NOT|ATOMIC|NULL|SELECT|INSERT"
     r"|UPDATE|DELETE|MERGE|CALL|EXEC|EXECUTE|SET|DECLARE|IF|FOR|OPEN|RETURN|RAISE|BATCH|UNLOGGED|COUNTER|DISTRIBUTED"
+)
+
+# What a text must begin with, before anything is read: the verbs of `_BEGINS`, behind comments.
+_MAY_BEGIN = re.compile(
+    rb"(?is)(?:[\s(;{]|\?\s*=|/\*.*?\*/|--[^\n]*+|#[^\n]*+|//[^\n]*+)*+(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|UPSERT|MERGE|WITH"
+    rb"|FROM|VALUES|TABLE|CREATE|ALTER|DROP|TRUNCATE|RENAME|COMMENT|GRANT|REVOKE|EXPLAIN|DESC|ANALY[SZ]E|VACUUM|REINDEX"
+    rb"|OPTIMIZE|REFRESH|CHECK|REPAIR|CLUSTER|MSCK|SHOW|USE|CALL|EXEC|DO|DECLARE|PREPARE|DEALLOCATE|FETCH|CLOSE|OPEN|COPY"
+    rb"|UNLOAD|LOAD|EXPORT|LOCK|UNLOCK|LISTEN|UNLISTEN|NOTIFY|BEGIN|START|APPLY|COMMIT|ROLLBACK|END|ABORT|SAVEPOINT"
+    rb"|RELEASE|PRAGMA|ATTACH|DETACH|RESET|DISCARD|KILL|FLUSH|BACKUP|RESTORE|DBCC|IF|CONN|SET)"
 )
 
 # Enough of each to tell it from a command of Redis, or from a sentence.
@@ -112,6 +123,11 @@ _EXEC = regex(
 _NO_PROCEDURES = frozenset((b"IMMEDIATE", b"PROCEDURE", b"FUNCTION", b"BLOCK", b"AS", b"ON"))
 _NO_ARGUMENTS = regex(r"(?i)\A(?:USING|INTO|SELECT|INSERT|UPDATE|DELETE|IF|DECLARE|SET|END|GO|WITH|AS|AT)\b")
 _ARGUMENT = regex(r"(^|,\s*|@\w+\s*=\s*)([A-Za-z_\x80-\xff][^\s,;@?=()]*)")
+
+
+def may_begin(text: bytes) -> bool:
+    """Tell whether a text could begin like SQL once it has no literals and comments."""
+    return _MAY_BEGIN.match(text) is not None
 
 
 def begin(shape: bytes) -> bool:

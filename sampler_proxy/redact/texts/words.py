@@ -11,7 +11,7 @@ NAME = re.compile(rb"(?:[A-Za-z_]+)(?:[-.:/$]" + _PART + rb")*+")
 """A name without digits, but for numbers that stand by themselves: `orders.v1` is none, since `hunter2` is none."""
 
 _MASKED = re.compile(rb"(?:\?|\[\d+ other arguments\]|\.\.\.|\xe2\x80\xa6)(?:,|;)?")
-_WORDS = re.compile(rb"(\s*)(\S+)")
+_WORD = re.compile(rb"\S+")
 MAX_NAME = 64
 
 
@@ -26,15 +26,9 @@ def is_name(word: bytes) -> bool:
 
 
 def obfuscate(text: bytes) -> bytes:
-    """Return the first word and the second where they are names, and one `?` for the rest. What is already obfuscated
-    stays. Idempotent, raises nothing."""
-    out = []
-    for number, found in enumerate(_WORDS.finditer(text)):
-        word = found[2]
-        if is_masked(word) or (number < 2 and is_name(word.rstrip(b";"))):
-            out.append(found[0])
-            continue
-        out.append(found[1] + MASK)
-        if not all(map(is_masked, text[found.end() :].split())):
-            break
-    return b"".join(out) + (text[len(text.rstrip()) :] if text.strip() else text)
+    """Return the first word and the second where they are names, and one `?` for the rest from the first that is none.
+    What is already obfuscated stays. Idempotent, raises nothing."""
+    for number, found in enumerate(_WORD.finditer(text)):
+        if not is_masked(found[0]) and (number > 1 or not is_name(found[0].rstrip(b";"))):
+            return text[: found.start()] + MASK + text[len(text.rstrip()) :]
+    return text

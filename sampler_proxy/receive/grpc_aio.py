@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -45,7 +45,7 @@ class AioEngine(GrpcEngine):
 
     def start(self) -> int:
         grpc_server.check_address(self.address)
-        self._places: Places[Any] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING)
+        self._places: Places[Any] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING, _peer)
         self._turns: dict[Any, asyncio.Future[bool]] = {}  # of the calls that wait: whether they have a place, or never
         self._beats = self._beats_seen = 0
         self._silent_s, self._looked_s = 0.0, time.monotonic()
@@ -134,7 +134,7 @@ class AioEngine(GrpcEngine):
         return behaviour
 
     async def _answer(self, handler: Handler, context: Any) -> bytes | Refusal:
-        if not self._places.enter(context, context.peer(), time.monotonic()):
+        if not self._places.enter(context, time.monotonic()):
             turn = self._turns[context] = self._loop.create_future()
             if (crowded := self._places.crowded()) is not None:
                 self._turns[crowded].set_result(False)
@@ -158,7 +158,7 @@ class AioEngine(GrpcEngine):
             return turn.result()
         except asyncio.CancelledError:  # its client has gone
             if not turn.done():
-                self._places.give_up(context, context.peer())
+                self._places.give_up(context)
             elif turn.result():
                 self._leave(context)
             raise
@@ -183,6 +183,11 @@ class AioEngine(GrpcEngine):
             refusal = grpc_status.STALLED
             with suppress(Exception):  # it must not end the call that waits
                 await stalled.abort(_CODES[refusal.code], refusal.message, refusal.trailers)
+
+
+def _peer(context: Any) -> Hashable:
+    peer: str = context.peer()
+    return peer
 
 
 _Behaviour = Callable[[object, Any], Awaitable[bytes]]

@@ -21,9 +21,11 @@ before it waits again.
 
 Long: one loop, whose steps share the books of calls.
 
-Messages are handled as they come, until that has taken long (SLICE_S, BUSY_S). Then whatever has arrived is gathered
+Messages are handled as they come, until that has taken long (gathering.py). Then whatever has arrived is gathered
 first, and handled by connections in turn (turns.py), for SLICE_S before it is looked again: who sends little does not
-wait behind who sends much.
+wait behind who sends much. What a connection may do is in bounds.py.
+
+An object with more than thirty attributes is slower to use (CPython keeps those apart), which every call would feel.
 
 Where there is no memory for an event, `poll` raises and the event is gone. Which one it was shows in the reference
 counts: core's side holds a reference to the tag of everything that is still to come. Where there is none to handle an
@@ -46,14 +48,13 @@ from grpc._cython import cygrpc
 from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.accepting import Acceptor
-from sampler_proxy.receive.conduct import Conduct
-from sampler_proxy.receive.connections import BROKEN_OFF, UNFINISHED, Connections
+from sampler_proxy.receive.bounds import Bounds
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
+from sampler_proxy.receive.gathering import DEAR_S, SLICE_S, Gathering
 from sampler_proxy.receive.grpc_call import Call
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
-from sampler_proxy.receive.in_flight import BytesInFlight
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation
 from sampler_proxy.receive.places import Places
 from sampler_proxy.receive.turns import Turns
@@ -62,24 +63,6 @@ _DOWN = "down"
 
 _REQUESTED_CALLS = 64
 """Calls asked for in advance. More than these between two polls wait in core's queue, which costs core a lock."""
-
-SLICE_S = 0.002
-"""How long a message may take before it is looked what else has come."""
-
-BUSY_S, DEAR_S = 0.01, 0.00025
-"""The same of messages that are there one after the other, if they take this long on average: that look costs a tenth
-of a small one."""
-
-MAX_BROKEN_OFF, BROKEN_OFF_PER_S = 600, 100.0
-"""Calls that one connection may break off before their messages have arrived: at once, and in every second. Whole
-messages make up for them. A client whose calls all pass their deadlines breaks off MAX_STREAMS of them, once in a
-deadline."""
-
-MAX_UNFINISHED, UNFINISHED_PER_S = 200, 1.0
-"""The same of messages that have stalled, or held too many bytes."""
-
-_LOOK_SHARE = 10.0
-"""Of the thread's time, looking at connections may take an eleventh."""
 
 _MAX_FAILURES = 1000
 """Polls that fail one after the other before the loop gives up: ten seconds, in which memory may come back."""
@@ -110,19 +93,13 @@ class CompletionQueueEngine(GrpcEngine):
     _draining = _cancelled = False
 
     def start(self) -> int:
-        self._handlers: dict[bytes, Handler] = {method.encode(): handler for method, handler in self._methods.items()}
-        self._large_handlers = {method.encode(): handler for method, handler in self._large_methods.items()}
-        self._places: Places[Call] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING)
-        self._connections = Connections()
-        self._bytes = BytesInFlight(self._connections.bytes_received, self._in_flight_bound)
-        self._next_look = 0.0  # seconds
-        self._broken_off = Conduct(MAX_BROKEN_OFF, BROKEN_OFF_PER_S)
-        self._unfinished = Conduct(MAX_UNFINISHED, UNFINISHED_PER_S)
+        self._handlers: dict[bytes, tuple[Handler, Handler | None]] = {
+            method.encode(): (handler, self._large_methods.get(method)) for method, handler in self._methods.items()
+        }
+        self._places: Places[Call] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING, _peer)
+        self._bounds = Bounds(self._in_flight_bound, self._on_connection_refused)
         self._ready: Turns[Call] = Turns()
-        self._busy = False  # whether messages are gathered in `_ready`
-        self._gather_until = 0.0
-        self._spent_s, self._messages = 0.0, 0  # on messages that came without a pause, and their number
-        self._last_s = 0.0  # when the last one was done
+        self._gathering = Gathering()  # in `_ready`
         listeners = grpc_server.open_listeners(self.address)
         try:
             self._core = self._start_server()
@@ -163,11 +140,11 @@ class CompletionQueueEngine(GrpcEngine):
         return super().alive and self._lane.alive and (self._acceptor.alive or self._draining)
 
     def peak_in_flight(self) -> int:
-        return self._bytes.peak()
+        return self._bounds.bytes.peak()
 
     def _hand_over(self, listener: socket.socket, connection: socket.socket, received: bytes) -> None:
         """Give core a connection, on the accepting thread."""
-        self._connections.add(connection)
+        self._bounds.connections.add(connection)
         self._core.hand_over(listener, connection, received)
 
     def _begin_shutdown(self) -> None:
@@ -194,13 +171,14 @@ class CompletionQueueEngine(GrpcEngine):
 
     def _run(self) -> None:
         poll, receiving = self._queue.poll, self._places.receiving
+        gathering, bounds = self._gathering, self._bounds
         failures = 0
         out_of_memory = down = False
         while True:
             failed, event, tag = False, None, None
             try:
                 # The GIL is free meanwhile.
-                event = poll(0.0 if self._busy else time.time() + grpc_server.LOOK_S if receiving else None)
+                event = poll(0.0 if gathering.on else bounds.next_look_time_s if receiving else None)
                 tag = event.tag
                 if type(tag) is Call:
                     self._received(tag, event)
@@ -238,8 +216,8 @@ class CompletionQueueEngine(GrpcEngine):
         if self._ready:
             self._serve_ready()
         else:
-            self._busy = False
-            if (now := time.monotonic()) >= self._next_look:
+            self._gathering.on = False
+            if (now := time.monotonic()) >= self._bounds.next_look_s:
                 self._look(now)
 
     def _log_failure(self, error: Exception) -> None:
@@ -292,47 +270,44 @@ class CompletionQueueEngine(GrpcEngine):
         return sys.getrefcount(self._begun) - self._idle_references
 
     def _request_call(self) -> None:
-        with suppress(ValueError):  # another thread has told the server to shut down
+        try:  # noqa: SIM105 - for every call
             self._server.request_call(self._queue, self._queue, self._begun)
+        except ValueError:  # another thread has told the server to shut down
+            pass
 
     def _accept(self, event: Any) -> None:
         call = self._open = event.call
         self._request_call()
         self._in_flight += 1
-        method = event.call_details.method
-        if method not in self._handlers:
-            kind, refusal = grpc_status.not_served(method.decode("utf-8", "replace"))
+        handlers = self._handlers.get(event.call_details.method)
+        if handlers is None:
+            kind, refusal = grpc_status.not_served(event.call_details.method.decode("utf-8", "replace"))
             self._open_answer = refusal
             self._on_not_served(kind)
             self._answer(call, refusal)
             return
-        its, now = Call(call, method, call.peer()), time.monotonic()
-        if self._places.enter(its, its.peer, now):
+        its, now = Call(call, call.peer(), *handlers), time.monotonic()
+        if self._places.enter(its, now):
             try:
-                self._receive(its)
+                call.start_server_batch((_Message(0),), its)
             except BaseException:
                 self._places.leave(its)
                 raise
+            self._open = None
         else:
             self._open = None
             if (crowded := self._places.crowded()) is not None:
                 self._refuse(crowded.call, "busy", grpc_status.TOO_MANY_CALLS)
-        if now >= self._next_look:
+        if now >= self._bounds.next_look_s:
             self._look(now)
-        if self._busy and now >= self._gather_until:
+        if self._gathering.on and now >= self._gathering.until_s:
             self._serve_ready()
-
-    def _receive(self, its: Call) -> None:
-        """Ask for a call's message. On an error nothing is asked for."""
-        its.call.start_server_batch((_Message(0),), its)
-        if self._open is its.call:
-            self._open = None
 
     def _fill_places(self, now: float) -> None:
         """Give free places to the calls that wait. On an error they go on waiting."""
         while self._places.waiting and (its := self._places.next(now)) is not None:
             try:
-                self._receive(its)
+                its.call.start_server_batch((_Message(0),), its)
             except BaseException:
                 self._places.put_back(its)
                 raise
@@ -342,26 +317,19 @@ class CompletionQueueEngine(GrpcEngine):
         while self._unanswerable:
             self._done(self._unanswerable.pop())
         whole = [its for its in self._places.receiving if its.whole]
-        for its in self._bytes.look(self._places.older_than(now - grpc_server.LOOK_S), whole):
+        for its in self._bounds.bytes.look(self._places.older_than(now - grpc_server.LOOK_S), whole):
             self._end(its, "in_flight", grpc_status.TOO_MANY_BYTES, now)
         for its in self._places.holding_up(now - grpc_server.STALLED_S):
             if not its.whole:
                 self._end(its, "stalled", grpc_status.STALLED, now)
         self._fill_places(now)
-        took = time.monotonic() - now
-        self._next_look = now + took + max(grpc_server.LOOK_S, _LOOK_SHARE * took)
+        self._bounds.looked(now)
 
     def _end(self, its: Call, reason: str, refusal: Refusal, now: float) -> None:
         """Refuse a call whose message is not there yet."""
         self._places.leave(its)
         self._refuse(its.call, reason, refusal)
-        if self._unfinished.fault(its.peer, now):
-            self._close(its.peer, UNFINISHED)
-
-    def _close(self, peer: bytes, kind: str) -> None:
-        """Close a connection that has broken bounds again and again. Its calls end as those of any that is lost."""
-        if self._connections.close(peer, kind):
-            self._on_connection_refused(kind)
+        self._bounds.did_not_finish(its.peer, now)
 
     def _refuse(self, call: Any, reason: str, refusal: Refusal) -> None:
         """Count a refusal of the engine's own, and answer with it."""
@@ -373,34 +341,34 @@ class CompletionQueueEngine(GrpcEngine):
         if its.answered:
             self._done(its)
             return
-        if its not in self._places.receiving:
-            return  # ended, and so answered already
+        self._open = its.call
+        if not self._places.leave(its):  # ended, and so answered already
+            self._open = None
+            return
         message = event.batch_operations[0].message()
         now = time.monotonic()
         if message is None:
             self._end_without_message(its, event.success, now)
             return
-        its.message, its.size = message, len(message)
-        self._bytes.arrived(its.peer, its.size)
-        if self._busy:
-            self._hand_on(its, self._ready)
-            if now >= self._gather_until:
+        if self._bounds.bytes.watched:
+            self._bounds.bytes.arrived(its.peer, len(message))
+        gathering = self._gathering
+        if gathering.on:
+            self._hand_on(its, message, len(message), self._ready, now)
+            if now >= gathering.until_s:
                 self._serve_ready()
         else:
-            if now - self._last_s > SLICE_S / 2:
-                self._spent_s, self._messages = 0.0, 0
-            self._take(its, now)
-            self._last_s = end = time.monotonic()
-            self._spent_s += end - now
-            self._messages += 1
-            if end - now > SLICE_S or (self._spent_s > BUSY_S and self._spent_s > self._messages * DEAR_S):
-                self._busy = True
-                self._gather_until = end + SLICE_S
+            self._take(its, message, now)
+            done = time.monotonic()
+            if done - now > DEAR_S or gathering.dear_s:
+                gathering.weigh(now, done)
 
-    def _hand_on(self, its: Call, where: Turns[Call] | Lane[Call]) -> None:
-        """Let a message wait to be handled; its call keeps its place."""
-        self._open = its.call
-        its.whole = True
+    def _hand_on(
+        self, its: Call, message: bytes | Inflation, size: int, where: Turns[Call] | Lane[Call], now: float
+    ) -> None:
+        """Let a message wait to be handled; its call has its place meanwhile."""
+        its.message, its.size, its.whole = message, size, True
+        self._places.hold(its, now)
         try:
             where.add(its.peer, its)
         except BaseException:
@@ -409,13 +377,12 @@ class CompletionQueueEngine(GrpcEngine):
         self._open = None
 
     def _end_without_message(self, its: Call, success: bool, now: float) -> None:
-        self._open = its.call
-        self._leave(its, now)
+        if self._places.waiting:
+            self._fill_places(now)
         if success:
             self._open_answer = grpc_status.NO_MESSAGE
             self._answer(its.call, grpc_status.NO_MESSAGE)  # unless the client has cancelled: it will not hear
-            if self._broken_off.fault(its.peer, now):
-                self._close(its.peer, BROKEN_OFF)
+            self._bounds.broke_off(its.peer, now)
         else:
             # Core has answered RESOURCE_EXHAUSTED; this only ends the call.
             self._refuse(its.call, "too_large", grpc_status.NO_MESSAGE)
@@ -432,41 +399,41 @@ class CompletionQueueEngine(GrpcEngine):
         while self._ready and now - begun < SLICE_S:
             peer, its = self._ready.take()
             since = now
-            self._take(its, now)
+            self._open = its.call
+            self._places.leave(its)
+            its.whole = False
+            assert isinstance(its.message, bytes)
+            self._take(its, its.message, now)
             now = time.monotonic()
             self._ready.charge(peer, now - since)
-        self._gather_until = now + SLICE_S
+        self._gathering.until_s = now + SLICE_S
 
-    def _take(self, its: Call, now: float) -> None:
-        """Handle a message and answer it, or have the thread of large messages do so."""
-        self._open = call = its.call
-        try:
-            if self._broken_off.levels:
-                self._broken_off.good(its.peer)
-            is_large = its.method in self._large_handlers and self._is_large(its)
-        except BaseException:
-            self._places.leave(its)
-            raise
-        if is_large:
-            self._hand_on(its, self._lane)
+    def _take(self, its: Call, message: bytes, now: float) -> None:
+        """Handle the message of a call that has no place any more, and answer it; or have the thread of large messages
+        do so, which one that is compressed is inflated for as far as it takes to see that."""
+        if self._bounds.broken_off.levels:
+            self._bounds.broken_off.good(its.peer)
+        size = len(message)
+        inflation = None
+        is_large = size > grpc_server.LARGE_BYTES
+        if message.startswith(SIGNATURES):
+            inflation = Inflation(message, self._max_request_bytes)
+            is_large = (its.large_handler is not None and not inflation.begin(grpc_server.LARGE_BYTES)) or is_large
+        if is_large and its.large_handler is not None:
+            self._hand_on(its, inflation or message, size, self._lane, now)
             return
-        self._leave(its, now)
+        if self._places.waiting:
+            self._fill_places(now)
         try:
-            self._open_answer = answer = self._handle(self._handlers[its.method], its.message)
+            if inflation is None:
+                answer = self._handle_plain(its.handler, message)
+            else:
+                answer = self._handle(its.handler, inflation)
         except EffortSpent:
-            self._places.hold(its, its.peer, now)
-            self._hand_on(its, self._lane)
+            self._hand_on(its, inflation or message, size, self._lane, now)
         else:
-            self._answer(call, answer)
-
-    def _is_large(self, its: Call) -> bool:
-        """Tell whether a message is large, inflating it as far as it takes to see that."""
-        message = its.message
-        if isinstance(message, bytes) and message.startswith(SIGNATURES):
-            its.message = inflation = Inflation(message, self._max_request_bytes)
-            if not inflation.begin(grpc_server.LARGE_BYTES):
-                return True
-        return its.size > grpc_server.LARGE_BYTES
+            self._open_answer = answer
+            self._answer(its.call, answer)
 
     def _handle_large(self, its: Call) -> None:
         """Handle a large message, on its thread, and answer it: with the call for a tag, so that the receiving thread
@@ -478,7 +445,8 @@ class CompletionQueueEngine(GrpcEngine):
                     self._count_refused("draining")
                     answer = grpc_status.STOPPING
                 elif answer is None:
-                    answer = self._handle(self._large_handlers[its.method], its.message)
+                    assert its.large_handler is not None
+                    answer = self._handle(its.large_handler, its.message)
                 its.message = b""
                 operations = _operations(answer)
                 its.answered = True
@@ -500,6 +468,10 @@ class CompletionQueueEngine(GrpcEngine):
         Trailers-Only. On an error it stays open."""
         call.start_server_batch(_operations(answer), self._answered)
         self._open = self._open_answer = None
+
+
+def _peer(its: Call) -> bytes:
+    return its.peer
 
 
 def _operations(answer: bytes | Refusal) -> tuple[Any, ...]:

@@ -197,8 +197,8 @@ class GrpcEngine(ABC):
         )
 
     def _handle(self, handler: Handler, message: bytes | Inflation) -> bytes | Refusal:
-        """Answer one received message: by its handler, or by a refusal. Raises EffortSpent if the handler does, and
-        nothing else."""
+        """Answer one received message, which may be compressed: by its handler, or by a refusal. Raises EffortSpent if
+        the handler does, and nothing else."""
         try:
             if isinstance(message, Inflation):
                 message = message.finish()
@@ -211,6 +211,10 @@ class GrpcEngine(ABC):
             return grpc_status.refusal(error)
         except MemoryError:
             return self._refuse_out_of_memory()
+        return self._handle_plain(handler, message)
+
+    def _handle_plain(self, handler: Handler, message: bytes) -> bytes | Refusal:
+        """Answer a message that is neither compressed nor too large, as `_handle` does."""
         try:
             return handler(message)
         except EffortSpent:

@@ -8,7 +8,7 @@ since. Those are known by their sizes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 
@@ -35,7 +35,8 @@ class BytesInFlight:
         self._bytes_received = bytes_received
         self._bound = bound
         self._peak = 0
-        self._arrived: dict[Hashable, int] = {}  # of connections that have unfinished calls, since that was first seen
+        self.watched: dict[bytes, int] = {}
+        """What has arrived whole by the connections that have unfinished calls, since that was first seen."""
 
     def peak(self) -> int:
         """Return the most that was in flight at a look since this was asked last. From any thread."""
@@ -43,9 +44,9 @@ class BytesInFlight:
         return peak
 
     def arrived(self, peer: bytes, size: int) -> None:
-        """Count a message that is whole."""
-        if peer in self._arrived:
-            self._arrived[peer] += size
+        """Count a message that is whole; needless while `watched` is empty."""
+        if peer in self.watched:
+            self.watched[peer] += size
 
     def look(self, calls: Iterable[Call], whole: Iterable[Call]) -> list[Call]:
         """Look at the calls that have been there for a while, oldest first, and those whose messages are whole; return
@@ -58,7 +59,7 @@ class BytesInFlight:
         for call in calls:
             if not call.whole:
                 by_peer.setdefault(call.peer, []).append(call)
-        self._arrived = {peer: self._arrived.get(peer, 0) for peer in by_peer}
+        self.watched = {peer: self.watched.get(peer, 0) for peer in by_peer}
         for peer, its in by_peer.items():
             sizes[peer] = sizes.get(peer, 0) + self._unfinished(peer, its)
         total = sum(sizes.values())
@@ -76,7 +77,7 @@ class BytesInFlight:
         received = self._bytes_received(peer)
         if received is None:
             return 0
-        arrived = self._arrived[peer]
+        arrived = self.watched[peer]
         for call in calls:
             if call.mark is None:
                 call.mark = (received, arrived)

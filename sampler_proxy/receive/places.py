@@ -12,7 +12,7 @@ Three rules, so that no connection can take anything from another, however many 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Call = TypeVar("Call", bound=Hashable)
@@ -34,13 +34,14 @@ class _Connection(Generic[Call]):
 
 class Places(Generic[Call]):
     """The places of one server. Used by one thread. `max_receiving` places are shared, beside each connection's first;
-    `max_waiting` calls may wait in all."""
+    `max_waiting` calls may wait in all. `connection_of(call)` tells which connection a call has come by."""
 
-    def __init__(self, max_receiving: int, max_waiting: int) -> None:
+    def __init__(self, max_receiving: int, max_waiting: int, connection_of: Callable[[Call], Hashable]) -> None:
         self._max_receiving = max_receiving
         self._max_waiting = max_waiting
-        self.receiving: dict[Call, tuple[Hashable, float]] = {}
-        """The calls that have a place, oldest first: their connection, and since when (seconds)."""
+        self._connection_of = connection_of
+        self.receiving: dict[Call, float] = {}
+        """The calls that have a place, oldest first, and since when (seconds)."""
         self.waiting = 0
         """How many wait."""
         self._few = max_receiving // 8
@@ -49,35 +50,37 @@ class Places(Generic[Call]):
         self._idle = 0  # times that a connection had nothing here any more
         self._turns: dict[Hashable, _Connection[Call]] = {}  # those of which something waits; whose turn it is, first
 
-    def enter(self, call: Call, connection: Hashable, now_s: float) -> bool:
+    def enter(self, call: Call, now_s: float) -> bool:
         """Take a new call. True: it has a place. False: it waits; ask `crowded` then."""
         if not self._counting:
-            self.receiving[call] = (connection, now_s)
+            self.receiving[call] = now_s
             if len(self.receiving) >= self._few:
                 self._count()
             return True
+        connection = self._connection_of(call)
         its = self._connections.get(connection)
         if its is None:
             its = self._connections[connection] = _Connection()
         if not its.receiving or (not its.waiting and self._may(its)):
-            self.hold(call, connection, now_s)
+            self.receiving[call] = now_s
+            its.receiving += 1
             return True
         its.waiting.append(call)
         self._turns[connection] = its
         self.waiting += 1
         return False
 
-    def hold(self, call: Call, connection: Hashable, now_s: float) -> None:
+    def hold(self, call: Call, now_s: float) -> None:
         """Give a call a place whatever others have, such as one that has been served in part."""
-        self.receiving[call] = (connection, now_s)
+        self.receiving[call] = now_s
         if self._counting:
-            self._connections.setdefault(connection, _Connection()).receiving += 1
+            self._connections.setdefault(self._connection_of(call), _Connection()).receiving += 1
 
     def _count(self) -> None:
         """Begin to count what each connection has."""
         self._counting = True
-        for connection, _ in self.receiving.values():
-            self._connections.setdefault(connection, _Connection()).receiving += 1
+        for call in self.receiving:
+            self._connections.setdefault(self._connection_of(call), _Connection()).receiving += 1
 
     def _may(self, its: _Connection[Call]) -> bool:
         """Tell whether a connection may have one more place."""
@@ -94,12 +97,11 @@ class Places(Generic[Call]):
 
     def leave(self, call: Call) -> bool:
         """Take back the place of a call; False where it has none."""
-        place = self.receiving.pop(call, None)
-        if place is None:
+        if self.receiving.pop(call, None) is None:
             return False
         if not self._counting:
             return True
-        its = self._connections[place[0]]
+        its = self._connections[self._connection_of(call)]
         its.receiving -= 1
         if not its.receiving and not its.waiting:
             self._forget_idle()
@@ -113,7 +115,7 @@ class Places(Generic[Call]):
         for connection, its in self._turns.items():
             if self._may(its):
                 call = its.waiting[0]
-                self.receiving[call] = (connection, now_s)
+                self.receiving[call] = now_s
                 its.waiting.popleft()
                 its.receiving += 1
                 self._waits_no_more(connection, its)
@@ -138,15 +140,17 @@ class Places(Generic[Call]):
 
     def put_back(self, call: Call) -> None:
         """Let a call that `next` has returned wait on, before all others of its connection."""
-        connection, _ = self.receiving.pop(call)
+        del self.receiving[call]
+        connection = self._connection_of(call)
         its = self._connections[connection]
         its.receiving -= 1
         its.waiting.appendleft(call)
         self._turns[connection] = its
         self.waiting += 1
 
-    def give_up(self, call: Call, connection: Hashable) -> None:
+    def give_up(self, call: Call) -> None:
         """Forget a call that waits."""
+        connection = self._connection_of(call)
         its = self._connections[connection]
         its.waiting.remove(call)
         self._waits_no_more(connection, its)
@@ -159,7 +163,7 @@ class Places(Generic[Call]):
         found = []
         left = {connection: its.receiving for connection, its in self._connections.items()}
         for call in self.older_than(since_s):
-            connection = self.receiving[call][0]
+            connection = self._connection_of(call)
             if left[connection] > 1 or self._connections[connection].waiting:
                 found.append(call)
                 left[connection] -= 1
@@ -168,7 +172,7 @@ class Places(Generic[Call]):
     def older_than(self, since_s: float) -> list[Call]:
         """Return the calls that have had their places since before `since_s`, oldest first."""
         found = []
-        for call, (_, since) in self.receiving.items():
+        for call, since in self.receiving.items():
             if since >= since_s:
                 break
             found.append(call)

@@ -6,6 +6,7 @@ A target is a module here with `one(data: bytes) -> None`, which raises if and o
     inflate      compressed requests
     opening      how connections begin
     redact       requests with a secret in them, and what leaves of it
+    carriers     texts around a secret, damaged, and what leaves of it
     traceql      expressions, from the parser to the machine
     config       configuration files
 
@@ -20,4 +21,4 @@ gcc to see into the native modules:
 An input that fails is written to `found/NAME` and stays there for good, when the fault is fixed too.
 """
 
-TARGETS = ("scan", "inflate", "opening", "redact", "traceql", "config")
+TARGETS = ("scan", "inflate", "opening", "redact", "carriers", "traceql", "config")

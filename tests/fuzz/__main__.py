@@ -17,7 +17,15 @@ from tests.fuzz import TARGETS, native
 
 HERE = Path(__file__).parent
 NATIVE = {"scan", "redact"}  # what native code does is searched; the others are Python first of all, and faster without
-MAX_BYTES = {"scan": 4096, "inflate": 1024, "opening": 1024, "redact": 4096, "traceql": 512, "config": 2048}
+MAX_BYTES = {
+    "scan": 4096,
+    "inflate": 1024,
+    "opening": 1024,
+    "redact": 4096,
+    "carriers": 24,
+    "traceql": 512,
+    "config": 2048,
+}
 SKIPPED = 77
 
 

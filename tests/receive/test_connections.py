@@ -18,6 +18,7 @@ from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import grpc_completion_queue, grpc_server
 from sampler_proxy.receive.connections import BROKEN_OFF, UNFINISHED
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
+from sampler_proxy.receive.inflate import Inflation
 
 from .raw_http2 import EXPORT, GOAWAY, PING, RST_STREAM, Connection, message
 from .waiting import Held, eventually
@@ -89,7 +90,7 @@ def test_who_resets_call_after_call_is_closed_with_a_reason(server: Server) -> N
 
 
 def test_the_reason_can_be_read(server: Server) -> None:
-    server.engine._broken_off._limit = 10
+    server.engine._bounds.broken_off._limit = 10
     with Connection(server.port, patient=True) as attacker:
         for stream in range(1, 40, 2):
             attacker.begin(stream)
@@ -103,7 +104,7 @@ def test_the_reason_can_be_read(server: Server) -> None:
 
 
 def test_messages_that_stall_again_and_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    server.engine._unfinished._limit = 20
+    server.engine._bounds._unfinished._limit = 20
     with Connection(server.port, patient=True) as attacker:
         for stream in range(1, 300, 2):  # more than it may have places
             attacker.begin(stream)
@@ -134,8 +135,8 @@ def test_a_service_whose_deadlines_pass_is_not_closed(server: Server) -> None:
 
 
 def test_whole_requests_make_up_for_broken_ones(server: Server) -> None:
-    server.engine._broken_off._limit = 50
-    server.engine._broken_off._per_s = 0.0
+    server.engine._bounds.broken_off._limit = 50
+    server.engine._bounds.broken_off._per_s = 0.0
     with Connection(server.port, patient=True) as connection:
         for stream in range(1, 401, 4):
             connection.begin(stream)
@@ -166,9 +167,9 @@ def test_500_connections_leave_nothing(server: Server) -> None:
             else:
                 connection.send(PING, 0, 0, b"12345678")
                 time.sleep(0.001)
-            server.engine._next_look = 0.0  # looks at what it has received
+            server.engine._bounds.next_look_s = 0.0  # looks at what it has received
     eventually(lambda: descriptors() <= before + 2)
-    assert len(server.engine._connections._numbers) <= 64
+    assert len(server.engine._bounds.connections._numbers) <= 64
     server.check_alive()
 
 
@@ -235,14 +236,14 @@ def test_a_message_that_takes_too_much_effort_is_handled_on_that_thread_too(serv
 
 
 def test_a_message_whose_size_finds_no_memory_is_answered_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(_: object) -> bool:
+    def fails(*_: object) -> bool:
         monkeypatch.undo()
         raise MemoryError
 
-    monkeypatch.setattr(server.engine, "_is_large", fails)
+    monkeypatch.setattr(Inflation, "begin", fails)
     with server.channel() as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(EXPORT)(b"x", timeout=20)
+            channel.unary_unary(EXPORT)(gzip.compress(b"x"), timeout=20)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert channel.unary_unary(EXPORT)(b"y", timeout=20) == b"y"
     assert server.refused == ["out_of_memory"]

@@ -34,6 +34,7 @@ from sampler_proxy.receive.grpc_aio import AioEngine
 from sampler_proxy.receive.grpc_call import Call
 from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
 from sampler_proxy.receive.grpc_server import GrpcEngine
+from sampler_proxy.receive.inflate import Inflation
 
 from . import raw_http2
 from .raw_http2 import EXPORT, Connection, message
@@ -809,10 +810,10 @@ def test_a_handler_that_has_counted_its_lack_of_memory(server: Server) -> None:
 
 
 def test_memory_that_is_missing_for_a_compressed_message(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def inflate(*_: object) -> bytes:
+    def finish(_: object) -> bytes:
         raise MemoryError
 
-    monkeypatch.setattr(grpc_server, "inflate", inflate)
+    monkeypatch.setattr(Inflation, "finish", finish)
     assert server.refusal(b"x" * 1000, compression=GZIP).code() is grpc.StatusCode.UNAVAILABLE
     assert server.refused == ["out_of_memory"]
     server.check_alive()

@@ -42,6 +42,7 @@ _ROUNDS = 4
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _REPLACED = "\ufffd".encode()
+_NOTHING = (MASK_TEXT, b"?")  # what has been masked, or obfuscated
 _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
 _MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*)"\s*:)')  # without lookahead in RE2; linear, as it ends at the next quote
@@ -294,7 +295,7 @@ class Values:
             assert lane.label is not None
             start, end, value = keyed.value_of(text, key)
             done = end
-            if start < end and text[start:end] != MASK_TEXT and not _HASHED.fullmatch(text[start:end]):
+            if start < end and text[start:end] not in _NOTHING and not _HASHED.fullmatch(text[start:end]):
                 action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
                 found.append(_Finding(place(start), place(end), lane.label[0], action, lane, value))
         return found

@@ -77,7 +77,7 @@ def _clear_sql(text: bytes) -> bytes | None:
 def _sql(text: bytes) -> bytes:
     """Obfuscate SQL, or the name of a procedure, or a command that we do not know."""
     shape = _clear_sql(text)
-    return words.obfuscate(text) if shape is None else shape
+    return _other(text, words.obfuscate) if shape is None else shape
 
 
 def _documents(text: bytes) -> bytes:
@@ -93,12 +93,15 @@ def _queries(text: bytes) -> bytes:
 def _by_text(text: bytes) -> bytes:
     """Obfuscate a statement whose text alone says what it is. SQL comes first where it is clear: other stores have
     commands that begin with the same words."""
-    if (shape := _clear_sql(text)) is not None:
-        return shape
+    shape = _clear_sql(text)
+    return _other(text, commands.obfuscate) if shape is None else shape
+
+
+def _other(text: bytes, otherwise: Callable[[bytes], bytes]) -> bytes:
     for known in (queries, documents, directory):
         if known.begin(text):
             return known.obfuscate(text)
-    return commands.obfuscate(text)
+    return otherwise(text)
 
 
 _OBFUSCATING: Mapping[Family, Callable[[bytes], bytes]] = {

@@ -147,7 +147,7 @@ def _line(line: bytes) -> bytes:
             text = _key(text)
             kept = True
         out += [space, text if kept else MASK]
-        valued = valued or (kind == "v" and not kept)
+        valued = valued or kind == "v"
     return b"".join((*out, more)) + line[len(line.rstrip()) :]
 
 

@@ -17,8 +17,8 @@ from sampler_proxy.redact.texts.words import MASK
 # where there is a star. Options and signs stay among values. What is not listed is `k` and values.
 _ARGUMENTS = {
     "k": (
-        "get getdel getex hgetall hkeys hvals hlen llen scard zcard smembers strlen type ttl pttl persist dump expiretime"
-        " pexpiretime incr decr lpop rpop spop srandmember xlen"
+        "get getdel getex hgetall hkeys hvals hlen llen scard zcard smembers strlen type ttl pttl persist dump"
+        " expiretime pexpiretime incr decr lpop rpop spop srandmember xlen"
     ),
     "kk": "rename renamenx smove lmove blmove copy rpoplpush brpoplpush geosearchstore zrangestore lcs",
     "k*": (
@@ -30,10 +30,10 @@ _ARGUMENTS = {
     "kfv*": "hset hmset",
     "kv*": "mset msetnx",
     "": (
-        "auth echo eval eval_ro evalsha evalsha_ro fcall fcall_ro hello ping quit select swapdb multi exec discard unwatch"
-        " info dbsize flushall flushdb save bgsave bgrewriteaof lastsave time role sync psync replconf replicaof slaveof"
-        " shutdown monitor wait waitaof failover asking readonly readwrite reset randomkey scan flush_all version stats"
-        " verbosity"
+        "auth echo eval eval_ro evalsha evalsha_ro fcall fcall_ro hello ping quit select swapdb multi exec discard"
+        " unwatch info dbsize flushall flushdb save bgsave bgrewriteaof lastsave time role sync psync replconf"
+        " replicaof slaveof shutdown monitor wait waitaof failover asking readonly readwrite reset randomkey scan"
+        " flush_all version stats verbosity"
     ),
     "sk*": "object memory",
     "sn": "config client",
@@ -43,14 +43,15 @@ _ARGUMENTS = {
     "vvk": "migrate",
 }
 _KEYED = (
-    "set setex psetex setnx getset append setrange getrange substr incrby incrbyfloat decrby setbit getbit bitcount bitpos"
-    " bitfield bitfield_ro expire pexpire expireat pexpireat restore move sort sort_ro hscan hrandfield hexpire hpexpire"
-    " lpush rpush lpushx rpushx linsert lset lrem ltrim lrange lindex lpos lmpop blmpop sadd srem sismember smismember"
-    " sscan sintercard zadd zrem zincrby zscore zmscore zrank zrevrank zcount zlexcount zrange zrevrange zrangebyscore"
-    " zrevrangebyscore zrangebylex zrevrangebylex zremrangebyrank zremrangebyscore zremrangebylex zpopmin zpopmax bzpopmin"
-    " bzpopmax zrandmember zscan zunionstore zinterstore zdiffstore zunion zinter zdiff zmpop bzmpop xadd xack xclaim"
-    " xautoclaim xdel xpending xrange xrevrange xread xreadgroup xtrim xsetid publish spublish pfadd geoadd geodist geohash"
-    " geopos georadius georadiusbymember geosearch add replace prepend cas delete mg ms md ma mn me put"
+    "set setex psetex setnx getset append setrange getrange substr incrby incrbyfloat decrby setbit getbit bitcount"
+    " bitpos bitfield bitfield_ro expire pexpire expireat pexpireat restore move sort sort_ro hscan hrandfield hexpire"
+    " hpexpire lpush rpush lpushx rpushx linsert lset lrem ltrim lrange lindex lpos lmpop blmpop sadd srem sismember"
+    " smismember sscan sintercard zadd zrem zincrby zscore zmscore zrank zrevrank zcount zlexcount zrange zrevrange"
+    " zrangebyscore zrevrangebyscore zrangebylex zrevrangebylex zremrangebyrank zremrangebyscore zremrangebylex"
+    " zpopmin zpopmax bzpopmin bzpopmax zrandmember zscan zunionstore zinterstore zdiffstore zunion zinter zdiff zmpop"
+    " bzmpop xadd xack xclaim xautoclaim xdel xpending xrange xrevrange xread xreadgroup xtrim xsetid publish spublish"
+    " pfadd geoadd geodist geohash geopos georadius georadiusbymember geosearch add replace prepend cas delete mg ms"
+    " md ma mn me put"
 )
 _SHAPES = {
     **{command.encode(): "k" + "v" for command in _KEYED.split()},
@@ -58,25 +59,33 @@ _SHAPES = {
 }
 
 _OPTIONS = frozenset(
-    b"EX PX EXAT PXAT NX XX GT LT CH INCR KEEPTTL GET SET LIMIT BYSCORE BYLEX REV WITHSCORES WITHVALUES COUNT MATCH TYPE"
-    b" STREAMS GROUP BLOCK NOACK MAXLEN MINID NOMKSTREAM LEFT RIGHT BEFORE AFTER ASC DESC ALPHA BY STORE STOREDIST WEIGHTS"
-    b" AGGREGATE COPY REPLACE KEYS AUTH AUTH2 SETNAME DB FROMMEMBER FROMLONLAT BYRADIUS BYBOX WITHCOORD WITHDIST WITHHASH"
-    b" ANY PERSIST JUSTID IDLE TIME RETRYCOUNT FORCE SAMPLES ABSTTL FREQ OVERFLOW WRAP SAT FAIL INCRBY RANK noreply".split()
+    b"EX PX EXAT PXAT NX XX GT LT CH INCR KEEPTTL GET SET LIMIT BYSCORE BYLEX REV WITHSCORES WITHVALUES COUNT"
+    b" MATCH TYPE STREAMS GROUP BLOCK NOACK MAXLEN MINID NOMKSTREAM LEFT RIGHT BEFORE AFTER ASC DESC ALPHA BY"
+    b" STORE STOREDIST WEIGHTS AGGREGATE COPY REPLACE KEYS AUTH AUTH2 SETNAME DB FROMMEMBER FROMLONLAT"
+    b" BYRADIUS BYBOX WITHCOORD WITHDIST WITHHASH ANY PERSIST JUSTID IDLE TIME RETRYCOUNT FORCE SAMPLES ABSTTL"
+    b" FREQ OVERFLOW WRAP SAT FAIL INCRBY RANK noreply".split()
 )
 _SIGNS = re.compile(rb"[*~=+$><#@.-]{1,2}")
 _SUBCOMMAND = re.compile(rb"[A-Za-z][A-Za-z-]{1,24}")
-_ARGUMENT = re.compile(rb"([ \t]*+)(\"(?:[^\"\\]|\\.)*+\"(?=\s|\Z)|'(?:[^'\\]|\\.)*+'(?=\s|\Z)|\[\d+ other arguments\]|[^\s]++)")
+_ARGUMENT = re.compile(
+    rb"([ \t]*+)(\"(?:[^\"\\]|\\.)*+\"(?=\s|\Z)|'(?:[^'\\]|\\.)*+'(?=\s|\Z)|\[\d+ other arguments\]|[^\s]++)"
+)
 _LINE = re.compile(rb"[^\r\n]*+(?:\r\n|\n|\r|\Z)")
 _COMMAND = re.compile(rb"([ \t]*)([A-Za-z_]+(?:\.[A-Za-z_]+)*)(?=[\s;]|\Z)")
 
 # Storing with memcached: what follows in the next lines is the value.
-_STORING = re.compile(rb"(?i)\s*(?:(?:set|add|replace|append|prepend|cas)[ \t]+\S+(?:[ \t]+-?\d+){3,4}(?:[ \t]+noreply)?|ms[ \t]+\S+[^\r\n]*)[ \t]*\r?\n")
+_STORING = re.compile(
+    rb"(?i)\s*(?:(?:set|add|replace|append|prepend|cas)[ \t]+\S+(?:[ \t]+-?\d+){3,4}(?:[ \t]+noreply)?"
+    rb"|ms[ \t]+\S+[^\r\n]*)[ \t]*\r?\n"
+)
 
 _KEY = re.compile(rb"[A-Za-z_$@{#*/\[\x80-\xff][^\s\"'\\=,;()<>]*+|\*")
 _SEPARATORS = re.compile(rb"([:/|.{}]+)")
 _ANNOUNCING = re.compile(
-    rb"(?i)((?:.*[_-])?(?:sess(?:ions?)?|sid|sessionid|tokens?|auth|jwt|otp|totp|2fa|mfa|code|pin|reset|csrf|xsrf|api_?keys?"
-    rb"|passwords?|secrets?|cookies?|nonce|verify|verification|confirm|invites?|magic|refresh|access|bearer|credentials?"
+    rb"(?i)((?:.*[_-])?(?:sess(?:ions?)?|sid|sessionid|tokens?|auth|jwt|otp|totp|2fa|mfa|code|pin|reset|csrf|xsrf"
+    rb"|api_?keys?"
+    rb"|passwords?|secrets?|cookies?|nonce|verify|verification|confirm|invites?|magic|refresh|access|bearer"
+    rb"|credentials?"
     rb"|login))(?:([_-])(.*))?"
 )
 _PLAIN = re.compile(rb"[a-z_*?-]{0,24}|[A-Z_*?-]{0,24}|[A-Z]?[a-z]{2,12}(?:[A-Z][a-z]{1,12})*|[0-9]{1,5}")

@@ -1,8 +1,8 @@
 """Obfuscates statements that are documents: JSON bodies and commands, the shell of MongoDB, requests of Elasticsearch.
 
-Read by tokens, not parsed: nearly JSON, several documents, and quotes of either kind are all the same. Names of members,
-calls and operators stay; so do the names of collections and indices, where a command of the store holds one. Every
-other literal becomes `?`, in its quotes.
+Read by tokens, not parsed: nearly JSON, several documents, and quotes of either kind are all the same. Names of
+members, calls and operators stay; so do the names of collections and indices, where a command of the store holds one.
+Every other literal becomes `?`, in its quotes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from sampler_proxy.redact.texts.words import MASK
 # The first member of a command names its collection.
 _COMMANDS = frozenset(
     b"find insert update delete aggregate findandmodify findAndModify count distinct getMore collection createIndexes"
-    b" dropIndexes listIndexes create drop collMod mapReduce killCursors explain listCollections renameCollection".split()
+    b" dropIndexes listIndexes create drop collMod mapReduce killCursors explain listCollections"
+    b" renameCollection".split()
 )
 _NAMING = frozenset(b"$db collection TableName IndexName index _index".split())
 _COLLECTION = re.compile(rb"[\"'`][A-Za-z_][A-Za-z_.$-]*(?:[_.-]?[0-9]{1,4}(?![0-9A-Za-z]))?[\"'`]")
@@ -41,16 +42,23 @@ MAX_TOKENS = 4096
 _BEFORE = 32
 """Bytes in front of a string that are looked at."""
 
-_REQUEST = re.compile(rb"\s*(?:GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS)[ \t]+(?P<path>/?[^\s?{]*+)(?P<query>\?[^\s{]*+)?")
+_REQUEST = re.compile(
+    rb"\s*(?:GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS)[ \t]+(?P<path>/?[^\s?{]*+)(?P<query>\?[^\s{]*+)?"
+)
 _SEGMENT = re.compile(rb"[A-Za-z_.*,$@-]{1,64}|[A-Za-z_-]+(?:[-_.][0-9]{1,4}){1,3}|")
 _VALUES = re.compile(rb"(?<==)[^&]+")
-_SHELL = re.compile(rb"\s*(?:db|rs|sh)\.[A-Za-z_$]|\s*[A-Za-z_][\w.-]*\.(?:find|insert|update|delete|aggregate|count|distinct|remove|save|replace|drop|create|bulk)\w*\s*\(")
+_SHELL = re.compile(
+    rb"\s*(?:db|rs|sh)\.[A-Za-z_$]|\s*[A-Za-z_][\w.-]*\.(?:find|insert|update|delete|aggregate|count|distinct"
+    rb"|remove|save|replace|drop|create|bulk)\w*\s*\("
+)
 _BEGINS = re.compile(rb"\s*(?:(?:[A-Za-z_][\w.$-]*[ \t]+){0,3})?[{\[]")
 
 
 def begin(text: bytes) -> bool:
     """Tell whether a text begins like a document, a request, or a call of MongoDB's shell."""
-    return bool(_BEGINS.match(text) or _SHELL.match(text) or ((found := _REQUEST.match(text)) and found["path"][:1] == b"/"))
+    return bool(
+        _BEGINS.match(text) or _SHELL.match(text) or ((found := _REQUEST.match(text)) and found["path"][:1] == b"/")
+    )
 
 
 def obfuscate(text: bytes) -> bytes:
@@ -58,7 +66,7 @@ def obfuscate(text: bytes) -> bytes:
     stay, of a request's path all but identifiers. Idempotent, raises nothing."""
     if not begin(text):
         return words.obfuscate(text)
-    out = []
+    out: list[bytes] = []
     at = 0
     if (request := _REQUEST.match(text)) is not None:
         at = request.end()
@@ -78,7 +86,7 @@ def _request(found: re.Match[bytes]) -> bytes:
 
 def _tokens(text: bytes, at: int) -> bytes:
     """Obfuscate what is no request line, nor words in front of a document."""
-    out = []
+    out: list[bytes] = []
     key = b""  # of the value that follows
     members = depth = 0
     for number, found in enumerate(_TOKEN.finditer(text, at)):

@@ -8,10 +8,14 @@ import re
 from sampler_proxy.redact.texts import sql, words
 
 _BEGINS = re.compile(
-    rb"(?i)\s*(?:(?:OPTIONAL\s+)?MATCH\s*\(|MATCH\s+\w+\s*=|(?:MERGE|CREATE)\s*\(|(?:DETACH\s+)?DELETE\s+\w+\s*\Z|UNWIND\s+\S+\s+AS\b"
-    rb"|(?:PROFILE|EXPLAIN|CYPHER)\s+(?:\S+\s+)??(?:OPTIONAL\s+)?(?:MATCH|UNWIND)\b|FOREACH\s*\(|WITH\s+\w+(?:\s*,\s*\w+)*\s+(?:MATCH|RETURN|WHERE)\b"
-    rb"|PREFIX\s+[\w.-]*:\s*<|BASE\s*<|(?:SELECT|ASK|CONSTRUCT|DESCRIBE)\b[^{}'\"]*\{|(?:INSERT|DELETE)\s+(?:DATA\s*)?\{"
-    rb"|g\s*\.\s*(?:V|E|addV|addE|inject)\s*\(|FOR\s+\w+(?:\s*,\s*\w+)*\s+IN\s+\S+\s+(?:FILTER|RETURN|SORT|LIMIT|LET|FOR)\b|from\s*\(\s*bucket\s*:"
+    rb"(?i)\s*(?:(?:OPTIONAL\s+)?MATCH\s*\(|MATCH\s+\w+\s*=|(?:MERGE|CREATE)\s*\(|(?:DETACH\s+)?DELETE\s+\w+\s*\Z"
+    rb"|UNWIND\s+\S+\s+AS\b"
+    rb"|(?:PROFILE|EXPLAIN|CYPHER)\s+(?:\S+\s+)??(?:OPTIONAL\s+)?(?:MATCH|UNWIND)\b|FOREACH\s*\(|WITH\s+\w+"
+    rb"(?:\s*,\s*\w+)*\s+(?:MATCH|RETURN|WHERE)\b"
+    rb"|PREFIX\s+[\w.-]*:\s*<|BASE\s*<|(?:SELECT|ASK|CONSTRUCT|DESCRIBE)\b[^{}'\"]*\{|(?:INSERT|DELETE)\s+"
+    rb"(?:DATA\s*)?\{"
+    rb"|g\s*\.\s*(?:V|E|addV|addE|inject)\s*\(|FOR\s+\w+(?:\s*,\s*\w+)*\s+IN\s+\S+\s+(?:FILTER|RETURN|SORT|LIMIT"
+    rb"|LET|FOR)\b|from\s*\(\s*bucket\s*:"
     rb"|[A-Za-z_]\w*\s*\|\s*(?:where|project|summarize|extend|take|limit|order|count|join|parse)\b"
     rb"|(?:\w+\s*\(\s*)*[A-Za-z_:][\w:]*\s*\{\s*[A-Za-z_]\w*\s*(?:=~?|!=|!~)\s*[\"'`?])"
 )

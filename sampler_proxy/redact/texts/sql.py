@@ -22,9 +22,7 @@ MAX_BYTES = 16 * 1024
 UNREADABLE = b"?"
 
 # Data that follows the statement: ClickHouse, PostgreSQL.
-_DATA = regex(
-    r"(?s)\b(?i:INSERT)\b.*\b(?i:FORMAT)\s+[A-Z]\w*\s()\S|\b(?i:COPY)\b[^;]*\b(?i:STDIN)\b[^;]*;\s*()\S"
-)
+_DATA = regex(r"(?s)\b(?i:INSERT)\b.*\b(?i:FORMAT)\s+[A-Z]\w*\s()\S|\b(?i:COPY)\b[^;]*\b(?i:STDIN)\b[^;]*;\s*()\S")
 
 _NAME = re.compile(rb"[\"`\[][A-Za-z_\x80-\xff][\w$ .:\x80-\xff-]{0,127}[\"`\]]")
 
@@ -142,7 +140,7 @@ def _double_quotes(statement: bytes, parts: Sequence[Part]) -> tuple[bool, set[i
 
 def _render(statement: bytes, parts: Sequence[Part]) -> bytes:
     """Write a statement without the parts: `?` for those that touch, a space for comments in its middle."""
-    out = []
+    out: list[bytes] = []
     done = 0
     for part in parts:
         between = statement[done : part.start]

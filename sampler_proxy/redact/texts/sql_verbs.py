@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-
-import re2
+from typing import Protocol
 
 from sampler_proxy.redact.regexes import regex
 
@@ -29,23 +28,29 @@ _SHOWN = (
     r"|TRANSACTION|CATALOGS|RETENTION|CONTINUOUS|MEASUREMENTS|SERIES|FIELD|DICTIONARIES|CLUSTERS?|JOBS?"
 )
 _SET = (
-    r"[\w.@\"`\[\]$-]+\s*[:+|-]?=|\((?:\s*@?\w+\s*,?)+\)\s*=|[\w.]+\s+TO\s|(?:SESSION|LOCAL|GLOBAL|PERSIST|PERSIST_ONLY)\s+[\w.\"`]+\s*(?:=|TO\s)"
+    r"[\w.@\"`\[\]$-]+\s*[:+|-]?=|\((?:\s*@?\w+\s*,?)+\)\s*=|[\w.]+\s+TO\s|(?:SESSION|LOCAL|GLOBAL|PERSIST"
+    r"|PERSIST_ONLY)\s+[\w.\"`]+\s*(?:=|TO\s)"
     r"|(?:SESSION|LOCAL)\s+(?:CHARACTERISTICS|AUTHORIZATION|TRANSACTION|TIME)\b"
     r"|(?:GLOBAL\s+)?TRANSACTION\s+(?:ISOLATION|READ|SNAPSHOT|NAME|WRITE|DEFERRABLE|NOT|USE)"
-    r"|(?:NAMES|ROLE|SCHEMA|CATALOG|CONSTRAINTS?|TIME\s+ZONE|CHARACTER\s+SET|CHARSET|DEFAULT\s+ROLE|CURRENT|PATH)\s+[^\s;]+(?:\s+(?:DEFERRED|IMMEDIATE|COLLATE\s+\S+))?"
+    r"|(?:NAMES|ROLE|SCHEMA|CATALOG|CONSTRAINTS?|TIME\s+ZONE|CHARACTER\s+SET|CHARSET|DEFAULT\s+ROLE|CURRENT"
+    r"|PATH)\s+[^\s;]+(?:\s+(?:DEFERRED|IMMEDIATE|COLLATE\s+\S+))?"
     rf"{_END}"
-    r"|PASSWORD\b|(?:IDENTITY_INSERT\s+\S+|\w+(?:\s+\w+)?)\s+(?:ON|OFF)\b|(?:LOCK_TIMEOUT|ROWCOUNT|DATEFIRST|DATEFORMAT|LANGUAGE|TEXTSIZE)\s"
+    r"|PASSWORD\b|(?:IDENTITY_INSERT\s+\S+|\w+(?:\s+\w+)?)\s+(?:ON|OFF)\b|(?:LOCK_TIMEOUT|ROWCOUNT|DATEFIRST"
+    r"|DATEFORMAT|LANGUAGE|TEXTSIZE)\s"
 )
 _BLOCK = (
-    r"WORK|TRAN|TRANSACTION|TRY|CATCH|DEFERRED|IMMEDIATE|EXCLUSIVE|CONCURRENT|ISOLATION|READ|NOT|ATOMIC|NULL|SELECT|INSERT"
+    r"WORK|TRAN|TRANSACTION|TRY|CATCH|DEFERRED|IMMEDIATE|EXCLUSIVE|CONCURRENT|ISOLATION|READ|NOT|ATOMIC|NULL|SELECT"
+    r"|INSERT"
     r"|UPDATE|DELETE|MERGE|CALL|EXEC|EXECUTE|SET|DECLARE|IF|FOR|OPEN|RETURN|RAISE|BATCH|UNLOGGED|COUNTER|DISTRIBUTED"
 )
 
 # What a text must begin with, before anything is read: the verbs of `_BEGINS`, behind comments.
 _MAY_BEGIN = re.compile(
-    rb"(?is)(?:[\s(;{]|\?\s*=|/\*.*?\*/|--[^\n]*+|#[^\n]*+|//[^\n]*+)*+(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|UPSERT|MERGE|WITH"
+    rb"(?is)(?:[\s(;{]|\?\s*=|/\*.*?\*/|--[^\n]*+|#[^\n]*+|//[^\n]*+)*+(?:SELECT|INSERT|UPDATE|DELETE|REPLACE"
+    rb"|UPSERT|MERGE|WITH"
     rb"|FROM|VALUES|TABLE|CREATE|ALTER|DROP|TRUNCATE|RENAME|COMMENT|GRANT|REVOKE|EXPLAIN|DESC|ANALY[SZ]E|VACUUM|REINDEX"
-    rb"|OPTIMIZE|REFRESH|CHECK|REPAIR|CLUSTER|MSCK|SHOW|USE|CALL|EXEC|DO|DECLARE|PREPARE|DEALLOCATE|FETCH|CLOSE|OPEN|COPY"
+    rb"|OPTIMIZE|REFRESH|CHECK|REPAIR|CLUSTER|MSCK|SHOW|USE|CALL|EXEC|DO|DECLARE|PREPARE|DEALLOCATE|FETCH|CLOSE"
+    rb"|OPEN|COPY"
     rb"|UNLOAD|LOAD|EXPORT|LOCK|UNLOCK|LISTEN|UNLISTEN|NOTIFY|BEGIN|START|APPLY|COMMIT|ROLLBACK|END|ABORT|SAVEPOINT"
     rb"|RELEASE|PRAGMA|ATTACH|DETACH|RESET|DISCARD|KILL|FLUSH|BACKUP|RESTORE|DBCC|IF|CONN|SET)"
 )
@@ -57,25 +62,32 @@ _BEGINS = regex(
     rf"|\s+(?:DISTINCT\s+|ALL\s+)?[\w\x80-\xff]+{_END})"
     r"|INSERT\s[^\x00]*?\b(?:INTO|VALUES?|SELECT|OVERWRITE|DEFAULT)\b"
     r"|UPDATE\s[^\x00]*?\bSET\b|DELETE\s[^\x00]*?\b(?:FROM|WHERE)\b"
-    r"|(?:REPLACE|UPSERT)\s+(?:LOW_PRIORITY\s+|DELAYED\s+)?INTO\b|(?:REPLACE|UPSERT)\s+\S+\s*(?:\([^()]*\)\s*)?VALUES\s*\("
+    r"|(?:REPLACE|UPSERT)\s+(?:LOW_PRIORITY\s+|DELAYED\s+)?INTO\b|(?:REPLACE|UPSERT)\s+\S+\s*"
+    r"(?:\([^()]*\)\s*)?VALUES\s*\("
     r"|MERGE\s+INTO\b|MERGE\s[^(][^\x00]*?\bUSING\b"
     r"|WITH\s[^\x00]*?\bAS\b[^\x00]*?\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|VALUES|TABLE)\b"
     rf"|FROM\s[^\x00]*?\bSELECT\b|VALUES\s*\(|TABLE\s+{_NAME}{_END}"
-    rf"|(?:CREATE|ALTER|DROP)\s+(?:{_KINDS})\s|TRUNCATE\s+(?:TABLE\s+)?(?:ONLY\s+)?{_NAMES}(?:\s+(?:RESTART|CONTINUE|CASCADE|RESTRICT)\b[^\x00]*)?{_END}"
+    rf"|(?:CREATE|ALTER|DROP)\s+(?:{_KINDS})\s|TRUNCATE\s+(?:TABLE\s+)?(?:ONLY\s+)?{_NAMES}(?:\s+(?:RESTART"
+    rf"|CONTINUE|CASCADE|RESTRICT)\b[^\x00]*)?{_END}"
     rf"|RENAME\s+(?:TABLE|COLUMN|USER|DATABASE|INDEX|VIEW|OBJECT)\s|RENAME\s+{_NAME}\s+TO\s"
     r"|COMMENT\s+ON\s|GRANT\s[^\x00]*?\bTO\b|REVOKE\s[^\x00]*?\bFROM\b"
-    r"|EXPLAIN\s[^\x00]*?\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|REPLACE|TABLE|CREATE|PLAN|EXECUTE|DECLARE|VALUES|CALL)\b"
+    r"|EXPLAIN\s[^\x00]*?\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|REPLACE|TABLE|CREATE|PLAN|EXECUTE|DECLARE|VALUES"
+    r"|CALL)\b"
     rf"|(?:EXPLAIN|DESCRIBE|DESC)\s+(?:(?:TABLE|EXTENDED|FORMATTED|FUNCTION|DATABASE)\s+)*{_NAME}{_END}"
     r"|(?:ANALY[SZ]E|VACUUM|REINDEX|OPTIMIZE|REFRESH|CHECK|REPAIR|CHECKSUM|CLUSTER|MSCK)(?:\s*\([^()]*\))?"
     r"(?:\s+(?:TABLES?|INDEX|DATABASE|SCHEMA|SYSTEM|MATERIALIZED|VIEW|CONCURRENTLY|LOCAL|FULL|FREEZE|VERBOSE|ANALYZE"
-    rf"|REPAIR|NO_WRITE_TO_BINLOG|DYNAMIC))*(?:\s+{_NAMES})?(?:\s+(?:FINAL|DEDUPLICATE|FOR|COMPUTE|USING|WITH|PARTITION|ON)\b[^\x00]*)?{_END}"
-    rf"|SHOW\s+(?:{_SHOWN})\b|SHOW\s+{_NAME}{_END}|USE\s+(?:(?:DATABASE|SCHEMA|WAREHOUSE|ROLE|CATALOG)\s+)?{_NAME}{_END}"
+    rf"|REPAIR|NO_WRITE_TO_BINLOG|DYNAMIC))*(?:\s+{_NAMES})?(?:\s+(?:FINAL|DEDUPLICATE|FOR|COMPUTE|USING|WITH"
+    rf"|PARTITION|ON)\b[^\x00]*)?{_END}"
+    rf"|SHOW\s+(?:{_SHOWN})\b|SHOW\s+{_NAME}{_END}|USE\s+(?:(?:DATABASE|SCHEMA|WAREHOUSE|ROLE"
+    rf"|CATALOG)\s+)?{_NAME}{_END}"
     rf"|CALL\s+{_NAME}(?:\s*\(|{_END})|\{{\s*(?:\?\s*=\s*)?CALL\s"
     rf"|EXEC(?:UTE)?\s+(?:@\w+\s*=\s*)?{_NAME}(?:{_END}|\s+[@?:N]|\s*\(|\s+\S+(?:\s*,|{_END}))"
     r"|EXEC(?:UTE)?(?:\s*\(|\s+(?:IMMEDIATE|PROCEDURE|BLOCK|AS)\s|\s+\w+\s+USING\s)"
     r"|DO\s*(?:\?|LANGUAGE\b)|DECLARE\s[^\x00]*?(?:@|\bCURSOR\b|\bBEGIN\b|:=)"
-    rf"|PREPARE\s+TRANSACTION\b|PREPARE\s+\w+\s*(?:\([^()]*\)\s*)?(?:AS|FROM)\s|DEALLOCATE\s+(?:PREPARE\s+)?{_NAME}{_END}"
-    rf"|FETCH\s[^\x00]*?\b(?:FROM|IN|INTO)\b|(?:FETCH|CLOSE|OPEN)\s+(?:NEXT\s+)?{_NAME}{_END}|OPEN\s[^\x00]*?\b(?:FOR|SYMMETRIC|MASTER)\b"
+    rf"|PREPARE\s+TRANSACTION\b|PREPARE\s+\w+\s*(?:\([^()]*\)\s*)?(?:AS|FROM)\s|DEALLOCATE\s+"
+    rf"(?:PREPARE\s+)?{_NAME}{_END}"
+    rf"|FETCH\s[^\x00]*?\b(?:FROM|IN|INTO)\b|(?:FETCH|CLOSE|OPEN)\s+(?:NEXT\s+)?{_NAME}{_END}|OPEN\s[^\x00]*?\b"
+    rf"(?:FOR|SYMMETRIC|MASTER)\b"
     r"|(?:COPY|UNLOAD)\b[^\x00]*?\b(?:FROM|TO)\b|LOAD\s+(?:DATA|XML|EXTENSION|TABLE)\b|EXPORT\s+(?:DATA|DATABASE)\b"
     rf"|LOCK\s+TABLES?\s|LOCK\s+{_NAMES}\s+IN\s|UNLOCK\s+TABLES{_END}"
     rf"|(?:UN)?LISTEN\s+(?:\*|{_NAME}){_END}|NOTIFY\s+{_NAME}(?:\s*,|{_END})"
@@ -84,19 +96,23 @@ _BEGINS = regex(
     rf"|SAVEPOINT\s+{_NAME}{_END}|RELEASE\s+(?:SAVEPOINT\s+)?{_NAME}{_END}"
     rf"|PRAGMA\s+[\w.]+\s*(?:=|\(|;|\z)|(?:ATTACH|DETACH)\s+(?:DATABASE\b|\?|PARTITION\b|TABLE\b|{_NAME}{_END})"
     rf"|(?:RESET|DISCARD)\s+(?:ALL|PLANS|TEMP|SEQUENCES|ROLE|{_NAME}){_END}|KILL\s+(?:\w+\s+)?\?{_END}"
-    rf"|FLUSH\s+(?:PRIVILEGES|TABLES|LOGS|STATUS|HOSTS)\b|CHECKPOINT{_END}|(?:BACKUP|RESTORE)\s+(?:DATABASE|LOG|TABLE)\s"
-    r"|DBCC\s+\w+|IF\s[^\x00]*?(?:EXISTS|SELECT|\bBEGIN\b|@|\bOBJECT_ID\b)|CONN(?:ECT)?\s+(?:TO\s|[\w.\"]+\s*/|\w+\s+IDENTIFIED\s)"
+    rf"|FLUSH\s+(?:PRIVILEGES|TABLES|LOGS|STATUS|HOSTS)\b|CHECKPOINT{_END}|(?:BACKUP|RESTORE)\s+(?:DATABASE|LOG"
+    rf"|TABLE)\s"
+    r"|DBCC\s+\w+|IF\s[^\x00]*?(?:EXISTS|SELECT|\bBEGIN\b|@|\bOBJECT_ID\b)|CONN(?:ECT)?\s+(?:TO\s|[\w.\"]+\s*/"
+    r"|\w+\s+IDENTIFIED\s)"
     rf"|SET\s+(?:{_SET}))"
 )
 
 # Passwords and the like that need no quotes. The word behind goes, up to a space.
 _BARE = r"([^\s;,()?'\"=][^\s;]*)"
 _SECRET = (
-    r"\w*(?:PASSWORD|PASSWD|PWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|(?:ACCESS|SECRET|API|ACCOUNT|PRIVATE|SAS)_?KEY(?:_ID)?)"
+    r"\w*(?:PASSWORD|PASSWD|PWD|PASSPHRASE|SECRET|TOKEN|CREDENTIALS?|(?:ACCESS|SECRET|API|ACCOUNT|PRIVATE"
+    r"|SAS)_?KEY(?:_ID)?)"
     r"|KEY_ID"
 )
 _MAY_HOLD = regex(
-    r"(?i)\bIDENTIFIED\b|PASSWORD|PASSWD|\bPWD\b|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|KEY|\bCONN(?:ECT)?\b|\bEXEC(?:UTE)?\b"
+    r"(?i)\bIDENTIFIED\b|PASSWORD|PASSWD|\bPWD\b|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|KEY|\bCONN(?:ECT)?\b|\bEXEC"
+    r"(?:UTE)?\b"
 )
 _IDENTIFIED = regex(
     rf"(?i)(\bIDENTIFIED\s+(?:(?:WITH|VIA)\s+\w+\s+)?(?:BY|AS|USING)\s+(?:(?:PASSWORD|VALUES|RANDOM)\s+)?){_BARE}"
@@ -113,16 +129,25 @@ _FOLLOWED = regex(
 )
 _FOLLOWING = regex(rf"(?i)(\b(?:{_SECRET}|AS\s+\w+\s+KEY)\s+){_BARE}")
 _NO_SECRETS = frozenset(
-    b"EXPIRE EXPIRED NULL NEVER HISTORY REUSE REQUIRE DEFAULT OPTION OPTIONAL CURRENT FROM IS AS NOT VALUES PASSWORD FOR TO"
-    b" BY LOCK UNLOCK ENVIRONMENT MUST_CHANGE HASHED RANDOM VERIFY FUNCTION INTERVAL VALIDITY ENCRYPTED UNENCRYPTED AND OR"
+    b"EXPIRE EXPIRED NULL NEVER HISTORY REUSE REQUIRE DEFAULT OPTION OPTIONAL CURRENT FROM IS AS NOT VALUES"
+    b" PASSWORD FOR TO"
+    b" BY LOCK UNLOCK ENVIRONMENT MUST_CHANGE HASHED RANDOM VERIFY FUNCTION INTERVAL VALIDITY ENCRYPTED UNENCRYPTED"
+    b" AND OR"
     b" ON OFF WITH USING NONE TRUE FALSE EXTERNALLY GLOBALLY LOGIN IF EXISTS TEXT VARCHAR".split()
 )
 _EXEC = regex(
-    r"(?i)((?:\A|;|\bBEGIN\s)\s*EXEC(?:UTE)?\s+(?:@\w+\s*=\s*)?)([\w.\[\]]+)([ \t]+)([^\s;()@?=-][^;()\n]*|@\w+\s*=[^;()\n]*)"
+    r"(?i)((?:\A|;|\bBEGIN\s)\s*EXEC(?:UTE)?\s+(?:@\w+\s*=\s*)?)([\w.\[\]]+)([ \t]+)([^\s;()@?=-][^;()\n]*"
+    r"|@\w+\s*=[^;()\n]*)"
 )
 _NO_PROCEDURES = frozenset((b"IMMEDIATE", b"PROCEDURE", b"FUNCTION", b"BLOCK", b"AS", b"ON"))
 _NO_ARGUMENTS = regex(r"(?i)\A(?:USING|INTO|SELECT|INSERT|UPDATE|DELETE|IF|DECLARE|SET|END|GO|WITH|AS|AT)\b")
 _ARGUMENT = regex(r"(^|,\s*|@\w+\s*=\s*)([A-Za-z_\x80-\xff][^\s,;@?=()]*)")
+
+
+class _Found(Protocol):
+    """A match of RE2, which has no types."""
+
+    def __getitem__(self, group: int) -> bytes: ...
 
 
 def may_begin(text: bytes) -> bool:
@@ -139,32 +164,39 @@ def without_bare_secrets(shape: bytes) -> bytes:
     """Return the shape with `?` for the secrets that stand in it without quotes. Idempotent."""
     if not _MAY_HOLD.search(shape):
         return shape
-    shape = _CONNECT.sub(_masked, _IDENTIFIED.sub(_masked, shape))
-    return _ASSIGNING.sub(_assigned, _EXEC.sub(_without_arguments, shape))
+    for pattern, rewrite in (
+        (_IDENTIFIED, _masked),
+        (_CONNECT, _masked),
+        (_EXEC, _without_arguments),
+        (_ASSIGNING, _assigned),
+    ):
+        shape = pattern.sub(rewrite, shape)
+    return shape
 
 
-def _masked(found: re2._Match) -> bytes:
+def _masked(found: _Found) -> bytes:
     """Write what a secret follows, and `?` for the secret."""
-    word = found[2].rstrip(b"),")
-    if word.upper() in _NO_SECRETS or b"(?" in word:
-        return found[0]
-    return found[1] + b"?" + found[2][len(word) :]
+    whole, before, secret = found[0], found[1], found[2]
+    word = secret.rstrip(b"),")
+    return whole if word.upper() in _NO_SECRETS or b"(?" in word else before + b"?" + secret[len(word) :]
 
 
-def _assigned(found: re2._Match) -> bytes:
+def _assigned(found: _Found) -> bytes:
     """Mask the secrets of one statement: those that are assigned and, where the grammar wants no sign, follow."""
-    statement = _ASSIGNED.sub(_masked, found[0])
-    if (verb := _FOLLOWED.search(statement)) is None:
-        return statement
-    return statement[: verb.end()] + _FOLLOWING.sub(_masked, statement[verb.end() :])
+    statement: bytes = _ASSIGNED.sub(_masked, found[0])
+    verb = _FOLLOWED.search(statement)
+    end = 0 if verb is None else verb.end()
+    following: bytes = _FOLLOWING.sub(_masked, statement[end:])
+    return statement[:end] + following if end else statement
 
 
-def _without_arguments(found: re2._Match) -> bytes:
+def _without_arguments(found: _Found) -> bytes:
     """Mask the arguments of a procedure of Transact-SQL, where a bare word is a string."""
     if found[2].upper() in _NO_PROCEDURES or _NO_ARGUMENTS.search(found[4]):
         return found[0]
-    return found[1] + found[2] + found[3] + _ARGUMENT.sub(_argument, found[4])
+    arguments: bytes = _ARGUMENT.sub(_argument, found[4])
+    return found[1] + found[2] + found[3] + arguments
 
 
-def _argument(found: re2._Match) -> bytes:
+def _argument(found: _Found) -> bytes:
     return found[0] if found[2].upper() in (b"NULL", b"DEFAULT", b"OUTPUT") else found[1] + b"?"

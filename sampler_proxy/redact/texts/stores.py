@@ -13,30 +13,30 @@ from sampler_proxy.redact.texts import commands, directory, documents, queries, 
 
 _SYSTEMS: Mapping[Family, str] = {
     Family.SQL: (
-        "sql other_sql adabas softwareag.adabas cache intersystems_cache cassandra scylla scylladb astra clickhouse chdb"
-        " cloudscape cockroachdb coldfusion db2 ibm.db2 derby edb filemaker firebird firstsql h2 h2database hanadb sap.hana"
-        " hive hsqldb informix ibm.informix ingres actian.ingres instantdb interbase mariadb maxdb sap.maxdb mssql"
-        " mssqlcompact microsoft.sql_server sqlserver azure.sql azure_sql mysql netezza ibm.netezza oracle oracle.db"
-        " pervasive pointbase postgresql postgres pgsql progress redshift aws.redshift spanner gcp.spanner google.spanner"
-        " bigquery gcp.bigquery google.bigquery snowflake sqlite sybase teradata trino presto prestodb vertica athena"
-        " aws.athena databricks spark sparksql duckdb motherduck timescaledb timescale questdb tidb yugabytedb yugabyte"
-        " singlestore memsql vitess planetscale libsql turso druid pinot doris starrocks impala exasol monetdb greenplum"
-        " voltdb nuodb ignite phoenix kylin dremio drill tdengine oceanbase polardb aurora ksqldb materialize risingwave"
-        " crate cratedb alloydb ase access odbc jdbc"
+        "sql other_sql adabas softwareag.adabas cache intersystems_cache cassandra scylla scylladb astra clickhouse"
+        " chdb cloudscape cockroachdb coldfusion db2 ibm.db2 derby edb filemaker firebird firstsql h2 h2database"
+        " hanadb sap.hana hive hsqldb informix ibm.informix ingres actian.ingres instantdb interbase mariadb maxdb"
+        " sap.maxdb mssql mssqlcompact microsoft.sql_server sqlserver azure.sql azure_sql mysql netezza ibm.netezza"
+        " oracle oracle.db pervasive pointbase postgresql postgres pgsql progress redshift aws.redshift spanner"
+        " gcp.spanner google.spanner bigquery gcp.bigquery google.bigquery snowflake sqlite sybase teradata trino"
+        " presto prestodb vertica athena aws.athena databricks spark sparksql duckdb motherduck timescaledb timescale"
+        " questdb tidb yugabytedb yugabyte singlestore memsql vitess planetscale libsql turso druid pinot doris"
+        " starrocks impala exasol monetdb greenplum voltdb nuodb ignite phoenix kylin dremio drill tdengine oceanbase"
+        " polardb aurora ksqldb materialize risingwave crate cratedb alloydb ase access odbc jdbc"
     ),
     Family.COMMANDS: (
-        "redis valkey keydb dragonfly dragonflydb garnet kvrocks aws.elasticache elasticache memorydb memcached memcache"
-        " etcd tarantool rocksdb leveldb consul riak aerospike"
+        "redis valkey keydb dragonfly dragonflydb garnet kvrocks aws.elasticache elasticache memorydb memcached"
+        " memcache etcd tarantool rocksdb leveldb consul riak aerospike"
     ),
     Family.DOCUMENTS: (
-        "mongodb mongo documentdb aws.documentdb elasticsearch opensearch aws.opensearch solr couchdb couchbase dynamodb"
-        " aws.dynamodb firestore gcp.firestore datastore gcp.datastore cosmosdb azure.cosmosdb ferretdb rethinkdb"
-        " meilisearch typesense algolia weaviate qdrant pinecone milvus chroma ravendb"
+        "mongodb mongo documentdb aws.documentdb elasticsearch opensearch aws.opensearch solr couchdb couchbase"
+        " dynamodb aws.dynamodb firestore gcp.firestore datastore gcp.datastore cosmosdb azure.cosmosdb ferretdb"
+        " rethinkdb meilisearch typesense algolia weaviate qdrant pinecone milvus chroma ravendb"
     ),
     Family.QUERIES: (
-        "neo4j memgraph neptune aws.neptune janusgraph arangodb orientdb dgraph tigergraph falkordb graphdb stardog fuseki"
-        " influxdb prometheus victoriametrics loki kusto azure.data_explorer azure_data_explorer hbase geode surrealdb"
-        " gremlin sparql virtuoso"
+        "neo4j memgraph neptune aws.neptune janusgraph arangodb orientdb dgraph tigergraph falkordb graphdb stardog"
+        " fuseki influxdb prometheus victoriametrics loki kusto azure.data_explorer azure_data_explorer hbase geode"
+        " surrealdb gremlin sparql virtuoso"
     ),
     Family.DIRECTORY: "ldap openldap activedirectory active_directory microsoft.active_directory azure_ad entra",
 }
@@ -98,9 +98,14 @@ def _by_text(text: bytes) -> bytes:
 
 
 def _other(text: bytes, otherwise: Callable[[bytes], bytes]) -> bytes:
-    for known in (queries, documents, directory):
-        if known.begin(text):
-            return known.obfuscate(text)
+    """Obfuscate a statement in the first of the other languages that it begins like."""
+    for begin, known in (
+        (queries.begin, queries.obfuscate),
+        (documents.begin, documents.obfuscate),
+        (directory.begin, directory.obfuscate),
+    ):
+        if begin(text):
+            return known(text)
     return otherwise(text)
 
 

@@ -25,7 +25,7 @@ SHAPES = [
     ("XADD s MAXLEN ~ 1000 * f s3cret", "XADD s MAXLEN ~ ? * ? ?"),
     ("PUBLISH channel s3cret", "PUBLISH channel ?"),
     ("EVAL \"return redis.call('get', KEYS[1])\" 1 key s3cret", "EVAL ? ? ? ?"),
-    ("JSON.SET doc:1 $ {\"a\":\"s3cret\"}", "JSON.SET doc:1 $ ?"),
+    ('JSON.SET doc:1 $ {"a":"s3cret"}', "JSON.SET doc:1 $ ?"),
     ("FT.SEARCH idx @name:s3cret", "FT.SEARCH idx ?"),
     ("DEL a b c", "DEL a b c"),
     ("OBJECT ENCODING k", "OBJECT ENCODING k"),

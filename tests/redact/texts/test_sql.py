@@ -22,7 +22,10 @@ SHAPES = [
     ("SELECT f($1,$2), g($a,$b) FROM t WHERE x = 5", "SELECT f($1,$2), g($a,$b) FROM t WHERE x = ?"),
     ("UPDATE t SET a = :a, b = %s, c = %(c)s, d = @d, e = ?", "UPDATE t SET a = :a, b = %s, c = %(c)s, d = @d, e = ?"),
     ("SELECT * FROM t WHERE a IN (1, 2, 3) AND b in('x')", "SELECT * FROM t WHERE a IN (?) AND b in (?)"),
-    ("SELECT * FROM t WHERE a IN ($1, $2) OR a IN (:a, :b) AND c = 5", "SELECT * FROM t WHERE a IN (?) OR a IN (?) AND c = ?"),
+    (
+        "SELECT * FROM t WHERE a IN ($1, $2) OR a IN (:a, :b) AND c = 5",
+        "SELECT * FROM t WHERE a IN (?) OR a IN (?) AND c = ?",
+    ),
     (
         "SELECT * FROM t WHERE a IN (SELECT b FROM u WHERE c = 1)",
         "SELECT * FROM t WHERE a IN (SELECT b FROM u WHERE c = ?)",
@@ -91,7 +94,10 @@ SHAPES = [
     # Secrets that need no quotes.
     ("CREATE USER u PASSWORD secret", "CREATE USER u PASSWORD ?"),
     ("ALTER ROLE u WITH PASSWORD secret LOGIN", "ALTER ROLE u WITH PASSWORD ? LOGIN"),
-    ("ALTER LOGIN sa WITH PASSWORD = secret, CHECK_POLICY = OFF", "ALTER LOGIN sa WITH PASSWORD = ?, CHECK_POLICY = OFF"),
+    (
+        "ALTER LOGIN sa WITH PASSWORD = secret, CHECK_POLICY = OFF",
+        "ALTER LOGIN sa WITH PASSWORD = ?, CHECK_POLICY = OFF",
+    ),
     ("ALTER USER bob IDENTIFIED BY s3!cr-et;", "ALTER USER bob IDENTIFIED BY ?;"),
     ("ALTER USER a PASSWORD EXPIRE INTERVAL 90 DAY", "ALTER USER a PASSWORD EXPIRE INTERVAL ? DAY"),
     ("SET PASSWORD FOR bob = secret", "SET PASSWORD FOR bob = ?"),
@@ -100,12 +106,18 @@ SHAPES = [
     ("PRAGMA key = secret", "PRAGMA key = ?"),
     ("ATTACH DATABASE 'a.db' AS e KEY secret", "ATTACH DATABASE ? AS e KEY ?"),
     ("CREATE SECRET s (TYPE S3, KEY_ID secret, SECRET secret)", "CREATE SECRET s (TYPE S3, KEY_ID ?, SECRET ?)"),
-    ("COPY t FROM 's3://b' ACCESS_KEY_ID a SECRET_ACCESS_KEY secret CSV", "COPY t FROM ? ACCESS_KEY_ID ? SECRET_ACCESS_KEY ? CSV"),
+    (
+        "COPY t FROM 's3://b' ACCESS_KEY_ID a SECRET_ACCESS_KEY secret CSV",
+        "COPY t FROM ? ACCESS_KEY_ID ? SECRET_ACCESS_KEY ? CSV",
+    ),
     (
         "CREATE DATABASE LINK l CONNECT TO scott IDENTIFIED BY secret USING 'db'",
         "CREATE DATABASE LINK l CONNECT TO scott IDENTIFIED BY ? USING ?",
     ),
-    ("CREATE USER MAPPING FOR u SERVER s OPTIONS (user bob, password secret)", "CREATE USER MAPPING FOR u SERVER s OPTIONS (user bob, password ?)"),
+    (
+        "CREATE USER MAPPING FOR u SERVER s OPTIONS (user bob, password secret)",
+        "CREATE USER MAPPING FOR u SERVER s OPTIONS (user bob, password ?)",
+    ),
     ("CONNECT scott/secret@db", "CONNECT scott/?"),
     ("EXEC sp_addlogin bob, secret", "EXEC sp_addlogin ?, ?"),
     ("EXEC sp_login @user = bob, @pw = N'x'", "EXEC sp_login @user = ?, @pw = ?"),

@@ -45,7 +45,11 @@ SHAPES = [
     (QUERIES, "MATCH (n:U {a: 's3cret', b: \"s3cret\", c: 5}) RETURN n", "MATCH (n:U {a: ?, b: ?, c: ?}) RETURN n"),
     (QUERIES, "MATCH (n {a: $a}) WHERE n.`my b` > $b RETURN n", "MATCH (n {a: $a}) WHERE n.`my b` > $b RETURN n"),
     (QUERIES, 'up{job="s3cret", path=~`s3cret`}[5m]', "up{job=?, path=~?}[?]"),
-    (QUERIES, 'PREFIX f: <http://x/y#z> SELECT ?a { ?a f:n "s3cret". }', "PREFIX f: <http://x/y#z> SELECT ?a { ?a f:n ?. }"),
+    (
+        QUERIES,
+        'PREFIX f: <http://x/y#z> SELECT ?a { ?a f:n "s3cret". }',
+        "PREFIX f: <http://x/y#z> SELECT ?a { ?a f:n ?. }",
+    ),
     (QUERIES, 'T | where A == "s3cret" | take 5 // s3cret', "T | where A == ? | take ?"),
     (QUERIES, "put 'table', 'row', 'cf:a', 's3cret'", "put ?, ?, ?, ?"),
     (QUERIES, "my s3cret sentence", "my ?"),
@@ -67,7 +71,7 @@ SHAPES = [
     (BY_TEXT, "modify uid=bob s3cret", "modify ? ?"),
     (BY_TEXT, "DELETE /users/_doc/s3cret", "DELETE /users/_doc/?"),
     (BY_TEXT, '{"find":"c","filter":{"a":"s3cret"}}', '{"find":"c","filter":{"a":"?"}}'),
-    (BY_TEXT, "CREATE (n:User {pw: \"s3cret\"})", "CREATE (n:User {pw: ?})"),
+    (BY_TEXT, 'CREATE (n:User {pw: "s3cret"})', "CREATE (n:User {pw: ?})"),
     (BY_TEXT, "(&(uid=s3cret)(a=b))", "(&(uid=?)(a=?))"),
     (BY_TEXT, "g.V().has('name','s3cret')", "g.V().has(?,?)"),
     (BY_TEXT, 'FOR u IN users FILTER u.name == "s3cret" RETURN u', "FOR u IN users FILTER u.name == ? RETURN u"),
@@ -87,12 +91,11 @@ def test_shapes(family: Family, text: str, shape: str) -> None:
     assert obfuscate(family, shape.encode()).decode() == shape
 
 
-PIECES = (
-    "SELECT a FROM t WHERE x = IN ( ) , ; INSERT INTO VALUES UPDATE SET CREATE USER PASSWORD IDENTIFIED BY EXEC p @a CONNECT"
-    " / KEY get GET HSET DEL k AUTH { } [ ] : \" ' ` \\ $ $$ -- # /* */ // \n \r\n ? $1 %s 12 0x1F 'x' \"y\" `z` E'a' q'[ ]'"
-    " ''' \"\"\" db.c.find( find $set POST /idx/_search ?q=a & | (uid= *) dn: MATCH (n RETURN PREFIX <http://x#y> . ~ = => -5"
-    " session:42 token:ab12 é AS \"u\".\"id\" FORMAT CSV BEGIN"
-).split(" ")
+WORDS = """SELECT a FROM t WHERE x = IN ( ) , ; INSERT INTO VALUES UPDATE SET CREATE USER PASSWORD IDENTIFIED BY EXEC
+p @a CONNECT / KEY get GET HSET DEL k AUTH { } [ ] : " ' ` $ $$ -- # /* */ // ? $1 %s 12 0x1F 'x' "y" `z` E'a' q'[ ]'
+\'\'\' db.c.find( find $set POST /idx/_search ?q=a & | (uid= *) dn: MATCH (n RETURN PREFIX <http://x#y> . ~ = => -5
+session:42 token:ab12 é AS "u"."id" FORMAT CSV BEGIN"""
+PIECES = [*WORDS.split(), "\\", "\n", "\r\n", '"""']
 STARTS = ("", "SELECT ", "{", "GET ", "INSERT INTO t VALUES (", "EXEC p ", "CREATE USER b ", "db.c.find(", "(a=")
 
 
@@ -150,7 +153,26 @@ DIALECTS = [
         lambda text: f"1 // {text.replace(chr(10), '')}\n",
     ],
 ]
-AROUND = ("it's ", "x\\", 'say "', ", ", "-- ", "/* ", "# ", "// ", "$$", "`", ")", "C:\\d\\", "'", "''", "\n", "{", "]", "é")
+AROUND = (
+    "it's ",
+    "x\\",
+    'say "',
+    ", ",
+    "-- ",
+    "/* ",
+    "# ",
+    "// ",
+    "$$",
+    "`",
+    ")",
+    "C:\\d\\",
+    "'",
+    "''",
+    "\n",
+    "{",
+    "]",
+    "é",
+)
 STATEMENTS = (
     "SELECT a FROM t WHERE x = {} AND y = {} ORDER BY z",
     "INSERT INTO t (a, b) VALUES ({}, {})",
@@ -180,7 +202,10 @@ def test_a_value_never_leaves_a_command_or_document(data: st.DataObject) -> None
         st.sampled_from(
             [
                 *((COMMANDS, one) for one in ("SET k {}", "HSET h f {}", "LPUSH l {}", "AUTH {}", "set k 0 0 9\r\n{}")),
-                *((DOCUMENTS, one) for one in ('{{"a": "{}"}}', '{{"a": {{"b": ["{}", 1]}}}}', 'db.c.find({{a: "{}"}})')),
+                *(
+                    (DOCUMENTS, one)
+                    for one in ('{{"a": "{}"}}', '{{"a": {{"b": ["{}", 1]}}}}', 'db.c.find({{a: "{}"}})')
+                ),
                 (QUERIES, 'MATCH (n {{a: "{}"}}) RETURN n'),
                 (DIRECTORY, "(&(uid={})(a=b))"),
             ]

@@ -93,6 +93,8 @@ _ALL_TOKEN = re.compile(rb"(?=[^\s]*[0-9])(?=[^\s]*[A-Za-z])[A-Za-z0-9_+/=-]{20,
 MAX_KEY = 256
 MAX_ARGUMENTS = 512
 """What a command has beyond becomes one `?`."""
+MAX_LINES = 1024
+"""What a pipeline has beyond becomes one `?`."""
 
 
 def is_command(text: bytes) -> bool:
@@ -112,7 +114,9 @@ def obfuscate(text: bytes) -> bytes:
         return _line(text[:end]) + text[end : storing.end()] + MASK + rest[len(rest.rstrip()) :]
     out: list[bytes] = []
     first: bytes | None = None
-    for found in _LINE.finditer(text):
+    for number, found in enumerate(_LINE.finditer(text)):
+        if number == MAX_LINES and found.start() < len(text):
+            return b"".join((*out, MASK))
         line = found[0]
         bare = line.rstrip(b"\r\n")
         if not bare.strip():

@@ -37,7 +37,7 @@ _TOKEN = re.compile(
 _AFTER_KEY = re.compile(rb"\s*+(?:=>|:(?!:))")
 _CALLED = re.compile(rb"\s*+\(")
 _GETTERS = re.compile(rb"(?:getCollection|collection|getSiblingDB|getDB|db)\s*\(\s*\Z")
-MAX_TOKENS = 4096
+MAX_TOKENS = 2048
 """What is behind so many becomes one `?`."""
 _BEFORE = 32
 """Bytes in front of a string that are looked at."""

@@ -17,7 +17,7 @@ MAX_READ = 32 * 1024
 """Bytes times readings."""
 MAX_TRAITS = 3
 """Signs of more traits, or more than MAX_READ to read: everything is a literal from the first sign on."""
-MAX_PARTS = 4096
+MAX_PARTS = 3072
 """In all readings together, each of which takes what is behind its share for a literal."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampler_proxy.redact.texts.commands import MAX_ARGUMENTS, obfuscate
+from sampler_proxy.redact.texts.commands import MAX_ARGUMENTS, MAX_LINES, obfuscate
 
 SHAPES = [
     ("SET session:42 s3cret", "SET session:42 ?"),
@@ -77,4 +77,11 @@ def test_shapes(text: str, shape: str) -> None:
 def test_many_arguments() -> None:
     shape = obfuscate(b"DEL" + b" k" * (MAX_ARGUMENTS + 9))
     assert shape == b"DEL" + b" k" * MAX_ARGUMENTS + b" ?"
+    assert obfuscate(shape) == shape
+
+
+def test_many_lines() -> None:
+    assert obfuscate(b"GET k\n" * MAX_LINES) == b"GET k\n" * MAX_LINES
+    shape = obfuscate(b"GET k\n" * (MAX_LINES + 2))
+    assert shape == b"GET k\n" * MAX_LINES + b"?"
     assert obfuscate(shape) == shape

@@ -15,6 +15,11 @@ cdef inline bint names_store(cbytes p, uint32_t size) noexcept nogil:
     return memcmp(p, b"db.system.name", 14) == 0 if size == 14 else size == 7 and memcmp(p, b"db.type", 7) == 0
 
 
+cdef inline bint may_not_name(cbytes p, uint32_t size) noexcept nogil:
+    """Tell at a glance that a KeyValue, as nearly all encode it, has a key of another length."""
+    return size > 1 and p[0] == 0x0A and p[1] < 0x80 and p[1] != 9 and p[1] != 14 and p[1] != 7
+
+
 cdef inline int statement_lane(Frame* frame, ValueCache cache, Effort effort) except -1:
     """Return the lane of statements in a message: that of the store which the attributes in it name, or else those
     around it. Each message is looked through once."""
@@ -40,6 +45,8 @@ cdef inline int named_store(Frame* frame, ValueCache cache, Effort effort) excep
     while next_field(&field):
         walked(effort, 1)
         if field.wire != LEN or child(frame.message, field.number) != M_KEY_VALUE:
+            continue
+        if may_not_name(field.content, field.size):
             continue
         named = False
         part = cursor(field.content, field.p, MAX_DEPTH)

@@ -40,9 +40,9 @@ _RUNS = re.compile(rb"\x00+|\x01+|\x02+")
 
 
 def obfuscate(statement: bytes) -> bytes:
-    """Return the statement with `?` for every literal and without its comments; then also lists of `IN` become
-    `IN (?)`, and rows of `VALUES` after the first are left out where they hold nothing but literals and parameters.
-    Idempotent.
+    """Return the statement with `?` for every literal and without its comments. Where it had literals, lists of `IN`
+    become `IN (?)`, and rows of `VALUES` after the first are left out where they hold nothing but literals and
+    parameters. Idempotent.
 
     Words in double quotes stay where the statement shows that they are names; they may be MySQL's strings. What is
     beyond `MAX_BYTES`, or begins a literal that does not end, becomes one `?`. `b"?"` for what does not begin like SQL.
@@ -52,24 +52,30 @@ def obfuscate(statement: bytes) -> bytes:
         return statement
     if not sql_verbs.may_begin(statement):
         return UNREADABLE
-    shape = without_literals(statement)
+    shape, had_literals = _shape(statement, names=True)
     if not sql_verbs.begin(shape):
         return UNREADABLE
-    if shape != statement:
+    if had_literals:
         shape = _ROWS.sub(rb"\1", _IN.sub(rb"\1 (?)", shape))
     return sql_verbs.without_bare_secrets(shape)
 
 
 def without_literals(text: bytes, *, names: bool = True) -> bytes:
     """Return a text whose literals are written as in SQL with `?` for them, and without comments; what is beyond
-    `MAX_BYTES` becomes one `?`. `names`: double quotes may hold names. Idempotent, raises nothing."""
+    `MAX_BYTES` becomes one `?`. `names`: double quotes may hold names. Raises nothing."""
+    return _shape(text, names)[0]
+
+
+def _shape(text: bytes, names: bool) -> tuple[bytes, bool]:
+    """Return a text without literals and comments, and whether it had literals."""
     whole = len(text) <= MAX_BYTES
     if not whole:
         cut = text[: MAX_BYTES - 2]  # so that with the mark it is not too long again
         text = cut[: max(map(cut.rfind, (b" ", b"\n")))]
     parts = _parts(text, names)
     shape = _render(text, parts) if parts else text
-    return shape if whole else shape.removesuffix(b" ?") + b" ?"
+    had_literals = any(part.fate == MASK for part in parts)
+    return (shape, had_literals) if whole else (shape.removesuffix(b" ?") + b" ?", had_literals)
 
 
 def _parts(statement: bytes, names: bool) -> list[Part]:

@@ -21,6 +21,7 @@ from sampler_proxy.redact.lanes import (
     OVERSIZE_LANE,
     SINGLE,
     TEXT,
+    Family,
     Lane,
     Look,
     Place,
@@ -28,6 +29,7 @@ from sampler_proxy.redact.lanes import (
 from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS, USER_KEYS
 from sampler_proxy.redact.secret_names import Announces, announced
 from sampler_proxy.redact.section import MASK, Action, Redact
+from sampler_proxy.redact.texts.stores import family_of
 
 MAX_CACHED_KEYS = 4096
 """Keys of JSON members whose lanes are cached; when there are more, the cache starts anew."""
@@ -42,6 +44,9 @@ Applies = Callable[[str | None], tuple[bool, bool]]
 class KeyRules:
     """Lanes of attributes, by their keys. Raises nothing but MemoryError once it is built, and may be used on any
     thread."""
+
+    statement: int
+    """The lane of statements of which nobody says what language they are in."""
 
     def __init__(self, config: Redact, applies: Applies, *, sql: bool, urls: Mapping[str, bool] | None) -> None:
         """Compile the rules. `sql`: statements lose their literals; `urls`: what URLs lose, None to leave them alone.
@@ -71,7 +76,8 @@ class KeyRules:
         self._mixed_key = self._add(Lane(SINGLE, ("key", "mask"), Look.MIXED_KEY))
         self._masked = self._add(Lane(MASKED, ("key", "mask")))
         self._query = self._add(Lane(MASKED, ("urls", "mask")))
-        self._statement = self._add(Lane(SINGLE, None, Look.STATEMENT))
+        self._statements = {family: self._add(Lane(SINGLE, None, family)) for family in Family}
+        self.statement = self._statements[Family.BY_TEXT]
         self._url = self._add(Lane(SINGLE, None, Look.URL))
         self._user = self._add(Lane(SINGLE, None, Look.USER))
         # All lanes are there from the start: several threads may ask.
@@ -113,7 +119,7 @@ class KeyRules:
             lane = self._by_action[action]
             return self._masked if named and self.lanes[lane].kind == DELETED else lane
         if self._sql and key.lower() in SQL_KEYS:
-            return self._statement
+            return self.statement
         if name is Announces.KEY_LIKE:
             return self._key_like
         if name is Announces.MIXED_KEY:
@@ -121,6 +127,10 @@ class KeyRules:
         if self._urls and key.lower() in URL_KEYS:
             return self._query if self._urls["strip_query"] and key.lower() == "url.query" else self._url
         return self._user if self._users.matches(key) else TEXT
+
+    def statement_lane(self, system: bytes) -> int:
+        """Return the lane of statements for a store, by its name."""
+        return self._statements[family_of(system.decode("utf-8", "replace"))]
 
     def member_lane(self, key: str) -> Lane:
         """Return the lane of a member of JSON in a value, by its key; cached."""

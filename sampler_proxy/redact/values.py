@@ -26,17 +26,17 @@ from sampler_proxy.redact.lanes import (
     MASKED,
     OVERSIZE,
     SINGLE,
+    Family,
     Label,
     Lane,
     Look,
 )
 from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
-from sampler_proxy.redact.texts import announced, brackets, embedded, encoded, keyed, statements
+from sampler_proxy.redact.texts import announced, brackets, embedded, encoded, keyed, statements, stores
 from sampler_proxy.redact.texts.embedded import like_json
 from sampler_proxy.redact.texts.json_names import names_in_json
 from sampler_proxy.redact.texts.members import Member
-from sampler_proxy.redact.texts.sql import obfuscate
 from sampler_proxy.redact.texts.urls import rewrite
 
 MAX_NESTED = 4
@@ -113,8 +113,8 @@ class Values:
                 counts["key", "mask"] += 1
                 return MASK_TEXT
             return self.text(text, counts)
-        if treatment is Look.STATEMENT:
-            return self._detected(self._obfuscated(text, counts), counts, by_key=True)
+        if isinstance(treatment, Family):
+            return self._detected(self._obfuscated(treatment, text, counts), counts, by_key=True)
         assert isinstance(treatment, Action)
         assert lane.label is not None
         counts[lane.label] += 1
@@ -125,8 +125,8 @@ class Values:
         spaced = text.replace(_REPLACED, b" ")
         return text if self.text(spaced, counts) == spaced else MASK_TEXT
 
-    def _obfuscated(self, statement: bytes, counts: Counter[Label]) -> bytes:
-        result = obfuscate(statement)
+    def _obfuscated(self, family: Family, statement: bytes, counts: Counter[Label]) -> bytes:
+        result = stores.obfuscate(family, statement)
         counts["sql", "obfuscate"] += result != statement
         return result
 
@@ -168,7 +168,7 @@ class Values:
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Obfuscate the statement, and strip the URLs, in a text."""
         if self._sql and (start := statements.begins(text)) is not None:
-            text = text[:start] + self._obfuscated(text[start:], counts)
+            text = text[:start] + self._obfuscated(Family.SQL, text[start:], counts)
         if self._urls and b"://" in text:
             text = self._stripped(text, counts)
         return text

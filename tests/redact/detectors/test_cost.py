@@ -10,8 +10,9 @@ from types import FrameType
 import pytest
 
 from sampler_proxy.redact.detectors.catalogue import DETECTORS
+from sampler_proxy.redact.lanes import Family
 from sampler_proxy.redact.policy import Policy
-from sampler_proxy.redact.texts import sql
+from sampler_proxy.redact.texts import stores
 from tests.support.redacting import policy
 
 SIZE = 4000
@@ -180,7 +181,24 @@ def test_calls_of_each_detector_are_few(part: str, name: str) -> None:
     assert calls(lambda: find(of_size(part, SIZE))) < CALLS_A_BYTE * SIZE
 
 
-@pytest.mark.parametrize("part", [",", "a,", "(", '"a",', "?,", "?::x,", "1+", "@a;"])
-def test_calls_for_statements_of_many_signs_are_few(part: str) -> None:
-    statement = b"SELECT a FROM b WHERE c = " + of_size(part, 12000)
-    assert calls(lambda: sql.obfuscate(statement)) < CALLS_A_BYTE * len(statement) / 2
+STATEMENTS = {
+    Family.SQL: (
+        "SELECT a FROM b WHERE c = ",
+        (",", "a,", "(", '"a",', "?,", "?::x,", "1+", "@a;", "'a',", "\\'", "/*", "`a`"),
+    ),
+    Family.COMMANDS: ("", ("SET a b\n", "a ", '"a" ', "a:b:", "GET a\nb\n", "'")),
+    Family.DOCUMENTS: ("{", ("1,", '"a":1,', "a:", "{", "[]", "'", "/a/", "a.b(")),
+    Family.QUERIES: ("MATCH (n) ", ("1,", "'a' ", "=`a`", "{a:", "//")),
+    Family.DIRECTORY: ("(a=b)", ("(a=b)", "(", ")a", "a: b\n")),
+    Family.BY_TEXT: ("", ("SELECT ", "(a=", "{", "a b ", "1 ", "#a\n")),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "part"), [(family, part) for family, (_, parts) in STATEMENTS.items() for part in parts], ids=str
+)
+def test_calls_for_statements_are_few(family: Family, part: str) -> None:
+    start, _ = STATEMENTS[family]
+    for size in (SIZE, 3 * SIZE):
+        statement = start.encode() + of_size(part, size)
+        assert calls(lambda text=statement: stores.obfuscate(family, text)) < CALLS_A_BYTE * len(statement)

@@ -239,7 +239,7 @@ class HttpReceiver:
             return self._preflight(request)
         if request.method != "POST":
             return http_answers.NOT_ALLOWED.answer(content_type)
-        if content_type not in TYPES or content_type == JSON:
+        if content_type not in TYPES:
             return self._refuse("content_type", http_answers.UNKNOWN_TYPE, content_type)
         encoding = headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
         if encoding not in ("", "identity", *http_bodies.ENCODINGS):
@@ -294,12 +294,16 @@ class HttpReceiver:
         try:
             try:
                 message = http_bodies.decode(parts, encoding, most)
+                if content_type == JSON:
+                    message = http_bodies.from_json(message, self._max_request_bytes)
             except RequestTooLarge as error:
                 if most < self._max_request_bytes:
                     raise _Larger from None
                 return self._refuse(error.reason, http_answers.refusal(error), content_type)
-            except MalformedRequest as error:
+            except http_bodies.Damaged as error:
                 return self._refuse("compression", http_answers.refusal(error), content_type)
+            except MalformedRequest as error:
+                return self._refuse(error.reason, http_answers.refusal(error), content_type)
             return http_answers.taken(handler(message), content_type)
         except (EffortSpent, _Larger):
             raise

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import StreamReader
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
+from sampler_proxy.otlp.json_wire import to_wire
 from sampler_proxy.receive.http_connections import HttpConnection, HttpConnections
 
 if sys.version_info >= (3, 14):
@@ -35,6 +37,8 @@ MAX_PARTS = 1000
 ZSTD_WINDOW_LOG = 23
 """The largest window of zstd data, 8 MiB: what a decoder needs beside the data. RFC 9659 allows senders no more."""
 
+_MESSAGE = ExportTraceServiceRequest.DESCRIPTOR.full_name
+
 _STEP = 64 * 1024
 """What is given to a decompressor at once: what it leaves over behind a part is copied."""
 
@@ -45,6 +49,10 @@ class Stalled(Exception):
 
 class Crowded(Exception):
     """A body that was ended since all requests together held too much, and it most."""
+
+
+class Damaged(MalformedRequest):
+    """Compressed data that cannot be read whole."""
 
 
 class Lost(Exception):
@@ -96,7 +104,7 @@ def decode(parts: list[bytes], encoding: str, max_bytes: int) -> bytes:
     """Return the plain body. `encoding`: one of ENCODINGS, or "" for none. Takes twice `max_bytes` of memory at most,
     beside `parts`.
 
-    Raises RequestTooLarge, and MalformedRequest for compressed data that is damaged, cut short or followed by more.
+    Raises RequestTooLarge, and Damaged for compressed data that is damaged, cut short or followed by more.
     """
     data = parts[0] if len(parts) == 1 else b"".join(parts)
     if not encoding:
@@ -104,8 +112,14 @@ def decode(parts: list[bytes], encoding: str, max_bytes: int) -> bytes:
     try:
         plain = list(_inflated(data, encoding, max_bytes))
     except (zlib.error, zstd.ZstdError):
-        raise MalformedRequest(f"{encoding} data is damaged") from None
+        raise Damaged(f"{encoding} data is damaged") from None
     return plain[0] if len(plain) == 1 else b"".join(plain)
+
+
+def from_json(text: bytes, max_bytes: int) -> bytes:
+    """Return the message that OTLP/JSON stands for. Raises MalformedRequest with the place of the fault, and
+    RequestTooLarge where the message has more than `max_bytes`."""
+    return to_wire(text, _MESSAGE, max_bytes)
 
 
 def _decompressor(encoding: str, data: bytes) -> Any:
@@ -126,7 +140,7 @@ def _inflated(data: bytes, encoding: str, max_bytes: int) -> Iterator[bytes]:
         while step:
             if inflator is None:
                 if (parts := parts + 1) > (1 if encoding == "deflate" else MAX_PARTS):
-                    raise MalformedRequest(f"{encoding} data is followed by more bytes, or in too many parts")
+                    raise Damaged(f"{encoding} data is followed by more bytes, or in too many parts")
                 inflator = _decompressor(encoding, step)
             plain = inflator.decompress(step, left + 1)  # a byte more, for 0 would be no bound
             left -= len(plain)
@@ -137,4 +151,4 @@ def _inflated(data: bytes, encoding: str, max_bytes: int) -> Iterator[bytes]:
                 break  # it has taken all of the step, since it was not held up by the bound
             step, inflator = inflator.unused_data, None
     if inflator is not None or not parts:
-        raise MalformedRequest(f"{encoding} data is incomplete")
+        raise Damaged(f"{encoding} data is incomplete")

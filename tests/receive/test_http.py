@@ -145,6 +145,8 @@ TABLE = {
     "unknown encoding": (request(b"spans", Content_Encoding="br"), 415, "compression", 12),
     "encoded twice": (request(b"spans", Content_Encoding="gzip, gzip"), 415, "compression", 12),
     "damaged gzip": (request(b"spans", Content_Encoding="gzip"), 400, "compression", 3),
+    "json": (request(b"{}", Content_Type="application/json"), 200, None, None),
+    "no json": (request(b"spans", Content_Type="application/json"), 400, "malformed", None),
     "get": (request(method="GET"), 405, None, 12),
     "put": (request(b"spans", method="PUT"), 405, None, 12),
     "options": (request(method="OPTIONS", Origin="https://a.example"), 405, None, 12),
@@ -165,7 +167,7 @@ def test_statuses(name: str) -> None:
         if code is not None:
             assert answer.rpc().code == code
         if status == 200:
-            assert answer.headers["content-type"] == PROTOBUF
+            assert answer.headers["content-type"] == ("application/json" if name == "json" else PROTOBUF)
         if status == 405:
             assert answer.headers["allow"] == "POST"
         if code == 12 and status == 415:
@@ -175,7 +177,7 @@ def test_statuses(name: str) -> None:
         assert "Python" not in answer.headers["server"]
         if status == 200:
             ((_, message),) = server.taken
-            assert message == (b"" if name == "empty" else bytes(LIMIT) if "largest" in name else b"spans")
+            assert message == (b"" if name in ("empty", "json") else bytes(LIMIT) if "largest" in name else b"spans")
         else:
             assert not server.taken
         assert server.refused == ([reason] if reason else [])

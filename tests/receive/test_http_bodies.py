@@ -97,12 +97,9 @@ def test_parts_that_end_with_a_step() -> None:
         assert decode([data + first], "gzip", LIMIT) == bytes(size) + b"x" * 100
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("parts", [1, 10])
+@pytest.mark.parametrize(("name", "parts"), [*((name, 1) for name in ENCODERS), ("gzip", 10), ("zstd", 10)])
 def test_bombs_are_refused_before_the_memory_is_spent(name: str, parts: int) -> None:
     encoding, encode = ENCODERS[name]
-    if encoding == "deflate" and parts > 1:
-        pytest.skip("it has one part")
     data = encode(bytes(64 * LIMIT // parts)) * parts
     tracemalloc.start()
     try:

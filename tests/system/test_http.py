@@ -17,7 +17,6 @@ import grpc
 import pytest
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
@@ -62,18 +61,10 @@ def test_curl(sink: Sink, tmp_path: Path) -> None:
     for more in ((), ("-H", "Expect: 100-continue"), ("-H", "Transfer-Encoding: chunked")):
         done = subprocess.run(
             [
-                "curl",
-                "-sS",
-                "--noproxy",
-                "*",
-                "-m",
-                "20",
-                "-w",
-                "%{http_code}",
-                "-H",
-                "Content-Type: application/x-protobuf",
-            ]
-            + [*more, "--data-binary", f"@{tmp_path}/body", f"http://127.0.0.1:{proxy.http_port}/v1/traces"],
+                *("curl", "-sS", "--noproxy", "*", "-m", "20", "-w", "%{http_code}"),
+                *("-H", "Content-Type: application/x-protobuf", *more, "--data-binary", f"@{tmp_path}/body"),
+                f"http://127.0.0.1:{proxy.http_port}/v1/traces",
+            ],
             capture_output=True,
             timeout=30,
         )
@@ -162,6 +153,7 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(sink: Sink, tmp_p
             try:
                 status, _ = post(connection, request.SerializeToString())
             except (OSError, http.client.HTTPException):
+                connection.close()
                 return
             if status == 200:
                 acknowledged.append(span_ids(request))
@@ -177,15 +169,39 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(sink: Sink, tmp_p
         thread.join(20)
     scraper.stop()
     assert not faults
-    exported = {span.span_id for trace in sink.traces.values() for span in trace}
+    exported = {span.span_id for span in sink.spans}
     assert not set().union(*acknowledged) - exported
     assert "Traceback" not in proxy.stderr()
 
 
-def test_json_is_not_read_yet(sink: Sink, tmp_path: Path) -> None:
+def test_json(sink: Sink, tmp_path: Path) -> None:
+    """Out come the spans that went in, ids in hexadecimal digits."""
     proxy = Proxy(config(sink.endpoint), tmp_path)
     connection = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=20)
-    status, body = post(connection, b"{}", Content_Type="application/json")
-    assert (status, json.loads(body)["code"]) == (415, 3)
+    spans = [
+        {"traceId": "0A" * 16, "spanId": "0b" * 8, "name": "a", "kind": "SPAN_KIND_SERVER", "status": {"code": 2}},
+        {"trace_id": "0a" * 16, "span_id": "0c" * 8, "parentSpanId": "0B" * 8, "startTimeUnixNano": "1", "kind": 3},
+        {"traceId": "0a", "spanId": "0d" * 8},
+    ]
+    text = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+    for encoding, body in (("identity", text), ("gzip", gzip.compress(text))):
+        status, answer = post(
+            connection, body, Content_Type="application/json; charset=utf-8", Content_Encoding=encoding
+        )
+        assert status == 200
+        message = "rejected: 1 spans with an invalid trace id, 0 with an invalid span id"
+        assert json.loads(answer)["partialSuccess"]["rejectedSpans"] == "1"
+        assert json.loads(answer)["partialSuccess"]["errorMessage"][:20] == message[:20]
+    until(lambda: len(sink.spans) == 4)
+    assert {(span.trace_id, span.span_id, span.kind) for span in sink.spans} == {
+        (b"\x0a" * 16, b"\x0b" * 8, 2),
+        (b"\x0a" * 16, b"\x0c" * 8, 3),
+    }
+    assert post(connection, b"{}", Content_Type="application/json") == (200, b"{}")
+    wrong = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "s3cret"}]}]}]}
+    status, answer = post(connection, json.dumps(wrong).encode(), Content_Type="application/json")
+    assert (status, json.loads(answer)["code"]) == (400, 3)
+    assert "resourceSpans[0].scopeSpans[0].spans[0].traceId" in json.loads(answer)["message"]
+    assert b"s3cret" not in answer
+    assert proxy.metrics().by("requests_refused_total", "reason") == {"malformed": 1}
     connection.close()
-    assert ExportTraceServiceRequest() == ExportTraceServiceRequest()

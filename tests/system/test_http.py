@@ -6,9 +6,11 @@ import gzip
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -205,3 +207,27 @@ def test_json(sink: Sink, tmp_path: Path) -> None:
     assert b"s3cret" not in answer
     assert proxy.metrics().by("requests_refused_total", "reason") == {"malformed": 1}
     connection.close()
+
+
+def test_slow_and_idle_connections_hold_up_nobody(sink: Sink, tmp_path: Path) -> None:
+    """Hundreds of half heads, half bodies and silent connections, beside a sender: all of its requests are answered at
+    once, and the memory stays."""
+    proxy = Proxy(config(sink.endpoint), tmp_path)
+    head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100000\r\n"
+    before = proxy.rss_bytes()
+    with ExitStack() as stack:
+        for number in range(600):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.http_port)))
+            one.sendall((b"", head[:50], head + b"\r\n" + bytes(50_000))[number % 3])
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=20)
+        took = []
+        for seed in range(100):
+            begun = time.monotonic()
+            assert post(connection, one_trace(Random(seed), error=True).SerializeToString())[0] == 200
+            took.append(time.monotonic() - begun)
+        assert sorted(took)[98] < 0.5
+        assert proxy.rss_bytes() - before < 100 * MIB
+        assert proxy.get("/healthz")[0] == 200
+        connection.close()
+    assert proxy.terminate() == 0
+    assert "Traceback" not in proxy.stderr()

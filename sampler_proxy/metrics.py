@@ -145,6 +145,7 @@ REQUESTS_RECEIVED = _counter("requests_received_total", "Export requests receive
 REQUESTS_REFUSED = _counter(
     "requests_refused_total",
     "Requests refused whole; nothing of them was taken, save that with out_of_memory some spans may have been.",
+    "transport",
     "reason",
 )
 SPANS_REJECTED_INPUT = _counter(

@@ -36,13 +36,14 @@ cdef struct State:
 
 
 cdef inline bint grow(State* s, uint64_t size) noexcept nogil:
-    """Make room for `size` bytes more, and half as much again, up to the bound."""
+    """Make room for `size` bytes more, and for what may come of the rest of the text: an eighth as much again at least,
+    so that few steps are taken, a half at most."""
     cdef uint64_t used = <uint64_t>(s.out - s.start)
     cdef uint64_t room
     if used > s.most:
         return fail(&s.text, E_TOO_LARGE, s.text.p)
     room = used + size
-    room = max(room, min(room + (room >> 1), s.most + TAG_AND_LENGTH))
+    room += max(room >> 3, min(room >> 1, <uint64_t>(s.text.end - s.text.p)))
     with gil:
         try:
             resize(&s.block, <Py_ssize_t>room)

@@ -12,6 +12,8 @@ from sampler_proxy.otlp.protobuf cimport FIXED32, FIXED64, LEN, VARINT, write_va
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pool import Default as default_pool
 
+_HAS_IS_REPEATED = hasattr(FieldDescriptor, "is_repeated")
+
 IDS = ("trace_id", "span_id", "parent_span_id")
 
 # Map fields, groups and the well-known types with a JSON of their own are not in OTLP: they have no kind here.
@@ -84,10 +86,11 @@ cdef int _fill(Field* field, object descriptor, uint32_t index, dict oneofs) exc
         field.kind = K_ID
     field.json_name = _kept(descriptor.json_name)
     field.index = index
-    field.repeated = descriptor.is_repeated
+    # Its successor `is_repeated` came with protobuf 6, `label` warns since 7.
+    field.repeated = descriptor.is_repeated if _HAS_IS_REPEATED else descriptor.label == FieldDescriptor.LABEL_REPEATED
     field.presence = descriptor.has_presence
-    if descriptor.is_packed:
-        wire = LEN
+    if field.repeated and field.kind >= K_BOOL:
+        wire = LEN  # packed, as proto3 has it
     field.tag_size = <uint32_t>(write_varint(field.tag, descriptor.number << 3 | wire) - field.tag)
     oneof = descriptor.containing_oneof
     if oneof is not None and len(oneof.fields) > 1:

@@ -20,8 +20,8 @@ levels deep, and have to be valid.
 def to_wire(text: bytes, message: str, most_bytes: int = 67108864) -> bytes:
     """Transcode one JSON document to a message, by its full protobuf name; the module of its class has been imported.
 
-    The GIL is released meanwhile. The time is linear in the text. The memory is the result's, at most 1.5 times that or
-    half of the text while it is written, and a kilobyte or two.
+    The GIL is released meanwhile. The time is linear in the text. The memory is the result's; while that is written,
+    half of the text or up to 1.5 times what has been written.
 
     Raises MalformedRequest with the path in the document, what is wrong and the index of the byte where it is: names of
     known fields, never a value or an unknown key. Raises RequestTooLarge if the message has more than `most_bytes`,

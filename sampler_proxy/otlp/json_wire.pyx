@@ -87,7 +87,7 @@ cdef bint _read_plain(State* s, Token* token) noexcept nogil:
     if not read_string(&s.text, token):
         return False
     if token.escaped:
-        if not reserve(s, TAG_AND_LENGTH + 2 * token.size + TAG_AND_LENGTH):
+        if not reserve(s, TAG_AND_LENGTH + token.size + TAG_AND_LENGTH):
             return False
         out = s.out + TAG_AND_LENGTH
         token.size = unescape(&s.text, token, out)
@@ -481,5 +481,5 @@ def to_wire(bytes text not None, str message not None, uint64_t most_bytes=64 <<
     if s.text.error == E_NO_MEMORY:
         raise MemoryError
     if s.text.error == E_TOO_LARGE:
-        raise RequestTooLarge(f"the request has more than {most_bytes} bytes as protobuf")
+        raise RequestTooLarge(f"more than {most_bytes} bytes as protobuf")
     raise MalformedRequest(_refusal(&s, <uint64_t>(s.text.where - begin)))

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -192,6 +194,7 @@ def test_nan() -> None:
         ('{"kind": 77}', Span(kind=77)),  # type: ignore[arg-type]
         ('{"kind": "SPAN_KIND_OF_TOMORROW"}', Span()),
         ('{"kind": ""}', Span()),
+        ('{"kind": "02"}', Span()),
         ('{"kind": null}', Span()),
         ('{"traceId": "0aBCdef0"}', Span(trace_id=b"\x0a\xbc\xde\xf0")),
         ('{"traceId": "", "spanId": "00", "parent_span_id": "FF"}', Span(span_id=b"\0", parent_span_id=b"\xff")),
@@ -354,6 +357,15 @@ def test_neither_values_nor_unknown_keys_are_told() -> None:
         assert "secret" not in " ".join(map(str, refusal(text)))
 
 
+def test_the_manual_has_every_refusal() -> None:
+    source = Path(__file__).parents[2].joinpath("sampler_proxy/otlp/json_wire.pyx").read_text()
+    manual = Path(__file__).parents[2].joinpath("docs/messages.md").read_text()
+    found = re.findall(r'E_\w+: "([^"]+)"', source)
+    assert len(found) > 20
+    assert [what for what in found if f"`{what}`" not in manual] == []
+    assert {what for _, what, _ in WRONG_VALUES} - {*found, "not a 64-bit integer", "the text is cut short"} == set()
+
+
 def nested(levels: int) -> str:
     return '{"arrayValue":{"values":[' * (levels // 2) + "{}" + "]}}" * (levels // 2)
 
@@ -388,11 +400,20 @@ def test_the_bound_of_the_result() -> None:
     text = b'{"bucketCounts": [' + b",".join([b"0"] * 100_000) + b"]}"
     wire = to_wire(text, name, 800_004)
     assert len(wire) == 800_004
-    with pytest.raises(RequestTooLarge, match="more than 800003 bytes"):
+    with pytest.raises(RequestTooLarge, match=r"^more than 800003 bytes as protobuf$"):
         to_wire(text, name, 800_003)
-    with pytest.raises(RequestTooLarge, match="more than 0 bytes"):
+    with pytest.raises(RequestTooLarge, match=r"^more than 0 bytes as protobuf$"):
         to_wire(text, name, 0)
     assert to_wire(b"{}", name, 0) == b""
+
+
+def test_threads_take_no_turns() -> None:
+    """The GIL is given up, and nothing is shared: all results are right."""
+    texts = [json_line(request.SerializeToString()) for request in nezha.load(nezha.TRAIN_TICKET)]
+    expected = [read(text).SerializeToString() for text in texts]
+    with ThreadPoolExecutor(4) as threads:
+        found = [list(threads.map(read, texts)) for _ in range(3)]
+    assert all([one.SerializeToString() for one in each] == expected for each in found)
 
 
 def test_a_message_that_nobody_knows() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -26,6 +27,7 @@ REQUESTS: list[type[Message]] = [
     ExportMetricsServiceRequest,
     ExportProfilesServiceRequest,
 ]
+JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 IDS = {"trace_id", "span_id", "parent_span_id"}
 
 STRINGS = ["", "a", "é", "Zürich\n\u2028", 'a"b\\c/', "\x00\x1f", "😀", "\ud7ff\ue000\uffff", "x" * 130, "y" * 17000]
@@ -218,6 +220,8 @@ def _one(value: Any, field: FieldDescriptor) -> Any:
         return base64.b64encode(bytes.fromhex(value)).decode()
     named = field.enum_type is not None and value in field.enum_type.values_by_name
     if field.type in INTEGERS and isinstance(value, str) and not named:
+        if not JSON_NUMBER.fullmatch(value):  # the official reader takes what Python's int() takes
+            return "NO_SUCH_NAME"
         try:
             number = Decimal(value)
             if abs(number) < 1 << 65 and number == number.to_integral_value():

@@ -33,5 +33,5 @@ def test_a_finer_pattern_does_not_reach_across_values() -> None:
 
 
 def test_a_text_that_is_not_confirmed_may_hold_keys_only() -> None:
-    assert SIEVE.only_keys(b'{"k": "ab"}')
-    assert not SIEVE.only_keys(b'{"k": "abc"}')
+    assert SIEVE.only_names(b'{"k": "ab"}')
+    assert not SIEVE.only_names(b'{"k": "abc"}')

@@ -1,5 +1,5 @@
 # docker build -t sampler-proxy .
-# docker run -p 4317:4317 -v ./config:/etc/sampler-proxy:ro sampler-proxy     # config/sampler-proxy.yaml
+# docker run -p 4317:4317 -p 4318:4318 -v ./config:/etc/sampler-proxy:ro sampler-proxy     # config/sampler-proxy.yaml
 #
 # Without a file of your own the image runs deploy/sampler-proxy.yaml. Set `admin: {endpoint: 0.0.0.0:8888}` in yours to
 # have Prometheus scrape /metrics from outside of the container; another port than 8888 needs a health check of its own.
@@ -23,7 +23,7 @@ ENV PATH=/opt/sampler-proxy/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /var/lib/sampler-proxy
 RUN chown 65532:65532 /var/lib/sampler-proxy
 USER 65532:65532
-EXPOSE 4317 8888
+EXPOSE 4317 4318 8888
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8888/healthz', timeout=2)"]

@@ -7,8 +7,8 @@ usage: python -m benchmarks.recall [--preset common|strict] [--by kind|family|ca
 
 The corpus is made by `tests/support/planting`: kinds of secrets in carriers (JSON, what is nearly JSON, forms, dumps,
 logs) in the places of a span. A secret has left if the exact bytes, or over half of a long one, are in the result, read
-as they are or without escapes and base64. *Whole* counts texts of which nothing is left but a mask, though the secret
-is a part of them only: no leak, but a loss. An innocent is hit if anything in its span changed.
+as they are or without escapes and base64. *Whole* counts texts of which over half of the words beside the secret are
+gone with it: no leak, but a loss. An innocent is hit if anything in its span changed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from sampler_proxy.redact.policy import Policy
 from tests.support.planting import judge
+from tests.support.planting.carriers import carriers
 from tests.support.planting.innocents import innocents, stays_under_strict
 from tests.support.planting.samples import kinds, samples
 from tests.support.redacting import policy
@@ -115,7 +116,9 @@ def _compact(found: Record) -> str:
 
 def families(found: Record) -> str:
     """Write the table of families of kinds, and of innocents."""
-    lines = ["| | kinds | tried | `common` | `strict` |", "|---|---|---|---|---|"]
+    around, innocent = len(carriers()), sum(number for _, number in found[PRESETS[0]]["innocent"].values())
+    lines = [f"{len(kinds())} kinds of secrets in {around} kinds of text, and {innocent} innocent values:", ""]
+    lines += ["| | kinds | tried | `common` | `strict` |", "|---|---|---|---|---|"]
     numbers = Counter(family for family, _ in kinds())
     for family, title in TITLES.items():
         lines.append(_row(f"{title} | {numbers[family]}", [found[preset]["family"][family] for preset in PRESETS]))

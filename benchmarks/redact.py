@@ -41,8 +41,9 @@ from benchmarks.in_process import (
 from sampler_proxy import metrics
 from sampler_proxy.config.check import load_config
 from sampler_proxy.config.model import Config, Rule
+from sampler_proxy.redact.lanes import Family
 from sampler_proxy.redact.section import Redact
-from sampler_proxy.redact.texts.sql import obfuscate
+from sampler_proxy.redact.texts.stores import obfuscate
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 STATEMENT = "SELECT id, total FROM orders WHERE user_id = {} AND state IN ('open', 'paid') ORDER BY created_at LIMIT 20"
@@ -112,7 +113,7 @@ def statement_s() -> float:
     statements = [STATEMENT.format(number).encode() for number in range(STATEMENTS)]
     start = time.perf_counter()
     for statement in statements:
-        obfuscate(statement)
+        obfuscate(Family.SQL, statement)
     return (time.perf_counter() - start) / STATEMENTS
 
 

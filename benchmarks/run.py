@@ -111,7 +111,7 @@ class Bench:
         else:
             endpoint, admin = (f"127.0.0.1:{procs.free_port()}" for _ in range(2))
             settings = {
-                "receive": {"grpc": {"endpoint": endpoint}},
+                "receive": {"grpc": {"endpoint": endpoint}, "http": {"endpoint": "off"}},
                 "buffer": {
                     "decision_wait": f"{wait_s}s",
                     "decision_wait_after_root": f"{after_root_s}s",

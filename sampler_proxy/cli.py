@@ -174,9 +174,10 @@ def explain_command(path: str | None, as_json: bool, trace_files: tuple[str, ...
 
 @main.command("redact")
 @click.option("--config", "path", metavar="FILE", required=True, help="YAML file with the section redact.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and trace.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and trace (or key).")
+@click.option("--show-keys", is_flag=True, help="Count by key, and say which setting would change it.")
 @click.argument("trace_files", metavar="TRACEFILE...", nargs=-1, required=True)
-def redact_command(path: str, as_json: bool, trace_files: tuple[str, ...]) -> None:
+def redact_command(path: str, as_json: bool, show_keys: bool, trace_files: tuple[str, ...]) -> None:
     """Say what would be redacted in the traces of a file: counts by detector, action and key, never values.
 
     Several files are read as one: a trace may lie in more than one of them. FILE or TRACEFILE may be - for standard
@@ -189,10 +190,20 @@ def redact_command(path: str, as_json: bool, trace_files: tuple[str, ...]) -> No
         from sampler_proxy.operate.trace_files import read_all
 
         traces = read_all(trace_files)
-        previews = redaction_preview.preview(loaded.redact, traces.requests)
+        if show_keys:
+            by_key = redaction_preview.by_key(loaded.redact, traces.requests)
+            found = any(traces.requests)
+        else:
+            previews = redaction_preview.preview(loaded.redact, traces.requests)
+            found = bool(previews)
     except SamplerProxyError as error:
         _fail(error)
-    if as_json:
+    if show_keys and as_json:
+        for redaction in by_key:
+            click.echo(json.dumps({**redaction.as_json(), "setting": redaction.setting}))
+    elif show_keys:
+        click.echo(redaction_preview.keys_as_text(by_key))
+    elif as_json:
         for one in previews:
             click.echo(json.dumps(one.as_json()))
     else:
@@ -200,7 +211,7 @@ def redact_command(path: str, as_json: bool, trace_files: tuple[str, ...]) -> No
     if loaded.redact is None:
         click.echo(f"{printable(path)}: nothing is redacted: write for example redact: {{preset: common}}", err=True)
     named = ", ".join(map(printable, trace_files))
-    if not previews:
+    if not found:
         click.echo(f"{named}: no traces", err=True)
     for line in traces.remarks(named):
         click.echo(line, err=True)

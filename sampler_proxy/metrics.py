@@ -145,6 +145,7 @@ REQUESTS_RECEIVED = _counter("requests_received_total", "Export requests receive
 REQUESTS_REFUSED = _counter(
     "requests_refused_total",
     "Requests refused whole; nothing of them was taken, save that with out_of_memory some spans may have been.",
+    "transport",
     "reason",
 )
 SPANS_REJECTED_INPUT = _counter(
@@ -166,10 +167,10 @@ CALLS_NOT_SERVED = _counter(
 )
 CONNECTIONS_REFUSED = _counter(
     "connections_refused_total",
-    "Connections to the gRPC port that were closed since they did not begin with HTTP/2: kind is http1, tls, "
-    "proxy_protocol, other, silent (nothing came) or unacknowledged (the client does not answer); or for what they "
-    "did: calls_broken_off (again and again before their messages had arrived) or unfinished (messages that stall or "
-    "hold too many bytes).",
+    "Connections that were closed since they did not begin with what their port takes: kind is http1 (to the gRPC "
+    "port), http2 (to the HTTP port), tls, proxy_protocol, other, silent (nothing came) or unacknowledged (the client "
+    "does not answer); or for what they did: calls_broken_off (again and again before their messages had arrived) or "
+    "unfinished (messages that stall or hold too many bytes).",
     "kind",
 )
 REDACTIONS = _counter(

@@ -1,6 +1,7 @@
 """Composes the service: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
-Four threads matter. The gRPC engine has two, on which requests are scanned and buffered, large ones on the second;
+Five threads matter. The gRPC engine has two, on which requests are scanned and buffered, large ones on the second; the
+HTTP receiver has one for its large ones, and handles small ones on the event loop;
 deciding what is due, and finishing what is kept, is another one's, which works each time the timer asks it to;
 everything else (exporters, admin port, the timer itself) lives on the event loop's. Only this module knows all parts.
 """
@@ -44,6 +45,9 @@ from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
+from sampler_proxy.receive import http as receive_http
+from sampler_proxy.receive.cors import Cors
+from sampler_proxy.receive.http import HttpReceiver
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
@@ -114,7 +118,7 @@ class Service:
         self._pipeline = self._new_pipeline(loaded)
         kinds = {
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
-            metrics.CONNECTIONS_REFUSED: dict.fromkeys(accepting.KINDS, 0),
+            metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
         self._engine = receive_grpc.create(
             {TRACE_EXPORT: self._handler(INLINE_EFFORT)},
@@ -125,6 +129,7 @@ class Service:
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
             {TRACE_EXPORT: self._handler(0)},
         )
+        self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
         )
@@ -139,10 +144,9 @@ class Service:
             clock=time.monotonic_ns,
             time=time.time,
         )
+        signs = self._pipeline.memory_signs
         self._pressure = MemoryPressure(
-            lambda: Signs(*self._pipeline.memory_signs(time.monotonic_ns())),
-            time.monotonic_ns,
-            config.buffer.decision_wait_ns,
+            lambda: Signs(*signs(time.monotonic_ns())), time.monotonic_ns, config.buffer.decision_wait_ns
         )
         self._admin = Admin(
             config.admin.endpoint,
@@ -155,16 +159,34 @@ class Service:
             self._failure,
         )
 
-    def _handler(self, effort: int) -> Callable[[bytes], bytes]:
+    def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:
+        if config.receive.http.endpoint is None:
+            return None
+        cors = config.receive.http.cors
+        return HttpReceiver(
+            config.receive.http.endpoint,
+            Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age_ns // 1_000_000_000),
+            config.receive.max_request_bytes,
+            self._handler(INLINE_EFFORT, "http"),
+            self._handler(0, "http"),
+            partial(self._pipeline.count_refused, "http"),
+            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
+            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+        )
+
+    def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
-        accept, clock = self._pipeline.intake("grpc", effort).accept, time.monotonic_ns
+        accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
         return lambda request: accept(request, clock())
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
-        if self._failed is None and self._readiness.status == "ready" and not self._engine.alive:
+        if self._failed is None and self._readiness.status == "ready" and not self._receives():
             self._failed = "the thread that receives requests has ended, or stands still"
         return self._failed
+
+    def _receives(self) -> bool:
+        return self._engine.alive and (self._http is None or self._http.alive)
 
     def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
         observe_latency = self._latencies[config.name].observe
@@ -227,7 +249,7 @@ class Service:
         lost = 0
         host, port = await self._admin.start()
         try:
-            self._start(str(Endpoint(host, port)))
+            await self._start(str(Endpoint(host, port)))
             await self._work()
             failure = self._failure()
             if failure is not None:
@@ -239,6 +261,8 @@ class Service:
         finally:
             if deadline_ns is None:
                 await asyncio.to_thread(self._engine.stop)
+            if self._http is not None:
+                await self._http.stop()
             lost = await self._stop()
         seconds = (time.monotonic_ns() - stopping_ns) / 1e9
         log.info(f"stopped: {self._exported_spans() - sent} spans sent, {lost} lost in {seconds:.1f} s")
@@ -249,11 +273,12 @@ class Service:
     def _exported_spans(self) -> int:
         return sum(exporter.queue.counters().exported_spans for exporter in self._exporters)
 
-    def _start(self, admin_address: str) -> None:
+    async def _start(self, admin_address: str) -> None:
         loop = asyncio.get_running_loop()
         for exporter in self._exporters:
             exporter.start()
         port = self._engine.start()
+        http = {} if self._http is None else {"http": str(await self._http.start())}
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
@@ -264,6 +289,7 @@ class Service:
         log.info(
             "ready",
             grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
+            **http,
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
             version=__version__,
@@ -326,7 +352,8 @@ class Service:
         """Return the most bytes of spans and of arriving requests that were here since this was asked last: what comes
         and goes between two looks leaves memory behind, too."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
-        return self._pipeline.peak_bytes() + queued + self._engine.peak_in_flight()
+        arriving = self._engine.peak_in_flight() + (0 if self._http is None else self._http.peak_in_flight())
+        return self._pipeline.peak_bytes() + queued + arriving
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
@@ -381,7 +408,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, hurry.set)
         left_s = (deadline_ns - time.monotonic_ns()) / 1e9
-        await asyncio.to_thread(self._engine.drain, left_s / 2)
+        http = [] if self._http is None else [self._http.drain(left_s / 2)]
+        await asyncio.gather(asyncio.to_thread(self._engine.drain, left_s / 2), *http)
         self._pipeline.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = await asyncio.to_thread(self._decide, self._pipeline.drain)

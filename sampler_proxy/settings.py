@@ -259,8 +259,13 @@ class Expression(Text):
 class HeaderName(_Setting):
     """The name of gRPC metadata, in lower case (header names are case-insensitive)."""
 
+    or_any: bool = False
+    """`*` stands for any name."""
+
     def parse(self, value: object) -> str:
         name = str(value).lower()
+        if self.or_any and name == "*":
+            return name
         if not re.fullmatch(r"[0-9a-z_.-]+", name):
             raise ValueError("not a header name: write letters, digits, '-', '_' and '.' only")
         if name.startswith("grpc-"):
@@ -337,9 +342,14 @@ class Endpoint:
 class ListenAddress(_Setting):
     """An address to listen on, as `Endpoint`."""
 
-    def parse(self, value: object) -> Endpoint:
+    or_off: bool = False
+    """`off`, as None, stands for no address at all."""
+
+    def parse(self, value: object) -> Endpoint | None:
         if isinstance(value, Endpoint):
             return value
+        if self.or_off and value in ("off", None, False):
+            return None
         text = value if isinstance(value, str) else ""
         if "://" in text:
             raise ValueError("write host:port, without a scheme, for example 0.0.0.0:4317")
@@ -350,11 +360,24 @@ class ListenAddress(_Setting):
             raise ValueError("a port is at most 65535")
         return Endpoint(match[1] or match[2], int(match[3]))
 
-    def format(self, value: Endpoint) -> str:
-        return str(value)
+    def format(self, value: Endpoint | None) -> str:
+        return "off" if value is None else str(value)
 
     def schema(self) -> Schema:
-        return {"type": "string", "pattern": r":[0-9]+$|\$\{env:"}
+        return {"type": "string", "pattern": rf":[0-9]+$|\$\{{env:{'|^off$' if self.or_off else ''}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin(Text):
+    """The origin of web pages, as browsers send it; `*` in it stands for any characters, alone for any origin."""
+
+    what: ClassVar[str] = "an origin such as https://shop.example"
+
+    def parse(self, value: object) -> str:
+        origin = Text.parse(self, value)
+        if origin != "*" and not re.fullmatch(r"[A-Za-z*][A-Za-z0-9+.*-]*://[^/?#@\s]+", origin):
+            raise ValueError("not an origin: write scheme, host and port only, such as https://shop.example")
+        return origin
 
 
 @dataclass(frozen=True, slots=True)

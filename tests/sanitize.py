@@ -24,6 +24,7 @@ FLAGS = f"{native.WATCHED} -fno-wrapv -fsanitize=undefined,float-cast-overflow"
 SKIPPED = 77
 TESTS = ("tests/fuzz", "tests/otlp", "tests/pipeline", "tests/redact", "tests/rules")
 UNFIT = (  # they bound or replace the memory that a sanitizer needs for itself
+    "tests/otlp/test_json_memory.py",
     "tests/pipeline/test_buffer_memory.py",
     "tests/pipeline/test_failing_allocations.py",
     "tests/pipeline/test_out_of_memory.py",

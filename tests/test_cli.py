@@ -351,7 +351,7 @@ def test_run_logs_the_warnings_of_check(tmp_path):
     file = tmp_path / "odd.yaml"
     endpoint = "{endpoint: '127.0.0.1:0'}"
     file.write_text(
-        f"receive: {{grpc: {endpoint}}}\nadmin: {endpoint}\n"
+        f"receive: {{grpc: {endpoint}, http: {endpoint}}}\nadmin: {endpoint}\n"
         "rules: [{name: a, match: '{ .a && .b || .c }', keep: all}, {name: b, keep: all}]\n"
         f"export: [{{name: f, protocol: file, path: {tmp_path / 'out'}}}]\n"
     )
@@ -373,7 +373,7 @@ def test_run_with_a_configuration_from_standard_input(tmp_path):
     """It cannot be read again: SIGHUP says so, and ends nothing."""
     endpoint = "{endpoint: '127.0.0.1:0'}"
     export = f"[{{name: f, protocol: file, path: {tmp_path}/out}}]"
-    config = f"receive: {{grpc: {endpoint}}}\nadmin: {endpoint}\nexport: {export}\n"
+    config = f"receive: {{grpc: {endpoint}, http: {endpoint}}}\nadmin: {endpoint}\nexport: {export}\n"
     with subprocess.Popen(
         [sys.executable, "-m", "sampler_proxy", "run", "--config", "-"],
         stdin=subprocess.PIPE,
@@ -422,7 +422,7 @@ def test_a_bound_that_the_machine_cannot_give(tmp_path):
     file = tmp_path / "large.yaml"
     file.write_text(
         "buffer: {decision_memory: 100TiB}\n"
-        "receive: {grpc: {endpoint: '127.0.0.1:0'}}\nadmin: {endpoint: '127.0.0.1:0'}\n"
+        "receive: {grpc: {endpoint: '127.0.0.1:0'}, http: {endpoint: 'off'}}\nadmin: {endpoint: '127.0.0.1:0'}\n"
         f"export: [{{name: a, protocol: file, path: {tmp_path}/out}}]\n"
     )
     done = command("check", str(file))

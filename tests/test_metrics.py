@@ -45,7 +45,7 @@ FIXED: Snapshot = {
     metrics.SPANS_REJECTED: {("tempo",): 4, ("local",): 0},
     metrics.SPANS_LOST: {("tempo", "shutdown"): 6},
     metrics.REQUESTS_RECEIVED: {("grpc",): 12},
-    metrics.REQUESTS_REFUSED: {("memory",): 1, ("malformed",): 2},
+    metrics.REQUESTS_REFUSED: {("grpc", "memory"): 1, ("http", "malformed"): 2},
     metrics.SPANS_REJECTED_INPUT: {("trace_id",): 3, ("span_id",): 0},
     metrics.UNKNOWN_FIELDS_DROPPED: {("request",): 0, ("resource_spans",): 8, ("scope_spans",): 0},
     metrics.CALLS_NOT_SERVED: {("logs",): 3, ("other",): 0},

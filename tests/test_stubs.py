@@ -75,7 +75,8 @@ def test_drift_is_found(tmp_path: Path) -> None:
 def native_constructors(source: str) -> dict[str, list[Parameter]]:
     found: dict[str, list[Parameter]] = {}
     starts = [*CLASS.finditer(source)]
-    for start, end in zip(starts, [match.start() for match in starts[1:]] + [len(source)], strict=True):
+    ends = [*(match.start() for match in starts[1:]), len(source)][: len(starts)]
+    for start, end in zip(starts, ends, strict=True):
         if constructor := CONSTRUCTOR.search(source, start.end(), end):
             found[start[1]] = list(_parameters(constructor[1]))
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact.policy import Policy, only_of
 from sampler_proxy.redact.section import AllowOnly, KeyFile, Redact, check_hash_key
+from sampler_proxy.settings import Endpoint, Section
 from sampler_proxy.traceql.ast import Expression, Filter
 from sampler_proxy.traceql.compiler import Compiled, Compiler
 from sampler_proxy.traceql.keys import parse_key
@@ -287,12 +289,29 @@ def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str]
                     file.positions.value(("export", index, "endpoint")),
                     "warning: this is where the proxy itself receives: kept traces would come back again and again",
                 )
-    if collide(received, config.admin.endpoint):
-        section: Path = ("admin", "endpoint") if "admin" in config.model_fields_set else ("receive", "grpc", "endpoint")
-        yield file.fault(
-            file.positions.value(section),
-            f"warning: receive.grpc and admin are both on port {received.port}: write another for one of them",
-        )
+    http = config.receive.http.endpoint
+    servers: list[tuple[str, Path, Endpoint]] = [
+        ("admin", ("admin", "endpoint"), config.admin.endpoint),
+        *([] if http is None else [("receive.http", ("receive", "http", "endpoint"), http)]),
+        ("receive.grpc", ("receive", "grpc", "endpoint"), received),
+    ]
+    for (name, path, endpoint), (other, path_of_other, endpoint_of_other) in combinations(servers, 2):
+        if collide(endpoint, endpoint_of_other):
+            written = _is_set(config, path)
+            yield file.fault(
+                file.positions.value(path if written else path_of_other),
+                f"warning: {other} and {name} are both on port {endpoint.port}: write another for one of them",
+            )
+
+
+def _is_set(config: Config, path: Path) -> bool:
+    """Tell whether a key is written in the file."""
+    section: object = config
+    for step in path:
+        if not isinstance(section, Section) or step not in section.model_fields_set:
+            return False
+        section = getattr(section, str(step))
+    return True
 
 
 def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:

@@ -27,6 +27,7 @@ from sampler_proxy.settings import (
     HeaderValue,
     ListenAddress,
     Name,
+    Origin,
     Probability,
     Section,
     Size,
@@ -48,8 +49,24 @@ class GrpcReceiver(Section):
     """Where OTLP/gRPC is received; port 0 binds a free one."""
 
 
+class Cors(Section):
+    allowed_origins: tuple[Annotated[str, Origin()], ...] = ()
+    """Web pages of these origins may send; `*` stands for any characters, alone for every page."""
+    allowed_headers: tuple[Annotated[str, HeaderName(or_any=True)], ...] = ()
+    """Headers that they may send beside those that OTLP needs; `*` for any."""
+    max_age_ns: Annotated[int, Duration()] = Field(default=600 * SECOND, alias="max_age")
+    """How long a browser may remember that it was allowed."""
+
+
+class HttpReceiver(Section):
+    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True)] = Endpoint("0.0.0.0", 4318)
+    """Where OTLP/HTTP is received; port 0 binds a free one, off none."""
+    cors: Cors = Field(default_factory=Cors)
+
+
 class Receive(Section):
     grpc: GrpcReceiver = Field(default_factory=GrpcReceiver)
+    http: HttpReceiver = Field(default_factory=HttpReceiver)
     max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
     """The largest request, after decompression; a larger one is refused."""
 

@@ -47,7 +47,6 @@ _INSTEAD = {  # first key of the path: key -> what is to be done
     "export": {"insecure": "remove it, http://host:port is without TLS and https://host:port with it"},
     "receive": {
         "tls": "TLS for senders is not supported: remove it",
-        "http": "OTLP/HTTP is not supported: remove it, and have senders use gRPC",
         "otlp": "write grpc here, in the place of otlp",
     },
     "rules": {"percentage": "a percentage is written without target, as in keep: 1%"},
@@ -110,6 +109,8 @@ def _other_section(key: str, holder: tuple[str, ...]) -> str | None:
         if tags:
             return f"it is known with `protocol: {tags[0]}`"
     near = [section for section in found if section[: len(holder)] == holder] or found
+    if holder == ("receive",) and len(near) == 2:
+        return f"it belongs into {' or '.join('.'.join(section) for section in near)}"
     if len(near) != 1:
         return None
     names = [step for step in near[0] if step not in ("grpc", "file", "adaptive") or near[0][0] == "receive"]

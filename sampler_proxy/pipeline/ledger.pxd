@@ -34,6 +34,7 @@ cdef struct Histogram:
 
 cdef struct TransportCounters:
     uint64_t requests, accepted, spans  # all that were read or refused; of these, those taken; their spans
+    uint64_t[MAX_REFUSALS] refused  # by reason
 
 cdef struct RuleCounters:
     uint64_t sampled_out, kept  # spans
@@ -43,7 +44,6 @@ cdef struct RuleCounters:
 
 cdef struct Totals:
     TransportCounters[MAX_TRANSPORTS] received_
-    uint64_t[MAX_REFUSALS] refused_
     uint64_t invalid_trace_ids, invalid_span_ids, legacy_spans
     uint64_t[3] unknown_fields  # of requests, of ResourceSpans, of ScopeSpans
     uint64_t[2] late_spans  # dropped, kept
@@ -63,7 +63,8 @@ cdef class Ledger:
     cdef void received(self, uint32_t transport, uint64_t size) noexcept
     cdef void taken(self, uint32_t transport, Scanned scanned) noexcept
     cdef void taken_back(self, uint32_t transport, uint32_t spans) noexcept
-    cdef void refused(self, uint32_t reason) noexcept
+    cdef void refused(self, uint32_t transport, uint32_t reason) noexcept
+    cdef uint64_t refused_for(self, uint32_t reason) noexcept
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil
     cdef Ledger copy(self)
     cdef dict values(self, bint limited)

@@ -116,16 +116,25 @@ cdef class Ledger:
         """Take back what taken() has counted: nobody had memory for these spans."""
         self.totals.received_[transport].spans -= spans
 
-    cdef void refused(self, uint32_t reason) noexcept:
+    cdef void refused(self, uint32_t transport, uint32_t reason) noexcept:
         """Count a refused request."""
-        self.totals.refused_[reason] += 1
+        self.totals.received_[transport].refused[reason] += 1
+
+    cdef uint64_t refused_for(self, uint32_t reason) noexcept:
+        """Return how many requests were refused for a reason, over all transports."""
+        cdef uint64_t found = 0
+        cdef uint32_t i
+        for i in range(MAX_TRANSPORTS):
+            found += self.totals.received_[i].refused[reason]
+        return found
 
     def refused_unread(self, transport, reason):
         """Count a request that was refused before it was read whole. Raises ValueError and MemoryError for a reason, or
         a transport, that is new; it has then counted nothing."""
         cdef uint32_t number = number_of(self.refusals, reason, MAX_REFUSALS)
-        self.totals.received_[number_of(self.transports, transport, MAX_TRANSPORTS)].requests += 1
-        self.refused(number)
+        cdef uint32_t its = number_of(self.transports, transport, MAX_TRANSPORTS)
+        self.totals.received_[its].requests += 1
+        self.refused(its, number)
 
     cdef void decided(self, uint16_t rule, bint kept, uint8_t reason, int64_t delay_ns) noexcept nogil:
         """Count a decided trace, and the time since its first span in the histogram of delays."""
@@ -184,7 +193,9 @@ cdef class Ledger:
                 for i, name in enumerate(self.transports) if self.totals.received_[i].requests
             },
             metrics.REQUESTS_REFUSED: {
-                (reason,): self.totals.refused_[i] for i, reason in enumerate(self.refusals) if self.totals.refused_[i]
+                (transport, reason): self.totals.received_[i].refused[j]
+                for i, transport in enumerate(self.transports)
+                for j, reason in enumerate(self.refusals) if self.totals.received_[i].refused[j]
             },
             metrics.SPANS_REJECTED_INPUT: {
                 ("trace_id",): self.totals.invalid_trace_ids, ("span_id",): self.totals.invalid_span_ids,

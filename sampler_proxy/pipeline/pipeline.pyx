@@ -202,7 +202,7 @@ cdef class Pipeline:
     cdef int refuse(self, uint32_t reason, uint32_t transport, uint64_t size, error) except -1:
         """Count the refusal of a request that was read whole, and raise it."""
         self.ledger.received(transport, size)
-        self.ledger.refused(reason)
+        self.ledger.refused(transport, reason)
         raise error
 
     cdef int refuse_unread(self, uint32_t reason, uint32_t transport, uint64_t size, error) except -1:
@@ -846,7 +846,7 @@ cdef class Pipeline:
                 early += self.ledger.rules[i].decided[MEMORY] + self.ledger.rules[i].decided[REASON_COUNT + MEMORY]
             oldest_ns = self.buffer.oldest_ns
             return (
-                early, self.ledger.totals.refused_[NO_ROOM],
+                early, self.ledger.refused_for(NO_ROOM),
                 0 if oldest_ns is None else max(now_ns - oldest_ns, 0) / 1e9,
             )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -22,12 +22,12 @@ class Lane(Generic[Call]):
     """The thread, and what waits for it, connections in turn. `handle(call)` handles a call and answers it; it must
     not raise."""
 
-    def __init__(self, handle: Callable[[Call], None]) -> None:
+    def __init__(self, handle: Callable[[Call], None], name: str = "grpc-large") -> None:
         self._handle = handle
         self._turns: Turns[Call] = Turns()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="grpc-large", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     @property
     def alive(self) -> bool:
@@ -38,7 +38,7 @@ class Lane(Generic[Call]):
         """Begin."""
         self._thread.start()
 
-    def add(self, peer: bytes, call: Call) -> None:
+    def add(self, peer: Hashable, call: Call) -> None:
         """Have a call handled. From any thread. On an error it is not the lane's."""
         with self._changed:
             self._turns.add(peer, call)

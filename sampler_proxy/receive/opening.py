@@ -40,6 +40,9 @@ UNACKNOWLEDGED = "unacknowledged"
 """The verdict on a client that sends more than that."""
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE_BYTES = len(_PREFACE)
+"""How much of a connection `classify` needs at most."""
+
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"CONNECT ", b"TRACE ")
 _PROXY = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")  # versions 1 and 2 of haproxy.org's proxy-protocol.txt
 

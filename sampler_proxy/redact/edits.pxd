@@ -53,6 +53,7 @@ cdef struct Frame:
     uint32_t count  # dropped_attributes_count, as it came
     Message message
     uint16_t lane  # of the attribute's value that it is in; TEXT: of none
+    uint16_t statements  # lane of the statements among its attributes, as they name a store; 0: not known yet
     uint8_t kind  # LaneKind of that lane
 
 
@@ -66,6 +67,7 @@ cdef inline void enter(Frame* frame, Frame* up, FieldCursor* field, Message mess
     frame.key = up.key
     frame.item = -1
     frame.deleted = frame.count = 0
+    frame.statements = 0
     frame.message = message
     frame.lane = up.lane
     frame.kind = up.kind

@@ -1,8 +1,8 @@
 """Finds the rule that an attribute's key falls under: keys in, lanes out. Knows nothing of values.
 
-The order: `allow_only`, `except`, the rules of `keys` and the preset, keys that name statements and URLs. Where it is
-not certain which of several rules comes first, since spans with different filters share the value, the strongest action
-is taken.
+The order: `allow_only`, `except`, the rules of `keys` and the preset, names of secrets, keys that name statements and
+URLs, names that may announce a secret. Where it is not certain which of several rules comes first, since spans with
+different filters share the value, the strongest action is taken.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from sampler_proxy.redact.lanes import (
     OVERSIZE_LANE,
     SINGLE,
     TEXT,
+    Family,
     Lane,
     Look,
     Place,
 )
-from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS
+from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS, USER_KEYS
+from sampler_proxy.redact.secret_names import Announces, announced
 from sampler_proxy.redact.section import MASK, Action, Redact
+from sampler_proxy.redact.texts.stores import family_of
 
 MAX_CACHED_KEYS = 4096
 """Keys of JSON members whose lanes are cached; when there are more, the cache starts anew."""
@@ -42,6 +45,9 @@ class KeyRules:
     """Lanes of attributes, by their keys. Raises nothing but MemoryError once it is built, and may be used on any
     thread."""
 
+    statement: int
+    """The lane of statements of which nobody says what language they are in."""
+
     def __init__(self, config: Redact, applies: Applies, *, sql: bool, urls: Mapping[str, bool] | None) -> None:
         """Compile the rules. `sql`: statements lose their literals; `urls`: what URLs lose, None to leave them alone.
         Raises ValueError for patterns that are too large together."""
@@ -52,6 +58,8 @@ class KeyRules:
         self._actions = [*(rule.action for rule in rules), *[MASK] * len(keys)]
         self._certain = [*(applies(rule.only)[1] for rule in rules), *[True] * len(keys)]
         self._key_rules = KeySet([*(rule.match for rule in rules), *keys])
+        self._users = KeySet(USER_KEYS if keys else ())
+        self._by_name = config.preset is not None
         self._except = KeySet(config.except_)
         allowed = [getattr(config.allow_only, scope) for scope in _ALLOWED]
         self._allowed = [None if patterns is None else KeySet(patterns) for patterns in allowed]
@@ -64,10 +72,14 @@ class KeyRules:
         ]
         self._not_allowed = self._add(Lane(DELETED, ("allow_only", "delete")))
         self._not_allowed_named = self._add(Lane(MASKED, ("allow_only", "mask")))
+        self._key_like = self._add(Lane(SINGLE, ("key", "mask"), Look.KEY_LIKE))
+        self._mixed_key = self._add(Lane(SINGLE, ("key", "mask"), Look.MIXED_KEY))
         self._masked = self._add(Lane(MASKED, ("key", "mask")))
         self._query = self._add(Lane(MASKED, ("urls", "mask")))
-        self._statement = self._add(Lane(SINGLE, None, Look.STATEMENT))
+        self._statements = {family: self._add(Lane(SINGLE, None, family)) for family in Family}
+        self.statement = self._statements[Family.BY_TEXT]
         self._url = self._add(Lane(SINGLE, None, Look.URL))
+        self._user = self._add(Lane(SINGLE, None, Look.USER))
         # All lanes are there from the start: several threads may ask.
         self._by_action: dict[Action, int] = {MASK: self._masked}
         for action in self._actions:
@@ -96,17 +108,29 @@ class KeyRules:
         if self._except.matches(key):
             return EXEMPT
         rules = self._key_rules.matches(key)
-        action = strongest((self._actions[rule], self._certain[rule]) for rule in rules)
+        matching = [(self._actions[rule], self._certain[rule]) for rule in rules]
+        name = announced(key) if self._by_name else Announces.NOTHING
+        if name >= Announces.AMBIGUOUS:
+            matching.append((MASK, True))
+        action = strongest(matching)
         if action is not None:
-            if action.word == "keep_last" and not any(self._certain[rule] for rule in rules):
+            if action.word == "keep_last" and not any(certain for _, certain in matching):
                 action = MASK  # where no rule applies, detectors might hide what it would keep
             lane = self._by_action[action]
             return self._masked if named and self.lanes[lane].kind == DELETED else lane
         if self._sql and key.lower() in SQL_KEYS:
-            return self._statement
+            return self.statement
+        if name is Announces.KEY_LIKE:
+            return self._key_like
+        if name is Announces.MIXED_KEY:
+            return self._mixed_key
         if self._urls and key.lower() in URL_KEYS:
             return self._query if self._urls["strip_query"] and key.lower() == "url.query" else self._url
-        return TEXT
+        return self._user if self._users.matches(key) else TEXT
+
+    def statement_lane(self, system: bytes) -> int:
+        """Return the lane of statements for a store, by its name."""
+        return self._statements[family_of(system.decode("utf-8", "replace"))]
 
     def member_lane(self, key: str) -> Lane:
         """Return the lane of a member of JSON in a value, by its key; cached."""

@@ -64,8 +64,22 @@ class Look(Enum):
 
     TEXT = "text"
     BYTES = "bytes"
-    STATEMENT = "statement"
+    KEY_LIKE = "what may be a key"
+    MIXED_KEY = "what may be a key of upper and lower case"
     URL = "url"
+    USER = "user, or user and password"
+
+
+class Family(Enum):
+    """Kinds of languages in which stores are asked, for values that are statements. BY_TEXT: the text itself must
+    say."""
+
+    SQL = "sql"
+    COMMANDS = "commands"
+    DOCUMENTS = "documents"
+    QUERIES = "queries"
+    DIRECTORY = "directory"
+    BY_TEXT = "by_text"
 
 
 class Lane(NamedTuple):
@@ -74,7 +88,7 @@ class Lane(NamedTuple):
     kind: LaneKind
     label: Label | None = None
     """What a key rule's redactions count as."""
-    treatment: Look | Action | None = None
+    treatment: Look | Family | Action | None = None
 
 
 OVERSIZE_LANE = Lane(MASKED, OVERSIZE)

@@ -159,10 +159,15 @@ class View:
 class _MaskingKeyRules(KeyRules):
     """Puts every key into one lane, which masks and counts as a failure."""
 
+    statement = OWN
+
     def __init__(self) -> None:
         self.lanes = [Lane(AS_IT_IS), *[Lane(SINGLE)] * (OWN - 1), Lane(MASKED, FAILURE)]
 
     def lane_of(self, place: int, key: bytes, named: bool = False) -> int:  # noqa: ARG002 (as KeyRules has it)
+        return OWN
+
+    def statement_lane(self, system: bytes) -> int:  # noqa: ARG002 (as KeyRules has it)
         return OWN
 
 

@@ -1,5 +1,5 @@
-"""Lists the key patterns of the presets, and the keys that name statements and URLs. The detectors are in
-`detectors/catalogue.py`."""
+"""Lists the key patterns of the presets, and the keys that name statements and URLs. The names of secrets, which both
+presets know, are in `secret_names.py`, the detectors in `detectors/catalogue.py`."""
 
 from __future__ import annotations
 
@@ -12,42 +12,14 @@ URL_KEYS = frozenset(
     }
 )
 
-# The names that announce a secret within a value are in `detectors/named.py`; a test holds both together.
-# The elements of `process.command_args` cannot be judged one by one: a password stands alone there.
-COMMON_KEYS = (
-    *(
-        "*password*",
-        "*passwd*",
-        "*passphrase*",
-        "*passcode*",
-        "*pwd",
-        "pass",
-        "*.pass",
-        "*_pass",
-        "*-pass",
-        "pw",
-        "*.pw",
-    ),
-    *(
-        "*_pw",
-        "*secret*",
-        "*credential*",
-        "*authorization*",
-        "auth",
-        "bearer",
-        "*cookie*",
-        "*client*assertion",
-        "*samlresponse",
-    ),
-    *("*api_key*", "*api-key*", "*apikey*", "*access_key*", "*access-key*", "*accesskey*", "*private_key*"),
-    *("*private-key*", "*privatekey*", "*encryption_key*", "*encryptionkey*", "*signing_key*", "*signingkey*"),
-    *("*subscription-key*", "*subscriptionkey*", "*csrf*", "*xsrf*", "*cvv", "*cvc", "pin", "*.pin", "*_pin", "otp"),
-    *("*.otp", "*_otp", "*totp", "jwt", "*.jwt", "*_jwt", "token", "*.token", "*_token", "*-token", "token.value"),
-    *("*.token.value", "*accesstoken*", "*refreshtoken*", "*authtoken", "*idtoken", "/.*[a-z]Token/", "signature"),
-    *("*-signature*", "*_signature", "*session_id", "*session-id", "*sessionid", "*sessid", "sid", "connect.sid"),
-    *("*connection_string", "*connectionstring", "db.query.parameter.*", "db.operation.parameter.*"),
-    "process.command_args",
+# Keys of users that drivers and frameworks fill with `user:password`.
+USER_KEYS = (
+    *("url.user", "url.username", "*user_info", "*userinfo", "db.user", "db.username", "*.db.user", "*.db.username"),
+    *("*datasource.user", "*datasource.username", "*data_source.username", "http.user", "*proxy.user", "*proxy_user"),
 )
+# Beside the names of secrets (`secret_names.py`). The parameters of a statement have no telling names, and the elements
+# of a list of arguments cannot be judged one by one: a password stands alone there.
+COMMON_KEYS = (*("db.query.parameter.*", "db.operation.parameter.*", "process.command_args", "container.command_args"),)
 STRICT_KEYS = (
     *COMMON_KEYS,
     *("user.name", "user.full_name", "user.email", "enduser.*", "client.address", "client.socket.address"),

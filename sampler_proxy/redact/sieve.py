@@ -14,7 +14,7 @@ import re2
 from sampler_proxy.redact import regexes
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
-from sampler_proxy.redact.texts import encoded, keyed, statements
+from sampler_proxy.redact.texts import announced, embedded, encoded, keyed, statements
 
 CANARY = b"\x00sampler-proxy\x00"
 
@@ -29,7 +29,11 @@ _URL = Detector("", "://", _nothing)
 _FORM = Detector("", r"(?m)^[0-9A-Za-z_.~%\[\]+*$\x80-\xff-]+=[^\x00\s]*&", _nothing)
 _STATEMENT = Detector("", statements.PATTERN, _nothing)
 _ESCAPED = Detector("", encoded.PATTERN, _nothing)
-_KEYED = Detector("", keyed.PATTERN, _nothing)
+# Names of values: outside of the strings of JSON without escapes, and in them, too.
+_KEYED = (
+    Detector("", f"{keyed.PATTERN}|{announced.PATTERN}|{embedded.BARE_KEY}", _nothing),
+    Detector("", keyed.IN_STRINGS, _nothing),
+)
 
 Region = tuple[int, int]
 """A half-open range of bytes."""
@@ -42,11 +46,12 @@ class Sieve:
         """Compile the patterns. `sql`, `urls`: whether statements, and URLs, are looked for. Raises ValueError for
         patterns that are too large together."""
         self.escaped = len(detectors)
-        self.keyed = len(detectors) + 1
-        asked = [*detectors, _ESCAPED, _KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
+        self.keyed = frozenset(range(len(detectors) + 1, len(detectors) + 1 + len(_KEYED)))
+        asked = [*detectors, _ESCAPED, *_KEYED, _FORM, *([_STATEMENT] if sql else []), *([_URL] if urls else [])]
         canaries = [_CANARY_BYTES, *([_CANARY_CHARACTERS] if any(detector.utf8 for detector in asked) else [])]
         self._canaries = list(range(len(asked), len(asked) + len(canaries)))
         self._searches = [_search(detector) for detector in asked]
+        self._finer = {index: regexes.regex(one.finer) for index, one in enumerate(asked) if one.finer}
         self._sieve = catalogue.sieve([*asked, *canaries])
 
     def hits(self, text: bytes) -> list[int]:
@@ -54,11 +59,14 @@ class Sieve:
         hits = self._sieve(text + SEPARATOR + CANARY)
         if hits == self._canaries:
             return []
-        return hits if set(self._canaries) <= set(hits) else list(range(len(self._searches)))
+        if not set(self._canaries) <= set(hits):
+            return list(range(len(self._searches)))
+        kept = [hit for hit in hits if hit not in self._finer or self._finer[hit].search(text)]
+        return [] if kept == self._canaries else kept
 
-    def only_keys(self, text: bytes) -> bool:
-        """Tell whether nothing may be found in a text but keys in quotes."""
-        return [hit for hit in self._sieve(text + SEPARATOR + CANARY) if hit != self.keyed] == self._canaries
+    def only_names(self, text: bytes) -> bool:
+        """Tell whether nothing may be found in JSON without escapes but values by their names."""
+        return [hit for hit in self.hits(text) if hit != self.escaped + 1] in ([], self._canaries)
 
     def sift(self, joined: bytes) -> list[Region] | None:
         """Return the regions of values, joined by SEPARATOR and ended by CANARY, outside of which there is nothing to
@@ -75,8 +83,10 @@ class Sieve:
                 if index < len(self._searches):
                     if (search := self._searches[index]) is None:
                         return [(0, len(joined))]
-                    regions += _places(search, joined) or [(0, len(joined))]  # a hit has a place
-            return _merged(regions)
+                    places = _places(search, joined) or [(0, len(joined))]  # a hit has a place
+                    finer = self._finer.get(index)
+                    regions += places if finer is None else _confirmed(places, finer, joined)
+            return _merged(regions) or None
         except Exception:
             return [(0, len(joined))]
 
@@ -98,6 +108,17 @@ def _places(search: re2._Regexp, joined: bytes) -> list[Region]:
         places.append(match.span())
         at = joined.find(SEPARATOR, max(match.end() - len(SEPARATOR), match.start()))
     return places
+
+
+def _confirmed(places: list[Region], finer: re2._Regexp, joined: bytes) -> list[Region]:
+    """Keep the places in whose value a finer pattern matches."""
+    kept = []
+    for start, end in places:
+        before, behind = joined.rfind(SEPARATOR, 0, start), joined.find(SEPARATOR, end)
+        value = joined[before + len(SEPARATOR) if before >= 0 else 0 : behind if behind >= 0 else len(joined)]
+        if finer.search(value):
+            kept.append((start, end))
+    return kept
 
 
 def _merged(regions: list[Region]) -> list[Region]:

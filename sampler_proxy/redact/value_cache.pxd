@@ -71,10 +71,11 @@ cdef struct Pending:
 
 @cython.final
 cdef class CachedView:
-    cdef object lane_of, sift, apply, plain  # bound methods of the view and of its key rules
+    cdef object lane_of, statement_lane, sift, apply, plain  # bound methods of the view and of its key rules
     cdef list lanes  # of the key rules
     cdef uint64_t serial  # in contexts; 0: the policy's strict view
     cdef int name_kind  # LaneKind of the lane NAME
+    cdef int statement  # lane of statements to a store that is not named
     cdef bint pending  # some value of the view is
 
 
@@ -105,6 +106,7 @@ cdef class ValueCache:
     cdef void make_room(self, uint64_t more) noexcept
     cdef void evict(self, CacheSlot* slot) noexcept
     cdef Entry* key(self, int place, cbytes p, uint32_t size, bint named) except NULL
+    cdef int system(self, cbytes p, uint32_t size) except -1
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL
     cdef int enqueue(self, Entry* entry, int lane, bint single) except -1
     cdef bint spend(self, CachedView view, Entry* entry, bytes text) except -1

@@ -36,9 +36,10 @@ cdef enum:
     # What looking at something new costs at least, in units of the budget.
     COST_OF_KEY = 4
     COST_OF_VALUE = 8
-    # Contexts of keys; those of values have a lane there.
+    # Contexts of keys, and of names of stores; those of values have a lane there.
     OF_KEYS = 1 << 16
     OF_NAMED_KEYS = 1 << 8
+    OF_SYSTEMS = 1 << 9
     SERIAL_SHIFT = 20
     UNCACHED = 0xFFFFFFFFFFFFFFFF  # no context: the entry is not found again
 
@@ -85,6 +86,8 @@ cdef class CachedView:
 
     def __cinit__(self, view, uint64_t serial):
         self.lane_of = view.key_rules.lane_of
+        self.statement_lane = view.key_rules.statement_lane
+        self.statement = view.key_rules.statement
         self.lanes = view.key_rules.lanes
         self.sift = view.sift
         self.apply = view.apply
@@ -243,6 +246,20 @@ cdef class ValueCache:
             else:
                 self.enqueue(entry, KEY, like_json(p, size) or not valid_utf8(p, p + size))
         return entry
+
+    cdef int system(self, cbytes p, uint32_t size) except -1:
+        """Return the lane of statements for the store of this name."""
+        cdef bint fresh = False
+        cdef Entry* entry
+        if size > MAX_KEY_BYTES:
+            return self.view.statement
+        entry = self.find(self.view.serial << SERIAL_SHIFT | OF_KEYS | OF_SYSTEMS, p, size, &fresh)
+        if entry == &self.oversize:
+            return self.view.statement
+        if fresh:
+            entry.lane = self.view.statement_lane(p[:size])
+            entry.state = SAME
+        return entry.lane
 
     cdef Entry* value(self, int lane, int kind, cbytes p, uint32_t size) except NULL:
         """Return the entry of a value: what becomes of it in this lane, which is of this LaneKind."""

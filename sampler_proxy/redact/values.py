@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
-from sampler_proxy.redact.key_rules import KeyRules
+from sampler_proxy.redact.detectors.connections import password_behind_user
+from sampler_proxy.redact.detectors.secret_values import looks_like_key
+from sampler_proxy.redact.key_rules import MAX_CACHED_KEY_BYTES, MAX_CACHED_KEYS, KeyRules
 from sampler_proxy.redact.lanes import (
     ANY_TYPE,
     AS_IT_IS,
@@ -23,14 +25,18 @@ from sampler_proxy.redact.lanes import (
     MASK_TEXT,
     MASKED,
     OVERSIZE,
+    SINGLE,
+    Family,
     Label,
     Lane,
     Look,
 )
 from sampler_proxy.redact.section import MASK, Action
 from sampler_proxy.redact.sieve import CANARY, Sieve
-from sampler_proxy.redact.texts import embedded, encoded, keyed, statements
-from sampler_proxy.redact.texts.sql import obfuscate
+from sampler_proxy.redact.texts import announced, brackets, embedded, encoded, keyed, statements, stores
+from sampler_proxy.redact.texts.embedded import like_json
+from sampler_proxy.redact.texts.json_names import names_in_json
+from sampler_proxy.redact.texts.members import Member
 from sampler_proxy.redact.texts.urls import rewrite
 
 MAX_NESTED = 4
@@ -44,7 +50,12 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _REPLACED = "\ufffd".encode()
 _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
-_MAY_BE_KEY = re.compile(rb'"(?=([^"\\]*)"\s*:)')  # without lookahead in RE2; linear, as it ends at the next quote
+_QUOTED_KEY = re.compile(rb"""["'`][^"'`\n]*["'`](?=\s*+(?:=>|:))""")
+_NONE = re.compile(
+    rb"[*\xe2\x80\xa2]*|\?|(?i:null|nil|none|undefined|true|false)"
+    rb"|(?i:[\[<({*]{0,3}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|obfuscated|protected)[\])}>*]{0,3})"
+)
+_LONGEST_NONE = 64
 
 
 class _Finding(NamedTuple):
@@ -83,6 +94,8 @@ class Values:
         self._sql = sql
         self._urls = urls
         self._hash_key = hash_key
+        self._innocent: set[bytes] = set()
+        """Names that fall under no rule."""
 
     def apply(self, lane: Lane, text: bytes, counts: Counter[Label]) -> bytes:
         """Redact a text in a lane, and count the redactions."""
@@ -93,8 +106,15 @@ class Values:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts)
-        if treatment is Look.STATEMENT:
-            return self._detected(self._obfuscated(text, counts), counts)
+        if treatment is Look.USER:
+            return self.text(self._without_password(text, counts), counts)
+        if treatment in (Look.KEY_LIKE, Look.MIXED_KEY):
+            if looks_like_key(text.strip(), mixed=treatment is Look.MIXED_KEY):
+                counts["key", "mask"] += 1
+                return MASK_TEXT
+            return self.text(text, counts)
+        if isinstance(treatment, Family):
+            return self._detected(self._obfuscated(treatment, text, counts), counts, by_key=True)
         assert isinstance(treatment, Action)
         assert lane.label is not None
         counts[lane.label] += 1
@@ -105,10 +125,17 @@ class Values:
         spaced = text.replace(_REPLACED, b" ")
         return text if self.text(spaced, counts) == spaced else MASK_TEXT
 
-    def _obfuscated(self, statement: bytes, counts: Counter[Label]) -> bytes:
-        result = obfuscate(statement)
+    def _obfuscated(self, family: Family, statement: bytes, counts: Counter[Label]) -> bytes:
+        result = stores.obfuscate(family, statement)
         counts["sql", "obfuscate"] += result != statement
         return result
+
+    def _without_password(self, user: bytes, counts: Counter[Label]) -> bytes:
+        """Mask the password behind a user's name."""
+        if password := password_behind_user(user):
+            counts["key", "mask"] += 1
+            return user[: password.start] + MASK_TEXT + user[password.end :]
+        return user
 
     def _stripped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Strip URLs."""
@@ -119,108 +146,159 @@ class Values:
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
         """Redact a text: the members of JSON or a form, statements, URLs, and what detectors find. `depth`: strings of
         JSON around it."""
-        like_json = _like_json(text)
-        if like_json and self.plain(text) and self._says_nothing(text):
+        if like_json(text) and self.plain(text) and self._says_nothing(text) and embedded.is_json(text):
             return text
-        members = embedded.members(text) if like_json or b"&" in text else []
+        members, whole = embedded.read(text)
         if members and depth > MAX_NESTED:
             counts[FAILURE] += 1
             return MASK_TEXT
-        # What is behind the last member: brackets, or what was no JSON any more.
-        rest = text[max((member.end for member in members if not _holds_others(member)), default=0) :]
-        if like_json and (label := self._unread(rest)):
-            counts[label[0], "mask"] += 1
-            return MASK_TEXT
+        changing = self._sql and statements.begins(text) is not None
+        named: bytes | None = None
+        if not whole and (members or changing):  # before the names go with what is around them
+            named = self._detected(text, counts, by_key=True, by_form=False, members=members)
+            members = members if named == text else embedded.read(named).members
+            text = named
+        outside = b"" if whole else _outside(text, members) if members else text
         if members:
             text = self._members(text, members, counts, depth)
-        if not members or (self._sql and statements.begins(rest) is not None) or (self._urls and b"://" in rest):
+        if (changing and statements.begins(outside) is not None) or (self._urls and b"://" in outside):
             text = self._reshaped(text, counts)
-        return self._detected(text, counts, not members)
+        return self._detected(text, counts, by_key=not whole and text != named)
 
     def _reshaped(self, text: bytes, counts: Counter[Label]) -> bytes:
         """Obfuscate the statement, and strip the URLs, in a text."""
         if self._sql and (start := statements.begins(text)) is not None:
-            text = text[:start] + self._obfuscated(text[start:], counts)
+            text = text[:start] + self._obfuscated(Family.SQL, text[start:], counts)
         if self._urls and b"://" in text:
             text = self._stripped(text, counts)
         return text
 
-    def _members(self, text: bytes, members: Sequence[embedded.Member], counts: Counter[Label], depth: int) -> bytes:
+    def _members(self, text: bytes, members: Sequence[Member], counts: Counter[Label], depth: int) -> bytes:
         """Redact the members of JSON, or of a form, each by its key or as a text of its own."""
         suspects = set() if self.plain(text) else self._suspects(members)
         if len(suspects) > MAX_SUSPECTS + len(text) // 24:
             counts[OVERSIZE] += 1
             return MASK_TEXT
+        named = self._named(text, members)
         out: list[bytes] = []
         done = exempt = 0
-        for member in members:
+        for index, member in enumerate(members):
             if member.start < done or member.start < exempt:  # inside of one that has been seen to
                 continue
-            lane = self._key_rules.member_lane(member.key)
+            lane, offset = named[index] if index in named else (self._key_rules.member_lane(member.key), 0)
+            value: bytes | None = None
             if lane.kind == AS_IT_IS:
                 exempt = member.end
-            elif lane.kind in (DELETED, MASKED) or (lane.kind == ANY_TYPE and _holds_others(member)):
+            elif lane.kind in (DELETED, MASKED) or (lane.kind == ANY_TYPE and member.holds_others):
                 assert lane.label is not None
-                counts[lane.label[0], "mask"] += member.text != MASK_TEXT
-                out += [text[done : member.start], member.encoded(MASK_TEXT)]
-                done = member.end
-            elif not _holds_others(member) and (lane.kind != BATCHED or member.start in suspects):
+                if not _stands_for_none(member.text[offset:]) or member.holds_others:
+                    counts[lane.label[0], "mask"] += 1
+                    value = member.text[:offset] + MASK_TEXT
+            elif not member.holds_others and (lane.kind != BATCHED or index in suspects):
                 if lane.kind == BATCHED:
                     value = self.text(member.text, counts, depth + 1)
                 else:
-                    value = self.apply(lane, member.text, counts)
-                if value != member.text:
-                    out += [text[done : member.start], member.encoded(value)]
-                    done = member.end
+                    value = member.text[:offset] + self.apply(lane, member.text[offset:], counts)
+            if value is not None and value != member.text:
+                out += [text[done : member.start], member.encoded(value)]
+                done = member.end
         return b"".join((*out, text[done:]))
 
-    def _suspects(self, members: Sequence[embedded.Member]) -> set[int]:
-        """Find where the members begin whose texts must be looked at by themselves, unless a rule says otherwise."""
-        leaves = [member for member in members if not _holds_others(member)]
-        regions = self._sieve.sift(SEPARATOR.join((*(member.text for member in leaves), CANARY))) or []
+    def _named(self, text: bytes, members: Sequence[Member]) -> dict[int, tuple[Lane, int]]:
+        """Find the members that fall under a rule by a name that stands elsewhere, and secrets in command lines: their
+        lanes, and where in their texts the values begin."""
+        found = {}
+        for index, name, offset in announced.announced(text, members):
+            lane = self._key_rules.member_lane(name)
+            if _falls_under_rule(lane):
+                found[index] = (lane, offset)
+        if arrays := announced.commands(text, members):
+            found |= self._in_commands(members, arrays)
+        return {
+            index: one
+            for index, one in found.items()
+            if (own := self._key_rules.member_lane(members[index].key)).kind != AS_IT_IS and not _falls_under_rule(own)
+        }
+
+    def _in_commands(self, members: Sequence[Member], arrays: Sequence[Sequence[int]]) -> dict[int, tuple[Lane, int]]:
+        """Find what detectors find in the arguments of commands, had they been written in a line."""
+        lines = SEPARATOR.join(b" ".join(members[index].text for index in indices) for indices in arrays)
+        secrets = iter([*self._find(lines, by_key=False, by_form=True), _Finding(sys.maxsize, sys.maxsize, "", MASK)])
+        found = {}
+        secret = next(secrets)
+        at = 0
+        for indices in arrays:
+            for index in indices:
+                end = at + len(members[index].text)
+                while secret.end <= at:
+                    secret = next(secrets)
+                if secret.start < end:
+                    lane = Lane(ANY_TYPE, (secret.name, secret.action.word), secret.action)
+                    found[index] = (lane, max(0, secret.start - at))
+                at = end + 1
+            at += len(SEPARATOR) - 1
+        return found
+
+    def _suspects(self, members: Sequence[Member]) -> set[int]:
+        """Find the indices of the members whose texts must be looked at by themselves, unless a rule says otherwise."""
+        leaves = [(index, member) for index, member in enumerate(members) if not member.holds_others]
+        regions = self._sieve.sift(SEPARATOR.join((*(member.text for _, member in leaves), CANARY))) or []
         found = set()
         following = iter([*regions, (sys.maxsize, sys.maxsize)])
         low, high = next(following)
         at = 0
-        for member in leaves:
+        for index, member in leaves:
             while high < at:
                 low, high = next(following)
             end = at + len(member.text)
-            if low <= end or _like_json(member.text):
-                found.add(member.start)
+            if low <= end or like_json(member.text):
+                found.add(index)
             at = end + len(SEPARATOR)
         return found
 
     def plain(self, text: bytes) -> bool:
-        """Tell whether nothing may be found in a text of JSON but by its keys: without escapes what a member holds is
-        seen in the whole, save for a form."""
+        """Tell whether nothing may be found in a text of JSON but by names: without escapes what a member holds is seen
+        in the whole, save for a form."""
         if b"\\" in text or b"&" in text or b"'" in text:
             return False
-        return self._sieve.only_keys(text)
+        return self._sieve.only_names(text)
 
     def _says_nothing(self, text: bytes) -> bool:
-        """Tell whether no key of JSON without escapes falls under a rule. Whatever may be a key is taken for one."""
-        keys = set(_MAY_BE_KEY.findall(text))
-        return all(self._key_rules.member_lane(key.decode("utf-8", "replace")).kind == BATCHED for key in keys)
+        """Tell whether no key of JSON without escapes falls under a rule, nor what may be the name of another member.
+        Whatever may be a key is taken for one."""
+        names = names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
+        if names is None:
+            return False
+        if names <= self._innocent:
+            return True
+        if len(self._innocent) > MAX_CACHED_KEYS:
+            self._innocent.clear()
+        for name in names:
+            if self._key_rules.member_lane(name.decode("utf-8", "replace")).kind != BATCHED:
+                return False
+            if len(name) <= MAX_CACHED_KEY_BYTES:
+                self._innocent.add(name)
+        return True
 
-    def _unread(self, text: bytes) -> Label | None:
-        """Return the label of a rule that a key falls under in what is nearly JSON, and was not read; None for none."""
-        for key in keyed.keys(text):
-            lane = self._key_rules.member_lane(key.text.decode("utf-8", "replace"))
-            if lane.kind in (DELETED, MASKED, ANY_TYPE):
-                return lane.label
-        return None
-
-    def _detected(self, text: bytes, counts: Counter[Label], by_key: bool = True) -> bytes:
-        """Replace what detectors find, again until nothing is found. `by_key`: replace the values of quoted keys,
-        too."""
+    def _detected(
+        self,
+        text: bytes,
+        counts: Counter[Label],
+        *,
+        by_key: bool,
+        by_form: bool = True,
+        members: Sequence[Member] = (),
+    ) -> bytes:
+        """Replace what detectors find (`by_form`), and the values of what names announce (`by_key`), again until
+        nothing is found. `members`: of the text, if they are known."""
         for _ in range(_ROUNDS):
-            found = self._find(text, by_key)
+            found = self._find(text, by_key, by_form, members)
+            members = ()
             if not found:
                 return text
             hashes = any(one.action.word == "hash" for one in found)
             if hashes:  # a hash is not hashed again: all that is to be found must be found before
-                found = self._rest(text, found, by_key)
+                found = self._rest(text, found, by_key, by_form)
             out, done = [], 0
             for one in found:
                 out += [text[done : one.start], self._replacement(one, text[one.start : one.end], counts)]
@@ -245,19 +323,21 @@ class Values:
         counts[found.name, found.action.word] += result != text
         return result
 
-    def _rest(self, text: bytes, found: list[_Finding], by_key: bool) -> list[_Finding]:
+    def _rest(self, text: bytes, found: list[_Finding], by_key: bool, by_form: bool) -> list[_Finding]:
         """Find the other secrets once the findings are blotted out: secrets that touch hide each other."""
         for _ in range(_ROUNDS):
             blotted = bytearray(text)
             for one in found:
                 blotted[one.start : one.end] = b"*" * (one.end - one.start)
-            more = [one for one in self._find(bytes(blotted), by_key) if blotted[one.start : one.end].strip(b"*")]
+            more = [
+                one for one in self._find(bytes(blotted), by_key, by_form) if blotted[one.start : one.end].strip(b"*")
+            ]
             if not more:
                 return found
             found = _joined(found + more)
         return [_Finding(0, len(text), found[0].name, MASK)]
 
-    def _find(self, text: bytes, by_key: bool) -> list[_Finding]:
+    def _find(self, text: bytes, by_key: bool, by_form: bool, members: Sequence[Member] = ()) -> list[_Finding]:
         """Find what is to be replaced: disjoint, in order. Where findings overlap the first one's name counts; if their
         actions differ, they are masked."""
         text = text.replace(_REPLACED, b"   ")  # what was no text ends what stands beside it
@@ -270,34 +350,41 @@ class Values:
         found = []
         for level, place in [(text, encoded.same), *levels]:
             looks = _looks(level)
-            for index in hits:
+            for index in hits if by_form else ():
                 if index < len(self._detectors):
                     detector, action = self._detectors[index], self._actions[index]
                     for look in looks if not detector.utf8 else looks[:1]:
                         for start, end in detector.find(look):
                             if end > start:
                                 found.append(_Finding(place(start), place(end), detector.name, action))
-            if by_key and self._sieve.keyed in hits:
-                found += self._by_key(level, place)
+            if by_key and not self._sieve.keyed.isdisjoint(hits):
+                found += self._by_key(level, place, members if level is text else ())
         return _joined(found)
 
-    def _by_key(self, text: bytes, place: encoded.Origin) -> list[_Finding]:
-        """Find the values whose quoted keys fall under rules."""
+    def _by_key(self, text: bytes, place: encoded.Origin, members: Sequence[Member] = ()) -> list[_Finding]:
+        """Find the values that fall under rules by their quoted keys, as members, or by another name."""
         found = []
         done = 0
         for key in keyed.keys(text):
-            if key.end < done:
-                continue
-            lane = self._key_rules.member_lane(key.text.decode("utf-8", "replace"))
-            if lane.kind not in (DELETED, MASKED, ANY_TYPE):
-                continue
-            assert lane.label is not None
-            start, end, value = keyed.value_of(text, key)
-            done = end
-            if start < end and text[start:end] != MASK_TEXT and not _HASHED.fullmatch(text[start:end]):
-                action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
-                found.append(_Finding(place(start), place(end), lane.label[0], action, lane, value))
+            if key.end >= done and (lane := self._lane_by_key(key.text.decode("utf-8", "replace"))):
+                start, end, value = keyed.value_of(text, key)
+                done = end
+                found += _by_rule(lane, text, (start, end), value, place)
+        for name, start, end in announced.beside(text):
+            if lane := self._lane_by_key(name.decode("utf-8", "replace")):
+                found += _by_rule(lane, text, (start, end), text[start:end], place)
+        members = members or brackets.members(text)
+        named = self._named(text, members)
+        for index, member in enumerate(members):
+            lane, offset = named.get(index) or (self._lane_by_key(member.key), 0)
+            if lane is not None:
+                found += _by_rule(lane, text, member.inside(text, offset), member.text[offset:], place)
         return found
+
+    def _lane_by_key(self, key: str) -> Lane | None:
+        """Return the lane of a key that falls under a rule; None for another."""
+        lane = self._key_rules.member_lane(key)
+        return lane if _falls_under_rule(lane) else None
 
     def act(self, action: Action, text: bytes) -> bytes:
         """Mask or hash a secret, or keep its last characters where at least four others are hidden."""
@@ -310,13 +397,35 @@ class Values:
         return MASK_TEXT
 
 
-def _like_json(text: bytes) -> bool:
-    return text.lstrip()[:1] in (b"{", b"[")
+def _falls_under_rule(lane: Lane) -> bool:
+    """Tell whether a lane is that of keys whose values are, or may be, secret."""
+    return lane.kind in (DELETED, MASKED, ANY_TYPE) or (lane.kind == SINGLE and lane.label is not None)
 
 
-def _holds_others(member: embedded.Member) -> bool:
-    """Tell whether a member is an object or array."""
-    return not member.is_string and not member.text
+def _stands_for_none(value: bytes) -> bool:
+    """Tell whether a value under a key says only that there is none, or that it has been redacted."""
+    return len(value) < _LONGEST_NONE and _NONE.fullmatch(value) is not None
+
+
+def _by_rule(lane: Lane, text: bytes, span: tuple[int, int], value: bytes, place: encoded.Origin) -> list[_Finding]:
+    """Make a finding of a value that falls under a rule for its key; none where it says nothing."""
+    start, end = span
+    if start >= end or _stands_for_none(text[start:end]) or _HASHED.fullmatch(text[start:end]):
+        return []
+    assert lane.label is not None
+    action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
+    return [_Finding(place(start), place(end), lane.label[0], action, lane, value)]
+
+
+def _outside(text: bytes, members: Sequence[Member]) -> bytes:
+    """Blot out the strings among the members of what is nearly JSON: what they hold is looked at by itself."""
+    parts = []
+    done = 0
+    for member in members:
+        if member.is_string:
+            parts += [text[done : member.start], b" " * (member.end - member.start)]
+            done = member.end
+    return _QUOTED_KEY.sub(b"\x00", b"".join((*parts, text[done:])))
 
 
 def _looks(text: bytes) -> list[bytes]:

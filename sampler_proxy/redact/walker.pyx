@@ -23,6 +23,7 @@ from sampler_proxy.otlp.protobuf cimport (
 from sampler_proxy.redact.edits cimport AS_STRING, COUNT, MASK, MAX_ITEMS, REPLACE, Item, count_field, enter
 from sampler_proxy.redact.effort cimport TRACE_BUDGET, walked
 from sampler_proxy.redact.fields cimport id_fields, is_id, place_of, strictness
+from sampler_proxy.redact.named_stores cimport statement_lane
 from sampler_proxy.redact.value_cache cimport (
     ANY_TYPE, AS_IT_IS, BATCHED, BYTES, DELETED, IN_RESOURCE, IN_VALUE, MASKED, NAME, SAME, TEXT,
 )
@@ -357,6 +358,8 @@ cdef class Redactor:
             if entry.kind != BATCHED or entry.lane != TEXT:
                 frame.lane = entry.lane
                 frame.kind = entry.kind
+                if entry.lane == self.cache.view.statement:
+                    frame.lane = statement_lane(frame.up, self.cache, self.effort)
         field = cursor(frame.body, frame.end, MAX_DEPTH)
         while next_field(&field):
             walked(self.effort, 1)

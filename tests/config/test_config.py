@@ -630,3 +630,26 @@ def test_half_a_character_is_none(tmp_path, half):
     (tmp_path / "c.yaml").write_text(f'{{"rules": [{{"name": "{half}", "keep": "1%"}}]}}')
     with pytest.raises(ConfigError, match="not usable as a name"):
         check(str(tmp_path / "c.yaml"), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Endpoint("0.0.0.0", 4318)),
+        ("receive: {http: {endpoint: '[::1]:0'}}\n", Endpoint("::1", 0)),
+        ("receive: {http: {endpoint: off}}\n", None),
+        ("receive: {http: {endpoint: 'off'}}\n", None),
+    ],
+)
+def test_the_http_port(tmp_path: Path, text: str, expected: Endpoint | None) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    assert check(str(file), {}).config.receive.http.endpoint == expected
+
+
+@pytest.mark.parametrize("origin", ["shop.example", "https://shop.example/", "https://a b", "https://u@shop.example"])
+def test_origins_that_are_none(tmp_path: Path, origin: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"receive: {{http: {{cors: {{allowed_origins: ['{origin}']}}}}}}\n")
+    with pytest.raises(ConfigError, match="not an origin"):
+        check(str(file), {})

@@ -54,7 +54,7 @@ OTHER_WORDS = [
 ELSEWHERE = [
     ("KEY", "decision_wait: 1s", "it belongs into buffer"),
     ("KEY", "per: [name]", "it belongs into rules.keep"),
-    ("receive: {KEY}", "endpoint: 'h:1'", "it belongs into receive.grpc"),
+    ("receive: {KEY}", "endpoint: 'h:1'", "it belongs into receive.grpc or receive.http"),
     (GRPC, "ca_file: x", "it belongs into export.tls"),
     (GRPC, "when_full: drop", "it belongs into export.queue"),
     (GRPC, "give_up: 1m", "it belongs into export.retry"),
@@ -67,7 +67,6 @@ NOT_HERE = [
     ("KEY", "logging: {}", "write it into the command"),
     (GRPC, "insecure: true", "http://host:port is without TLS"),
     (TLS, "insecure: true", "http://host:port is without TLS"),
-    ("receive: {KEY}", "http: {}", "OTLP/HTTP is not supported"),
     ("receive: {grpc: {KEY}}", "tls: {}", "TLS for senders is not supported"),
     ("receive: {KEY}", "otlp: {}", "write grpc here"),
     ("admin: {KEY}", "zzz: 1", "known here are endpoint"),

@@ -4,6 +4,7 @@ A target is a module here with `one(data: bytes) -> None`, which raises if and o
 
     scan         requests: the scan, and a pipeline round it
     inflate      compressed requests
+    json_wire    requests in JSON
     opening      how connections begin
     redact       requests with a secret in them, and what leaves of it
     carriers     texts around a secret, damaged, and what leaves of it
@@ -21,4 +22,4 @@ gcc to see into the native modules:
 An input that fails is written to `found/NAME` and stays there for good, when the fault is fixed too.
 """
 
-TARGETS = ("scan", "inflate", "opening", "redact", "carriers", "traceql", "config")
+TARGETS = ("scan", "inflate", "json_wire", "opening", "redact", "carriers", "traceql", "config")

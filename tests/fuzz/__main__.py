@@ -16,10 +16,15 @@ from pathlib import Path
 from tests.fuzz import TARGETS, native
 
 HERE = Path(__file__).parent
-NATIVE = {"scan", "redact"}  # what native code does is searched; the others are Python first of all, and faster without
+NATIVE = {
+    "scan",
+    "redact",
+    "json_wire",
+}  # what native code does is searched; the others are Python first of all, and faster without
 MAX_BYTES = {
     "scan": 4096,
     "inflate": 1024,
+    "json_wire": 2048,
     "opening": 1024,
     "redact": 4096,
     "carriers": 24,

@@ -93,6 +93,37 @@ def test_as_json(tmp_path: Path) -> None:
     assert second["redactions"] == []
 
 
+def test_by_key(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "values": [{"name": "own", "pattern": "nothing", "action": "mask"}]}
+    result = run("redact", tmp_path, settings, sample(), "--show-keys")
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.output.splitlines()]
+    keep = "values: [{detect: %s, action: keep, only: FILTER}]"
+    own = "except: [KEY], or a rule of your own for it under keys"
+    assert lines[0] == f"2 card mask: attribute card; to change it: {keep % 'card'}"  # the most frequent first
+    assert sorted(lines[1:]) == [
+        f"1 email mask: attribute key ****; to change it: {keep % 'email'}",
+        f"1 email mask: attribute owner; to change it: {keep % 'email'}",
+        f"1 email mask: span name; to change it: {keep % 'email'}",
+        f"1 email mask: status message; to change it: {keep % 'email'}",
+        f"1 key delete: attribute drop; to change it: {own}",
+        f"1 key mask: attribute db.password; to change it: {own}",
+        "1 own mask: span name; to change it: your pattern own under values",
+    ]
+    output = run("redact", tmp_path, settings, sample(), "--show-keys", "--json").output
+    found = [json.loads(line) for line in output.splitlines()]
+    assert found[0] == {
+        "detector": "card",
+        "action": "mask",
+        "place": "attribute",
+        "key": "card",
+        "count": 2,
+        "setting": keep % "card",
+    }
+    assert len(found) == 8
+    assert "nothing would be changed" in run("redact", tmp_path, {}, sample(), "--show-keys").output
+
+
 def test_without_redaction(tmp_path: Path) -> None:
     result = run("redact", tmp_path, {}, sample())
     assert result.exit_code == 0
@@ -119,7 +150,7 @@ def test_no_command_shows_a_secret(kind: str, tmp_path: Path) -> None:
     service = request_of(Span(trace_id=b"t" * 16, span_id=b"s" * 8), {"service.name": secret.text})
     data += service.SerializeToString()
     assert secret.part.encode() in data
-    for command in (["redact"], ["redact", "--json"], ["explain"], ["explain", "--json"]):
+    for command in (["redact"], ["redact", "--json"], ["redact", "--show-keys"], ["explain"], ["explain", "--json"]):
         result = run(command[0], tmp_path, CONFIG, data, *command[1:])
         assert result.exit_code == 0
         assert secret.part not in result.output

@@ -82,8 +82,8 @@ now = values(1)
 assert again == "taken"
 taken = before + filed + (400 if sys.argv[1] == "filing" else 1)
 refused = dict(now[metrics.REQUESTS_REFUSED])
-assert refused.pop(("out_of_memory",), 0) == (1 if first == "OutOfMemory" else 0)
-assert refused.pop(("memory",), 0) == tries - 1 and not refused
+assert refused.pop(("grpc", "out_of_memory"), 0) == (1 if first == "OutOfMemory" else 0)
+assert refused.pop(("grpc", "memory"), 0) == tries - 1 and not refused
 assert now[metrics.SPANS_RECEIVED]["grpc",] == taken
 assert now[metrics.BUFFER_SPANS][()] + sum(now[metrics.SPANS_SAMPLED_OUT].values()) == taken
 assert now[metrics.BUFFER_MAX_BYTES][()] == pipeline.max_bytes == bound >= now[metrics.BUFFER_BYTES][()]

@@ -223,7 +223,7 @@ def test_a_request_is_refused_when_no_room_can_be_made() -> None:
     after = driver.values()
     assert after[metrics.SPANS_RECEIVED] == before[metrics.SPANS_RECEIVED] == {("grpc",): number - 1}
     assert after[metrics.BUFFER_SPANS] == {(): number - 1}
-    assert after[metrics.REQUESTS_REFUSED] == {("memory",): 6}
+    assert after[metrics.REQUESTS_REFUSED] == {("grpc", "memory"): 6}
     early = sum(count for (_, _, reason), count in decided(driver).items() if reason == "memory")
     assert driver.pipeline.memory_signs(0)[:2] == (early, 6)
     assert after[metrics.BUFFER_BYTES][()] == driver.pipeline.nbytes
@@ -303,7 +303,7 @@ def test_a_request_larger_than_the_buffer_is_refused_for_good() -> None:
         with pytest.raises(RequestTooLarge) as refusal:
             driver.send(large)
         assert refusal.value.retry_after_ns is None
-    assert driver.values()[metrics.REQUESTS_REFUSED] == {("too_large",): 3}
+    assert driver.values()[metrics.REQUESTS_REFUSED] == {("grpc", "too_large"): 3}
     assert not decided(driver)  # nobody had to go for what could not be taken anyway
     assert driver.total(metrics.SPANS_RECEIVED) == 1
     driver.check_ledger()
@@ -482,7 +482,7 @@ def test_draining_decides_everything_by_the_rules() -> None:
     assert driver.pipeline.drain(SECOND) is False
     assert decided(driver) == {("errors", "keep", "shutdown"): 5, ("rest", "drop", "shutdown"): 5}
     assert attributes(driver) == {("sampler_proxy.rule", "errors"), ("sampler_proxy.reason", "shutdown"), INCOMPLETE}
-    assert driver.values()[metrics.REQUESTS_REFUSED] == {("draining",): 1}
+    assert driver.values()[metrics.REQUESTS_REFUSED] == {("grpc", "draining"): 1}
     assert driver.total(metrics.SPANS_RECEIVED) == 10
     driver.check_ledger()
 
@@ -516,7 +516,7 @@ def test_a_malformed_request_is_counted_and_harms_nothing(raw: bytes) -> None:
     assert spans_in(driver.kept()) == [(n, s) for n in (1, 2, 3) for s in (1, 2)]
     values = driver.values()
     assert values[metrics.REQUESTS_RECEIVED] == {("grpc",): 6}
-    assert values[metrics.REQUESTS_REFUSED] == {("malformed",): 3}
+    assert values[metrics.REQUESTS_REFUSED] == {("grpc", "malformed"): 3}
     assert values[metrics.SPANS_RECEIVED] == {("grpc",): 6}
     assert sum(values[metrics.REQUEST_SIZE_BYTES][()].counts) == 6
     driver.check_ledger()
@@ -561,7 +561,7 @@ def test_each_intake_counts_for_its_transport() -> None:
     values = driver.values()
     assert values[metrics.SPANS_RECEIVED] == {("grpc",): 2, ("http",): 1}
     assert values[metrics.REQUESTS_RECEIVED] == {("grpc",): 1, ("http",): 2}
-    assert values[metrics.REQUESTS_REFUSED] == {("too_large",): 1}
+    assert values[metrics.REQUESTS_REFUSED] == {("http", "too_large"): 1}
     assert driver.total(metrics.BUFFER_TRACES) == 1
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sampler_proxy.redact import presets
-from sampler_proxy.redact.detectors import catalogue, named
+from sampler_proxy.redact.detectors import catalogue
+from sampler_proxy.redact.detectors.providers import PROVIDERS
 from tests.support.redacting import attributes_after, text_after
 from tests.support.secrets import SECRETS
 
@@ -153,35 +154,6 @@ LEFT = [
 ]
 
 
-# In a URL, these say it; as a key of an attribute they are about something else, or a key rule says it in other words.
-ONLY_IN_URLS = {"sas", "session", "sig", "samlart", "samlrequest", "assertion", "googleaccessid"}
-
-
-def test_names_of_secrets_within_values_and_keys_agree() -> None:
-    for name in named.SECRET_PARAMETERS:
-        key = name.decode().replace("connectsid", "connect.sid")
-        assert attributes_after({"preset": "common"}, {key: "x"}) == {key: "x" if key in ONLY_IN_URLS else "****"}
-    for ending in named.SECRET_ENDINGS:
-        for key in (ending.decode(), f"user_{ending.decode()}", f"db.{ending.decode()}"):
-            left = key == "db.signature"  # behind a dot it is a function's
-            assert attributes_after({"preset": "common"}, {key: "x"}) == {key: "x" if left else "****"}, key
-    elsewhere = {
-        "credential",
-        "cookie",
-        "csrf",
-        "xsrf",
-        "connectionstring",
-        "processcommandargs",
-        "tokenvalue",
-        "client*assertion",
-    }
-    for pattern in presets.COMMON_KEYS:
-        if pattern[0] != "/" and not pattern.startswith("db."):
-            word = pattern.strip("*").strip(".-_")
-            reduced = word.replace("_", "").replace("-", "").replace(".", "")
-            assert named.is_secret_parameter(word.encode()) or reduced in elsewhere, pattern
-
-
 @pytest.mark.parametrize("key", COMMON_MASKED)
 def test_keys_of_common(key: str) -> None:
     for preset in ("common", "strict"):
@@ -231,3 +203,9 @@ def test_the_readme_names_everything() -> None:
         list(presets.COMMON_KEYS),
         [pattern for pattern in presets.STRICT_KEYS if pattern not in presets.COMMON_KEYS],
     ]
+
+
+def test_the_page_names_every_provider() -> None:
+    section = PAGE.partition("### Providers")[2].partition("\n#")[0].replace("\n", " ")
+    listed = section.split(": ", 1)[1].strip().partition(". ")[0]
+    assert listed.split(", ") == list(PROVIDERS)

@@ -39,8 +39,9 @@ SETTINGS: dict[str, Any] = {
     "hash_key": "0123456789abcdef",
 }
 UNHASHED = {**SETTINGS, "keys": [rule for rule in SETTINGS["keys"] if rule["action"] != "hash"]}
-KEYS = ["drop.me", "last", "hash", "db.password", "db.query.text", "k", SECRETS["email"].text]
+KEYS = ["drop.me", "last", "hash", "db.password", "db.query.text", "db.system", "k", SECRETS["email"].text]
 TEXTS = [secret.text for secret in (*SECRETS.values(), *OTHERS.values())]
+TEXTS += ["redis", "mysql", "SET x = zebra"]
 TEXTS += [f"see {secret.text}, and more" for secret in SECRETS.values()]
 
 

@@ -67,6 +67,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **more}
 
 
+def with_free_ports(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with a free port for OTLP/HTTP, where it says nothing of that: the default port may be in use
+    by another test."""
+    receive = {"http": {"endpoint": "127.0.0.1:0"}, **config.get("receive", {})}
+    return {**config, "receive": receive}
+
+
 class Process:
     """Runs from its construction on. `folder` is where it runs and where its output goes."""
 
@@ -197,12 +204,13 @@ class Proxy(Process):
         if config is not None:
             folder.mkdir(parents=True, exist_ok=True)
             file = folder / "sampler-proxy.yaml"
-            file.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+            file.write_text(yaml.safe_dump(with_free_ports(config), sort_keys=False))
             arguments = ["--config", str(file)]
         limited = [] if limit is None else [*LIMITED, *map(str, (limit[0], *limit[1]))]
         super().__init__("proxy", [*limited, *run, *arguments], folder, **options)
         ready = self.await_event("ready", START_S)
         self.port = int(ready["grpc"].rpartition(":")[2])
+        self.http_port = int(ready.get("http", ":0").rpartition(":")[2])
         self.admin_port = int(ready["admin"].rpartition(":")[2])
 
     def log(self) -> list[dict[str, Any]]:

@@ -18,6 +18,17 @@ from sampler_proxy.redact.policy import View
 
 UINT32 = (1 << 32) - 1
 EXEMPT_SIZES = {"trace_id": (0, 16), "span_id": (0, 8), "parent_span_id": (0, 8)}
+STORE_KEYS = ("db.system", "db.system.name", "db.type")
+Around = tuple[list[KeyValue], ...]
+"""The attributes of a message as they came, and those of the messages around it, the innermost first."""
+
+
+def copies(pairs: Any) -> list[KeyValue]:
+    made = []
+    for pair in pairs:
+        made.append(KeyValue())
+        made[-1].CopyFrom(pair)
+    return made
 
 
 class Reference:
@@ -38,16 +49,18 @@ class Reference:
             return text
         return found[0] if isinstance(text, bytes) else found[0].decode("utf-8", "replace")
 
-    def fields(self, message: Message, place: int) -> None:
+    def fields(self, message: Message, place: int, around: Around = ()) -> None:
+        if "attributes" in message.DESCRIPTOR.fields_by_name:
+            around = (copies(message.attributes), *around)  # type: ignore[attr-defined]
         for descriptor, value in message.ListFields():
             name = descriptor.name
             if name == "attributes":
-                self.attributes(message)
+                self.attributes(message, around)
             elif name in ("resource", "scope", "status"):
-                self.fields(value, place)
+                self.fields(value, place, around)
             elif name in ("scope_spans", "spans", "events", "links", "entity_refs"):
                 for each in value:
-                    self.fields(each, place)
+                    self.fields(each, place, around)
             elif name in ("id_keys", "description_keys"):
                 value[:] = [self.key(Place.RESOURCE, key) for key in value]
             elif name in EXEMPT_SIZES:
@@ -57,7 +70,7 @@ class Reference:
                 named = message.DESCRIPTOR.name in ("Span", "Event") and name == "name"
                 setattr(message, name, self.text(lanes.NAME if named else lanes.TEXT, value))
 
-    def attributes(self, message: Any) -> None:
+    def attributes(self, message: Any, around: Around) -> None:
         place = {
             "Span": Place.SPAN,
             "Resource": Place.RESOURCE,
@@ -68,7 +81,7 @@ class Reference:
         named = set()
         for reference in getattr(message, "entity_refs", ()):
             named |= {*reference.id_keys, *reference.description_keys}
-        kept = self.pairs(message.attributes, place, lanes.TEXT, named)
+        kept = self.pairs(message.attributes, place, lanes.TEXT, named, around)
         deleted = len(message.attributes) - len(kept)
         if deleted:
             message.dropped_attributes_count = min(message.dropped_attributes_count + deleted, UINT32)
@@ -79,7 +92,17 @@ class Reference:
         exempt = self.view.key_rules.lane_of(place, key.encode(), named) == lanes.EXEMPT
         return key if exempt else str(self.text(lanes.KEY, key))
 
-    def pairs(self, pairs: Any, place: int, outer: int, named: set[str]) -> list[KeyValue]:
+    def statement_lane(self, around: Around) -> int:
+        """The lane for the store that is named nearest: none that is unknown, and not two that differ."""
+        rules = self.view.key_rules
+        for pairs in around:
+            named = [pair.value.string_value for pair in pairs if pair.key in STORE_KEYS]
+            found = {rules.statement_lane(name.encode()) for name in named} - {rules.statement}
+            if len(found) == 1:
+                return found.pop()
+        return rules.statement
+
+    def pairs(self, pairs: Any, place: int, outer: int, named: set[str], around: Around) -> list[KeyValue]:
         found = []
         for pair in pairs:
             if outer == lanes.EXEMPT:
@@ -87,6 +110,8 @@ class Reference:
                 continue
             is_named = place == Place.RESOURCE and pair.key in named
             lane = self.view.key_rules.lane_of(place, pair.key.encode(), is_named)
+            if lane == self.view.key_rules.statement:
+                lane = self.statement_lane(around)
             kind = self.view.key_rules.lanes[lane].kind
             if kind == LaneKind.DELETED:
                 continue
@@ -95,11 +120,11 @@ class Reference:
                 if kind == LaneKind.MASKED:
                     result.value.string_value = "****"
                 else:
-                    result.value.CopyFrom(self.value(pair.value, outer if lane == lanes.TEXT else lane))
+                    result.value.CopyFrom(self.value(pair.value, outer if lane == lanes.TEXT else lane, around))
             found.append(result)
         return found
 
-    def value(self, value: AnyValue, lane: int) -> AnyValue:
+    def value(self, value: AnyValue, lane: int, around: Around) -> AnyValue:
         kind = value.WhichOneof("value")
         result = AnyValue()
         result.CopyFrom(value)
@@ -108,10 +133,11 @@ class Reference:
         leaves = self.view.key_rules.lanes[lane].kind == LaneKind.ANY_TYPE
         if kind == "array_value":
             for element in result.array_value.values:
-                element.CopyFrom(self.value(element, lane))
+                element.CopyFrom(self.value(element, lane, around))
             return result
         if kind == "kvlist_value":
-            kept = self.pairs(value.kvlist_value.values, Place.VALUE, lane, set())
+            inner = (copies(value.kvlist_value.values), *around)
+            kept = self.pairs(value.kvlist_value.values, Place.VALUE, lane, set(), inner)
             del result.kvlist_value.values[:]
             result.kvlist_value.values.extend(kept)
             return result

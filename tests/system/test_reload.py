@@ -43,7 +43,7 @@ LARGEST_SHARE = 0.5
 
 def config(sink: Sink, rules: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {
-        "receive": {"grpc": {"endpoint": "127.0.0.1:0"}},
+        "receive": {"grpc": {"endpoint": "127.0.0.1:0"}, "http": {"endpoint": "127.0.0.1:0"}},
         "buffer": {"decision_wait": "400ms", "decision_wait_after_root": "200ms"},
         "rules": rules,
         "export": [{"name": "sink", "endpoint": sink.endpoint, "compression": "none", "batch": {"max_wait": "20ms"}}],

@@ -35,7 +35,11 @@ Connect = Callable[..., Client]
 
 def config(endpoint: str, **more: Any) -> dict[str, Any]:
     return {
-        "receive": {"grpc": {"endpoint": "127.0.0.1:0"}, "max_request_bytes": "256KiB"},
+        "receive": {
+            "grpc": {"endpoint": "127.0.0.1:0"},
+            "http": {"endpoint": "127.0.0.1:0"},
+            "max_request_bytes": "256KiB",
+        },
         "buffer": {"decision_wait": "200ms", "decision_wait_after_root": "100ms"},
         "export": [
             {
@@ -62,11 +66,11 @@ def free(port: int) -> bool:
 
 
 def test_without_configuration(client: Connect, tmp_path: Path) -> None:
-    if not (free(4317) and free(8888)):
-        pytest.skip("a default port, 4317 or 8888, is in use on this machine")
+    if not all(map(free, (4317, 4318, 8888))):
+        pytest.skip("a default port, 4317, 4318 or 8888, is in use on this machine")
     folder = tmp_path / "empty"
     proxy = Proxy(None, folder)
-    assert (proxy.port, proxy.admin_port) == (4317, 8888)
+    assert (proxy.port, proxy.http_port, proxy.admin_port) == (4317, 4318, 8888)
     assert proxy.get("/healthz")[0] == proxy.get("/readyz")[0] == 200
     random = Random(1)
     failed = one_trace(random, error=True)
@@ -114,12 +118,12 @@ def test_a_wrong_configuration_ends_it(tmp_path: Path) -> None:
     assert proxy.stdout() == ""
 
 
-@pytest.mark.parametrize("taken", ["grpc", "admin"])
+@pytest.mark.parametrize("taken", ["grpc", "http", "admin"])
 def test_a_port_that_is_taken_ends_it(taken: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         settings = config("http://127.0.0.1:1")
-        (settings["receive"]["grpc"] if taken == "grpc" else settings["admin"])["endpoint"] = address
+        (settings["admin"] if taken == "admin" else settings["receive"][taken])["endpoint"] = address
         file = tmp_path / "c.yaml"
         file.write_text(json.dumps(settings))
         proxy = Process("proxy", [*RUN, "--config", str(file)], tmp_path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, stands_alone
+from sampler_proxy.redact.detectors.types import DIGITS, Detector, Range, just_before, stands_alone
 from sampler_proxy.redact.regexes import regex
 
 # E-mail: the dot-atom form of RFC 5322 without the characters that end it in URLs and prose, RFC 6531 for what is not
-# ASCII, and `%40` as it stands in URLs.
+# ASCII, and the sign as it stands in URLs, HTML and in full width. A name in quotes may hold anything.
+_AT = r"(?:@|%40|\xef\xbc\xa0|&#(?:64|[Xx]40);)"
 _EMAIL = regex(
-    r"([A-Za-z0-9._%+'~\x80-\xff-]+)(?:@|%40)([A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)+)",
+    r"""([A-Za-z0-9._%+'~\x80-\xff-]+|"[^"\\\r\n]{1,64}")"""
+    rf"{_AT}([A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)+)",
 )
 _BEFORE_LOCAL = re.compile(rb"(?:%[0-9A-Fa-f]{2}|[.'%~-])*+")
 _USERINFO = regex(r"://[^/?#\s]*\z")
@@ -45,11 +47,17 @@ def _is_top_level(label: bytes) -> bool:
     return bool(_TOP_LEVEL.fullmatch(label)) and label.lower() not in _EXTENSIONS
 
 
-EMAIL = Detector("email", r"[A-Za-z0-9._%+'~\x80-\xff-](?:@|%40)[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]", _emails)
+EMAIL = Detector(
+    "email", rf"""[A-Za-z0-9._%+'"~\x80-\xff-]{_AT}[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]""", _emails
+)
 
 
 _DOTTED = regex(r"[0-9]+(?:\.[0-9]+)+")
-_VERSION_BEFORE = regex(r"""(?i)(?:version|\bver|\bv|\bbuild|\bfirmware|\brelease)["']?\s{0,2}[:=]?\s{0,2}["']?\z""")
+# Also numbers of sections, ids of objects (ISO/IEC 9834), and what package managers write before a version.
+_VERSION_BEFORE = regex(
+    r"""(?i)(?:(?:version|\bver\.?|\bv|\bbuild|\bfirmware|\brelease|\brev\.?|\brevision|\bsection|\bchapter|\boid|\xc2\xa7)"""
+    r"""\(?["']?\s{0,2}[:=]?\s{0,2}["']?|[~><]=|~>|[A-Za-z]@)\s?\z"""
+)
 _VERSION_AFTER = regex(
     r"(?i)[-.](?:alpha|beta|rc|snapshot|dev|pre|final|ga|jar|war|zip|tar|tgz|whl|gem|rpm|deb|so|dll|exe|nupkg)(?:[^A-Za-z]|\z)"
 )
@@ -72,6 +80,8 @@ def _ipv4s(text: bytes) -> list[Range]:
             continue
         if address.is_loopback or address.is_unspecified or address.packed[0] == 255:
             continue  # no host's: the machine itself, none, a netmask
+        if address.packed[1:] == b"\0\0\0":
+            continue  # a version (4.0.0.0), or a network
         if just_before(_VERSION_BEFORE, text, start) or _VERSION_AFTER.match(text, end):
             continue
         if just_before(_PRODUCT_BEFORE, text, start) and (agent or address.packed[2:] == b"\0\0"):
@@ -96,6 +106,8 @@ def _ipv6s(text: bytes) -> list[Range]:
             end -= 1
         if not 4 <= end - start <= 45 or not stands_alone(text, start, end):
             continue
+        if not DIGITS.intersection(text[start:end]):
+            continue  # feed::add
         groups = text[start:end].split(b":")
         if len(groups) == 8 and all(len(group) == 2 for group in groups):
             continue  # EUI-64, as network cards have it

@@ -7,7 +7,7 @@ find something in them; only these are asked for ranges, value by value (`Values
 Presets:
 
     common   card iban ssn email jwt bearer basic aws_key gcp_key azure_key github_token slack_token stripe_key
-             private_key url_credentials url_secrets
+             provider_key private_key password_hash path_token url_credentials url_secrets
     strict   the same, and ipv4 ipv6: addresses are personal data, but a trace without its peers is a poorer one
 
 `phone` is in neither: few countries put a check digit into a phone number, so ids are taken for one.
@@ -18,7 +18,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sampler_proxy.redact.detectors import addresses, credentials, named, numbers, provider_keys
+from sampler_proxy.redact.detectors import (
+    addresses,
+    connections,
+    credentials,
+    issued_keys,
+    named,
+    numbers,
+    password_hashes,
+    path_tokens,
+    provider_keys,
+)
 from sampler_proxy.redact.detectors.custom import custom, sieve
 from sampler_proxy.redact.detectors.types import Detector, Range
 
@@ -43,7 +53,10 @@ COMMON: tuple[str, ...] = (
     "github_token",
     "slack_token",
     "stripe_key",
+    "provider_key",
     "private_key",
+    "password_hash",
+    "path_token",
     "url_credentials",
     "url_secrets",
 )
@@ -64,7 +77,9 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
             credentials.BEARER,
             credentials.BASIC,
             credentials.PRIVATE_KEY,
-            credentials.URL_CREDENTIALS,
+            connections.URL_CREDENTIALS,
+            path_tokens.PATH_TOKEN,
+            password_hashes.PASSWORD_HASH,
             named.URL_SECRETS,
             provider_keys.AWS_KEY,
             provider_keys.GCP_KEY,
@@ -72,6 +87,7 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType(
             provider_keys.GITHUB_TOKEN,
             provider_keys.SLACK_TOKEN,
             provider_keys.STRIPE_KEY,
+            issued_keys.PROVIDER_KEY,
         )
     }
 )

@@ -1,21 +1,34 @@
-"""Detects credentials in the forms that protocols give them: tokens in headers, keys in PEM, passwords in URLs."""
+"""Detects credentials in the forms that protocols give them: tokens in headers, private keys."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+import re
+from itertools import islice
 
-from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, just_before, merged
+from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
 from sampler_proxy.redact.regexes import regex
 
-# JSON Web Tokens (RFC 7519), signed or encrypted, whole or cut off by a limit on values.
-_JWT = regex(r"(?:\b|_)(e[wy][A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){0,3}")
+# JSON Web Tokens (RFC 7519), signed or encrypted (RFC 7516: with `dir` and `ECDH-ES` the second part is empty), whole
+# or cut off by a limit on values. The header begins as `{` and a quote or white space do in base 64.
+_JWT = regex(r"(e(?:yJ|yA|wo|w0|wk)[A-Za-z0-9_-]+)\.(?:[A-Za-z0-9_-]+|\.[A-Za-z0-9_-]+)(?:\.[A-Za-z0-9_-]*){0,3}")
+_JWT_BEGINS = re.compile(rb"e(?:yJ|yA|wo|w0|wk)")
 _MAX_HEADER = 4096
+_MAX_BEGINNINGS = 4
 
 
 def _jwts(text: bytes) -> list[Range]:
-    return [Range(match.start(1), match.end()) for match in _JWT.finditer(text) if _is_jose_header(match.group(1))]
+    found = []
+    for match in _JWT.finditer(text):
+        header = match.group(1)
+        # Letters before a token may look like its beginning.
+        for begin in islice(_JWT_BEGINS.finditer(header), _MAX_BEGINNINGS):
+            if _is_jose_header(header[begin.start() :]):
+                found.append(Range(match.start() + begin.start(), match.end()))
+                break
+    return found
 
 
 def _is_jose_header(encoded: bytes) -> bool:
@@ -28,7 +41,7 @@ def _is_jose_header(encoded: bytes) -> bool:
     return isinstance(header, dict) and isinstance(header.get("alg"), str)
 
 
-JWT = Detector("jwt", r"(?:\b|_)e[wy][A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]", _jwts)
+JWT = Detector("jwt", r"e(?:yJ|yA|wo|w0|wk)[A-Za-z0-9_-]{8,}\.\.?[A-Za-z0-9_-]", _jwts)
 
 
 # Bearer (RFC 6750) and Basic (RFC 7617).
@@ -106,10 +119,20 @@ BASIC = Detector("basic", r"(?i)\bbasic(?:[ \t]+|\+|%20)[A-Za-z0-9+/_-]{4}", _ba
 _PEM_BEGIN = regex(r"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}")
 _PEM_END = regex(r"-{4,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}")
 _PEM_BODY = regex(r"[A-Za-z0-9+/=]{16}")
+# Without its lines: the beginning of PKCS #1, PKCS #8, SEC 1 and OpenSSH keys in base 64, and of PEM in base 64.
+_DER = r"MII[A-Za-z0-9+/]{3}IBA[AD]|MI[GH][A-Za-z0-9]AgE(?:AMB|BB)|M[CE][4c]CAQAwBQYDK2V|MHcCAQEEI|b3BlbnNzaC1rZXktdjE"
+_ENCODED = regex(
+    rf"(?:{_DER}|LS0tLS1CRUdJTiB[A-Za-z0-9+/]{{0,40}}(?:QUklWQVRFIEtFWS|BSSVZBVEUgS0VZ|UFJJVkFURSBLRV))"
+    r"[A-Za-z0-9+/]{24,}={0,2}"
+)
+# The private parts of JSON Web Keys (RFC 7518, 6.2.2, 6.3.2 and 6.4.1).
+_JWK_TYPE = regex(r"""kty["'\\]{0,4}\s*(?:[:=]|=>)\s*["'\\]{0,4}(EC|RSA|OKP|oct)\b""")
+_JWK_PARTS = regex(r"""\b(?:d|p|q|dp|dq|qi|k)["'\\]{0,4}\s*(?:[:=]|=>)\s*["'\\]{0,4}([A-Za-z0-9_-]{16,})""")
 
 
 def _private_keys(text: bytes) -> list[Range]:
-    """Find PEM blocks from the first dash to the last one, or to the end of the text where the block was cut off."""
+    """Find PEM blocks from the first dash to the last one, or to the end of the text where the block was cut off; keys
+    without such lines; and the private parts of JSON Web Keys."""
     found = []
     at = 0
     last = None
@@ -121,36 +144,14 @@ def _private_keys(text: bytes) -> list[Range]:
         if _PEM_BODY.search(text, at, min(last[0], at + 1024)):
             found.append(Range(begin.start(), last[1]))
             at = last[1]
-    return found
-
-
-PRIVATE_KEY = Detector("private_key", r"BEGIN [A-Z0-9 ]*PRIVATE KEY", _private_keys)
-
-
-# Credentials in URLs (RFC 3986, 3.2.1), and in the data source names of Go's drivers.
-# A quote may stand in the password, not before it: there it ends the URL.
-_USERINFO = regex(r"""([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s"'<>\\:]*(?::[^/?#\s"<>\\]*)?)@""")
-_MAX_USERINFO = 256
-_DSN_NETWORK = regex(r"@(?:tcp|unix)\(")
-_DSN_USERINFO = regex(r"""(?:\A|[^\w.-])([\w.-]+:[^\s"'<>]+)\z""")
-
-
-def _url_credentials(text: bytes) -> list[Range]:
-    """Find `user:password`; over HTTP also a user alone, which is a token there."""
-    found = []
-    for match in _USERINFO.finditer(text):
-        user, colon, password = match.group(2).partition(b":")
-        if not match.group(2) or is_placeholder(password if colon else user):
-            continue
-        if (colon and password) or (not colon and match.group(1).lower() in (b"http", b"https")):
-            found.append(Range(*match.span(2)))
-    for network in _DSN_NETWORK.finditer(text):
-        at = network.start()
-        start = max(0, at - _MAX_USERINFO)
-        dsn = _DSN_USERINFO.search(text[start:at])
-        if dsn and not is_placeholder(dsn.group(1).partition(b":")[2]):
-            found.append(Range(start + dsn.start(1), at))
+    found += [Range(*match.span()) for match in _ENCODED.finditer(text)]
+    if _JWK_TYPE.search(text):
+        found += [Range(*match.span(1)) for match in _JWK_PARTS.finditer(text)]
     return merged(found)
 
 
-URL_CREDENTIALS = Detector("url_credentials", r"""[A-Za-z0-9+.-]://[^/?#\s"<>\\]+@|@(?:tcp|unix)\(""", _url_credentials)
+PRIVATE_KEY = Detector(
+    "private_key",
+    rf"""BEGIN [A-Z0-9 ]*PRIVATE KEY|{_DER}|LS0tLS1CRUdJTiB|kty["'\\]{{0,4}}\s*(?:[:=]|=>)""",
+    _private_keys,
+)

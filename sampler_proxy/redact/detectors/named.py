@@ -1,190 +1,234 @@
-"""Detects secrets that their name announces: query parameters, fields of forms and connection strings, command lines,
-and what people write (`password: x`).
+"""Detects secrets that their name announces: query parameters, fields of forms and connection strings, options,
+headers, elements of XML, YAML, and what people write (`password: x`, `the password is x`).
 
-In a list that `&` or `;` separates the name is enough. In text it is not, since `token: 5 of 7`, `pass: 12 fail: 3` and
-the `pin=5` of an I/O port are about something else. There
+A name is found by the words that announce a secret (`names.py`); what stands around it says how its value is
+written, and how much the name is worth:
 
-- a name that means nothing else (`password`, `api_key`) is believed, unless what follows is a word that prose or code
-  puts there (`password: required`, `password=null`); after a colon also unless it begins a sentence (`password: must
-  be`), which lets a password of letters alone pass if text follows on its line;
-- a name that has other meanings (`token`, `pass`, `sid`, `signature`) needs a value that no word or count is: 6
-  characters with a digit and a letter, or 16; `otp` and `pin` 4 to 8 digits, `cvv` and `cvc` 3 or 4;
-- `auth`, `session`, `sas`, `sig` and their kin are not asked about.
+- In a list that `&` or `;` separates the name is enough.
+- Behind a sign (`=`, `:`, `=>`, `:=`, ...), in an option, a header or an element of XML a certain name (`password`) is
+  believed, unless what follows is a word that prose or code puts there (`password: required`, `password=null`); after a
+  colon also unless it begins a sentence (`password: must be`). A name that has other meanings (`token`, `pass`,
+  `signature`) needs a value that is neither word nor count: `token: 5 of 7`, `pass: 12 fail: 3`, `pin=5` stay.
+- In prose a value must be no word, date, path or unit: `password is incorrect` stays.
+- A name that says little (`storage_key`, `code`) needs a value that looks like a key everywhere.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
-from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder
+from sampler_proxy.redact.detectors import commands, name_value_pairs, names
+from sampler_proxy.redact.detectors.names import KEYS, SecretName
+from sampler_proxy.redact.detectors.prose import if_secret, in_prose
+from sampler_proxy.redact.detectors.reading import (
+    HTML_QUOTE,
+    MAX_JUDGED,
+    Value,
+    behind_scheme,
+    read,
+    read_below,
+    read_cookies,
+    read_parameters,
+)
+from sampler_proxy.redact.detectors.secret_values import is_prose, is_secret, is_stand_in, is_told, looks_like_key
+from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
+from sampler_proxy.redact.regexes import regex
+from sampler_proxy.redact.secret_names import Announces, in_text
 
-# Compared in lower case and without `_`, `-`, `.`; of `user[password]` the innermost name. First: names as a whole;
-# second: their ends. Keys of attributes have patterns of their own (`presets.py`); a test holds both together.
-SECRET_PARAMETERS = frozenset(
-    b"assertion auth authorization awsaccesskeyid bearer clientassertion connectsid cvc cvv googleaccessid jwt otp pass"
-    b" pin pw samlart samlrequest samlresponse sas sessid session sid phpsessid sig subscriptionkey totp"
-    b" ocpapimsubscriptionkey xamzcredential xgoogcredential".split()
+# `=` may stand behind a quote (`"password" = x`); a colon there is `texts/keyed.py`'s.
+_SIGN = re.compile(
+    rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}(?:[ ]?\([A-Za-z ]{1,16}\))?[ \t]{0,16}("
+    rb":[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])"  # with a type: `password: String = x`
+    rb"|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
 )
-SECRET_ENDINGS = (
-    b"password",
-    b"passwd",
-    b"passphrase",
-    b"passcode",
-    b"pwd",
-    b"secret",
-    b"token",
-    b"apikey",
-    b"secretkey",
-    b"accesskey",
-    b"privatekey",
-    b"encryptionkey",
-    b"signingkey",
-    b"signature",
-    b"sessionid",
-    b"credentials",
+_OPTION_GAP = re.compile(rb"[ \t]{1,3}(?=[^\s=-])")
+_SETS = re.compile(rb"\b(?:set|setx|env|setenv) (?://[^\s]{0,40}:)?\Z", re.IGNORECASE)
+_GOES_ON = re.compile(rb"[.,:]?[ \t]+(?![\w.-]{1,40}+[ ]?[:=])[^\s]")
+_COLOUR = re.compile(rb"\x1b\[[0-9;]{0,16}m")
+# Words may stand in brackets, too.
+_ALL_IN_BRACKETS = re.compile(rb"[\[{<]([^\r\n,()\[\]{}<>\"'`]{1,512}+)[\]}>](?=[\s,;\"')}\]]|\Z)")
+_SAID_INSTEAD = regex(
+    r"(?i)your|example|here|redact|hidden|mask|filter|remov|omit|protect|sensitive|secret|conceal|scrub|shown|empty"
+    r"|password"
 )
-# Tokens that only say where to go on.
-_CURSORS = re.compile(rb"(?:next|page|sync|continuation|cursor|start|resume|change|skip|paging|pagination)\w*token")
+_PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
+_TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
+_MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
+_LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
+_ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
+_BEFORE_NAME_OF_PAIR = (b'"', b"'", b"=", b":", b">")
+_SPACED_PAIR = (b": ", b"= ", b"> ")
 
-# In text: names to be believed, and those that are if their value looks like a secret.
-_PLAIN = (
-    *(b"password", b"passwd", b"passphrase", b"passcode", b"pwd", b"secret"),
-    *(b"apikey", b"secretkey", b"accesskey", b"privatekey", b"encryptionkey", b"signingkey"),
-)
-_AMBIGUOUS = (b"token", b"signature", b"sessionid")
-_AMBIGUOUS_NAMES = frozenset(
-    b"authorization bearer jwt pass pw sid phpsessid sessid connectsid xamzcredential xgoogcredential".split()
-)
-_NUMBERS = {b"otp": (4, 8), b"totp": (4, 8), b"pin": (4, 8), b"cvv": (3, 4), b"cvc": (3, 4)}
-_PROSE = frozenset(
-    b"a an and any are as attempts be blank by can cannot changed check count do does empty error expired fail failed"
-    b" failure false field for format from got has hash if in incorrect input int invalid is it length less like match"
-    b" matches mismatch missing more must needs new nil no none not null of off ok on only optional option or policy"
-    b" prompt rejected required reset same set should str string strong than that the this to too true undefined unset"
-    b" update updated used user valid value was weak when will with wrong yes you your".split()
-)
-
-_NAME = rb"[A-Za-z0-9_.%\[\]$-]"
-# The name; what separates it from the value; an option of a command line. The possessive quantifier keeps it linear.
-_NAMED = re.compile(
-    rb"(?<![A-Za-z0-9_.%\[\]$-])(?:"
-    rb"(--?[A-Za-z]" + _NAME + rb"{0,63}+)[ \t]{1,3}(?=[^\s=-])"
-    rb"|(" + _NAME + rb"{1,64}+)([ \t]{0,3}(?:=>|=(?![=~])|:(?![:/]))[ \t]{0,3}))"
-    rb"|(?<=%3[Ff])(" + _NAME + rb"{1,64}+)=|(?<=%26)(" + _NAME + rb"{1,64}+)="
-)
 # A semicolon ends a value only among those that semicolons separate.
 _VALUE = re.compile(rb"""[^&#\s"<>]+""")
 _VALUE_IN_LIST = re.compile(rb"""[^&;#\s"<>]+""")
-_QUOTED = re.compile(rb""""((?:[^"\\\n]|\\.)*)|'((?:[^'\\\n]|\\.)*)|`([^`\n]*)|(?:\\{1,7}["'])([^"'\\\n]*)""")
-_BARE = re.compile(rb"""[^\s"'<>&;]+""")
-_AROUND = b".,;:!?)}]\\"
-_PARAMETER_REFERENCE = re.compile(rb"[$:@?][A-Za-z0-9_]*|%s")
-_SCHEME = re.compile(rb"[A-Za-z]{3,16} (?=[^\s])")
-_GOES_ON = re.compile(rb"[.,:]? [^\s]")
-_WORDS = re.compile(rb"[A-Za-z/._-]+")
-_CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
-_TRIVIAL = frozenset((b"true", b"false", b"null", b"none", b"nil", b"undefined", b"yes", b"no", b"ok", b"on", b"off"))
-
-
-def is_secret_parameter(name: bytes) -> bool:
-    """Tell whether a name announces a secret in a URL or form."""
-    return _secret_name(name) is not None
-
-
-@lru_cache(4096)
-def _secret_name(name: bytes) -> bytes | None:
-    """Normalize a name; None where it announces no secret."""
-    plain = name.lower().replace(b"%5b", b"[").replace(b"%5d", b"]").rstrip(b"]").rpartition(b"[")[2]
-    plain = plain.replace(b"_", b"").replace(b"-", b"").replace(b".", b"")
-    if plain in SECRET_PARAMETERS or (plain.endswith(SECRET_ENDINGS) and not _CURSORS.search(plain)):
-        return plain
-    return None
 
 
 def _url_secrets(text: bytes) -> list[Range]:
+    if b"\x1b[" in text:
+        text = _COLOUR.sub(_spaces, text)
     found: list[Range] = []
-    at = 0
+    done = 0
     quote = text.find(b"'")
-    while match := _NAMED.search(text, at):
-        start = match.end()
-        option, name, separator, *encoded = match.groups()
-        at = start
-        plain = _secret_name(option or name or encoded[0] or encoded[1])
-        if plain is None:
+    for name in names.secret_names(text):
+        if name.start < done:
             continue
-        place = _in_list(text, match, plain, quote) if option is None and separator in (None, b"=") else None
-        if place is None:
-            place = _in_text(text, start, plain, separator)
+        place = _of_name(text, name, quote)
         if place is not None and place.start < place.end:
-            at = place.end
-            if not is_placeholder(text[place.start : place.end]):
-                found.append(place)
-    return found
+            done = place.end
+            found.append(place)
+    found += name_value_pairs.find(text)
+    found += commands.find(text)
+    return merged(found) if len(found) > 1 else found
 
 
-def _in_list(text: bytes, match: re.Match[bytes], plain: bytes, quote: int) -> Range | None:
-    """Find the value where the name stands in a URL, a form or a list that semicolons separate."""
-    first, start = match.start(), match.end()
-    if text[first] == 0x5B:
+def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
+    """Find the value of a name by what stands around the name; None where none is a secret."""
+    before = text[name.start - 1 : name.start]
+    if before in (b"&", b"?") and text[name.end : name.end + 1] == b"=" and text[name.end + 1 : name.end + 2].isalnum():
+        place = _in_list(text, name, name.end + 1, quote)
+        return None if place is None or is_stand_in(text[place.start : place.end]) else place
+    if (value := name_value_pairs.value_of(text, name.end)) is not None:
+        place = if_secret(text, value, name)
+        if place is not None and (_names_value(text, name, before) or _stands_alone(text, value, name)):
+            return place
+    if before in (b"<", b":", b";"):
+        element = name_value_pairs.element(text, name.start, name.end)
+        if element is not None:
+            return if_secret(text, element, name)
+    spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
+    if not spaced and (sign := _SIGN.match(text, name.end)):
+        if not sign[2] and (bracket := _ALL_IN_BRACKETS.match(text, sign.end())):
+            return _bracketed(bracket, name)
+        if _TEMPLATE.match(text, sign.end()):
+            return None
+        if sign[1] == b"=" and not sign[2] and sign.start(1) == name.end:
+            place = _in_list(text, name, sign.end(), quote)
+            if place is not None:
+                return None if is_stand_in(text[place.start : place.end]) else place
+        if name.kind is Announces.PARAMETER:
+            return None
+        return None if _in_arn(text, name, sign) else _signed(text, name, sign)
+    option = text[name.start] == 0x2D
+    sets = before in (b" ", b":") and text[max(0, name.start - 48) : name.start].lower()
+    if option or (sets and (b"set" in sets or b"env" in sets) and _SETS.search(sets)):
+        gap = _OPTION_GAP.match(text, name.end)
+        return if_secret(text, read(text, gap.end()), name) if gap else None
+    if before == b"/" or name.kind is Announces.PARAMETER:
         return None
+    return in_prose(text, name)
+
+
+def _names_value(text: bytes, name: SecretName, before: bytes) -> bool:
+    """Tell whether a name is the name in a pair (`name="..."`)."""
+    if before not in _BEFORE_NAME_OF_PAIR and text[name.start - 2 : name.start] not in _SPACED_PAIR:
+        return False
+    return name_value_pairs.is_name_of_pair(text, name.start)
+
+
+def _stands_alone(text: bytes, value: Value, name: SecretName) -> bool:
+    """Tell whether the value of what may be a pair, cut off before its name, can be nothing but a secret."""
+    if text[value.start - 1 : value.start] == b">" and text[value.end : value.end + 1] not in (b"<", b"&", b""):
+        return False
+    return is_told(text[value.start : value.end], name.kind, name.text, quoted=True)
+
+
+def _bracketed(bracket: re.Match[bytes], name: SecretName) -> Range | None:
+    """Find the value in brackets (`password=[x]`), unless it stands for one: `<your-password>`, `[hidden]`."""
+    inside = bracket[1]
+    if (b"=" in inside and b" " in inside) or in_text(inside) is not Announces.NOTHING or _SAID_INSTEAD.search(inside):
+        return None
+    start, end = bracket.span(1)
+    if name.text.lower().endswith(b"authorization"):
+        start = behind_scheme(bracket.string, start)
+    return Range(start, end) if is_secret(inside, name.kind, name.text, quoted=True) else None
+
+
+def _spaces(colour: re.Match[bytes]) -> bytes:
+    return b" " * len(colour[0])
+
+
+def _in_arn(text: bytes, name: SecretName, sign: re.Match[bytes]) -> bool:
+    """Tell whether a name is a part of something that colons separate (`arn:aws:secretsmanager:...:secret:name`)."""
+    if sign[1] != b":" or sign[2]:
+        return False
+    before = text[max(0, name.start - 2) : name.start]
+    if before[1:] == b"/" and not before[:1].isspace():
+        return True  # /etc/passwd:root
+    if before[-1:] != b":":
+        return False
+    return just_before(_ARN, text, name.start, 200)
+
+
+def _signed(text: bytes, name: SecretName, sign: re.Match[bytes]) -> Range | None:
+    """Find the value behind a sign."""
+    start = sign.end()
+    lower = name.text.lower()
+    colon = sign[1] == b":"
+    below = read_below(text, start)
+    if below is not None:
+        inside = text[below.start : below.end]
+        told = is_told(inside, name.kind, name.text, quoted=False) or b"\n" in inside or inside.isdigit()
+        return if_secret(text, below, name) if told or below.quoted else None
+    if lower.endswith(b"cookie"):
+        value = read_cookies(text, start, only_first=lower.endswith(b"set-cookie"))
+        if value is not None and not is_stand_in(text[value.start : value.end]):
+            return Range(value.start, value.end)
+        return None
+    if lower.endswith(b"authorization"):
+        if line := read_parameters(text, start):
+            return Range(line.start, line.end)
+        start = behind_scheme(text, start)
+    if name.kind in KEYS and not _MAY_BE_KEY.match(text, start):
+        return None
+    if lower.endswith(b"phrase") and (phrase := _PHRASE.match(text, start)) and not is_prose(phrase[0]):
+        return Range(*phrase.span())
+    value = read(text, start)
+    if value is None:
+        return None
+    inside = text[value.start : value.end]
+    if (
+        sign[1] in (b"==", b"===")
+        and not value.quoted
+        and not is_told(inside, name.kind, name.text, quoted=value.quoted)
+    ):
+        return None
+    sentence = colon and sign[2] != b"" and not value.quoted and _GOES_ON.match(text, value.end) is not None
+    return if_secret(text, value, name, sentence=sentence)
+
+
+def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | None:
+    """Find the value where the name stands in a URL, a form or a list that semicolons separate."""
+    first = name.start
     before = text[first - 1 : first]
     if before == b" " and text[first - 2 : first - 1] in (b"?", b"&", b";", b"#"):
         before = text[first - 2 : first - 1]
     at_line = first == 0 or before in (b"\n", b"\r") or (before == b" " and (first == 1 or text[first - 2] == 0x0A))
-    if match[2] is not None and not at_line and before not in (b"?", b"&", b";", b"#"):
+    if not at_line and before not in (b"?", b"&", b";", b"#"):
         return None
-    value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start)
+    limit = start + MAX_JUDGED + 1 if name.kind in KEYS else len(text)
+    value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start, limit)
     if value is None:
         return None
     end = value.end()
     if 0 <= quote < start:  # the URL may stand in quotes
         end = (text.find(b"'", start, end) + 1 or end + 1) - 1
-    unsure = end < len(text) or before == b" " or plain in _NUMBERS or text[start:end].lower() in _TRIVIAL
-    if at_line and unsure and text[end : end + 1] not in (b"&", b";"):
+    inside = text[start:end]
+    unsure = (
+        end < len(text)
+        or before == b" "
+        or name.kind is Announces.DIGITS
+        or inside.lower() in (b"true", b"false", b"null")
+    )
+    if at_line and unsure and not _LIST_GOES_ON.match(text, end):
         return None  # the first word of a text, or all of it
+    if name.kind in KEYS and not looks_like_key(inside, mixed=name.kind is Announces.MIXED_KEY):
+        return None
+    if at_line and not is_secret(inside, name.kind, name.text) and end == len(text):
+        return None
     return Range(start, end)
 
 
-def _in_text(text: bytes, start: int, plain: bytes, separator: bytes | None) -> Range | None:
-    """Find the value in text; None where what follows the name is none."""
-    if plain in (b"authorization", b"proxyauthorization") and (scheme := _SCHEME.match(text, start)):
-        start = scheme.end()
-    if quoted := _QUOTED.match(text, start):
-        start, end = quoted.span(quoted.lastindex or 0)
-        sentence = False
-    elif bare := _BARE.match(text, start):
-        value = bare.group().rstrip(_AROUND)
-        end = start + len(value)
-        sentence = separator is not None and b":" in separator and _GOES_ON.match(text, end) is not None
-    else:
-        return None
-    value = text[start:end]
-    if _is_value(value, plain, sentence):
-        return Range(start, end)
-    return None
-
-
-def _is_value(value: bytes, plain: bytes, sentence: bool) -> bool:
-    """Tell whether a value may be a secret. `sentence`: more words follow it on its line."""
-    if not value or value.lower() in _TRIVIAL or _PARAMETER_REFERENCE.fullmatch(value) or b"://" in value:
-        return False
-    if limits := _NUMBERS.get(plain):
-        return value.isdigit() and limits[0] <= len(value) <= limits[1]
-    if plain.endswith(_PLAIN):
-        if value.lower() in _PROSE or (value.isdigit() and len(value) < 4):
-            return False
-        return not (sentence and (_WORDS.fullmatch(value) or value[:1] in (b"[", b"{", b"(")))
-    if plain in _AMBIGUOUS_NAMES or plain.endswith(_AMBIGUOUS):
-        digit = any(0x30 <= byte <= 0x39 for byte in value)
-        letter = any(byte >= 0x41 for byte in value)
-        return (len(value) >= 6 and digit and letter) or (len(value) >= 16 and not _CODE.search(value))
-    return False
-
-
 URL_SECRETS = Detector(
-    "url_secrets",
-    r"(?i)(?:pass|pwd|pw|token|secret|key|sig|auth|sess|sid|otp|jwt|sas|saml|credential|assertion|googleaccessid|pin"
-    r"|cv[vc]|bearer)[A-Za-z0-9_.%\[\]$-]*(?:[ \t]{0,3}(?:[:=]|=>)[ \t]{0,3}[^&;#\s]|[ \t]{1,3}[^\s=-])",
-    _url_secrets,
+    "url_secrets", f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}", _url_secrets
 )

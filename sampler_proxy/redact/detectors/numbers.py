@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import re
 import string
+from collections.abc import Iterator
 
 from stdnum import iban as stdnum_iban
 from stdnum import luhn, numdb
+from stdnum.us import itin as stdnum_itin
 from stdnum.us import ssn as stdnum_ssn
 
-from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, stands_alone
+from sampler_proxy.redact.detectors.folding import OTHER_DIGIT, SEPARATOR, folding
+from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, merged, stands_alone
 from sampler_proxy.redact.regexes import regex
 
 # Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
-_LONG = (16, 17, 18, 19)
+_LONG = (16, 19)  # ids of 17 and 18 digits are common, such cards are not
 _ISSUERS = (
     (4000, 4999, (13, 16, 19)),  # Visa
     (2221, 2720, (16,)),  # Mastercard
@@ -28,8 +31,8 @@ _ISSUERS = (
     (6011, 6011, _LONG),  # Discover
     (6440, 6599, _LONG),
     (3528, 3589, _LONG),  # JCB
-    (6200, 6299, _LONG),  # UnionPay
-    (8100, 8199, _LONG),
+    (6200, 6299, (16, 17, 18, 19)),  # UnionPay
+    (8100, 8199, (16, 17, 18, 19)),
     (2200, 2204, _LONG),  # Mir
     (6000, 6099, (16,)),  # RuPay, Hipercard
     (8200, 8299, (16,)),
@@ -44,17 +47,27 @@ _ISSUERS = (
 _LENGTHS = {first: lengths for low, high, lengths in reversed(_ISSUERS) for first in range(low, high + 1)}
 _DOUBLED = bytes(0x30 + sum(divmod(2 * (byte - 0x30), 10)) if byte in DIGITS else byte for byte in range(256))
 
-# 13 digits, with separators at most where they stand, after anything that is no digit; with dots in the usual groups
-# only, since other numbers have dots.
+# 13 digits, with separators at most where they stand, after anything that is no digit; or digits of another script.
+_BETWEEN = rf"{SEPARATOR}{{0,3}}"
+_OTHER_DIGITS = rf"{OTHER_DIGIT}(?:{SEPARATOR}{{0,3}}{OTHER_DIGIT}){{2}}"
 _CARD_PATTERN = (
-    r"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{2})([2-689][0-9]{3}(?:(?:[ +-]|%20|\xc2\xa0)?[0-9]{4}(?:[ +-]|%20|\xc2\xa0)?[0-9]{2}"
-    r"(?:[ +-]|%20|\xc2\xa0)?[0-9]{2}(?:[ +-]|%20|\xc2\xa0)?[0-9]|\.(?:[0-9]{4}\.[0-9]{4}|[0-9]{6})\.[0-9]{4}))"
+    rf"(?:\b|[A-Za-z_]|%[0-9A-Fa-f]{{2}}|[\x80-\xff])[2-689][0-9]{{3}}{_BETWEEN}[0-9]{{4}}{_BETWEEN}[0-9]{{2}}"
+    rf"{_BETWEEN}[0-9]{{2}}{_BETWEEN}[0-9]|{_OTHER_DIGITS}|%[Bb][0-9]{{12}}|;[0-9]{{12,19}}="
 )
 # In one piece; or in fours, of which the last may be shorter and one more may follow; or as American Express has it.
+_GAP = rb"[ \t+./_-]{1,3}+"
 _CARD = re.compile(
     rb"(?:(?<![0-9%])(?<!%[0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2}))([2-689][0-9]{3})(?:[0-9]{9,15}+(?![0-9])"
-    rb"|([ +.-]|%20|\xc2\xa0)(?:[0-9]{4}\2[0-9]{4}\2[0-9]{1,4}+(?![0-9])(\2[0-9]{1,3}+(?![0-9]))?"
-    rb"|[0-9]{6}\2[0-9]{4,5}+(?![0-9])))"
+    rb"|(" + _GAP + rb")(?:[0-9]{4}" + _GAP + rb"[0-9]{4}" + _GAP + rb"[0-9]{1,4}+(?![0-9])"
+    rb"(" + _GAP + rb"[0-9]{1,3}+(?![0-9]))?|[0-9]{6}" + _GAP + rb"[0-9]{4,5}+(?![0-9])))"
+)
+_SEPARATORS = b" \t+./_-"
+# ISO/IEC 7813. The first track has sentinel, number, name, and what the issuer wrote; the second has no name. A chip
+# writes D for the second one's sign. Either may be cut off.
+_TRACK = re.compile(
+    rb"(?:%[Bb]|(?<![0-9A-Za-z])[Bb])([0-9]{12,19}+)\^[^\^?\r\n\"]{2,26}+(?:\^(?:[^\^?\r\n\"]{0,64}+(?=\?)|[0-9A-Za-z]{0,64}+))?"
+    rb"|;([0-9]{12,19}+)[=Dd][0-9]{4,40}+(?=\?)"
+    rb"|(?<![0-9A-Za-z])([0-9]{13,19}+)[=Dd][0-9]{2}(?:0[1-9]|1[0-2])[1-9][0-9]{2,32}+[Ff]?(?![0-9A-Za-z])"
 )
 _ZERO_FRACTION = re.compile(rb"\.0{1,2}(?![0-9.])")
 _HEX = frozenset(b"0123456789ABCDEFabcdef")
@@ -94,36 +107,54 @@ def _after_escape(text: bytes, start: int) -> bool:
 
 
 def _cards(text: bytes) -> list[Range]:
+    return merged([*_tracks(text), *_numbers_of_cards(text)])
+
+
+def _tracks(text: bytes) -> Iterator[Range]:
+    """Find the data of magnetic tracks, without sentinels: number, name, and all behind. Their form says what they are,
+    but for a second track without sentinels, whose number is checked."""
+    for match in _TRACK.finditer(text):
+        index = match.lastindex or 0
+        if index < 3 or _is_card(match[index]):
+            yield Range(match.start(index), match.end())
+
+
+def _numbers_of_cards(text: bytes) -> list[Range]:
     found: list[Range] = []
     at = 0
     while match := _CARD.search(text, at):
         start, end = match.span()
-        separator = match[2]
-        if separator is None:
+        if match[2] is None:
             at = end
-            if _is_card(text[start:end]) and not _part_of_something_else(text, start, end):
+            digits = text[start:end]
+            if _is_card(digits) and not _is_product(digits) and not _part_of_something_else(text, start, end):
                 found.append(Range(start, end))
             continue
         at = match.end(1)
         for stop in (end, match.start(3)):
-            if stop > start and _is_grouped_card(text, start, stop, separator):
+            if stop > start and _is_grouped_card(text, start, stop):
                 found.append(Range(start, stop))
                 at = stop
                 break
     return found
 
 
-def _is_grouped_card(text: bytes, start: int, end: int, separator: bytes) -> bool:
-    before = start > 0 and text[start - 1] in WORD and not _after_escape(text, start)
-    if before or (end < len(text) and text[end] in WORD):
+def _is_product(digits: bytes) -> bool:
+    """Tell whether 13 digits have the check digit of products (GS1: EAN), which cards of that length are far rarer
+    than."""
+    return len(digits) == 13 and (sum(digits[::2]) + 3 * sum(digits[1::2]) - 0x30 * 25) % 10 == 0
+
+
+def _is_grouped_card(text: bytes, start: int, end: int) -> bool:
+    if end < len(text) and text[end] in DIGITS:
         return False
-    digits = text[start:end].replace(separator, b"")
-    if separator == b"." and (len(digits) not in (15, 16) or _between_dots(text, start, end)):
+    digits = text[start:end].translate(None, _SEPARATORS)
+    if b"." in text[start:end] and (len(digits) == 13 or _between_dots(text, start, end)):
         return False
     return _is_card(digits)
 
 
-CARD = Detector("card", _CARD_PATTERN, _cards)
+CARD = Detector("card", _CARD_PATTERN, folding(_cards))
 
 
 # The registry (ISO 13616, as stdnum has it): how a number goes on after its country and check digits.
@@ -134,13 +165,15 @@ _REGISTRY = {
     for country in map("".join, itertools.product(string.ascii_uppercase, repeat=2))
     if (structure := numdb.get("iban").info(country)[0][1].get("bban"))
 }
-_IBAN_LENGTHS = {country.encode(): 4 + sum(int(n) for n, _ in parts) for country, parts in _REGISTRY.items()}
 _BBANS = {
-    country.encode(): re.compile("".join(f"{_KINDS[kind]}{{{n}}}" for n, kind in parts).encode())
+    country.encode(): re.compile(
+        b"".join(b"(?:[ \\t+./_-]{0,3}+%s){%d}" % (_KINDS[kind].encode(), int(n)) for n, kind in parts), re.IGNORECASE
+    )
     for country, parts in _REGISTRY.items()
 }
 _IBAN_COUNTRIES = "|".join(_REGISTRY)
-_IBAN = re.compile(rb"(?<![0-9A-Za-z_])([A-Za-z]{2})[0-9]{2}")
+# Not within a word, but for one in lower case before capitals.
+_IBAN = re.compile(rb"(?:(?<![0-9A-Za-z])([A-Z]{2}|[a-z]{2})|(?<=[a-z])([A-Z]{2}))[0-9]{2}")
 _VALUES_OF_LETTERS = str.maketrans({letter: str(10 + i) for i, letter in enumerate(string.ascii_uppercase)})
 
 
@@ -148,59 +181,76 @@ def _ibans(text: bytes) -> list[Range]:
     found: list[Range] = []
     done = 0
     for match in _IBAN.finditer(text):
-        start = match.start()
-        size = _IBAN_LENGTHS.get(match[1].upper())
-        if size is None or start < done:
-            continue
-        for end in (start + size, start + size + (size - 1) // 4):  # in one piece, or in fours
-            if end <= len(text) and not (end < len(text) and text[end] in WORD) and _is_iban(text[start:end]):
-                found.append(Range(start, end))
-                done = end
-                break
+        start, checked = match.span()
+        bban = _BBANS.get((match[1] or match[2]).upper())
+        rest = bban.match(text, checked) if bban and start >= done else None
+        if rest and _ends_there(text, rest.end()) and _is_iban(text[start : rest.end()]):
+            done = rest.end()
+            found.append(Range(start, done))
     return found
+
+
+def _ends_there(text: bytes, end: int) -> bool:
+    """Tell whether a number may end at a position: a letter may follow a digit."""
+    if end == len(text) or text[end] not in WORD or text[end] == 0x5F:
+        return True
+    return text[end] not in DIGITS and text[end - 1] in DIGITS
 
 
 def _is_iban(candidate: bytes) -> bool:
-    """Check an IBAN: of one case, in one piece or in fours, in lower case without dashes, with its check digits. Cheap
-    questions come first: a text may be made of what only begins like an IBAN."""
-    upper = candidate.upper()
-    if upper != candidate and (candidate.lower() != candidate or b"-" in candidate):
+    """Check an IBAN's case, which is one for all letters, and its check digits."""
+    compact = candidate.translate(None, _SEPARATORS)
+    upper = compact.upper()
+    if compact not in (upper, compact.lower()):
         return False
-    compact = upper.replace(b"-", b"").replace(b" ", b"")
-    if len(compact) != len(candidate) and any(candidate[i] not in b" -" for i in range(4, len(candidate), 5)):
+    if int((upper[4:] + upper[:4]).decode().translate(_VALUES_OF_LETTERS)) % 97 != 1:
         return False
-    bban = _BBANS[compact[:2]].fullmatch(compact, 4)
-    if bban is None or int((bban[0] + compact[:4]).decode().translate(_VALUES_OF_LETTERS)) % 97 != 1:
-        return False
-    return stdnum_iban.is_valid(compact.decode(), check_country=False)
+    return stdnum_iban.is_valid(upper.decode(), check_country=False)
 
 
-# In lower case without dashes: hexadecimal ids have these.
 IBAN = Detector(
     "iban",
-    rf"\b(?:{_IBAN_COUNTRIES})[0-9]{{2}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{4}}[ -]?[A-Z0-9]{{3}}"
-    rf"|\b(?i:{_IBAN_COUNTRIES})[0-9]{{2}} ?[a-z0-9]{{4}} ?[a-z0-9]{{4}} ?[a-z0-9]{{3}}",
-    _ibans,
+    rf"(?:\b|[_a-z]|[\x80-\xff])(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[A-Z0-9]){{11}}"
+    rf"|(?:\b|[_\x80-\xff])(?i:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[a-z0-9]){{11}}|{_OTHER_DIGITS}",
+    folding(_ibans),
 )
 
 
-_SSN = regex(r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b")
+# With dashes a number is taken for one wherever it stands; otherwise where a word says so: nine bare digits are more
+# often something else.
+_SSN = re.compile(
+    rb"(?<![0-9])(?<![0-9][.-])(?<![^0-9A-Za-z_][A-Za-z])(?<!\A[A-Za-z])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9])(?!-[0-9A-Za-z])"
+)
+_SSN_WORD = r"(?:ssn|soc(?:ial)?[ ._-]?sec(?:urity)?|itin)"
+_WITH_GAPS = rb"([0-9]{3})[ \t+./_-]{0,3}+([0-9]{2})[ \t+./_-]{0,3}+([0-9]{4})"
+_NAMED_SSNS = (
+    re.compile(rb"(?i)" + _SSN_WORD.encode() + rb"[^0-9\r\n]{0,24}(?<![0-9])" + _WITH_GAPS + rb"(?![0-9])"),
+    re.compile(rb"(?i)(?<![0-9])" + _WITH_GAPS + rb"(?=[^0-9A-Za-z]{1,3}" + _SSN_WORD.encode() + rb")"),
+)
 
 
 def _ssns(text: bytes) -> list[Range]:
-    """Find social security numbers, with their dashes only: nine bare digits are more often something else."""
-    found = []
-    for match in _SSN.finditer(text):
-        start, end = match.span()
-        longer = text[start - 1 : start] in (b"-", b".") or (
-            text[end : end + 1] == b"-" and text[end + 1 : end + 2].isalnum()
-        )
-        if not longer and stdnum_ssn.is_valid(match.group().decode("ascii")):
-            found.append(Range(start, end))
-    return found
+    """Find social security numbers (and taxpayers' numbers in their form): with dashes, or beside their name."""
+    found = [Range(*match.span()) for match in _SSN.finditer(text) if _is_ssn(match[0])]
+    for pattern in _NAMED_SSNS:
+        for match in pattern.finditer(text):
+            if _is_ssn(b"-".join(match.groups())):
+                found.append(Range(match.start(1), match.end()))
+    return merged(found)
 
 
-SSN = Detector("ssn", r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b", _ssns)
+def _is_ssn(number: bytes) -> bool:
+    text = number.decode("ascii")
+    return stdnum_ssn.is_valid(text) or (stdnum_itin.is_valid(text) and not text.startswith("987-65-432"))
+
+
+SSN = Detector(
+    "ssn",
+    rf"[0-9]{{3}}(?:-|%2[Dd]|{SEPARATOR})[0-9]{{2}}(?:-|{SEPARATOR})[0-9]{{4}}"
+    rf"|(?i:{_SSN_WORD})[^0-9\r\n]{{0,24}}[0-9]{{3}}{_BETWEEN}[0-9]{{2}}{_BETWEEN}[0-9]{{4}}"
+    rf"|[0-9]{{9}}[^0-9A-Za-z]{{1,3}}(?i:{_SSN_WORD})|{_OTHER_DIGITS}",
+    folding(_ssns),
+)
 
 
 # Telephones: ITU-T E.164 with its country codes, and the national forms of three numbering plans.

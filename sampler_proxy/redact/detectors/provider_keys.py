@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 
-from sampler_proxy.redact.detectors.types import Detector, Range
+from sampler_proxy.redact.detectors.providers import looks_random
+from sampler_proxy.redact.detectors.types import Detector, Range, until_settled
 from sampler_proxy.redact.regexes import regex
 
 
@@ -26,23 +28,30 @@ def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Calla
 
 
 # Access key ids (AKIA, temporary ones ASIA, ...), secret keys where a name announces one, session tokens, Bedrock keys.
+# What begins so is a key, whatever stands before it: an underscore, the colour of a terminal.
 AWS_KEY = Detector(
     "aws_key",
-    r"\b(?:A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{4}|ABSK[A-Za-z0-9+/]{4}|FwoGZXIvYXdz|IQoJb3JpZ2lu)|(?i)secret_?access_?key",
-    _groups(
-        r"\b(A(?:KIA|SIA|BIA|CCA)[A-Z2-7]{16})\b|\b(ABSK[A-Za-z0-9+/]{100,}={0,2})"
-        r"|\b((?:FwoGZXIvYXdz|IQoJb3JpZ2lu)[A-Za-z0-9+/%]{80,}={0,2})"
-        r"""|(?i:secret_?access_?key)[\\"']{0,3}\s{0,3}(?:[:=]|=>|%3D)\s{0,3}[\\"']{0,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"""
+    r"A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{8}|ABSK[A-Za-z0-9+/]{8}|FwoGZXIvYXdz|IQoJb3JpZ2lu|(?i)secret_?access_?key",
+    until_settled(
+        _groups(
+            r"(A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{16})(?:\b|_)|(ABSK[A-Za-z0-9+/]{100,}={0,2})"
+            r"|((?:FwoGZXIvYXdz|IQoJb3JpZ2lu)(?:[A-Za-z0-9+/]|%2[BFbf]){80,}={0,2})"
+            r"""|(?i:secret_?access_?key)[\\"']{0,3}\s{0,3}(?:[:=]|=>|%3D)\s{0,3}[\\"']{0,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"""
+        )
     ),
 )
 
-# API keys, OAuth access tokens, client secrets, refresh tokens.
+# API keys (of Gemini, too), OAuth access tokens, client secrets, refresh tokens, authorization codes.
 GCP_KEY = Detector(
     "gcp_key",
-    r"\b(?:AIza[0-9A-Za-z_-]{4}|ya29\.[0-9A-Za-z_.-]{4}|GOCSPX-|1//0[0-9A-Za-z_-]{4})",
-    _groups(
-        r"\b(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z_-]|\z)|\b(ya29\.[0-9A-Za-z_.-]{20,})|\b(GOCSPX-[0-9A-Za-z_-]{28})(?:[^0-9A-Za-z_-]|\z)"
-        r"|\b(1//0[0-9A-Za-z_-]{40,})"
+    r"AIza[0-9A-Za-z_-]{8}|ya29\.[0-9A-Za-z_.-]{8}|GOCSPX-[0-9A-Za-z_-]{8}|1//0[0-9A-Za-z_-]{8}|4/0A[0-9A-Za-z_-]{8}"
+    r"|AQ\.Ab[0-9A-Za-z_-]{8}",
+    until_settled(
+        _groups(
+            r"(AIza[0-9A-Za-z_-]{35})(?:[^0-9A-Za-z-]|\z)|(ya29\.[0-9A-Za-z_.-]{20,})|(GOCSPX-[0-9A-Za-z_-]{24,})"
+            r"|(1//0[0-9A-Za-z_-]{40,})|\b(4/0A[0-9A-Za-z_-]{40,})|\b(AQ\.Ab[0-9A-Za-z_-]{40,})",
+            looks_random,
+        )
     ),
 )
 
@@ -52,13 +61,15 @@ AZURE_KEY = Detector(
     "azure_key",
     r"(?:\+A(?:St|Ba|Sb|Eh|Rm|MC|Do)|ACDb|AzCa|AzSe|AzFu|\+ACR|APIM|JQQJ9)[A-Za-z0-9+/=_-]{5}"
     r"|(?i)(?:account|access|shared)key=[a-z0-9+/]|[0-9]Q~[A-Za-z0-9_~.-]{4}",
-    _groups(
-        r"([A-Za-z0-9+/]{76}(?:\+A(?:St|Ba|MC)|ACDb|APIM)[A-Za-z0-9+/]{5}[AQgw]==)"
-        r"|([A-Za-z0-9+/]{33}(?:\+A(?:Sb|Eh|Rm|MC|Do)|AzCa|APIM)[A-Za-z0-9+/]{5}[A-Za-z0-9+/]=)"
-        r"|\b([A-Za-z0-9]{42}AzSe[A-D][A-Za-z0-9]{5})\b|([A-Za-z0-9_-]{44}AzFu[A-Za-z0-9_-]{5}[AQgw]==)"
-        r"|([A-Za-z0-9+/]{42}\+ACR[A-D][A-Za-z0-9]{5})|\b([A-Za-z0-9]{52}JQQJ9[9D][A-Za-z0-9]{26})\b"
-        r"|(?i:(?:account|access|shared)key)=([A-Za-z0-9+/]{40,88}={1,2})"
-        r"|(?:\A|[^A-Za-z0-9_~.-])([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:[^A-Za-z0-9_~.-]|\z)"
+    until_settled(
+        _groups(
+            r"([A-Za-z0-9+/]{76}(?:\+A(?:St|Ba|MC)|ACDb|APIM)[A-Za-z0-9+/]{5}[AQgw]==)"
+            r"|([A-Za-z0-9+/]{33}(?:\+A(?:Sb|Eh|Rm|MC|Do)|AzCa|APIM)[A-Za-z0-9+/]{5}[A-Za-z0-9+/]=)"
+            r"|(?:\b|[_m])([A-Za-z0-9]{42}AzSe[A-D][A-Za-z0-9]{5})(?:\b|_)|([A-Za-z0-9_-]{44}AzFu[A-Za-z0-9_-]{5}[AQgw]==)"
+            r"|([A-Za-z0-9+/]{42}\+ACR[A-D][A-Za-z0-9]{5})|(?:\b|[_m])([A-Za-z0-9]{52}JQQJ9[9D][A-Za-z0-9]{26})(?:\b|_)"
+            r"|(?i:(?:account|access|shared)key)=([A-Za-z0-9+/]{40,88}={1,2})"
+            r"|([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:\.?(?:[^A-Za-z0-9_~.-]|\z)|\.[a-z]{2,4}\b)"
+        )
     ),
 )
 
@@ -76,33 +87,55 @@ def _crc(body: bytes) -> bytes:
     return digits.encode()
 
 
-def _is_github_token(token: bytes) -> bool:
-    """Check a GitHub token. Those of 36 characters carry the checksum; the longer forms (refresh tokens, fine-grained
-    ones) do not, or nobody says how."""
-    body = token[4:]
-    return len(body) != 36 or token.startswith(b"gith") or _crc(body[:30]) == body[30:]
+def _github_tokens(text: bytes) -> list[Range]:
+    """Find GitHub's tokens. Those of 36 characters carry the checksum, and are found wherever they stand; the longer
+    forms (refresh tokens, installations, fine-grained ones) do not, or nobody says how."""
+    found = []
+    for match in _GITHUB.finditer(text):
+        start = match.start()
+        body = text[start + 4 : start + 40]
+        if match[1] and _crc(body[:30]) == body[30:]:
+            found.append(Range(start, start + 40))
+        elif (longer := match[2] or match[3] or (match[1] if len(match[1]) > 36 else b"")) and looks_random(longer):
+            found.append(Range(start, start + len(match[0].rstrip(b"."))))
+    return found
 
+
+_GITHUB = re.compile(
+    rb"gh[pousr]_(?:([A-Za-z0-9]{36,1024}+)(?![A-Za-z0-9])|([A-Za-z0-9]{20,64}_[A-Za-z0-9_.-]{20,1024}+))"
+    rb"|github_pat_([A-Za-z0-9]{22}_[A-Za-z0-9]{59})(?![A-Za-z0-9])"
+)
 
 GITHUB_TOKEN = Detector(
     "github_token",
-    r"\b(?:gh[pousr]_[A-Za-z0-9]{4}|github_pat_)",
-    _groups(r"\b(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b", _is_github_token),
+    r"gh[pousr]_[A-Za-z0-9]{8}|github_pat_[A-Za-z0-9]{8}",
+    until_settled(_github_tokens),
 )
 
-# Tokens of bots, users, apps and configuration, and the secret path of a webhook.
+# Tokens of bots, users, apps, workflows and configuration, and the secret path of a webhook.
 SLACK_TOKEN = Detector(
     "slack_token",
-    r"\bx(?:ox[a-z]|app)[.-][0-9A-Za-z%]|hooks\.slack\.com/(?:services|workflows|triggers)/",
-    _groups(
-        r"\b(xox[a-z](?:\.xox[a-z])?-(?:[0-9A-Za-z]+-){0,5}[0-9A-Za-z%+/=]{10,})|\b(xapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{16,})"
-        r"|hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9]{8,}/[A-Za-z0-9/]{16,})",
-        lambda token: any(0x30 <= byte <= 0x39 for byte in token),
+    r"x(?:ox[a-z]|app|wfp)[.-][0-9A-Za-z%+/=.-]{4}|hooks\.slack(?:-gov)?\.com/[a-z]+/",
+    until_settled(
+        _groups(
+            r"((?:xox[a-z](?:\.xox[a-z])?|xwfp)-(?:[0-9A-Za-z]+-){0,5}(?:[0-9A-Za-z+/=]|%2[BFbf]|%3[Dd]){10,})"
+            r"|(xapp-[0-9]-[A-Z0-9]+-[0-9]+-[0-9a-f]{16,})"
+            r"|hooks\.slack(?:-gov)?\.com/[a-z]+/([A-Za-z0-9]{8,}/[A-Za-z0-9/]{16,})",
+            lambda token: any(0x30 <= byte <= 0x39 for byte in token),
+        )
     ),
 )
 
-# Secret and restricted keys, of tests too, and the secrets of webhooks. Publishable keys (pk_) are none.
+# Secret and restricted keys, of tests too, and the secrets of webhooks. Publishable keys (pk_) are none. Two letters
+# before make another word of it (`task_live_`).
 STRIPE_KEY = Detector(
     "stripe_key",
-    r"\b(?:[rs]k_(?:live|test)|whsec)_[0-9A-Za-z]",
-    _groups(r"\b([rs]k_(?:live|test)_[0-9A-Za-z]{16,247})|\b(whsec_[0-9A-Za-z+/]{24,}={0,2})"),
+    r"(?:[rs]k_(?:live|test|prod)|whsec)_[0-9A-Za-z+/]{8}",
+    until_settled(
+        _groups(
+            r"(?:\b|[^a-z]|[^a-z][a-z]|\A[a-z])([rs]k_(?:live|test|prod)_[0-9A-Za-z]{16,247})"
+            r"|(whsec_[0-9A-Za-z+/]{24,}={0,2})",
+            looks_random,
+        )
+    ),
 )

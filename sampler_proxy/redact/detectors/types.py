@@ -33,6 +33,9 @@ class Detector:
     find: Callable[[bytes], list[Range]]
     utf8: bool = False
     """Whether `pattern` is about characters (one written by a user) or about bytes (all of ours)."""
+    finer: str = ""
+    """A second necessary condition, asked only about values in which `pattern` matches; empty for none. Many words in
+    the one set of all patterns make an automaton too large to be fast."""
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:
@@ -46,10 +49,36 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
     return disjoint
 
 
+_ROUNDS = 3
+
+
+def until_settled(find: Callable[[bytes], list[Range]]) -> Callable[[bytes], list[Range]]:
+    """Make a `find` that looks again with its findings blotted out: of secrets that touch, each may hide where another
+    one ends."""
+
+    def settled(text: bytes) -> list[Range]:
+        found = find(text)
+        more = found
+        for _ in range(_ROUNDS):
+            if not more:
+                break
+            blotted = bytearray(text)
+            for start, end in found:
+                blotted[start:end] = b"*" * (end - start)
+            more = find(bytes(blotted))
+            found = merged(found + more)
+        return found
+
+    return settled
+
+
 WORD = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz")
 DIGITS = frozenset(b"0123456789")
 
-_PLACEHOLDER = re.compile(rb"\*+|\$?\{[^}]*\}|<[^>]*>|%s|\?+|%7B[^%]*%7D")
+_PLACEHOLDER = re.compile(
+    rb"\*+|[$%]?\{[^}]*\}|\$\(?[A-Z][A-Z0-9_]*\)?|<[^>]*>|%s|\?+|%7B[^%]*%7D|x{3,}|X{3,}|\[[A-Za-z_ -]+\]|\.{3,}"
+    rb"|(?i:redacted|masked|hidden)"
+)
 
 
 def is_placeholder(value: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Decodes texts in which characters are escaped, as URLs, JSON and many languages do it, and maps positions back.
+"""Decodes texts in which characters are escaped, as URLs, JSON, HTML and many languages do it, and maps positions back.
 
 An escape hides what stands beside it (`%22AKIA...`: no word begins there), and what it stands for.
 """
@@ -10,13 +10,17 @@ from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
 
-PATTERN = r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
+PATTERN = (
+    r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
+    r"""|&(?:quot|apos|amp|#0{0,4}(?:34|38|39|96)|#[xX]0{0,4}(?:22|26|27|60));|\x1b\[[0-9;]*m"""
+)
 """RE2: where it matches nothing, nothing is escaped."""
 MAX_LEVELS = 3
 """Escapes over escapes that are resolved."""
 
 _ESCAPE = re.compile(PATTERN.encode())
 _SIMPLE = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+_ENTITIES = {b"&quot;": b'"', b"&apos;": b"'", b"&amp;": b"&"}  # HTML's; beside them only what has a number
 
 Origin = Callable[[int], int]
 """Maps a position in a decoded text to the position in the original; works for both ends of a range."""
@@ -65,6 +69,12 @@ def _replacement(escape: re.Match[bytes]) -> bytes:
 def _character(escape: bytes) -> bytes:
     if escape[:1] == b"%":
         return bytes((int(escape[1:], 16),))
+    if escape[:1] == b"&":
+        named = _ENTITIES.get(escape)
+        digits = escape[2:-1].lower()
+        return named or bytes((int(digits[1:], 16) if digits[:1] == b"x" else int(digits),))
+    if escape[:1] == b"\x1b":  # a colour
+        return b" "
     kind = escape[1:2]
     if kind in (b"u", b"x"):
         code = int(escape[2:], 16)

@@ -1,8 +1,10 @@
 """Finds the values behind quoted keys in texts that are no JSON as a whole: `HTTP 400: {"token": "x"}`, JSON in a
-string, what JavaScript and Python print.
+string, what JavaScript, Python, Ruby and PHP print.
 
-So that key rules hold there too. Unlike `embedded` it makes nothing of how things nest: a key is what stands in quotes
-before a colon (or `=>`), wherever it is.
+So that key rules hold there too. Unlike `brackets` it makes nothing of how things nest, so that no damage around a key
+and its value matters: a key is what stands in quotes before a colon (or `=>`, `=`, `->`), wherever it is. The forms of
+PHP are here too: `["key"]=> string(1) "x"` (var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize).
+Before a string a key needs no quotes, where one may begin: in a bracket, in a line, or behind another string.
 """
 
 from __future__ import annotations
@@ -11,30 +13,50 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sampler_proxy.redact.texts.embedded import unescaped
+from sampler_proxy.redact.texts.members import unescaped
 
-PATTERN = r"""["'`]\s*(?::|=>)"""
-"""RE2: where it matches nothing, there are no keys."""
+_BEHIND = r"(?:>>)?\s*[\])]?\s*(?::|=|->)"
+PATTERN = r"""["'`](?:>>)?\s*[\])]?\s*(?::|=|->)|["'`];[A-Za-z]:"""
+"""RE2: quoted keys."""
+IN_STRINGS = rf"[`']{_BEHIND}|[`'];[A-Za-z]:|[0-9A-Za-z_]\]\s*=>"
+"""RE2: keys that a string of JSON without escapes may hold."""
 MAX_QUOTED_KEY_BYTES = 256
 """Of a longer key only its end is read."""
 
-_BEHIND_KEY = re.compile(rb"""["'`]\s*+(?::(?!:)|=>)\s*+""")
+_BEHIND_KEY = re.compile(
+    rb"""["'`](?:(?:>>)?\s*+[\])]?\s*+(?::(?!:)=?|=>|={1,3}(?![=~])|->)\s*+|(;)(?:s:[0-9]++:|[a-zA-Z]:))"""
+    rb"|(?<=[0-9A-Za-z_])(\])\s*+=>[ \t]*+"
+    rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+"""
+    rb"""(?=(?:[A-Za-z_][\w.:]*+\()?["'`])"""
+    rb"""|(?<![0-9A-Za-z_:]):([A-Za-z_][0-9A-Za-z_.-]{0,127}+)[ \t]++(?=["'`])|\{([a-z_]\w*+),[ ]?(?=<<["'`])""",
+    re.MULTILINE,
+)
 _BARE = re.compile(rb"""[^,;}\])\n"'`]*""")
-_SIGN = re.compile(rb"""["'`{}\[\]]""")
-_OPENING = re.compile(rb"[{\[(,:]\s*\\*\Z")
+# What may stand before the quote of a value, or its bracket: `string(3) "x"`, `b"x"`; `Some("x")`, `new Secret {..}`.
+_PREFIX = re.compile(rb"""(?:[bBuUrRfFnN@$]{1,2}|<<|[A-Za-z_&*][\w.:<>]*+(?:\([0-9]*+\))?[ \t]++)(?=\\*["'`])""")
+_CALL = re.compile(rb"(?:new\s++)?[A-Za-z_&*$][\w.:<>]*+[ \t]*+(?=[({\[])")
+_NESTED = re.compile(rb"(?:Array|[\w\\]++ Object)\s*+(?=\()")  # of print_r
+# A value of print_r reaches to the end of its line, or to what comes next.
+_TO_NEXT = re.compile(rb"[^\n]*?(?=[ \t]++\[[^\[\]\n]{1,128}\][ \t]*+=>|[ \t]*+\)[ \t]*+(?:\n|\Z)|\n|\Z)")
+_SIGN = re.compile(rb"""["'`{}\[\]()]""")
+_WITHIN = re.compile(rb"[0-9A-Za-z_\x80-\xff]")
+_OPENING = re.compile(rb"[{\[(,:>=]\s*\\*\Z")
+_CLOSING = {b"{": b"}", b"[": b"]", b"(": b")"}
 
 
 class QuotedKey(NamedTuple):
-    """A key in quotes, before a colon or `=>`."""
+    """A key in quotes, before a colon or the like."""
 
     text: bytes
     """The key without quotes and escapes."""
     quote: int
-    """The byte that quotes the key."""
+    """The byte that quotes the key; `]` for one of print_r; 0: none, but there is one before the value."""
     level: int
     """The number of backslashes before each quote."""
     end: int
     """The position behind what separates the key from its value."""
+    width: int = 1
+    """The number of signs in each quote: two in a field of CSV."""
 
 
 class KeyedValue(NamedTuple):
@@ -50,31 +72,50 @@ def keys(text: bytes) -> Iterator[QuotedKey]:
     """Find the quoted keys, in order. Linear; raises nothing."""
     for match in _BEHIND_KEY.finditer(text):
         quote = match.start()
+        if bare := match[3] or match[4] or match[5]:
+            yield QuotedKey(bare, 0, 0, match.end())
+            continue
+        if match[2] is not None:
+            start = text.rfind(b"[", max(0, quote - MAX_QUOTED_KEY_BYTES), quote)
+            if start >= 0:
+                yield QuotedKey(text[start + 1 : quote], 0x5D, 0, match.end())
+            continue
         level = _backslashes(text, quote)
         stop = quote - level
+        mark = text[quote : quote + 1]
+        width = 1
+        if text[quote - 1 : quote] == mark and _WITHIN.match(text, quote - 2):
+            width, stop = 2, quote - 1
         low = max(0, stop - MAX_QUOTED_KEY_BYTES)
         start = stop
         for _ in range(4):  # a quote with more backslashes before it belongs to the key
-            start = text.rfind(text[quote : quote + 1], low, start)
+            start = text.rfind(mark, low, start)
             if start < 0 or _backslashes(text, start) <= level:
                 break
-        yield QuotedKey(_plain(text[start + 1 if start >= 0 else low : stop], level), text[quote], level, match.end())
+        inside = text[start + 1 if start >= 0 else low : stop]
+        yield QuotedKey(_plain(inside, level), text[quote], level, match.end(), width)
 
 
 def value_of(text: bytes, key: QuotedKey) -> KeyedValue:
-    """Find the value of a key: a string up to the quote that ends it, an object or array up to its bracket, any other
-    up to the next sign that could end it. Where nothing ends the value it reaches to the end of the text."""
+    """Find the value of a key: a string up to the quote that ends it, an object, array or call up to its bracket, any
+    other up to the next sign that could end it. Where nothing ends the value it reaches to the end of the text."""
     start = key.end
+    if prefix := _PREFIX.match(text, start):
+        start = prefix.end()
     opening = start
     while opening < len(text) and text[opening] == 0x5C:
         opening += 1
     sign = text[opening : opening + 1]
     if sign in (b'"', b"'", b"`"):
-        end = _closing(text, sign, opening - start, opening + 1)
-        return KeyedValue(opening + 1, end, _plain(text[opening + 1 : end], opening - start))
-    if sign in (b"{", b"["):
-        return KeyedValue(start, _bracket(text, start, key), b"")
-    bare = _BARE.match(text, start)
+        width = 3 if text[opening : opening + 3] == sign * 3 else key.width
+        if text[opening : opening + width] == sign * width:
+            opening += width - 1
+            end = _closing(text, sign * width, opening - start if width == 1 else 0, opening + 1)
+            return KeyedValue(opening + 1, end, _plain(text[opening + 1 : end], opening - start if width == 1 else 0))
+    call = (_CALL if key.quote != 0x5D else _NESTED).match(text, start)
+    if sign in (b"{", b"[") or call:
+        return KeyedValue(start, _bracket(text, call.end() if call else start), b"")
+    bare = (_BARE if key.quote != 0x5D else _TO_NEXT).match(text, start)
     end = bare.end() if bare else start
     inside = text[start:end].rstrip()
     return KeyedValue(start, start + len(inside), inside)
@@ -87,31 +128,38 @@ def _backslashes(text: bytes, at: int) -> int:
 
 
 def _closing(text: bytes, quote: bytes, level: int, start: int) -> int:
-    """Find where a string ends, before the backslashes of its quote."""
+    """Find where a string ends, before the backslashes of its quote. One before a letter or digit is rather part of the
+    string, where there is another behind it."""
     at = start
+    first = len(text)
     while (at := text.find(quote, at)) >= 0:
         count = _backslashes(text, at)
-        if level == 0 and count < 16 and count % 2 == 0:
-            return at  # those before it are characters
+        if level == 0 and count < 16 and count % 2 == 0:  # those before it are characters
+            if not _WITHIN.match(text, at + len(quote)):
+                return at
+            first = min(first, at)
         if level and count <= level and at - count >= start:
             return at - count
         at += 1
-    return len(text)
+    return first
 
 
-def _bracket(text: bytes, start: int, key: QuotedKey) -> int:
+def _bracket(text: bytes, start: int) -> int:
+    """Find the end of a bracket: the one like it that closes it."""
+    opening = text[start : start + 1]
+    closing = _CLOSING[opening]
     depth = 0
     at = start
     while sign := _SIGN.search(text, at):
         at = sign.end()
         found = sign[0]
-        if found in (b"{", b"["):
+        if found == opening:
             depth += 1
-        elif found in (b"}", b"]"):
+        elif found == closing:
             depth -= 1
             if depth == 0:
                 return at
-        elif found[0] == key.quote and _OPENING.search(text[max(start, at - 24) : at - 1]):
+        elif found[0] in b"\"'`" and _OPENING.search(text[max(start, at - 24) : at - 1]):
             level = _backslashes(text, at - 1)
             end = _closing(text, found, level, at)
             at = min(len(text), end + level + 1)

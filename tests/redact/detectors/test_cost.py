@@ -10,14 +10,26 @@ from types import FrameType
 import pytest
 
 from sampler_proxy.redact.detectors.catalogue import DETECTORS
+from sampler_proxy.redact.lanes import Family
 from sampler_proxy.redact.policy import Policy
-from sampler_proxy.redact.texts import sql
+from sampler_proxy.redact.texts import stores
 from tests.support.redacting import policy
 
 SIZE = 4000
 CALLS_A_BYTE = 14
 
 REPEATED = [
+    *(
+        "4111\u2011",
+        "&nbsp;",
+        "\uff14",
+        "%B4111111111111111^A/",
+        ";4111111111111=1",
+        "ssn 1",
+        "\u00ad1",
+        "NO11_1 ",
+        "B111111111111^a",
+    ),
     *("DE11 ", "de11 ", "DE11-", "MT11 MT11 ", "DE11AAAA BBBB CCCC ", "NO11AAAAAAAAAAA ", "KZ11 111A ", "AD11AD11"),
     *("4111 ", "4111 1111 1111 1112 ", "4111111111111112 ", "4111-", "&pw=a", "'&pw=a", " pw=a", "--pw a ", "pw: a1,"),
     *(
@@ -40,7 +52,65 @@ REPEATED = [
         "ghp_",
         "xoxb-1-",
         "ALTER USER a ",
+        *(
+            "password ",
+            "password is ",
+            "password: |\n  a\n",
+            "password:\n  ",
+            "pin ",
+            "key ",
+            "api key ",
+            "code=",
+            "code=1",
+        ),
+        *("token: ", "<password>", "<password a", "(password,", "name=password ", "name='token' ", "Key (token)=("),
+        *("Key (a)=(1) ", "Cookie: a=b;", "Authorization: a ", "Authorization: Digest a=b,", "chpasswd ", "pass=("),
+        *(
+            "echo a | chpasswd ",
+            "curl -u ",
+            "mysql -p ",
+            "curl a ",
+            "net use a ",
+            "htpasswd -b a b ",
+            "password=&quot;",
+        ),
+        *(
+            "password=a<",
+            "password: Some(",
+            "Duplicate entry 'a' for key 'token' ",
+            "arn:secret:",
+            "password=“",
+            "\x1b[0m",
+        ),
         "select 'a' ",
+        "sk-",
+        "glpat-",
+        "hf_",
+        "pat",
+        "AAAA",
+        "/reset/",
+        "/hook/aB3dE5fG7h1J",
+        "a://a:b@",
+        "postgres://u:p ",
+        "a://b:c/@",
+        "a:b@c:80 ",
+        "*:*:*:a:b\n",
+        "$1$a",
+        "AUTH default x ",
+        '"kty":"EC","d":"aaaaaaaaaaaaaaaaaaaa",',
+    ),
+    *("[", "{", "(", '{"a":', '["a","b"],', "['--a','b'],", '{"name":"a","value":"b"},', "[a]=>b ", 's:1:"a";'),
+    *(
+        "&quot;a&quot;:",
+        "'a'->",
+        "{a:'b'}",
+        "Secret('x')",
+        '["',
+        "['",
+        "/*",
+        '"a":Some(',
+        "\x1b[1m",
+        '\\\\\\"a\\\\\\":',
     ),
 ]
 
@@ -93,6 +163,8 @@ MEMBERS = [
     '["[]"]',
     "DE11 DE11 DE11 DE11 DE11\n",
     "it's a@b.example",
+    "--a\n",
+    "{'a': b, 'c'",
 ]
 
 
@@ -109,7 +181,24 @@ def test_calls_of_each_detector_are_few(part: str, name: str) -> None:
     assert calls(lambda: find(of_size(part, SIZE))) < CALLS_A_BYTE * SIZE
 
 
-@pytest.mark.parametrize("part", [",", "a,", "(", '"a",', "?,", "?::x,", "1+", "@a;"])
-def test_calls_for_statements_of_many_signs_are_few(part: str) -> None:
-    statement = b"SELECT a FROM b WHERE c = " + of_size(part, 12000)
-    assert calls(lambda: sql.obfuscate(statement)) < CALLS_A_BYTE * len(statement) / 2
+STATEMENTS = {
+    Family.SQL: (
+        "SELECT a FROM b WHERE c = ",
+        (",", "a,", "(", '"a",', "?,", "?::x,", "1+", "@a;", "'a',", "\\'", "/*", "`a`"),
+    ),
+    Family.COMMANDS: ("", ("SET a b\n", "a ", '"a" ', "a:b:", "GET a\nb\n", "'")),
+    Family.DOCUMENTS: ("{", ("1,", '"a":1,', "a:", "{", "[]", "'", "/a/", "a.b(")),
+    Family.QUERIES: ("MATCH (n) ", ("1,", "'a' ", "=`a`", "{a:", "//")),
+    Family.DIRECTORY: ("(a=b)", ("(a=b)", "(", ")a", "a: b\n")),
+    Family.BY_TEXT: ("", ("SELECT ", "(a=", "{", "a b ", "1 ", "#a\n")),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "part"), [(family, part) for family, (_, parts) in STATEMENTS.items() for part in parts], ids=str
+)
+def test_calls_for_statements_are_few(family: Family, part: str) -> None:
+    start, _ = STATEMENTS[family]
+    for size in (SIZE, 3 * SIZE):
+        statement = start.encode() + of_size(part, size)
+        assert calls(lambda text=statement: stores.obfuscate(family, text)) < CALLS_A_BYTE * len(statement)

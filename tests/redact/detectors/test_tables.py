@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 
 from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR, STRICT, Range, sieve
-from tests.redact.detectors import table_addresses, table_credentials, table_numbers, table_provider_keys
+from tests.redact.detectors import (
+    table_addresses,
+    table_connections,
+    table_credentials,
+    table_named,
+    table_numbers,
+    table_paths,
+    table_provider_keys,
+    table_providers,
+)
 from tests.redact.detectors.marked import unmarked
 
-TABLES = (table_numbers, table_addresses, table_credentials, table_provider_keys)
+TABLES = (
+    *(table_numbers, table_addresses, table_credentials, table_connections, table_named, table_paths),
+    *(table_provider_keys, table_providers),
+)
 HITS = {name: texts for table in TABLES for name, texts in table.HITS.items()}
 MISSES = {name: texts for table in TABLES for name, texts in table.MISSES.items()}
 
 
 def cases(table: dict[str, list[str]]) -> list[object]:
     return [pytest.param(name, text, id=f"{name}-{i}") for name, texts in table.items() for i, text in enumerate(texts)]
+
+
+@cache
+def sieve_of(name: str) -> Callable[[bytes], list[int]]:
+    return sieve([DETECTORS[name]])
 
 
 def masked(text: bytes, ranges: list[Range]) -> bytes:
@@ -28,8 +48,8 @@ def test_finds(name: str, marked: str) -> None:
     text, expected = unmarked(marked)
     assert expected, "mark the secret"
     assert DETECTORS[name].find(text) == expected
-    assert sieve([DETECTORS[name]])(text) == [0]
-    assert sieve([DETECTORS[name]])(SEPARATOR.join((b"before", text, b"after"))) == [0]
+    assert sieve_of(name)(text) == [0]
+    assert sieve_of(name)(SEPARATOR.join((b"before", text, b"after"))) == [0]
 
 
 @pytest.mark.parametrize(("name", "marked"), cases(HITS))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampler_proxy.redact.texts.embedded import MAX_BYTES, Member, members, quoted
+from sampler_proxy.redact.texts.brackets import members
+from sampler_proxy.redact.texts.embedded import read
+from sampler_proxy.redact.texts.members import Member, quoted
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
@@ -86,9 +88,9 @@ def test_elements_have_the_key_around_them() -> None:
         (b'{"a": 1, "password": "x\\u00e9\\u0', [("a", b"1", b"1"), ("password", b'"x\\u00e9\\u0', "xéu0".encode())]),
         (b'{"a": {"b": "c"', [("a", b'{"b": "c"', b""), ("b", b'"c"', b"c")]),
         (b'{"a": "b"} and more', [("a", b'"b"', b"b")]),
-        (b'{"a": "b"}\n{"c": "d"}', [("a", b'"b"', b"b")]),
-        (b'{"password": undefined}', [("password", b"undefined}", b"undefined}")]),
-        (b'{"a": "b\x01", "c": "d"}', [("a", b'"b\x01", "c": "d"}', b'b\x01", "c": "d"}')]),
+        (b'{"a": "b"}\n{"c": "d"}', [("a", b'"b"', b"b"), ("c", b'"d"', b"d")]),
+        (b'{"password": undefined}', [("password", b"undefined", b"undefined")]),
+        (b'{"a": "b\x01", "c": "d"}', [("a", b'"b\x01"', b"b\x01"), ("c", b'"d"', b"d")]),
         (b'{"a": "b",}', [("a", b'"b"', b"b")]),
         (b'{"\xff": "\xff"}', [("\ufffd", b'"\xff"', b"\xff")]),
         (b'{"\\u0070w": "\\ud83d\\ude00\\ud800"}', [("pw", b'"\\ud83d\\ude00\\ud800"', "😀?".encode())]),
@@ -112,7 +114,6 @@ def test_what_stops_being_json(text: bytes, expected: list[tuple[str, bytes, byt
         b"[1, 2]",
         b"[INFO] started",
         b"{id}",
-        b"{'a': 'b'}",
         b"[object Object]",
         b"}",
         b"]",
@@ -125,7 +126,6 @@ def test_what_stops_being_json(text: bytes, expected: list[tuple[str, bytes, byt
         b"if (a=1&b=2) {}",
         b"a=1&&b=2",
         b"SELECT a=1&b='x'",
-        b'{"a":"' + b"x" * MAX_BYTES + b'"}',
     ],
 )
 def test_no_members(text: bytes) -> None:
@@ -136,7 +136,7 @@ def test_deep_nesting_is_read_in_linear_time_without_recursion() -> None:
     depth = 30_000
     found = members(b'{"a":' * depth + b'"x"' + b"}" * depth)
     assert len(found) == depth
-    assert found[-1] == Member("a", 5 * depth, 5 * depth + 3, True, b"x")
+    assert found[-1] == Member("a", 5 * depth, 5 * depth + 3, True, b"x", around=5 * (depth - 1))
     assert members(b"[" * depth)[-1].end == depth
 
 
@@ -148,7 +148,7 @@ def test_any_bytes(text: bytes) -> None:
 
 def test_forms() -> None:
     text = b"a=1&password=hunter%202+x&a%5Bb%5D=&a=2&\xc3\xa9=\xff"
-    found = members(text)
+    found = read(text).members
     assert [(one.key, text[one.start : one.end], one.text) for one in found] == [
         ("a", b"1", b"1"),
         ("password", b"hunter%202+x", b"hunter 2 x"),
@@ -164,7 +164,9 @@ def test_forms() -> None:
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=5), st.text(max_size=5)), min_size=2, max_size=4))
 def test_every_field_of_a_form(fields: list[tuple[str, str]]) -> None:
     text = urlencode(fields)
-    assert [(one.key, one.text.decode()) for one in members(text.encode())] == parse_qsl(text, keep_blank_values=True)
+    assert [(one.key, one.text.decode()) for one in read(text.encode()).members] == parse_qsl(
+        text, keep_blank_values=True
+    )
 
 
 @given(st.binary(max_size=20))

@@ -42,8 +42,8 @@ def _times(escape: Escape, times: int) -> Escape:
 
 
 def _unicode(value: str) -> str:
-    """Every third character as JSON's escape."""
-    return "".join(f"\\u{ord(each):04x}" if at % 3 == 1 else each for at, each in enumerate(value))
+    """Every third character, and each control character, as JSON's escape."""
+    return "".join(f"\\u{ord(each):04x}" if at % 3 == 1 or each < " " else each for at, each in enumerate(value))
 
 
 class Carrier(NamedTuple):
@@ -85,7 +85,9 @@ def named(words: str, style: str) -> str:
             return "-".join(part.title() for part in parts)
         case "pascal":
             return "".join(part.title() for part in parts)
-        case "dotted":
+        case "dotted":  # `api_key` is one word there; and `session.id` names no secret in the semantic conventions
+            if parts[-1] in ("key", "token", "id", "code", "secret"):
+                parts[-2:] = ["_".join(parts[-2:])]
             return ".".join(parts)
         case "words":
             return " ".join(parts)
@@ -98,6 +100,7 @@ LINE = r"[^\r\n]+"
 NO_QUOTE = r"[^\"\r\n\\]+"
 NO_SINGLE = r"[^'\r\n\\]+"
 WORD = r"\S+"
+NO_ESCAPE = r"[^\"'\\\r\n]+"
 TOKEN = r"[A-Za-z0-9_.:+/=~$%@!#*-]+"
 
 
@@ -242,6 +245,41 @@ def _json_like() -> list[Carrier]:
         ),
     ]
     return found
+
+
+def _nested() -> list[Carrier]:
+    """One syntax in another."""
+    twice, thrice = _times(_json, 2), _times(_json, 3)
+    texts = {
+        "json in a log line": ('2026-01-02 03:04:05 INFO body={"user":"bob","$N":"$V"} took 3 ms', _json),
+        "json in logfmt": ('level=info msg="got {\\"user\\":\\"bob\\",\\"$N\\":\\"$V\\"}" dur=3ms', twice),
+        "json in single quotes": ('payload: \'{"user": "bob", "$N": "$V"}\' rejected', _json),
+        "json in a form": ('id=7&data={"user":"bob","$N":"$V"}&a=1', _json),
+        "json in xml": ('<body>{"user":"bob","$N":"$V"}</body>', _json),
+        "xml in json": ('{"id": 7, "body": "<login><$N>$V</$N></login>"}', _json),
+        "form in json": ('{"id": 7, "body": "user=bob&$N=$V&a=1"}', _percent),
+        "url in json": ('{"id": 7, "url": "https://api.acme.io/a?$N=$V&page=2"}', _percent),
+        "log line in json": ('{"level": "info", "msg": "login failed user=bob $N=$V"}', _as_is),
+        "command in json": ('{"cmd": "app serve --$N $V", "id": 7}', _as_is),
+        "python dictionary in json": ("{\"msg\": \"bad payload {'user': 'bob', '$N': '$V'}\"}", _as_is),
+        "nearly json in json": ('{"msg": "{\\"n\\": NaN, \\"$N\\": \\"$V\\"}", "id": 7}', twice),
+        "json deep in json": (
+            '{"a":[{"b":"{\\"c\\":[{\\"d\\":\\"{\\\\\\"$N\\\\\\":\\\\\\"$V\\\\\\"}\\"}]}"}]}',
+            thrice,
+        ),
+        "nearly json, deep": ('{"a": {"b": [1, undefined, {"user": "bob", "$N": "$V"}]}}', _json),
+        "nearly json, first in a list": ('[NaN, {"user": "bob", "$N": "$V"}]', _json),
+        "value in single quotes": ('{"user": "bob", "$N": \'$V\'}', _single_quoted),
+        "value without quotes": ('{"user": "bob", "$N": $V}', _as_is),
+        "value as bytes": ("{'user': 'bob', '$N': b'$V'}", _single_quoted),
+        "value in a constructor": ("{'user': 'bob', '$N': SecretStr('$V')}", _single_quoted),
+    }
+    plain = ("log line in json", "command in json", "value without quotes")
+    found = [
+        Carrier(name, "nested", (text,), escape=escape, accepts=TOKEN if name in plain else NO_ESCAPE)
+        for name, (text, escape) in texts.items()
+    ]
+    return [one._replace(style="kebab") if one.name == "command in json" else one for one in found]
 
 
 def _dumps() -> list[Carrier]:
@@ -515,7 +553,7 @@ def _others() -> list[Carrier]:
         "ansi, text": "\x1b[32m$V\x1b[0m ok",
         "underscore before": "upload_$V",
         "underscores around": "mandate_$V_v2",
-        "name of a file": "/tmp/export-$V.csv",
+        "name of a file": "/tmp/$V.csv",
         "colon before": "ref:$V",
         "csv": "7,bob,$V,2026-01-02",
         "pipes": "7|bob|$V|x",
@@ -524,6 +562,9 @@ def _others() -> list[Carrier]:
         "html": "<p>value <b>$V</b> refused</p>",
     }
     found += _many("glued", glued, accepts=r"[^\s\"'<>|,;&\\]+")
+    # Only before what begins unlike a word: hexadecimal digits would go on in letters.
+    starts = r"(?:[A-Z]{2}|[a-z][a-z0-9]{1,8}[-_.]|eyJ|AIza|\$)[^\s\"'<>|,;&@\\]+"
+    found.append(Carrier("letters before", "glued", ("upload$V",), accepts=starts))
     sql = {
         "sql where": "SELECT id FROM users WHERE $N = '$V'",
         "sql insert": "INSERT INTO users (id, $N) VALUES (7, '$V')",
@@ -537,9 +578,20 @@ def _others() -> list[Carrier]:
         accepts=NO_QUOTE,
         keys=("db.query.text", "db.statement", "message"),
     )
-    return found
+    return [one._replace(keys=("message", "exception.message")) if one.name == "sql in prose" else one for one in found]
+
+
+# What stands there may be prose as well: a word is a secret in none of them.
+LOOSE = frozenset(
+    (
+        *("name is value", "name is value, goes on", "name value rejected", "name quoted value", "bad name: value"),
+        *("wrong name given", "rejected value", "duplicate entry", "fails to match", "value on the next line", "tabs"),
+        *("arrow", "double arrow", "two equals", "spaced equals", "plus equals", "walrus", "compared", "html table"),
+        *("markdown table", "colon", "colon without space", "ansi", "ansi name", "option", "options in prose"),
+    )
+)
 
 
 def carriers() -> list[Carrier]:
     """Those of texts, and those of names with values."""
-    return [*_prose(), *_json_like(), *_dumps(), *_pairs(), *_markup(), *_web(), *_others()]
+    return [*_prose(), *_json_like(), *_nested(), *_dumps(), *_pairs(), *_markup(), *_web(), *_others()]

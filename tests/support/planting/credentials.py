@@ -7,7 +7,15 @@ from random import Random
 from tests.support.planting.forms import Kind, Make, Secret, b64, compact, filled, form, mixed, one_of, url64, whole
 
 _BEGIN, _END = "-----BEGIN ", "-----END "
-_KEYS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
+_KEYS = (
+    "PRIVATE KEY",
+    "RSA PRIVATE KEY",
+    "EC PRIVATE KEY",
+    "OPENSSH PRIVATE KEY",
+    "ENCRYPTED PRIVATE KEY",
+    "DSA PRIVATE KEY",
+    "PGP PRIVATE KEY BLOCK",
+)
 
 
 def _bytes(random: Random, size: int) -> bytes:
@@ -147,6 +155,7 @@ def _saml(random: Random) -> Secret:
 
 _PASSWORD = ("password", "db password", "user password", "passwd", "pwd", "db pwd", "admin passwd", "new password")
 _PASSWORD += ("root password", "smtp password", "current password", "ssh password", "spring datasource password")
+_PASSWORD += ("password confirmation", "password2", "old password", "keystore password", "vault password")
 _TOKEN = ("token", "access token", "api token", "user token", "bot token", "refresh token", "id token", "auth token")
 _ODD_TOKEN = ("next auth session token", "page access token", "change password token", "sync gateway token")
 _ODD_TOKEN += ("continuation auth token", "reset password token", "start session token")
@@ -173,7 +182,25 @@ _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "client secret": (one_of("<w40>", "<h8>-<h4>-4<h3>-a<h3>-<h12>"), ("client secret", "oauth client secret")),
     "token": (one_of("<a32>", "<h40>", "<w43>"), _TOKEN),
     "token with another's name": (one_of("<a32>", "<h40>"), _ODD_TOKEN),
-    "otp or jwt behind a hyphen": (form("<a24>"), ("user jwt", "service jwt", "session jwt")),
+    "header of a provider": (
+        one_of("<a40>", "<h40>"),
+        (
+            *("x vault token", "private token", "x gitlab token", "x shopify access token", "x auth token"),
+            *("x goog api key", "x rapidapi key", "cf access client secret", "x hasura admin secret"),
+            *("x parse master key", "x consul token", "x forwarded access token", "x api token"),
+        ),
+    ),
+    "key of an application": (
+        one_of("<h64>", "<b43>=", "<a40>", "base64:<b43>="),
+        (
+            *("secret key base", "django secret key", "fernet key", "app key", "jwt key", "maps key", "session key"),
+            *("hmac key", "cookie key", "openai key", "webhook signing key"),
+        ),
+    ),
+    "otp or jwt behind a hyphen": (
+        form("<a24>"),
+        ("user jwt", "service jwt", "session jwt"),
+    ),
     "session id": (
         one_of("<h32>", "<l26>", "s%3A<a32>"),
         ("session id", "php sessid", "jsessionid", "sid", "connect sid"),
@@ -188,13 +215,15 @@ _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "private key": (form("<b64>"), ("private key", "ssh private key", "deploy private key")),
     "encryption key": (one_of("<h64>", "<b43>="), ("encryption key", "signing key", "data encryption key")),
     "access key": (form("<a32>"), ("access key", "storage access key", "access key secret")),
-    "credentials": (form("<a24>"), ("credentials", "user credentials", "credential")),
+    "credentials": (form("<a24>"), ("credentials", "user credentials", "credential", "aws credentials")),
     "authorization": (
         one_of("<a40>", "Token <a40>", "ApiKey <b32>"),
         ("authorization", "proxy authorization", "x authorization"),
     ),
     "cookie": (form("sid=<h32>"), ("cookie", "set cookie")),
 }
+
+_WORDS = ("password of letters", "passphrase")
 
 
 def kinds() -> list[Kind]:
@@ -229,5 +258,5 @@ def kinds() -> list[Kind]:
             fits="gentle",
             keys=("message",),
         ),
-        *(Kind(name, make, names, alone=False) for name, (make, names) in _NAMED.items()),
+        *(Kind(name, make, names, alone=False, is_words=name in _WORDS) for name, (make, names) in _NAMED.items()),
     ]

@@ -127,6 +127,7 @@ KNOWN = (
 # In a sentence each word may be what tells; in statements all is masked that is not understood.
 _GROUPS = (
     "json",
+    "nested",
     "dumps",
     "pairs",
     "environment",
@@ -136,6 +137,24 @@ _GROUPS = (
     "header",
     "form and query",
     "log line",
+)
+
+
+# Here it is the object, array or element around both that tells a name from a value: it is guarded, too.
+_STRUCTURES = frozenset(
+    (
+        *(
+            "array of pairs",
+            "name and value",
+            "key and value",
+            "value and name",
+            "otlp json",
+            "tuple",
+            "argument array",
+        ),
+        *("single-quoted arguments", "xml name and value", "html table", "xml setting", "xml entry", "xml property"),
+        *("html input", "plist", "php var_dump", "xml element with attributes", "soap"),
+    )
 )
 
 
@@ -172,6 +191,8 @@ def plant(kind: Kind, carrier: Carrier, seed: int) -> Planted | None:
     last = max(template.index(mark) for mark in marks) + 2
     before, behind = _BEFORE.search(template[:first]), _BEHIND.match(template[last:])
     start = first if before is None else before.start()
+    if carrier.name in _STRUCTURES and not kind.alone:
+        start = min(start, max(template.rfind(sign, 0, first) for sign in "{[(<"))
     end = last if behind is None else last + behind.end()
     pieces = [template[:start], template[start:end], template[end:]]
     value = carrier.escape(secret.text)

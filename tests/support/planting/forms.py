@@ -54,6 +54,10 @@ class Kind(NamedTuple):
     """Of attributes in which it stands by itself."""
     fits: str = "any"
     """`gentle`: a text of its own (a command line), for carriers that leave it readable; `bare`: for none."""
+    is_words: bool = False
+    """It looks like prose, and is told by its syntax only."""
+    place: str = ""
+    """Where it stands, if only there."""
     beside: tuple[tuple[str, str], ...] = ()
     """Attributes of the same span: the database system."""
 

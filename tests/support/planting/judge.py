@@ -24,6 +24,7 @@ _LONG = 12  # characters: of a secret so long half of it is too much
 _DECODED = 4  # times
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrtbf])|([\"'\\/]))")
+_WORD = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z]{3,12}(?![A-Za-z0-9+/-])")
 _CONTROL = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
@@ -65,6 +66,8 @@ def _place(sample: Sample, span: Span, resource_spans: ResourceSpans) -> None:
             span.attributes.add(key="app.payload", value=any_value({"user": "bob", sample.key: value}))
         case "resource":
             resource_spans.resource.attributes.extend(pairs({"service.name": "shop", sample.key: value}))
+        case "scope":
+            resource_spans.scope_spans[0].scope.attributes.extend(pairs({sample.key: value}))
         case "bytes":
             span.attributes.add(key=sample.key, value=any_value(value.encode()))
         case _:
@@ -90,6 +93,7 @@ def texts_after(redacting: Redacting | None, samples: Sequence[Sample]) -> list[
             for span in scope_spans.spans:
                 texts = found[int.from_bytes(span.trace_id) - 1]
                 texts += _texts(span)
+                texts += _texts(scope_spans.scope)
                 texts += _texts(resource_spans.resource)
     return found
 
@@ -155,15 +159,24 @@ class Outcome(NamedTuple):
     leaked: bool
     """A secret's part is still there; of an innocent, that it was changed."""
     blotted: bool
-    """All of the text is gone, not the secret alone."""
+    """More is gone than the secret: over half of the words beside it."""
 
 
 def judge_secrets(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:
     found = []
     for sample, left in zip(samples, redacted(policy, samples), strict=True):
-        whole = sample.value in sample.parts or sample.place == "bytes" or sample.carrier == "by key"
-        found.append(Outcome(sample, left, leaks(sample, left), not whole and ("****" in left or "?" in left)))
+        whole = str(sample.value) in sample.parts or sample.place == "bytes" or sample.carrier == "by key"
+        found.append(Outcome(sample, left, leaks(sample, left), not whole and _is_blotted(sample, left)))
     return found
+
+
+def _is_blotted(sample: Sample, left: Sequence[str]) -> bool:
+    """Tell whether more than half of the words beside the secret are gone."""
+    beside = str(sample.value)
+    for part in sample.parts:
+        beside = beside.replace(part, " ")
+    words = {*_WORD.findall(beside)}
+    return bool(words) and 2 * sum(any(word in text for text in left) for word in words) < len(words)
 
 
 def judge_innocents(policy: Policy, samples: Sequence[Sample]) -> list[Outcome]:

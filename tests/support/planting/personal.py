@@ -119,8 +119,13 @@ def _ssn_parts(random: Random) -> tuple[str, str, str]:
     return f"{area:03d}", f"{random.randint(1, 99):02d}", f"{random.randint(1, 9999):04d}"
 
 
+def social_security_number(random: Random) -> str:
+    """One that may have been issued."""
+    return "-".join(_ssn_parts(random))
+
+
 def _ssn(random: Random) -> Secret:
-    return whole("-".join(_ssn_parts(random)))
+    return whole(social_security_number(random))
 
 
 def _ssn_spaced(random: Random) -> Secret:

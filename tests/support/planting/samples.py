@@ -1,6 +1,16 @@
 """Secrets in carriers in positions: every kind in every carrier that takes it, each by a random generator of its own.
 
 A kind or carrier that is added changes no sample of the others.
+
+What nobody could tell for a secret, or for an innocent, is left out:
+
+- a value of no form without a name: a password in an attribute `ref`, a bare UUID or hash, `GPG_KEY` of an image;
+- a literal of a statement in prose, unless a column names it: `SELECT 'x'`;
+- hexadecimal glued to letters (`uploadab12...`), whose beginning is anywhere;
+- `session.id`, which the semantic conventions have for something that is no secret;
+- a password of letters where prose may stand: `password -> correct`, cells of a table;
+- names that say either: `?sid=1`, `existingSecret: db-credentials`, an object under a key that announces a secret;
+- secrets in base64, in hexadecimal, compressed, or cut in pieces: the manual says that these are not found.
 """
 
 from __future__ import annotations
@@ -11,17 +21,28 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tests.support.planting import credentials, personal, providers, texts
-from tests.support.planting.carriers import Carrier, carriers, named
+from tests.support.planting.carriers import LOOSE, Carrier, carriers, named
 from tests.support.planting.forms import Kind
 
 # Where a text may stand in a span.
 PLACES = (
     *("attribute",) * 8,
-    *("event attribute", "event name", "status message", "span name", "list", "map", "resource", "bytes", "link"),
+    *(
+        "event attribute",
+        "event name",
+        "status message",
+        "span name",
+        "list",
+        "map",
+        "resource",
+        "scope",
+        "bytes",
+        "link",
+    ),
 )
 NEUTRAL = ("value", "ref", "data", "item", "arg0", "detail")
 _STYLES = ("snake", "camel", "kebab", "dotted")
-_PREFIXES = ("", "", "app ", "http request header ", "user ", "config ")
+_PREFIXES = ("", "", "app.", "http.request.header.", "user.", "config.", "rpc.grpc.request.metadata.")
 _BARE_TIMES = 12
 _TEXT_TIMES = 40
 """Texts have many templates."""
@@ -75,12 +96,18 @@ def _bare(kind: Kind, seed: int, share: float) -> Iterator[Sample]:
         secret = kind.make(random)
         if random.random() >= share and number:
             continue
-        if kind.alone:
+        is_number = secret.text.isdecimal() and secret.text.isascii() and not secret.text.startswith("0")
+        if is_number and len(secret.text) < 19 and random.random() < 0.3:
+            key = named(random.choice(kind.names or NEUTRAL), "snake")
+            yield Sample(kind.name, "as a number", "by key", "attribute", key, int(secret.text), secret.parts)
+        elif kind.alone:
             key = random.choice(kind.keys or ("message", "ref", "app.value", "exception.message"))
-            place = "attribute" if kind.fits == "bare" else random.choice(PLACES)
+            place = kind.place or ("attribute" if kind.fits == "bare" else random.choice(PLACES))
             yield Sample(kind.name, "by itself", "by itself", place, key, secret.text, secret.parts, kind.beside)
         else:
-            key = named(random.choice(_PREFIXES) + random.choice(kind.names), random.choice(_STYLES))
+            prefix = random.choice(_PREFIXES)
+            style = random.choice(("kebab", "snake") if prefix.count(".") > 1 else _STYLES)
+            key = prefix + named(random.choice(kind.names), style)
             place = random.choice(("attribute", "attribute", "event attribute", "list", "map", "resource", "link"))
             yield Sample(kind.name, "by key", "by key", place, key, secret.text, secret.parts)
 
@@ -90,6 +117,8 @@ def _carried(kind: Kind, carrier: Carrier, random: Random) -> Sample | None:
     if kind.fits == "bare" or (kind.fits == "gentle" and not carrier.gentle):
         return None
     if not kind.alone and not carrier.announces:
+        return None
+    if kind.is_words and carrier.name in LOOSE:
         return None
     template = random.choice(carrier.templates)
     name = random.choice(kind.names or NEUTRAL)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from random import Random
 from typing import NamedTuple
 
-from tests.support.planting.forms import Kind, Make, Secret, b64, filled, mixed
+from tests.support.planting.forms import Kind, Make, Secret, b64, filled, form, mixed
+from tests.support.planting.personal import social_security_number
 
 
 class _Texts(NamedTuple):
     keys: tuple[str, ...]
     value: str
-    """The form of `{}`; `raw`: with signs that ought to be escaped."""
+    """The form of `{}`; `raw`: with signs that ought to be escaped; `ssn`: such a number."""
     templates: tuple[str, ...]
 
 
@@ -222,7 +223,6 @@ _TEXTS: dict[str, _Texts] = {
             "/unsubscribe/{}",
             "/api/v1/invitations/{}/accept",
             "https://login.acme.io/recover/{}?lang=de",
-            "GET /oauth/token/{} 404",
         ),
     ),
     "query parameter": _Texts(
@@ -345,17 +345,38 @@ _TEXTS: dict[str, _Texts] = {
             "MERGE INTO t USING s ON (t.k = '{}') WHEN MATCHED THEN DELETE",
         ),
     ),
-    "other statements": _Texts(
+    "cql": _Texts(
         _STORE,
         "<a20>",
         (
             "SELECT * FROM ks.users WHERE token = '{}' ALLOW FILTERING",
-            "MATCH (u:User {{token: '{}'}}) RETURN u",
-            'FOR u IN users FILTER u.token == "{}" RETURN u',
-            "g.V().has('user','token','{}')",
-            'from(bucket:"b") |> filter(fn: (r) => r.token == "{}")',
-            "g.addV('user').property('password', '{}')",
+            "INSERT INTO ks.sessions (id, token) VALUES (now(), '{}') USING TTL 3600",
+            "CREATE ROLE shop WITH PASSWORD = '{}' AND LOGIN = true",
         ),
+    ),
+    "cypher": _Texts(
+        _STORE,
+        "<a20>",
+        (
+            "MATCH (u:User {{token: '{}'}}) RETURN u",
+            "CREATE (u:User {{name: 'bob', password: \"{}\"}})",
+            "ALTER CURRENT USER SET PASSWORD FROM '{}' TO '{}'",
+        ),
+    ),
+    "aql": _Texts(
+        _STORE,
+        "<a20>",
+        ('FOR u IN users FILTER u.token == "{}" RETURN u', "INSERT {{name: 'bob', password: '{}'}} INTO users"),
+    ),
+    "gremlin": _Texts(
+        _STORE,
+        "<a20>",
+        ("g.V().has('user','token','{}')", "g.addV('user').property('password', '{}')"),
+    ),
+    "flux": _Texts(
+        _STORE,
+        "<a20>",
+        ('from(bucket:"b") |> filter(fn: (r) => r.token == "{}")', "SELECT v FROM m WHERE \"token\" = '{}'"),
     ),
     "pgpass and netrc": _Texts(
         ("message", "file.content"),
@@ -371,9 +392,7 @@ _TEXTS: dict[str, _Texts] = {
     "user and password in one": _Texts(
         ("db.user", "url.user_info", "spring.datasource.username"), "<a14>", ("shop:{}", "admin:{}", "sa:{}")
     ),
-    "name of a file": _Texts(
-        ("message", "url.path"), "<d3>-<d2>-<d4>", ("w4_{}.pdf", "/upload/{}_2026.tif", "ssn-{}.txt")
-    ),
+    "name of a file": _Texts(("message", "url.path"), "ssn", ("w4_{}.pdf", "/upload/{}_2026.tif", "ssn-{}.txt")),
 }
 
 
@@ -384,9 +403,14 @@ _SYSTEMS = {
     "mongodb": "mongodb",
     "elasticsearch": "elasticsearch",
     "ldap": "ldap",
-    "other statements": "other_sql",
+    "cql": "cassandra",
+    "cypher": "neo4j",
+    "aql": "arangodb",
+    "gremlin": "gremlin",
+    "flux": "influxdb",
     "sql accounts": "postgresql",
 }
+_SYSTEM_KEYS = dict.fromkeys(("redis", "mongodb", "gremlin"), "db.system")
 _BARE = ("user and password in one", "sql literals")
 
 
@@ -397,16 +421,18 @@ def _raw(random: Random) -> str:
     return body[:4] + first + body[4:7] + second + body[7:]
 
 
+def _value(form: str, random: Random) -> str:
+    if form == "raw":
+        return _raw(random)
+    if form == "ssn":
+        return social_security_number(random)
+    return filled(form, random) if form.startswith("<d") else mixed(form, random)
+
+
 def _make(texts: _Texts) -> Make:
     def make(random: Random) -> Secret:
         template = random.choice(texts.templates)
-        value = (
-            _raw(random)
-            if texts.value == "raw"
-            else mixed(texts.value, random)
-            if not texts.value.startswith("<d")
-            else filled(texts.value, random)
-        )
+        value = _value(texts.value, random)
         count = template.replace("{{", "").count("{}")
         return Secret(template.format(*[value] * count), (value,))
 
@@ -425,7 +451,14 @@ def kinds() -> list[Kind]:
     found = []
     for name, texts in _TEXTS.items():
         system = _SYSTEMS.get(name)
-        beside = (("db.system.name", system),) if system else ()
+        beside = ((_SYSTEM_KEYS.get(name, "db.system.name"), system),) if system else ()
         fits = "bare" if system or name in _BARE else "gentle"
         found.append(Kind(name, _make(texts), keys=texts.keys, fits=fits, beside=beside))
-    return [*found, Kind("base64 of user:password", _basic_pair, keys=("message", "config"), fits="gentle")]
+    arguments = Kind(
+        "element of arguments",
+        form("<a16>"),
+        keys=("process.command_args", "container.command_args"),
+        fits="bare",
+        place="list",
+    )
+    return [*found, arguments, Kind("base64 of user:password", _basic_pair, keys=("message", "config"), fits="gentle")]

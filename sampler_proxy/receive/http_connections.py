@@ -1,0 +1,210 @@
+"""Bounds the connections of an HTTP server on the event loop, in number, time and bytes.
+
+Every connection has `head_s` to send the whole head of a request, from its first byte on, and `idle_s` between
+requests, in which an answer has to be read, too. Of those that are open the one that has been waited for the longest
+makes room for the next beyond `most`: who is served at once, as probes and scrapers are, is never refused for the sake
+of those that wait. What has been received of requests that are not answered yet is bounded over all connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from sampler_proxy.receive.opening import PREFACE_BYTES, classify
+
+HTTP2 = "http2"
+"""What a connection begins with that speaks HTTP/2, such as gRPC; the other kinds are those of `opening.FOREIGN`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a server's connections. `max_bytes`: of unanswered requests together; None: not looked at."""
+
+    head_s: float
+    idle_s: float
+    most: int
+    max_bytes: int | None = None
+
+
+class HttpConnections:
+    """The connections of a server; a factory of protocols for `create_server`. Used on its loop only.
+
+    `make` has to be set before the first one: it makes the protocol that speaks HTTP. `on_foreign(kind, connection)` is
+    told of a connection that begins with something else, which is ended then; None: that is not looked at.
+    """
+
+    make: Callable[[], asyncio.BaseProtocol] | None = None
+
+    def __init__(self, limits: Limits, on_foreign: Callable[[str, HttpConnection], None] | None = None) -> None:
+        self._limits = limits
+        self._on_foreign = on_foreign
+        self._open: dict[asyncio.BaseTransport, HttpConnection] = {}
+        self._waiting: dict[HttpConnection, None] = {}  # for a request or its body, the longest wait first
+        self._held = 0  # bytes of unanswered requests
+        self._peak = 0
+
+    def __call__(self) -> asyncio.Protocol:
+        assert self.make is not None
+        return HttpConnection(self, cast(asyncio.Protocol, self.make()), self._on_foreign is not None)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def peak(self) -> int:
+        """Return the most bytes that unanswered requests have held since this was asked last."""
+        peak, self._peak = self._peak, self._held
+        return peak
+
+    def enter(self, transport: asyncio.BaseTransport | None) -> HttpConnection | None:
+        """Begin to serve a request, during which its connection waits for nothing; None where that has gone."""
+        connection = self._open.get(transport) if transport is not None else None
+        if connection is not None:
+            self._waiting.pop(connection, None)
+            connection.expect(None)
+            connection.serving = True
+        return connection
+
+    def leave(self, connection: HttpConnection, last: bool = False) -> None:
+        """End serving a request; `last`: the connection is closed once its client has read the answer."""
+        connection.serving, connection.last = False, last
+        self._held -= connection.held
+        connection.held = 0
+        if connection.transport in self._open:
+            connection.idle = True
+            self._wait(connection, self._limits.idle_s)
+
+    def reading(self, connection: HttpConnection, timeout: asyncio.Timeout | None) -> None:
+        """Note that the body of a connection's request is waited for, until `timeout`; None: no longer. That timeout
+        passes at once, and `crowded` is set, where all requests hold too much and this one most."""
+        connection.body_timeout = timeout
+        if timeout is None:
+            self._waiting.pop(connection, None)
+        else:
+            self._waiting[connection] = None
+
+    def close_idle(self) -> None:
+        """Close the connections that wait for a request of which nothing has come."""
+        for connection in [each for each in self._waiting if each.idle and not each.serving]:
+            connection.transport.close()
+
+    def _add(self, connection: HttpConnection) -> None:
+        self._open[connection.transport] = connection
+        self._wait(connection, self._limits.head_s)
+        if len(self._open) > self._limits.most:
+            next(iter(self._waiting)).abort()
+
+    def _wait(self, connection: HttpConnection, seconds: float) -> None:
+        self._waiting[connection] = None
+        connection.expect(seconds)
+
+    def _head_begins(self, connection: HttpConnection) -> None:
+        connection.idle = False
+        connection.expect(self._limits.head_s)
+
+    def _remove(self, connection: HttpConnection) -> None:
+        self._open.pop(connection.transport, None)
+        self._waiting.pop(connection, None)
+        self._held -= connection.held
+        connection.held = 0
+
+    def _count(self, connection: HttpConnection, size: int) -> None:
+        """Count received bytes; beyond the bound, end the request that holds most of those that can be ended."""
+        if self._limits.max_bytes is None or connection.last or connection.transport not in self._open:
+            return
+        connection.held += size
+        self._held += size
+        self._peak = max(self._peak, self._held)
+        if self._held > self._limits.max_bytes:
+            unfinished = [each for each in self._open.values() if each.body_timeout is not None or not each.serving]
+            most = max(unfinished, key=lambda each: each.held, default=None)
+            if most is not None and most.held:
+                most.end_crowded()
+                self._held -= most.held
+                most.held = 0
+
+
+class HttpConnection(asyncio.Protocol):
+    """Passes everything on to the protocol that speaks HTTP, and ends the connection when its time is over."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, connections: HttpConnections, inner: asyncio.Protocol, inspected: bool) -> None:
+        self._connections = connections
+        self._inner = inner
+        self._timer: asyncio.TimerHandle | None = None
+        self._beginning: bytes | None = b"" if inspected else None  # None: it speaks HTTP/1, as far as is known
+        self.idle = False  # since the last request was handled, nothing has come
+        self.serving = False
+        self.last = False  # what still comes is dropped
+        self.held = 0  # bytes received of requests that have not been answered
+        self.body_timeout: asyncio.Timeout | None = None
+        self.crowded = False
+
+    @property
+    def peer(self) -> str:
+        """The client's address, to be logged."""
+        name = self.transport.get_extra_info("peername")
+        if not isinstance(name, tuple):
+            return "unknown"
+        host = name[0].removeprefix("::ffff:")
+        return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+
+    def expect(self, seconds: float | None) -> None:
+        """Give the next request so many seconds to come; None: as long as it takes."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def abort(self) -> None:
+        """End the connection, whatever has not been read."""
+        self._connections._remove(self)
+        self.transport.abort()
+
+    def end_crowded(self) -> None:
+        """End the request that is being received: by its handler, where there is one already."""
+        if self.body_timeout is None:
+            self.abort()
+        else:
+            self.crowded = True
+            self.body_timeout.reschedule(0)
+            self.body_timeout = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._inner.connection_made(transport)
+        self._connections._add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._beginning is not None:
+            data = self._beginning = self._beginning + data
+            kind = classify(data[:PREFACE_BYTES])
+            if kind is None and len(data) < PREFACE_BYTES:
+                return  # it may become HTTP/2
+            self._beginning = None
+            if kind != "http1":
+                assert self._connections._on_foreign is not None
+                self._connections._on_foreign(kind or HTTP2, self)
+                self._connections._remove(self)
+                self.transport.close()
+                return
+        if self.idle:
+            self._connections._head_begins(self)
+        self._connections._count(self, len(data))
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.expect(None)
+        self._connections._remove(self)
+        self._inner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()

@@ -410,6 +410,8 @@ def _stands_for_none(value: bytes) -> bool:
 def _by_rule(lane: Lane, text: bytes, span: tuple[int, int], value: bytes, place: encoded.Origin) -> list[_Finding]:
     """Make a finding of a value that falls under a rule for its key; none where it says nothing."""
     start, end = span
+    if not value and lane.kind == SINGLE:
+        return []  # what holds others is judged by what it holds
     if start >= end or _stands_for_none(text[start:end]) or _HASHED.fullmatch(text[start:end]):
         return []
     assert lane.label is not None

@@ -56,6 +56,7 @@ def test_members_behind_what_is_no_value(value: str, around: str) -> None:
         '{"a" :true,"zugang":"V"}',
         '[["a","b"],["zugang","V"',
         "[x('a', ('zugang', 'V'",
+        '["zugang", "V","]]',
         '{"a": 1}\n{"zugang": "V"}\n',
         '{"a": 1}{"zugang": "V"} and more',
         '}{"zugang": "V"}',

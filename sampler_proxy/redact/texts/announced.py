@@ -55,7 +55,7 @@ _OPTION = re.compile(rb"(--?)?([A-Za-z_][0-9A-Za-z_.-]*+)(=?)")
 _SHORT = re.compile(rb"-[A-Za-z]")
 _WORD = re.compile(rb"[A-Za-z_]{1,24}")
 _GAP = re.compile(rb"\s*+(?:,|=>)\s*+")
-_END = re.compile(rb"\s*+,?\s*+(?:[\])}]|\Z)")
+_END = re.compile(rb"\s*+,?\s*+(?:[\])}]|[\"'`]?[\])}\s]*+\Z)")
 _SMALL = str.maketrans("", "", "_-")
 _STARTS = re.compile(rb"[\w.\])]\Z")
 
@@ -148,7 +148,11 @@ def _is_pair(text: bytes, around: int, first: Member, second: Member) -> bool:
     """Tell whether two elements are all that a bracket holds, as far as it goes, and the second is no name of the same
     kind: `("password", "email")` may be names of fields, and `("password", "required")` the arguments of a call. What
     has its value in it (`--token=x`) is no name."""
-    if b"=" in first.text or text[around + 1 : first.start].strip() or not _GAP.fullmatch(text, first.end, second.start):
+    if (
+        b"=" in first.text
+        or text[around + 1 : first.start].strip()
+        or not _GAP.fullmatch(text, first.end, second.start)
+    ):
         return False
     if not _END.match(text, second.end):
         return False

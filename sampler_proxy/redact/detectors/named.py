@@ -153,7 +153,7 @@ def _in_arn(text: bytes, name: SecretName, sign: re.Match[bytes]) -> bool:
     if sign[1] != b":" or sign[2]:
         return False
     before = text[max(0, name.start - 2) : name.start]
-    if before[1:] == b"/" and not before[:1].isspace():
+    if before[1:] == b"/" and (before[:1].isalnum() or before[:1] in (b"_", b".", b"-", b"~", b"}")):
         return True  # /etc/passwd:root
     if before[-1:] != b":":
         return False

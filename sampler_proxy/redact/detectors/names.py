@@ -47,8 +47,9 @@ PATTERN = (
 )
 """RE2, of any case: where it matches nothing, no name is followed by a value."""
 SIGN = (
-    r"(?:access|assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|honeycomb|jw[te]|key|otp|pass|pat|phrase|pin"
-    rf"|psk|pswd|pwd?|saml|sas|secret|sess|sid|sig|string|token|verifier){_CHARACTER}*{_THEN}"
+    r"(?:assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|honeycomb|jw[te]|key|otp|pass|pat|phrase|pin"
+    rf"|psk|pswd|pwd?|saml|secret|sess(?:ion)?[ _.-]?id|sid|signature|string|token|verifier){_CHARACTER}*{_THEN}"
+    rf"|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
 )
 """RE2, of any case: what `PATTERN` cannot match without. It is short, as an automaton of many words is large."""
 

@@ -230,5 +230,8 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
 
 
 URL_SECRETS = Detector(
-    "url_secrets", f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}", _url_secrets
+    "url_secrets",
+    f"(?i){names.SIGN}|{name_value_pairs.PATTERN}|(?-i:{commands.SIGN})",
+    _url_secrets,
+    finer=f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
 )

@@ -156,8 +156,8 @@ _STRUCTURES = frozenset(
         *("html input", "plist", "php var_dump", "xml element with attributes", "soap"),
     )
 )
-# Two elements are a name and its value only where there is no third: an array of three may list names of fields. So what
-# closes the pair is guarded, too; pairs that are cut off are in tests/redact/test_nearly_json.py.
+# Two elements are a name and its value only where there is no third: an array of three may list names of fields. So
+# what closes the pair is guarded, too; pairs that are cut off are in tests/redact/test_nearly_json.py.
 _PAIRS = frozenset(("array of pairs", "tuple"))
 
 

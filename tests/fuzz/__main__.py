@@ -39,7 +39,12 @@ SKIPPED = 77
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TARGETS)}; if none is named, all but {', '.join(BY_NAME)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(TARGETS)}; if none is named, all but {', '.join(BY_NAME)}",
+    )
     parser.add_argument("--seconds", type=int, default=20, help="for each target")
     parser.add_argument("--keep", type=Path, help="a folder for inputs that reached new code; by default they are lost")
     arguments = parser.parse_args()

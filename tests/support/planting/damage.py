@@ -214,6 +214,8 @@ def damaged(planted: Planted, steps: Sequence[Step]) -> str:
             before = _damage(before, what, at, PIECES[piece % len(PIECES)])
         else:
             behind = _damage(behind, what, max(at - len(before), 0), PIECES[piece % len(PIECES)])
+    if not planted.before and before[-1:].isalnum():  # else another name would stand there
+        before += "\n"
     return before + planted.guarded + behind
 
 

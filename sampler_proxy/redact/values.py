@@ -369,17 +369,31 @@ class Values:
             if key.end >= done and (lane := self._lane_by_key(key.text.decode("utf-8", "replace"))):
                 start, end, value = keyed.value_of(text, key)
                 done = end
-                found += _by_rule(lane, text, (start, end), value, place)
+                found += self._by_rule(lane, text, (start, end), value, place)
         for name, start, end in announced.beside(text):
             if lane := self._lane_by_key(name.decode("utf-8", "replace")):
-                found += _by_rule(lane, text, (start, end), text[start:end], place)
+                found += self._by_rule(lane, text, (start, end), text[start:end], place)
         members = members or brackets.members(text)
         named = self._named(text, members)
         for index, member in enumerate(members):
             lane, offset = named.get(index) or (self._lane_by_key(member.key), 0)
             if lane is not None:
-                found += _by_rule(lane, text, member.inside(text, offset), member.text[offset:], place)
+                found += self._by_rule(lane, text, member.inside(text, offset), member.text[offset:], place)
         return found
+
+    def _by_rule(
+        self, lane: Lane, text: bytes, span: tuple[int, int], value: bytes, place: encoded.Origin
+    ) -> list[_Finding]:
+        """Make a finding of a value that falls under a rule for its key; none where it says nothing, or where the rule
+        goes by the value and has nothing against it: others may find something in it."""
+        start, end = span
+        if start >= end or _stands_for_none(text[start:end]) or _HASHED.fullmatch(text[start:end]):
+            return []
+        if lane.kind == SINGLE and self.apply(lane, value, Counter()) == value:
+            return []
+        assert lane.label is not None
+        action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
+        return [_Finding(place(start), place(end), lane.label[0], action, lane, value)]
 
     def _lane_by_key(self, key: str) -> Lane | None:
         """Return the lane of a key that falls under a rule; None for another."""
@@ -405,16 +419,6 @@ def _falls_under_rule(lane: Lane) -> bool:
 def _stands_for_none(value: bytes) -> bool:
     """Tell whether a value under a key says only that there is none, or that it has been redacted."""
     return len(value) < _LONGEST_NONE and _NONE.fullmatch(value) is not None
-
-
-def _by_rule(lane: Lane, text: bytes, span: tuple[int, int], value: bytes, place: encoded.Origin) -> list[_Finding]:
-    """Make a finding of a value that falls under a rule for its key; none where it says nothing."""
-    start, end = span
-    if start >= end or _stands_for_none(text[start:end]) or _HASHED.fullmatch(text[start:end]):
-        return []
-    assert lane.label is not None
-    action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
-    return [_Finding(place(start), place(end), lane.label[0], action, lane, value)]
 
 
 def _outside(text: bytes, members: Sequence[Member]) -> bytes:

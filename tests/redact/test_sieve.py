@@ -32,6 +32,6 @@ def test_a_finer_pattern_does_not_reach_across_values() -> None:
     assert across.sift(joined(b"ab", b"c")) is None
 
 
-def test_a_text_that_is_not_confirmed_may_hold_keys_only() -> None:
+def test_a_text_that_is_not_confirmed_may_hold_names_only() -> None:
     assert SIEVE.only_names(b'{"k": "ab"}')
     assert not SIEVE.only_names(b'{"k": "abc"}')

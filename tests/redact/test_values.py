@@ -753,3 +753,13 @@ def test_the_marker() -> None:
     assert "sampler_proxy.redacted" not in attributes_after(settings, {"b": 1})
     many = attributes_after(settings, {f"k{i}": CARD for i in range(300)})
     assert many["sampler_proxy.redacted"] == 300
+
+
+def test_a_rule_that_goes_by_the_value_frees_nothing_of_what_detectors_find() -> None:
+    token = SECRETS["github_token"].text
+    text = f'<ad{{ key="# a\nata" value"{token}"'
+    common = made({"preset": "common"})
+    assert common.view(common.everything).apply(TEXT, text.encode()) == (
+        text.replace(token, "****").encode(),
+        ((("key", "mask"), 1),),
+    )

@@ -19,7 +19,7 @@ import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.support import reference
-from tests.support.processes import Proxy, Scraper, until
+from tests.support.processes import Proxy, Scraper, until, with_free_ports
 from tests.support.sink import Sink
 from tests.system.traffic import Client, Flood, add_trace, has_error, one_trace
 
@@ -56,7 +56,7 @@ def config(sink: Sink, rules: list[dict[str, Any]], **more: Any) -> dict[str, An
 def write(file: Path, settings: dict[str, Any]) -> None:
     """At once, as a careful editor does."""
     new = file.with_suffix(".new")
-    new.write_text(yaml.safe_dump(settings, sort_keys=False))
+    new.write_text(yaml.safe_dump(with_free_ports(settings), sort_keys=False))
     os.replace(new, file)
 
 
@@ -188,7 +188,7 @@ def test_a_config_map_swap(sink: Sink, tmp_path: Path) -> None:
     (volume / "sampler-proxy.yaml").symlink_to("..data/sampler-proxy.yaml")
     proxy = Proxy(config(sink, FIRST), volume)
     for number, rules in enumerate((SECOND, THIRD), 1):
-        (swap(number) / "sampler-proxy.yaml").write_text(yaml.safe_dump(config(sink, rules)))
+        (swap(number) / "sampler-proxy.yaml").write_text(yaml.safe_dump(with_free_ports(config(sink, rules))))
         os.replace(volume / "..data_tmp", volume / "..data")
         await_reloads(proxy, "applied", number)
         assert rules_of(proxy)["source"] == str(volume / "sampler-proxy.yaml")

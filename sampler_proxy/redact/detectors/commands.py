@@ -119,6 +119,8 @@ PATTERN = (
 )
 """RE2: where it matches nothing, `find` finds nothing."""
 _SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p", b"_user")
+SIGN = "|".join(sign.decode() for sign in _SIGNS)
+"""RE2: without any of these `find` finds nothing either."""
 _ANY = regex(f"(?i){PATTERN}")
 
 

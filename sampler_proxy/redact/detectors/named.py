@@ -153,7 +153,7 @@ def _in_arn(text: bytes, name: SecretName, sign: re.Match[bytes]) -> bool:
     if sign[1] != b":" or sign[2]:
         return False
     before = text[max(0, name.start - 2) : name.start]
-    if before[1:] == b"/" and not before[:1].isspace():
+    if before[1:] == b"/" and (before[:1].isalnum() or before[:1] in (b"_", b".", b"-", b"~", b"}")):
         return True  # /etc/passwd:root
     if before[-1:] != b":":
         return False
@@ -230,5 +230,8 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
 
 
 URL_SECRETS = Detector(
-    "url_secrets", f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}", _url_secrets
+    "url_secrets",
+    f"(?i){names.SIGN}|{name_value_pairs.PATTERN}|(?-i:{commands.SIGN})",
+    _url_secrets,
+    finer=f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
 )

@@ -46,6 +46,12 @@ PATTERN = (
     rf"|(?:{_KEY_LIKE}){_END}[^A-Za-z0-9_.\x00][^\x00]*[A-Za-z0-9+/=_.~%-]{{16}}"
 )
 """RE2, of any case: where it matches nothing, no name is followed by a value."""
+SIGN = (
+    r"(?:assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|honeycomb|jw[te]|key|otp|pass|pat|phrase|pin"
+    rf"|psk|pswd|pwd?|saml|secret|sess(?:ion)?[ _.-]?id|sid|signature|string|token|verifier){_CHARACTER}*{_THEN}"
+    rf"|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
+)
+"""RE2, of any case: what `PATTERN` cannot match without. It is short, as an automaton of many words is large."""
 
 
 class SecretName(NamedTuple):

@@ -49,13 +49,13 @@ _BESIDE = re.compile(
     rb"""|(["'`])([^"'`\\\n]{1,4096})\4\s*+,\s*+["'`]?(?i:"""
     + _NAME_KEY
     + rb""")["'`]?\s*+(?::|=>|=)\s*+["'`]([^"'`\\\n]{1,128})["'`]"""
-    rb"""|(["'`])(-{0,2}+)([^"'`\\\n]{1,128})\7\s*+,(?=\s*+["'`]([^"'`\n]++)["'`]+(\s*+[\])}])?+)"""
+    rb"""|(["'`])(-{0,2}+)([^"'`\\\n=]{1,128})\7\s*+,(?=\s*+["'`]([^"'`\n]++)["'`]+(\s*+[\])}])?+)"""
 )
 _OPTION = re.compile(rb"(--?)?([A-Za-z_][0-9A-Za-z_.-]*+)(=?)")
 _SHORT = re.compile(rb"-[A-Za-z]")
 _WORD = re.compile(rb"[A-Za-z_]{1,24}")
 _GAP = re.compile(rb"\s*+(?:,|=>)\s*+")
-_END = re.compile(rb"\s*+,?\s*+[\])}]")
+_END = re.compile(rb"\s*+,?\s*+(?:[\])}]|[\"'`]?[\])}\s]*+\Z)")
 _SMALL = str.maketrans("", "", "_-")
 _STARTS = re.compile(rb"[\w.\])]\Z")
 
@@ -145,9 +145,14 @@ def commands(text: bytes, members: Sequence[Member]) -> list[list[int]]:
 
 
 def _is_pair(text: bytes, around: int, first: Member, second: Member) -> bool:
-    """Tell whether two elements are all that a bracket holds, and the second is no name of the same kind: `("password",
-    "email")` may be names of fields, and `("password", "required")` the arguments of a call."""
-    if text[around + 1 : first.start].strip() or not _GAP.fullmatch(text, first.end, second.start):
+    """Tell whether two elements are all that a bracket holds, as far as it goes, and the second is no name of the same
+    kind: `("password", "email")` may be names of fields, and `("password", "required")` the arguments of a call. What
+    has its value in it (`--token=x`) is no name."""
+    if (
+        b"=" in first.text
+        or text[around + 1 : first.start].strip()
+        or not _GAP.fullmatch(text, first.end, second.start)
+    ):
         return False
     if not _END.match(text, second.end):
         return False

@@ -240,7 +240,7 @@ cdef class _Reader:
         elif sign in b",;" and not (sign == b"," and self.is_tuple(top)):
             self.end_value(top)
             self.begin_item(top)
-        elif sign == b":" and self.begins_keyword():
+        elif sign == b":" and top.first.token != STRING and self.begins_keyword():
             self.end_value(top)
             self.begin_item(top)
             top.keyword = True

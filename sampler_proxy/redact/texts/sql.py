@@ -19,6 +19,9 @@ from sampler_proxy.redact.texts.sql_readings import DROP, MASK, Part, Reading, r
 MAX_BYTES = 16 * 1024
 """What a longer statement has beyond becomes `?`."""
 
+MAX_QUOTED = 1024
+"""Words in quotes that are looked at: with more, none in double quotes is taken for a name."""
+
 UNREADABLE = b"?"
 
 # Data that follows the statement: ClickHouse, PostgreSQL.
@@ -96,9 +99,11 @@ def _parts(statement: bytes, names: bool) -> list[Part]:
 
 def _leaving(statement: bytes, reading: Reading, may_be_names: bool) -> list[Part]:
     """Return the parts of a reading that do not stay: all but names in quotes."""
-    if not any(part.quoted for part in reading.parts):
+    quoted = sum(part.quoted for part in reading.parts)
+    if not quoted:
         return reading.parts
-    names, labels = _double_quotes(statement, reading.parts) if may_be_names else (False, set[int]())
+    judged = may_be_names and quoted <= MAX_QUOTED
+    names, labels = _double_quotes(statement, reading.parts) if judged else (False, set[int]())
     return [
         part
         for part in reading.parts

@@ -156,6 +156,9 @@ _STRUCTURES = frozenset(
         *("html input", "plist", "php var_dump", "xml element with attributes", "soap"),
     )
 )
+# Two elements are a name and its value only where there is no third: an array of three may list names of fields. So
+# what closes the pair is guarded, too; pairs that are cut off are in tests/redact/test_nearly_json.py.
+_PAIRS = frozenset(("array of pairs", "tuple"))
 
 
 @lru_cache(1)
@@ -194,6 +197,8 @@ def plant(kind: Kind, carrier: Carrier, seed: int) -> Planted | None:
     if carrier.name in _STRUCTURES and not kind.alone:
         start = min(start, max(template.rfind(sign, 0, first) for sign in "{[(<"))
     end = last if behind is None else last + behind.end()
+    if carrier.name in _PAIRS and not kind.alone:
+        end = max(end, min(at for sign in "])" if (at := template.find(sign, last)) >= 0) + 1)
     pieces = [template[:start], template[start:end], template[end:]]
     value = carrier.escape(secret.text)
     filled = [piece.replace("$N", name).replace("$V", value).replace("$M", "8").replace("$L", "9") for piece in pieces]
@@ -209,6 +214,8 @@ def damaged(planted: Planted, steps: Sequence[Step]) -> str:
             before = _damage(before, what, at, PIECES[piece % len(PIECES)])
         else:
             behind = _damage(behind, what, max(at - len(before), 0), PIECES[piece % len(PIECES)])
+    if not planted.before and before[-1:].isalnum():  # else another name would stand there
+        before += "\n"
     return before + planted.guarded + behind
 
 

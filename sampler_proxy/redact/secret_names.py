@@ -62,7 +62,7 @@ ENDINGS = ("pwd", "token", "session_id", "sessid", "totp", "jwt", "cvv", "cvc", 
 # At the end of a name, as words of their own.
 LAST_WORDS = (
     *("pass", "pw", "pswd", "signature", "otp", "pin", "code_verifier", "basic_auth", "pin_code", "requirepass"),
-    *("masterauth", "jwe", "psk", "connect_sid"),
+    *("masterauth", "jwe", "psk", "connect_sid", "ssn", "social_security_number"),
 )
 CODES = (
     *("mfa", "fa", "factor", "otp", "totp", "recovery", "verification", "backup", "security", "sms", "auth", "device"),
@@ -162,7 +162,7 @@ _ABOUT = re.compile(
 )
 _ASKS = re.compile(rf"(?:\A|\.)(?:{_ASKING})_[^.]*\Z")
 _HAS_ID = re.compile(
-    r"(?:access_?key|session|secret|google_?access)_?id(?:[_.][0-9]+)*\Z"
+    r"(?:(?:access_?key|session|secret|google_?access)_?id|social_?security_?number)(?:[_.][0-9]+)*\Z"
 )  # the id is part of the secret
 _CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{_any(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")

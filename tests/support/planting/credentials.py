@@ -153,11 +153,25 @@ def _saml(random: Random) -> Secret:
     return whole(b64(assertion + b"'/>"))
 
 
-_PASSWORD = ("password", "db password", "user password", "passwd", "pwd", "db pwd", "admin passwd", "new password")
+_PASSWORD: tuple[str, ...] = (
+    "password",
+    "db password",
+    "user password",
+    "passwd",
+    "pwd",
+    "db pwd",
+    "admin passwd",
+    "new password",
+)
 _PASSWORD += ("root password", "smtp password", "current password", "ssh password", "spring datasource password")
 _PASSWORD += ("password confirmation", "password2", "old password", "keystore password", "vault password")
 _TOKEN = ("token", "access token", "api token", "user token", "bot token", "refresh token", "id token", "auth token")
-_ODD_TOKEN = ("next auth session token", "page access token", "change password token", "sync gateway token")
+_ODD_TOKEN: tuple[str, ...] = (
+    "next auth session token",
+    "page access token",
+    "change password token",
+    "sync gateway token",
+)
 _ODD_TOKEN += ("continuation auth token", "reset password token", "start session token")
 _NAMED: dict[str, tuple[Make, tuple[str, ...]]] = {
     "password": (_password, _PASSWORD),

@@ -740,7 +740,8 @@ def _filled(seed: int) -> Iterator[Sample]:
                 text = filled(template, random)
                 if number and text == template:
                     break
-                key, beside = random.choice(keys), ()
+                key = random.choice(keys)
+                beside: tuple[tuple[str, str], ...] = ()
                 if key == "=":
                     key, _, text = text.partition("=")
                 elif family.startswith("sanitised statements"):
@@ -773,7 +774,9 @@ _NAMES = (
     *("tokenizer", "secretary", "compass", "passenger", "keyboard", "monkey", "turkey", "pinned", "sidecar", "design"),
 )
 _ANYWHERE = ("attribute", "attribute", "event attribute", "status message", "map", "list")
-_PLACES = dict.fromkeys(("log lines", "texts about secrets", "words like keys", "stack traces"), _ANYWHERE)
+_PLACES: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("log lines", "texts about secrets", "words like keys", "stack traces"), _ANYWHERE
+)
 _PLACES |= {
     "ids": ("attribute", "event attribute", "resource"),
     "kubernetes": ("attribute", "resource", "event attribute"),

@@ -78,7 +78,7 @@ def redacted(policy: Policy | None, samples: Sequence[Sample]) -> list[list[str]
     """What leaves of each sample: all texts of its span and resource. Without a policy, as it came."""
     found: list[list[str]] = []
     for first in range(0, len(samples), _SPANS_PER_REQUEST):
-        found += texts_after(policy and Redacting(policy), samples[first : first + _SPANS_PER_REQUEST])
+        found += texts_after(None if policy is None else Redacting(policy), samples[first : first + _SPANS_PER_REQUEST])
     return found
 
 

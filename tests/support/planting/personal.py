@@ -8,7 +8,7 @@ from random import Random
 from tests.support.planting.forms import Kind, Make, Secret, filled, iban, luhn, whole
 
 # Prefix and length.
-_ISSUERS = (
+_ISSUERS: tuple[tuple[str, int], ...] = (
     ("4", 16),
     ("51", 16),
     ("55", 16),

@@ -141,7 +141,7 @@ def test_a_refused_request_is_counted_and_nothing_of_it_is_taken() -> None:
     with pytest.raises(RequestTooCostly) as refused:
         driver.send(with_text(many(2000)))
     assert refused.value.retry_after_ns is None
-    assert driver.values()[metrics.REQUESTS_REFUSED] == {("effort",): 1}
+    assert driver.values()[metrics.REQUESTS_REFUSED] == {("grpc", "effort"): 1}
     assert driver.total(metrics.SPANS_RECEIVED) == 0
     driver.send(many(3))  # the next is as ever
     driver.check_ledger()

@@ -203,7 +203,7 @@ DAMAGE = st.lists(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, derandomize=True)
 @given(DOCUMENTS, DOCUMENTS, DAMAGE, st.booleans(), st.booleans())
 def test_no_damage_frees_a_member(
     before: object, behind: object, damage: list[tuple[bool, int, int, str]], printed: bool, prose: bool

@@ -222,9 +222,9 @@ class CompletionQueueEngine(GrpcEngine):
 
     def _log_failure(self, error: Exception) -> None:
         if isinstance(error, MemoryError):
-            self._log_out_of_memory()
+            self._failures.out_of_memory()
         else:
-            self._log_once(error)
+            self._failures.unexpected(error)
 
     def _answer_open(self, out_of_memory: bool) -> None:
         """Answer the call whose handling has failed: as its request was answered, or with a refusal, which is

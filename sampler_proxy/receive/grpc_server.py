@@ -7,7 +7,6 @@ engine's thread, one at a time. `grpc.py` chooses.
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -16,15 +15,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import ClassVar
 
-import structlog
-
 from sampler_proxy.errors import EffortSpent, OutOfMemory, RequestError, RequestTooLarge, StartError
 from sampler_proxy.receive import grpc_status
 from sampler_proxy.receive.accepting import BACKLOG
+from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation, inflate
 from sampler_proxy.receive.listeners import listen
-from sampler_proxy.receive.throttle import Throttle
 
 Handler = Callable[[bytes], bytes]
 
@@ -73,8 +70,6 @@ _POLL_S = 0.01
 
 _MAX_CORE_BYTES = 2**31 - 1
 
-log = structlog.get_logger()
-
 
 class GrpcEngine(ABC):
     """A plaintext gRPC server for unary methods on bytes.
@@ -111,12 +106,11 @@ class GrpcEngine(ABC):
         self._on_refused = on_refused
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
-        self._logged: set[str] = set()
+        self._failures = FailureLog("grpc")
         self._uncounted: dict[str, int] = dict.fromkeys(
             ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large", "draining"), 0
         )
         self._counting = threading.Lock()
-        self._out_of_memory = Throttle()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
 
@@ -220,14 +214,14 @@ class GrpcEngine(ABC):
         except EffortSpent:
             raise
         except OutOfMemory as error:  # counted already
-            self._log_out_of_memory()
+            self._failures.out_of_memory()
             return grpc_status.refusal(error)
         except RequestError as error:
             return grpc_status.refusal(error)
         except MemoryError:
             return self._refuse_out_of_memory()
         except Exception as error:
-            self._log_once(error)
+            self._failures.unexpected(error)
             return self._refuse_internal()
 
     def _count_refused(self, reason: str) -> None:
@@ -242,38 +236,13 @@ class GrpcEngine(ABC):
     def _refuse_out_of_memory(self) -> Refusal:
         """Count and log a request for which there was no memory."""
         self._count_refused("out_of_memory")
-        self._log_out_of_memory()
+        self._failures.out_of_memory()
         return grpc_status.OUT_OF_MEMORY
 
     def _refuse_internal(self) -> Refusal:
         """Count a request that met an error of ours."""
         self._count_refused("internal")
         return grpc_status.INTERNAL
-
-    def _log_out_of_memory(self) -> None:
-        with suppress(MemoryError):
-            if (more := self._out_of_memory.due()) is not None:
-                log.error(
-                    "out of memory: the request was refused, to be sent again; lower buffer.max_bytes, or allow this "
-                    f"process more memory{more}"
-                )
-
-    def _log_once(self, error: Exception) -> None:
-        """Log the first error of a kind, by class and place only: its text may quote the bytes that caused it."""
-        traceback = error.__traceback__
-        while traceback is not None and traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        where = ""
-        if traceback is not None:
-            where = f"{os.path.basename(traceback.tb_frame.f_code.co_filename)}:{traceback.tb_lineno}"
-        key = f"{type(error).__name__} at {where}"
-        if key not in self._logged:
-            self._logged.add(key)
-            log.error(
-                "grpc request failed; further ones of this kind are only counted",
-                error=type(error).__name__,
-                where=where,
-            )
 
 
 def parse_address(address: str) -> tuple[str, int]:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import structlog
 from aiohttp import HttpVersion10, web
@@ -31,6 +29,7 @@ from sampler_proxy.errors import (
 )
 from sampler_proxy.receive import http_answers, http_bodies
 from sampler_proxy.receive.cors import Cors
+from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import IN_FLIGHT_BYTES, Handler
 from sampler_proxy.receive.http_answers import JSON, TYPES, Answer, Refused
@@ -128,8 +127,7 @@ class HttpReceiver:
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
-        self._out_of_memory = Throttle()
-        self._logged: set[str] = set()
+        self._failures = FailureLog("http")
         self._servers: list[asyncio.Server] = []
         self._server: web.Server | None = None
         self._lane: Lane[_Large] = Lane(_Large.handle, "http-large")
@@ -308,44 +306,21 @@ class HttpReceiver:
         except (EffortSpent, _Larger):
             raise
         except OutOfMemory as error:  # counted already
-            self._log_out_of_memory()
+            self._failures.out_of_memory()
             return http_answers.refusal(error).answer(content_type)
         except RequestError as error:  # counted, too
             return http_answers.refusal(error).answer(content_type)
         except MemoryError:
-            self._log_out_of_memory()
+            self._failures.out_of_memory()
             return self._refuse("out_of_memory", http_answers.OUT_OF_MEMORY, content_type)
         except Exception as error:
-            self._log_once(error)
+            self._failures.unexpected(error)
             return self._refuse("internal", http_answers.INTERNAL, content_type)
 
     def _refuse(self, reason: str, refused: Refused, content_type: str) -> Answer:
         """Count a request that is refused here, and return the answer."""
         self._on_refused(reason)
         return refused.answer(content_type)
-
-    def _log_out_of_memory(self) -> None:
-        with suppress(MemoryError):
-            if (more := self._out_of_memory.due()) is not None:
-                log.error(
-                    "out of memory: the request was refused, to be sent again; lower buffer.max_bytes, or allow this "
-                    f"process more memory{more}"
-                )
-
-    def _log_once(self, error: Exception) -> None:
-        """Log the first error of a kind, by class and place only: its text may quote the bytes that caused it."""
-        traceback: Any = error.__traceback__
-        while traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        where = f"{os.path.basename(traceback.tb_frame.f_code.co_filename)}:{traceback.tb_lineno}"
-        key = f"{type(error).__name__} at {where}"
-        if key not in self._logged:
-            self._logged.add(key)
-            log.error(
-                "http request failed; further ones of this kind are only counted",
-                error=type(error).__name__,
-                where=where,
-            )
 
 
 class _Larger(Exception):

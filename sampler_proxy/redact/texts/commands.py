@@ -97,11 +97,6 @@ MAX_LINES = 1024
 """What a pipeline has beyond becomes one `?`."""
 
 
-def is_command(text: bytes) -> bool:
-    """Tell whether a text begins with a command that we know."""
-    return (found := _COMMAND.match(text.lstrip())) is not None and found[2].lower() in _SHAPES
-
-
 def obfuscate(text: bytes) -> bytes:
     """Return the commands, a line each, with `?` for every value. Idempotent, raises nothing.
 

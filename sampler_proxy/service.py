@@ -26,7 +26,7 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, FileExport, GrpcExport
+from sampler_proxy.config.model import Config, Export, OtlpExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
@@ -188,10 +188,10 @@ class Service:
     def _receives(self) -> bool:
         return self._engine.alive and (self._http is None or self._http.alive)
 
-    def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
+    def _new_exporter(self, config: Export) -> Exporter:
         observe_latency = self._latencies[config.name].observe
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
-        if isinstance(config, GrpcExport):
+        if isinstance(config, OtlpExport):
             return OtlpExporter(config, dependencies)
         return FileExporter(config, dependencies)
 

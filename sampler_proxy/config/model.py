@@ -264,6 +264,10 @@ class GrpcExport(Destination):
     retry: Retry = Field(default_factory=Retry)
 
 
+OtlpExport = GrpcExport
+"""A destination that speaks OTLP, over whatever transport."""
+
+
 class FileExport(Destination):
     protocol: Literal["file"] = Field(examples=["file"])
     path: Annotated[str, Text()] = Field(examples=["traces.jsonl"])

@@ -27,6 +27,9 @@ from sampler_proxy.otlp.signals import PASSED_ON, Signal
 
 RETRY_AFTER_NS = 10**9
 
+SHARE = 16
+"""What is passed on may take a sixteenth of the memory that `buffer.max_bytes` gives to traces, beside it."""
+
 REQUEST_COST = 192
 """What a request that is held takes beside its bytes."""
 
@@ -37,7 +40,8 @@ class PassBatch:
 
     requests: Sequence[bytes]
     failures: int = 0  # tries that failed since it was put together, or divided
-    first_failed_ns: int | None = None
+    tried_ns: int | None = None  # when the last of them began
+    alone_since_ns: int | None = None  # since then it has failed though others passed
     not_before_ns: int = 0
 
     @property
@@ -60,7 +64,7 @@ class PassBatch:
         if not middle:
             return [self]
         return [
-            PassBatch(part, first_failed_ns=self.first_failed_ns)
+            PassBatch(part, tried_ns=self.tried_ns, alone_since_ns=self.alone_since_ns)
             for part in (self.requests[:middle], self.requests[middle:])
         ]
 
@@ -327,7 +331,7 @@ class PassQueues:
             found: dict[metrics.Metric, dict[tuple[str, ...], float]] = {
                 metrics.PASSTHROUGH_REQUESTS_RECEIVED: {key: counts[0] for key, counts in self._received.items()},
                 metrics.PASSTHROUGH_RECEIVED_BYTES: {key: counts[1] for key, counts in self._received.items()},
-                metrics.PASSTHROUGH_REQUESTS_REFUSED: dict(self._refused),
+                metrics.PASSTHROUGH_REQUESTS_REFUSED: {key: count for key, count in self._refused.items()},
                 metrics.PASSTHROUGH_REQUESTS_DISCARDED: {(label,): count for label, count in self._discarded.items()},
                 metrics.PASSTHROUGH_QUEUE_MAX_BYTES: {(each.name,): self._bound() for each in self.destinations},
             }

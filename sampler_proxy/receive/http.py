@@ -13,7 +13,7 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -126,7 +126,7 @@ class HttpReceiver:
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
-        others: tuple[Route, ...] = (),
+        others: Sequence[Route] = (),
     ) -> None:
         self._endpoint = endpoint
         self._cors = cors

@@ -331,7 +331,7 @@ class PassQueues:
             found: dict[metrics.Metric, dict[tuple[str, ...], float]] = {
                 metrics.PASSTHROUGH_REQUESTS_RECEIVED: {key: counts[0] for key, counts in self._received.items()},
                 metrics.PASSTHROUGH_RECEIVED_BYTES: {key: counts[1] for key, counts in self._received.items()},
-                metrics.PASSTHROUGH_REQUESTS_REFUSED: {key: count for key, count in self._refused.items()},
+                metrics.PASSTHROUGH_REQUESTS_REFUSED: dict(self._refused.items()),
                 metrics.PASSTHROUGH_REQUESTS_DISCARDED: {(label,): count for label, count in self._discarded.items()},
                 metrics.PASSTHROUGH_QUEUE_MAX_BYTES: {(each.name,): self._bound() for each in self.destinations},
             }

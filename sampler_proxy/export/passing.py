@@ -292,12 +292,13 @@ class Passing:
         if len(pieces) == 1:
             self._refusals += 1
             self._reject(batch, outcome.verdict)
+            self._aside.sort(key=lambda each: -len(each.requests))  # so that single ones are found all over a batch
             return
         if outcome.fault is Fault.SIZE:
             size = max(outcome.limit_bytes or batch.nbytes // 2, LEAST_BATCH_BYTES)
             if size < self.queue.batch_bytes:
                 self.queue.batch_bytes, self._learned_ns = size, self._clock()
-        self._aside += pieces
+        self._aside[:0] = pieces
 
     def _reject(self, batch: PassBatch, why: str) -> None:
         count = len(batch.requests)

@@ -125,7 +125,7 @@ class Service:
         self._passing = PassThrough.configured(
             config, self._exporters, lambda: self._pipeline.max_bytes // SHARE, time.monotonic_ns, random.random
         )
-        passed = {each.method: passing_handler(each, "grpc", self._passing.queues) for each in self._passing.signals}
+        passed = {each.method: self._passing_handler(each, "grpc") for each in self._passing.signals}
         self._engine = receive_grpc.create(
             {Signal.TRACES.method: self._handler(INLINE_EFFORT), **passed},
             str(config.receive.grpc.endpoint),
@@ -179,16 +179,17 @@ class Service:
             partial(self._pipeline.count_refused, "http"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            [
-                Route(signal, *2 * (passing_handler(signal, "http", self._passing.queues),))
-                for signal in self._passing.signals
-            ],
+            [Route(each, *2 * (self._passing_handler(each, "http"),)) for each in self._passing.signals],
         )
 
     def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
         return lambda request: accept(request, clock())
+
+    def _passing_handler(self, signal: Signal, transport: str) -> Callable[[bytes], bytes]:
+        """Return a way in for requests that are passed on, for any threads."""
+        return passing_handler(self._passing.queues.way(signal, transport))
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""

@@ -18,7 +18,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from sampler_proxy import metrics
 from sampler_proxy.errors import Draining, QueueFull
@@ -29,6 +28,9 @@ RETRY_AFTER_NS = 10**9
 
 SHARE = 16
 """What is passed on may take a sixteenth of the memory that `buffer.max_bytes` gives to traces, beside it."""
+
+BOUND_FOR_NS = 10**8
+"""How often the bound is asked for: it is lowered where memory runs out."""
 
 REQUEST_COST = 192
 """What a request that is held takes beside its bytes."""
@@ -69,22 +71,17 @@ class PassBatch:
         ]
 
 
-class _Waiting(NamedTuple):
-    request: bytes
-    joinable: bool
-    since_ns: int
-
-
 def _nothing() -> None:
     pass
 
 
 class SignalQueue:
-    """The requests of one signal for one destination. A batch is ready when `batch_bytes` are waiting or the oldest
-    request has waited `max_wait_ns`. `wake` is called, on any thread, when a wait that `wait_ns` answered has become
-    wrong, at most once per answer."""
+    """The requests of one signal for one destination, `owner`. A batch is ready when `batch_bytes` are waiting or the
+    oldest request has waited `max_wait_ns`. `wake` is called, on any thread, when a wait that `wait_ns` answered has
+    become wrong, at most once per answer."""
 
-    def __init__(self, lock: threading.Lock, clock: Callable[[], int], batch_bytes: int, max_wait_ns: int) -> None:
+    def __init__(self, owner: DestinationQueues, lock: threading.Lock, batch_bytes: int, max_wait_ns: int) -> None:
+        self.owner = owner
         self.wake: Callable[[], object] = _nothing
         self.batch_bytes = batch_bytes
         self.unwanted_until_ns = 0
@@ -97,9 +94,8 @@ class SignalQueue:
         self.exported_bytes = 0
         self.rejected_items = 0
         self._lock = lock
-        self._clock = clock
         self._max_wait_ns = max_wait_ns
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[tuple[bytes, bool, int]] = deque()  # each with whether it is joinable, and since when
         self._waiting_bytes = 0
         self._wake_at: int | None = None  # None: nobody waits
         self._flushing = False
@@ -110,15 +106,25 @@ class SignalQueue:
             self.routed += 1
             self.unwanted += 1
             return None
-        self._waiting.append(_Waiting(request, joinable, now_ns))  # from here on nothing takes memory
+        size = len(request)
+        self._waiting.append((request, joinable, now_ns))  # from here on nothing takes memory
         self.routed += 1
         self.queued += 1
-        self.held += len(request) + REQUEST_COST
-        self._waiting_bytes += len(request)
+        self.held += size + REQUEST_COST
+        self.owner.held += size + REQUEST_COST
+        self._waiting_bytes += size
         if self._wake_at is None or self._waiting_bytes < self._wake_at:
             return None
         self._wake_at = None
         return self.wake
+
+    def has_room(self, cost: int, bound: int, now_ns: int) -> bool:
+        """Tell whether a request that takes `cost` may be taken, with the lock held. `bound`: of what the destination
+        holds."""
+        held = self.owner.held
+        if not held or now_ns < self.unwanted_until_ns:
+            return True
+        return held + cost <= bound and (not self.held or self.held + cost <= bound - held)
 
     def drop(self) -> None:
         """Lose a request for want of room, with the lock held."""
@@ -131,7 +137,7 @@ class SignalQueue:
             self._wake_at = self.batch_bytes if self._waiting else 0
             if not self._waiting:
                 return None
-            ready_ns = self._waiting[0].since_ns + self._max_wait_ns
+            ready_ns = self._waiting[0][2] + self._max_wait_ns
             if self._waiting_bytes >= self.batch_bytes or self._flushing or ready_ns <= now_ns:
                 self._wake_at = None
                 return 0
@@ -141,18 +147,19 @@ class SignalQueue:
         """Take the oldest requests, as many as one request may be made of, ready or not; None: there are none. Raises
         MemoryError, and has then taken none."""
         with self._lock:
-            count = nbytes = 0
-            for waiting in self._waiting:
-                if count and not (waiting.joinable and nbytes + len(waiting.request) <= self.batch_bytes):
+            nbytes = 0
+            requests: list[bytes] = []
+            for request, joinable, _ in self._waiting:
+                if requests and not (joinable and nbytes + len(request) <= self.batch_bytes):
                     break
-                count += 1
-                nbytes += len(waiting.request)
-                if not waiting.joinable:
+                requests.append(request)
+                nbytes += len(request)
+                if not joinable:
                     break
-            if not count:
+            if not requests:
                 return None
-            batch = PassBatch([self._waiting[number].request for number in range(count)])
-            for _ in range(count):
+            batch = PassBatch(requests)
+            for _ in requests:
                 self._waiting.popleft()
             self._waiting_bytes -= nbytes
             return batch
@@ -188,7 +195,7 @@ class SignalQueue:
                 self._settle(batch)
             self.unwanted += len(self._waiting)
             self.queued -= len(self._waiting)
-            self.held -= self._waiting_bytes + REQUEST_COST * len(self._waiting)
+            self._release(self._waiting_bytes + REQUEST_COST * len(self._waiting))
             self._forget_waiting()
             self.unwanted_until_ns = until_ns
             return self.unwanted - before
@@ -205,13 +212,18 @@ class SignalQueue:
             lost = self.queued
             if lost:
                 self.lost[reason] += lost
-            self.queued = self.held = 0
+            self.queued = 0
+            self._release(self.held)
             self._forget_waiting()
             return lost
 
     def _settle(self, batch: PassBatch) -> None:
         self.queued -= len(batch.requests)
-        self.held -= batch.cost
+        self._release(batch.cost)
+
+    def _release(self, cost: int) -> None:
+        self.held -= cost
+        self.owner.held -= cost
 
     def _forget_waiting(self) -> None:
         self._waiting.clear()
@@ -225,7 +237,6 @@ class DestinationQueues:
         self,
         name: str,
         lock: threading.Lock,
-        clock: Callable[[], int],
         *,
         batch_bytes: int,
         max_wait_ns: int,
@@ -233,107 +244,127 @@ class DestinationQueues:
     ) -> None:
         self.name = name
         self.drop = drop
+        self.held = 0
+        """The memory that requests for the destination take."""
         self.of: Mapping[Signal, SignalQueue] = {
-            signal: SignalQueue(lock, clock, batch_bytes, max_wait_ns) for signal in PASSED_ON
+            signal: SignalQueue(self, lock, batch_bytes, max_wait_ns) for signal in PASSED_ON
         }
 
-    @property
-    def held(self) -> int:
-        """The memory that requests for the destination take."""
-        return sum(queue.held for queue in self.of.values())
 
-    def has_room(self, signal: Signal, size: int, bound: int, now_ns: int) -> bool:
-        """Tell whether a request of `size` may be taken, with the lock held; `bound`: of the bytes of this
-        destination."""
-        held = self.held
-        its = self.of[signal]
-        if not held or now_ns < its.unwanted_until_ns:
-            return True
-        size += REQUEST_COST
-        return held + size <= bound and (not its.held or its.held + size <= bound - held)
+class Way:
+    """The way of a signal that comes by one transport to the queues of all destinations."""
 
+    def __init__(self, queues: PassQueues, signal: Signal, transport: str) -> None:
+        self.signal = signal
+        self.transport = transport
+        self.received = self.received_bytes = self.discarded = 0
+        self.refused: Counter[str] = Counter()
+        self._all = queues
+        self._queues = [each.of[signal] for each in queues.destinations]
+        self._lock = queues.lock
+        self._clock = queues.clock
 
-class PassQueues:
-    """The queues of all destinations to which signals are passed on, and the counts of what came. `max_bytes` tells how
-    much they may hold, all together; `clock` tells monotonic nanoseconds."""
-
-    def __init__(self, max_bytes: Callable[[], int], clock: Callable[[], int]) -> None:
-        self.destinations: list[DestinationQueues] = []
-        """Filled before the first request comes."""
-        self.lock = threading.Lock()
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._closed = False
-        self._received: dict[tuple[str, str], list[int]] = {}  # requests and bytes, by signal and transport
-        self._refused: Counter[tuple[str, str, str]] = Counter()
-        self._discarded: dict[str, int] = dict.fromkeys((signal.label for signal in PASSED_ON), 0)
-
-    def add(self, name: str, *, batch_bytes: int, max_wait_ns: int, drop: bool) -> DestinationQueues:
-        """Add a destination."""
-        queues = DestinationQueues(
-            name, self.lock, self._clock, batch_bytes=batch_bytes, max_wait_ns=max_wait_ns, drop=drop
-        )
-        self.destinations.append(queues)
-        return queues
-
-    def take(self, signal: Signal, transport: str, request: bytes, joinable: bool) -> None:
+    def take(self, request: bytes, joinable: bool) -> None:
         """Take a request for every destination, or for none. One that is empty, or has no destination, is discarded.
         From any thread.
 
         Raises QueueFull where a destination that loses nothing has no room for it, and Draining.
         """
+        size = len(request)
+        cost = size + REQUEST_COST
         wakes = []
-        with self.lock:
-            if self._closed:
+        with self._lock:
+            if self._all.closed:
                 raise Draining("the proxy is stopping", retry_after_ns=RETRY_AFTER_NS)
-            size = len(request)
-            bound = self._bound()
             now_ns = self._clock()
-            full = [each for each in self.destinations if not each.has_room(signal, size, bound, now_ns)]
-            if any(not each.drop for each in full):
-                raise QueueFull(f"the queue of {signal.label} is full", retry_after_ns=RETRY_AFTER_NS)
-            if request:
-                for each in self.destinations:
-                    if each in full:
-                        each.of[signal].drop()
-                    elif (wake := each.of[signal].add(request, joinable, now_ns)) is not None:
+            bound = self._all.bound(now_ns)
+            for queue in self._queues:
+                if not queue.owner.drop and not queue.has_room(cost, bound, now_ns):
+                    raise QueueFull(f"the queue of {self.signal.label} is full", retry_after_ns=RETRY_AFTER_NS)
+            if size:
+                for queue in self._queues:
+                    if queue.owner.drop and not queue.has_room(cost, bound, now_ns):
+                        queue.drop()
+                    elif (wake := queue.add(request, joinable, now_ns)) is not None:
                         wakes.append(wake)
-            received = self._received.setdefault((signal.label, transport), [0, 0])
-            received[0] += 1
-            received[1] += size
-            if not self.destinations or not request:
-                self._discarded[signal.label] += 1
+            self.received += 1
+            self.received_bytes += size
+            if not size or not self._queues:
+                self.discarded += 1
         for wake in wakes:
             wake()
 
-    def count_refused(self, signal: Signal, transport: str, reason: str) -> None:
+    def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""
-        with self.lock:
-            self._refused[signal.label, transport, reason] += 1
+        with self._lock:
+            self.refused[reason] += 1
+
+
+class PassQueues:
+    """The queues of all destinations to which signals are passed on, and the ways to them. `max_bytes` tells how much
+    they may hold, all together; `clock` tells monotonic nanoseconds."""
+
+    def __init__(self, max_bytes: Callable[[], int], clock: Callable[[], int]) -> None:
+        self.destinations: list[DestinationQueues] = []
+        self.lock = threading.Lock()
+        self.clock = clock
+        self.closed = False
+        self._max_bytes = max_bytes
+        self._bound = 0
+        self._bound_until_ns = -1
+        self._ways: list[Way] = []
+
+    def add(self, name: str, *, batch_bytes: int, max_wait_ns: int, drop: bool) -> DestinationQueues:
+        """Add a destination. All are there before the first way is."""
+        queues = DestinationQueues(name, self.lock, batch_bytes=batch_bytes, max_wait_ns=max_wait_ns, drop=drop)
+        self.destinations.append(queues)
+        return queues
+
+    def way(self, signal: Signal, transport: str) -> Way:
+        """Make a way for requests that come by a transport."""
+        way = Way(self, signal, transport)
+        self._ways.append(way)
+        return way
 
     def close(self) -> None:
         """Take nothing from now on."""
         with self.lock:
-            self._closed = True
+            self.closed = True
 
     @property
     def held(self) -> int:
         """The memory that requests take; those count twice that wait for two destinations."""
         return sum(each.held for each in self.destinations)
 
-    def _bound(self) -> int:
-        """Return what one destination may hold: each has its share, whatever the others hold."""
-        return self._max_bytes() // max(1, len(self.destinations))
+    def bound(self, now_ns: int) -> int:
+        """Return what one destination may hold, whatever others do; with the lock held."""
+        if now_ns >= self._bound_until_ns:
+            self._bound = self._max_bytes() // max(1, len(self.destinations))
+            self._bound_until_ns = now_ns + BOUND_FOR_NS
+        return self._bound
 
     def values(self) -> dict[metrics.Metric, dict[tuple[str, ...], float]]:
         """Read the ledger at one instant."""
         with self.lock:
             found: dict[metrics.Metric, dict[tuple[str, ...], float]] = {
-                metrics.PASSTHROUGH_REQUESTS_RECEIVED: {key: counts[0] for key, counts in self._received.items()},
-                metrics.PASSTHROUGH_RECEIVED_BYTES: {key: counts[1] for key, counts in self._received.items()},
-                metrics.PASSTHROUGH_REQUESTS_REFUSED: dict(self._refused.items()),
-                metrics.PASSTHROUGH_REQUESTS_DISCARDED: {(label,): count for label, count in self._discarded.items()},
-                metrics.PASSTHROUGH_QUEUE_MAX_BYTES: {(each.name,): self._bound() for each in self.destinations},
+                metrics.PASSTHROUGH_REQUESTS_RECEIVED: {
+                    (way.signal.label, way.transport): way.received for way in self._ways
+                },
+                metrics.PASSTHROUGH_RECEIVED_BYTES: {
+                    (way.signal.label, way.transport): way.received_bytes for way in self._ways
+                },
+                metrics.PASSTHROUGH_REQUESTS_REFUSED: {
+                    (way.signal.label, way.transport, reason): count
+                    for way in self._ways
+                    for reason, count in way.refused.items()
+                },
+                metrics.PASSTHROUGH_REQUESTS_DISCARDED: {
+                    (signal.label,): sum(way.discarded for way in self._ways if way.signal is signal)
+                    for signal in PASSED_ON
+                },
+                metrics.PASSTHROUGH_QUEUE_MAX_BYTES: {
+                    (each.name,): self.bound(self.clock()) for each in self.destinations
+                },
             }
             for metric, read in _OF_QUEUES.items():
                 found[metric] = {

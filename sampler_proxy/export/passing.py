@@ -161,8 +161,9 @@ class Passing:
             finally:
                 self._busy -= 1
                 with suppress(MemoryError):  # who waits looks again
-                    self._changed.set()
                     self._settled.set()
+                    if self._aside or self._failures:
+                        self._changed.set()
 
     async def _next(self) -> PassBatch:
         """Wait for a batch whose time has come."""

@@ -6,36 +6,34 @@ request that is taken is answered at once, with the empty response that says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from sampler_proxy.errors import RequestError
 from sampler_proxy.otlp.joining import joinable
-from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive.grpc_server import Handler
 
 TAKEN = b""
 
 
-class Taking(Protocol):
-    """Where requests go. From any thread."""
+class Way(Protocol):
+    """Where requests of a signal go that come by one transport. From any thread."""
 
-    def take(self, signal: Signal, transport: str, request: bytes, joinable: bool) -> None:
+    def take(self, request: bytes, joinable: bool) -> None:
         """Take a request. Raises RequestError where that is not possible."""
 
-    def count_refused(self, signal: Signal, transport: str, reason: str) -> None:
+    def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""
 
 
-def handler(signal: Signal, transport: str, to: Taking) -> Handler:
-    """Make the way in of a signal by a transport, for any threads."""
-    take: Callable[[Signal, str, bytes, bool], None] = to.take
+def handler(way: Way) -> Handler:
+    """Make the handler of a signal's requests, for any threads."""
+    take = way.take
 
     def handle(request: bytes) -> bytes:
         try:
-            take(signal, transport, request, joinable(request))
+            take(request, joinable(request))
         except RequestError as error:
-            to.count_refused(signal, transport, error.reason)
+            way.count_refused(error.reason)
             raise
         return TAKEN
 

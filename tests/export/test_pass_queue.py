@@ -28,12 +28,12 @@ class Bench:
         self.destinations = [
             self.queues.add(f"d{n}", batch_bytes=3000, max_wait_ns=200 * MS, drop=drop) for n, drop in enumerate(drops)
         ]
+        self.ways = {signal: self.queues.way(signal, "grpc") for signal in PASSED_ON}
 
     def take(self, size: int = 1000, signal: Signal = LOGS, *, joinable: bool = True) -> bool:
         try:
-            self.queues.take(signal, "grpc", bytes(size), joinable)
-        except QueueFull as error:
-            assert error.retry_after_ns
+            self.ways[signal].take(bytes(size), joinable)
+        except QueueFull:
             return False
         return True
 
@@ -87,7 +87,9 @@ def test_a_request_larger_than_the_bound_is_taken_when_nothing_is_held() -> None
     bench = Bench(most=2)
     assert bench.take(100_000)
     assert not bench.take(1)
-    assert not bench.take(1, METRICS)
+    with pytest.raises(QueueFull) as caught:
+        bench.ways[METRICS].take(b"\n\0", True)
+    assert caught.value.retry_after_ns
     first(bench).of[LOGS].settle_exported(first(bench).of[LOGS].take(), 0)
     assert bench.take(1, METRICS)
     assert not bench.take(100_000)
@@ -187,7 +189,7 @@ def test_a_signal_that_nobody_knows_is_counted_until_it_is_asked_for_again() -> 
 
 def test_nobody_takes_it_and_nothing_is_in_it() -> None:
     nobody = PassQueues(lambda: 1000, lambda: 0)
-    nobody.take(LOGS, "http", b"\n\0", True)
+    nobody.way(LOGS, "http").take(b"\n\0", True)
     assert nobody.values()[metrics.PASSTHROUGH_REQUESTS_DISCARDED]["logs",] == 1
     bench = Bench()
     bench.take(0)

@@ -50,6 +50,7 @@ from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
+from sampler_proxy.receive.grpc_server import GrpcEngine
 from sampler_proxy.receive.http import HttpReceiver, Route
 from sampler_proxy.receive.passthrough import handler as passing_handler
 from sampler_proxy.receive.throttle import Throttle
@@ -125,16 +126,7 @@ class Service:
         self._passing = PassThrough.configured(
             config, self._exporters, lambda: self._pipeline.max_bytes // SHARE, time.monotonic_ns, random.random
         )
-        passed = {each.method: self._passing_handler(each, "grpc") for each in self._passing.signals}
-        self._engine = receive_grpc.create(
-            {Signal.TRACES.method: self._handler(INLINE_EFFORT), **passed},
-            str(config.receive.grpc.endpoint),
-            config.receive.max_request_bytes,
-            partial(self._pipeline.count_refused, "grpc"),
-            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
-            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {Signal.TRACES.method: self._handler(0), **passed},
-        )
+        self._engine = self._new_grpc(config, kinds)
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -164,6 +156,18 @@ class Service:
             self._status.find,
             self._status.destinations,
             self._failure,
+        )
+
+    def _new_grpc(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
+        passed = {each.method: self._passing_handler(each, "grpc") for each in self._passing.signals}
+        return receive_grpc.create(
+            {Signal.TRACES.method: self._handler(INLINE_EFFORT), **passed},
+            str(config.receive.grpc.endpoint),
+            config.receive.max_request_bytes,
+            partial(self._pipeline.count_refused, "grpc"),
+            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
+            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            {Signal.TRACES.method: self._handler(0), **passed},
         )
 
     def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:

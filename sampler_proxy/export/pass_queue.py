@@ -93,6 +93,8 @@ class SignalQueue:
         self.held = 0
         self.exported_bytes = 0
         self.rejected_items = 0
+        self.refusals = 0
+        """Requests that nobody took since there was no room here."""
         self._lock = lock
         self._max_wait_ns = max_wait_ns
         self._waiting: deque[tuple[bytes, bool, int]] = deque()  # each with whether it is joinable, and since when
@@ -280,6 +282,7 @@ class Way:
             bound = self._all.bound(now_ns)
             for queue in self._queues:
                 if not queue.owner.drop and not queue.has_room(cost, bound, now_ns):
+                    queue.refusals += 1
                     raise QueueFull(f"the queue of {self.signal.label} is full", retry_after_ns=RETRY_AFTER_NS)
             if size:
                 for queue in self._queues:

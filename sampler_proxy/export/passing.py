@@ -26,6 +26,7 @@ from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.lasting import Lasting, is_to_end
 from sampler_proxy.export.otlp import OtlpExporter
 from sampler_proxy.export.pass_queue import PassBatch, PassQueues, SignalQueue
+from sampler_proxy.export.queue import FULL
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed, Fault, lacks_memory
 from sampler_proxy.otlp.signals import PASSED_ON, Signal
@@ -105,6 +106,7 @@ class Passing:
         self._silent_until_ns = 0  # the destination asked for it
         self._learned_ns = 0
         self._known = True  # the signal, to the destination
+        self._told = [0, 0]  # requests refused, and dropped, for want of room
         self._draining = False
 
     def start(self) -> None:
@@ -134,6 +136,7 @@ class Passing:
         await self._lasting.end()
         lost = self.queue.abandon("shutdown")
         self._aside.clear()
+        self._tell_full()
         self.report.final()
         if lost:
             log.error("export %s: %d requests lost at shutdown", self._name, lost)
@@ -169,6 +172,7 @@ class Passing:
         """Wait for a batch whose time has come."""
         while True:
             self._changed.clear()
+            self._tell_full()
             now_ns = self._clock()
             wait_ns: int | None = max(self._silent_until_ns, self._rests_until_ns) - now_ns
             if wait_ns is not None and wait_ns <= 0:
@@ -235,8 +239,8 @@ class Passing:
             self._known = True
             log.info("export %s: it knows them now", self._name)
         if outcome.rejected > 0:
-            message = f"{_ITEMS[self.signal]} rejected by a partial success"
-            self.report.complain("partial", outcome.rejected, message)
+            items = _ITEMS[self.signal]
+            self.report.complain("partial", outcome.rejected, f"{items} rejected by a partial success")
 
     def _discard(self, batch: PassBatch, outcome: Failed) -> None:
         """Discard what there is: the destination does not know the signal."""
@@ -310,8 +314,18 @@ class Passing:
     async def _lose(self, batch: PassBatch, error: BaseException) -> None:
         self.queue.settle_lost(batch, "internal")
         with suppress(MemoryError):
-            message = f"requests lost to an internal error: {type(error).__name__}"
-            self.report.complain("internal", len(batch.requests), message)
+            count, kind = len(batch.requests), type(error).__name__
+            self.report.complain("internal", count, f"requests lost to an internal error: {kind}")
+
+    def _tell_full(self) -> None:
+        """Report what had no room since this was called last."""
+        refused, dropped = self.queue.refusals, self.queue.lost[FULL]
+        more_refused, more_dropped = refused - self._told[0], dropped - self._told[1]
+        self._told[:] = refused, dropped
+        if more_refused:
+            self.report.complain("refused", more_refused, "requests refused: its queue is full, senders come back")
+        if more_dropped:
+            self.report.complain("full", more_dropped, "requests dropped: its queue is full (when_full: drop)")
 
 
 class PassThrough:

@@ -80,8 +80,8 @@ log = structlog.get_logger()
 
 
 class Route(NamedTuple):
-    """What happens to the requests of a signal: `handler` takes a message on the loop and may raise EffortSpent;
-    `large_handler` takes one on another thread, and does not."""
+    """The handlers of a signal: `handler` takes a message on the loop and may raise EffortSpent; `large_handler` takes
+    one on another thread, and does not."""
 
     signal: Signal
     handler: Handler

@@ -16,7 +16,7 @@ TAKEN = b""
 
 
 class Way(Protocol):
-    """Where requests of a signal go that come by one transport. From any thread."""
+    """The queues that requests of a signal go to, which come by one transport. From any thread."""
 
     def take(self, request: bytes, joinable: bool) -> None:
         """Take a request. Raises RequestError where that is not possible."""

@@ -313,6 +313,7 @@ class Service:
         )
         log_faults("warning", self._warnings)
         memory_limit.warn(self._config)
+        self._passing.introduce()
         if self._summary:
             log_introduction(self._config)
 

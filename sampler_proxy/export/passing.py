@@ -335,7 +335,7 @@ class PassThrough:
     signals: Sequence[Signal] = PASSED_ON
     """Those that are taken; others have to be refused."""
     _asked_for = False
-    """Whether somebody may think that they go somewhere."""
+    """Whether they are to be passed on."""
 
     def __init__(
         self,
@@ -381,6 +381,9 @@ class PassThrough:
         """Begin to send. On the loop, once the exporters have been started."""
         for each in self._all():
             each.start()
+
+    def introduce(self) -> None:
+        """Log where somebody may think that signals go somewhere, and they do not."""
         if self._asked_for and not self._passing:
             log.info("logs, metrics and profiles are taken, counted and discarded: all destinations take traces only")
 

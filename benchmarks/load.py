@@ -18,7 +18,7 @@ The clock of an answer starts when its request is due, so waiting behind others 
 and overslept does it start at the sending. A refused request waits as long as its RetryInfo says, else 100 ms; then its
 clock starts anew.
 
-usage: python -m benchmarks.load --endpoint HOST:PORT --corpus FILE [--connections 4] [--in-flight 8]
+usage: python -m benchmarks.load --endpoint HOST:PORT --corpus FILE [--connections 4] [--in-flight 8] [--method NAME]
 for example: echo '{}' | python -m benchmarks.load --endpoint localhost:4317 --corpus spans.bin
 """
 
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--method", default=METHOD)
     arguments = parser.parse_args()
     requests = list(corpus.requests(arguments.corpus))
     gc.freeze()
@@ -147,7 +148,7 @@ def main() -> None:
     channels = [grpc.insecure_channel(arguments.endpoint, _OPTIONS) for _ in range(arguments.connections)]
     for channel in channels:
         grpc.channel_ready_future(channel).result(timeout=30)
-    calls = [channels[n % len(channels)].unary_unary(METHOD) for n in range(arguments.in_flight)]
+    calls = [channels[n % len(channels)].unary_unary(arguments.method) for n in range(arguments.in_flight)]
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)

@@ -31,6 +31,8 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp import OtlpExporter
+from sampler_proxy.export.pass_queue import SHARE
+from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
@@ -41,21 +43,22 @@ from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.http import HttpReceiver
+from sampler_proxy.receive.grpc_server import GrpcEngine
+from sampler_proxy.receive.http import HttpReceiver, Route
+from sampler_proxy.receive.passthrough import handler as passing_handler
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
 from sampler_proxy.units import format_size
-
-TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
@@ -120,15 +123,10 @@ class Service:
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
-        self._engine = receive_grpc.create(
-            {TRACE_EXPORT: self._handler(INLINE_EFFORT)},
-            str(config.receive.grpc.endpoint),
-            config.receive.max_request_bytes,
-            partial(self._pipeline.count_refused, "grpc"),
-            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
-            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {TRACE_EXPORT: self._handler(0)},
+        self._passing = PassThrough.configured(
+            config, self._exporters, lambda: self._pipeline.max_bytes // SHARE, time.monotonic_ns, random.random
         )
+        self._engine = self._new_grpc(config, kinds)
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -141,6 +139,7 @@ class Service:
             self._latencies,
             self._engine.name,
             kinds,
+            self._passing.values,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -159,6 +158,18 @@ class Service:
             self._failure,
         )
 
+    def _new_grpc(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
+        passed = {each.method: self._passing_handler(each, "grpc") for each in self._passing.signals}
+        return receive_grpc.create(
+            {Signal.TRACES.method: self._handler(INLINE_EFFORT), **passed},
+            str(config.receive.grpc.endpoint),
+            config.receive.max_request_bytes,
+            partial(self._pipeline.count_refused, "grpc"),
+            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
+            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            {Signal.TRACES.method: self._handler(0), **passed},
+        )
+
     def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:
         if config.receive.http.endpoint is None:
             return None
@@ -172,12 +183,17 @@ class Service:
             partial(self._pipeline.count_refused, "http"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            [Route(each, *2 * (self._passing_handler(each, "http"),)) for each in self._passing.signals],
         )
 
     def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
         return lambda request: accept(request, clock())
+
+    def _passing_handler(self, signal: Signal, transport: str) -> Callable[[bytes], bytes]:
+        """Return a way in for requests that are passed on, for any threads."""
+        return passing_handler(self._passing.queues.way(signal, transport))
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -286,6 +302,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for exporter in self._exporters:
             exporter.start()
+        self._passing.start()
         port = self._engine.start()
         http = {} if self._http is None else {"http": str(await self._http.start())}
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -305,6 +322,7 @@ class Service:
         )
         log_faults("warning", self._warnings)
         memory_limit.warn(self._config)
+        self._passing.introduce()
         if self._summary:
             log_introduction(self._config)
 
@@ -362,7 +380,7 @@ class Service:
         and goes between two looks leaves memory behind, too."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
         arriving = self._engine.peak_in_flight() + (0 if self._http is None else self._http.peak_in_flight())
-        return self._pipeline.peak_bytes() + queued + arriving
+        return self._pipeline.peak_bytes() + queued + arriving + self._passing.queues.held
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
@@ -420,6 +438,7 @@ class Service:
         http = [] if self._http is None else [self._http.drain(left_s / 2)]
         await asyncio.gather(asyncio.to_thread(self._engine.drain, left_s / 2), *http)
         self._pipeline.close()
+        self._passing.queues.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = await asyncio.to_thread(self._decide, self._pipeline.drain)
             if more is None:
@@ -433,6 +452,9 @@ class Service:
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
+        while time.monotonic_ns() < deadline_ns and not hurry.is_set():  # what is passed on comes after traces
+            if await self._passing.drain(min(deadline_ns, time.monotonic_ns() + int(TICK_S * 1e9))):
+                break
 
     async def _stop(self) -> int:
         """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;
@@ -443,6 +465,7 @@ class Service:
         while await asyncio.to_thread(self._decide, partial(self._pipeline.drain, hurry=True)) is not False:
             if self._without_memory >= MAX_WITHOUT_MEMORY:
                 break
+        await self._passing.stop()
         lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()

@@ -38,7 +38,7 @@ class Status:
     """The parts of a service, as far as questions are answered from them.
 
     `latencies` has the histogram of each destination by name, `kinds` the counts of metrics that have a kind for their
-    only label. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
+    only label, `passing` reads what is passed on. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Status:
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
         kinds: Mapping[metrics.Metric, Mapping[str, int]],
+        passing: Callable[[], Mapping[metrics.Metric, Mapping[tuple[str, ...], float]]],
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -61,6 +62,7 @@ class Status:
         self._latencies = latencies
         self._grpc_engine = grpc_engine
         self._kinds = kinds
+        self._passing = passing
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
         self._time = time
@@ -81,6 +83,7 @@ class Status:
         for metric, counts in self._kinds.items():
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
+        others.update({metric: {**series} for metric, series in self._passing().items()})
         return lambda: {**instant.values(), **others}
 
     def _destinations(self, counters: Mapping[str, Counters]) -> _Values:

@@ -34,6 +34,7 @@ from sampler_proxy.export.otlp_grpc import GrpcExporter
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
@@ -114,6 +115,7 @@ class Service:
         }
         self._exporters = [self._new_exporter(export) for export in config.export]
         self._rates = Rates(secrets.randbits(64))
+        self._doors = Doors(config)
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         kinds = {
@@ -128,6 +130,7 @@ class Service:
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
             {TRACE_EXPORT: self._handler(0)},
+            self._doors.grpc,
         )
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
@@ -141,6 +144,7 @@ class Service:
             self._latencies,
             self._engine.name,
             kinds,
+            self._doors,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -148,30 +152,40 @@ class Service:
         self._pressure = MemoryPressure(
             lambda: Signs(*signs(time.monotonic_ns())), time.monotonic_ns, config.buffer.decision_wait_ns
         )
-        self._admin = Admin(
+        self._admin = self._new_admin(config)
+
+    def _new_admin(self, config: Config) -> Admin:
+        return Admin(
             config.admin.endpoint,
             self._status.instant,
-            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
+            lambda: replace(self._readiness, detail=self._unusual()),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
             self._status.destinations,
             self._failure,
+            self._doors.admin,
         )
+
+    def _unusual(self) -> dict[str, object]:
+        """Describe, as JSON values, all that is not as it should be."""
+        return {**self._reloader.detail(), **self._doors.detail(), **self._status.unwell()}
 
     def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:
         if config.receive.http.endpoint is None:
             return None
         cors = config.receive.http.cors
+        headers = (*cors.allowed_headers, *(["authorization"] if self._doors.http.credentials is not None else []))
         return HttpReceiver(
             config.receive.http.endpoint,
-            Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age_ns // 1_000_000_000),
+            Cors(cors.allowed_origins, headers, cors.max_age_ns // 1_000_000_000),
             config.receive.max_request_bytes,
             self._handler(INLINE_EFFORT, "http"),
             self._handler(0, "http"),
             partial(self._pipeline.count_refused, "http"),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            self._doors.http,
         )
 
     def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
@@ -302,7 +316,8 @@ class Service:
     async def _work(self) -> None:
         """Keep time, reload and save until it is time to stop."""
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(self._reloader.run()), loop.create_task(self._keep_learned())]
+        running = (self._reloader.run(), self._keep_learned(), self._doors.follow())
+        tasks = [loop.create_task(each) for each in running]
         try:
             await self._keep_time()
         finally:

@@ -35,6 +35,11 @@ def _is_loopback(address: Address | str) -> bool:
     return _is_local_name(address) if isinstance(address, str) else address.is_loopback
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a host that is listened on."""
+    return _is_loopback(address_of(host))
+
+
 def _is_wildcard(address: Address | str) -> bool:
     return not isinstance(address, str) and address.is_unspecified
 

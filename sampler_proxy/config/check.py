@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from sampler_proxy.config.addresses import collide, leads_to
 from sampler_proxy.config.authorities import read_authorities
+from sampler_proxy.config.doors_check import faults_of_doors, warnings_of_doors
 from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, GrpcExport, Rule
 from sampler_proxy.config.named_files import read_named
@@ -78,6 +79,7 @@ def check(
         except ValueError as error:
             faults.append(file.fault(file.positions.value(("redact", "hash_key", "file")), str(error)))
         faults += _faults_of_authorities(file, file.config)
+        faults += faults_of_doors(file, file.config)
     if faults or file.config is None:
         raise ConfigError(faults)
     try:
@@ -95,6 +97,7 @@ def check(
             *_warnings_of_roots(file, file.config),
             *_warnings_of_headers(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
+            *warnings_of_doors(file, file.config),
         ),
     )
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from sampler_proxy.config.doors import GIVEN, AdminAuth, SenderAuth, ServerTls
 from sampler_proxy.redact.section import Redact
 from sampler_proxy.settings import (
     Choice,
@@ -47,6 +48,10 @@ Address = Annotated[Endpoint, ListenAddress()]
 class GrpcReceiver(Section):
     endpoint: Address = Endpoint("0.0.0.0", 4317)
     """Where OTLP/gRPC is received; port 0 binds a free one."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Senders have to speak TLS; absent: plaintext."""
+    auth: Annotated[SenderAuth | None, GIVEN] = None
+    """Senders have to show one of these credentials; absent: none."""
 
 
 class Cors(Section):
@@ -61,6 +66,10 @@ class Cors(Section):
 class HttpReceiver(Section):
     endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True)] = Endpoint("0.0.0.0", 4318)
     """Where OTLP/HTTP is received; port 0 binds a free one, off none."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Senders have to speak TLS; absent: plaintext."""
+    auth: Annotated[SenderAuth | None, GIVEN] = None
+    """Senders have to show one of these credentials; absent: none."""
     cors: Cors = Field(default_factory=Cors)
 
 
@@ -275,6 +284,12 @@ class FileExport(Destination):
 class Admin(Section):
     endpoint: Address = Endpoint("127.0.0.1", 8888)
     """Where /metrics, /healthz, /readyz, /rules and /traces are served; port 0 binds a free one."""
+    insecure: Annotated[bool, Flag()] = False
+    """Other machines may ask, though neither credentials nor client certificates are wanted."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Who asks has to speak TLS; absent: plain HTTP."""
+    auth: Annotated[AdminAuth | None, GIVEN] = None
+    """Who asks has to show one of these credentials, but for /healthz and /readyz; absent: none."""
 
 
 def _protocol(entry: object) -> object:

@@ -24,12 +24,13 @@ from typing import Any
 
 import structlog
 
-from sampler_proxy.receive import connections
+from sampler_proxy.receive import client_hello, connections
+from sampler_proxy.receive.client_hello import PLAINTEXT, TOO_OLD, TlsOpening, bad_request
 from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, SETTINGS, UNACKNOWLEDGED, Opening
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.unreadable import UnreadableCalls
 
-KINDS = (*FOREIGN, "silent", UNACKNOWLEDGED, *connections.KINDS)
+KINDS = (*FOREIGN, *client_hello.KINDS, "silent", UNACKNOWLEDGED, *connections.KINDS)
 """Why a connection is refused: what it begins with, that it does not begin, that it never answers, or what it goes on
 doing once core has it."""
 
@@ -74,11 +75,6 @@ _READ_BYTES = 8192
 """What is read of a connection at once: enough for a first call's headers. The rest is left for core."""
 
 _TEXT = b"This port takes OTLP over gRPC (HTTP/2 without TLS). At the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc.\n"
-_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_TEXT), _TEXT)
-)
-
 _DROPPED = "dropped"
 _WARNINGS = {
     "http1": "grpc: a sender speaks HTTP/1.1 to this port; at the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
@@ -89,6 +85,9 @@ _WARNINGS = {
     "silent": "grpc: a connection was closed since nothing, or no whole preface of HTTP/2, came",
     UNACKNOWLEDGED: "grpc: a connection was closed since its client does not acknowledge the SETTINGS of HTTP/2",
     COMPRESSION: "grpc: a sender compresses in a way that is not read here; at the sender, set the compression to gzip",
+    PLAINTEXT: "grpc: a sender speaks plaintext to this port, which takes TLS; at the sender, write https:// in "
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    TOO_OLD: "grpc: a sender speaks no version of TLS that is taken here (receive.grpc.tls.min_version)",
     _DROPPED: "grpc: a connection was dropped",
 }
 
@@ -98,13 +97,15 @@ log = structlog.get_logger()
 class _Connection:
     """A connection that core has not been given."""
 
-    def __init__(self, listener: socket.socket, sock: socket.socket, address: Any, now: float) -> None:
+    def __init__(
+        self, listener: socket.socket, sock: socket.socket, address: Any, now: float, opening: Opening | TlsOpening
+    ) -> None:
         self.listener = listener
         self.socket = sock
         self._address = address
         self.since = now  # monotonic seconds, as is the deadline
         self.deadline = now + SILENT_S
-        self.opening = Opening()
+        self.opening = opening
         self.size = 0  # bytes received
         self.unreadable: UnreadableCalls | None = None
         self.lingers = False
@@ -125,17 +126,19 @@ class Acceptor:
         hand_over: Callable[[socket.socket, socket.socket, bytes], None],
         on_refused: Callable[[str], None],
         on_connection_refused: Callable[[str], None],
+        new_opening: Callable[[], Opening | TlsOpening] = Opening,
     ) -> None:
         """Make it; it owns `listeners` from then on.
 
         `hand_over(listener, connection, received)` takes over a connection that speaks HTTP/2. `on_refused(reason)`
         counts a call that is refused here: "compression". `on_connection_refused(kind)` counts a connection, see KINDS.
-        All are called on the accepting thread.
+        `new_opening` makes what reads the beginning of a connection. All are called on the accepting thread.
         """
         self._listeners = listeners
         self._hand_over = hand_over
         self._on_refused = on_refused
         self._on_connection_refused = on_connection_refused
+        self._new_opening = new_opening
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._here: dict[_Connection, None] = {}  # oldest first
         self._unreadable: dict[_Connection, None] = {}  # those of them whose calls are refused here
@@ -228,7 +231,7 @@ class Acceptor:
             self._pause(now)
             return
         try:
-            connection = _Connection(listener, sock, address, now)
+            connection = _Connection(listener, sock, address, now, self._new_opening())
             self._here[connection] = None
         except BaseException:
             sock.close()
@@ -303,8 +306,9 @@ class Acceptor:
     def _refuse(self, connection: _Connection, kind: str) -> None:
         self._on_connection_refused(kind)
         self._warn(kind, connection)
-        if kind == "http1":
-            connection.socket.sendall(_ANSWER)
+        answer = bad_request(_TEXT) if kind == "http1" else client_hello.answer(kind, connection.opening.received)
+        if answer:
+            connection.socket.sendall(answer)
             self._linger(connection)
         else:
             self._drop(connection)

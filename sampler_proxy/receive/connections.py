@@ -63,6 +63,9 @@ def goaway(text: str) -> bytes:
 class Connections:
     """The connections of one server. From any thread; they are closed by one."""
 
+    encrypted = False
+    """Whether they are TLS, so that nothing can be sent over them here."""
+
     def __init__(self) -> None:
         self._numbers: dict[bytes, tuple[int, int]] = {}  # peer -> descriptor and family
         self._peers: dict[int, bytes] = {}  # and the reverse: as many as there are descriptors, at most
@@ -117,7 +120,8 @@ class Connections:
             return False
         with connection, suppress(OSError):  # the client has gone, or reads nothing
             with suppress(BlockingIOError):
-                connection.send(goaway(_REASONS[kind]), socket.MSG_DONTWAIT)
+                if not self.encrypted:
+                    connection.send(goaway(_REASONS[kind]), socket.MSG_DONTWAIT)
             connection.shutdown(socket.SHUT_RDWR)
         self._numbers.pop(peer, None)  # core may take a while; it must not be closed twice
         if (held_back := self._throttles[kind].due()) is not None:

@@ -17,6 +17,7 @@ import structlog
 
 from sampler_proxy.errors import Overloaded, StartError
 from sampler_proxy.receive import grpc_server
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.receive.grpc_aio import AioEngine
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 
@@ -34,6 +35,7 @@ def create(
     on_not_served: Callable[[str], None] = lambda _: None,
     on_connection_refused: Callable[[str], None] = lambda _: None,
     large_methods: Mapping[str, Handler] | None = None,
+    door: Door = OPEN,
 ) -> GrpcEngine:
     """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
 
@@ -55,7 +57,9 @@ def create(
             error=type(error).__name__,
         )
         chosen = AioEngine
-    return chosen(methods, address, max_request_bytes, on_refused, on_not_served, on_connection_refused, large_methods)
+    return chosen(
+        methods, address, max_request_bytes, on_refused, on_not_served, on_connection_refused, large_methods, door
+    )
 
 
 def loopback() -> str | None:

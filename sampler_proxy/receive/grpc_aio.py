@@ -44,6 +44,8 @@ class AioEngine(GrpcEngine):
     name = "grpc.aio"
 
     def start(self) -> int:
+        if self._door.tls is not None and self._door.tls.min_version != "1.2":
+            raise StartError("grpc: this engine (grpc.aio) cannot refuse TLS 1.2: remove tls.min_version")
         grpc_server.check_address(self.address)
         self._places: Places[Any] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING, _peer)
         self._turns: dict[Any, asyncio.Future[bool]] = {}  # of the calls that wait: whether they have a place, or never
@@ -95,7 +97,10 @@ class AioEngine(GrpcEngine):
             behaviours = {method: self._behaviour(handler) for method, handler in handlers.items()}
             self._server.add_generic_rpc_handlers((_Methods(behaviours, self._not_served),))
             try:
-                port = self._server.add_insecure_port(self.address)
+                if self._door.tls is None:
+                    port = self._server.add_insecure_port(self.address)
+                else:
+                    port = self._server.add_secure_port(self.address, self._door.tls.grpc_credentials())
             except RuntimeError:
                 port = 0
             if not port:
@@ -113,8 +118,12 @@ class AioEngine(GrpcEngine):
     def _behaviour(self, handler: Handler) -> Callable[[object, Any], Awaitable[bytes]]:
         async def behaviour(_: object, context: Any) -> bytes:
             self._in_flight += 1
+            admitted: object = None  # kept until there is an answer
             try:
-                answer = await self._answer(handler, context)
+                if self._door.credentials is not None:
+                    peer = context.peer().encode()
+                    admitted = self._admit(self._door.credentials, context.invocation_metadata(), peer)
+                answer = admitted if isinstance(admitted, Refusal) else await self._answer(handler, context)
             finally:
                 self._in_flight -= 1
             if isinstance(answer, bytes):

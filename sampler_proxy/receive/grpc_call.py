@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampler_proxy.receive.credentials import Lease
 from sampler_proxy.receive.grpc_server import Handler
 from sampler_proxy.receive.inflate import Inflation
 
@@ -19,6 +20,8 @@ class Call:
     """Of the message, as it came."""
     answered = False
     """Whether it has been on the thread of large messages."""
+    lease: Lease | None = None
+    """That of its credential, None where none was wanted."""
     mark: tuple[int, int] | None = None
     """For BytesInFlight."""
 

@@ -40,6 +40,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -49,6 +50,7 @@ from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.accepting import Acceptor
 from sampler_proxy.receive.bounds import Bounds
+from sampler_proxy.receive.client_hello import TlsOpening
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
 from sampler_proxy.receive.gathering import DEAR_S, SLICE_S, Gathering
 from sampler_proxy.receive.grpc_call import Call
@@ -56,6 +58,7 @@ from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation
+from sampler_proxy.receive.opening import Opening
 from sampler_proxy.receive.places import Places
 from sampler_proxy.receive.turns import Turns
 
@@ -107,7 +110,15 @@ class CompletionQueueEngine(GrpcEngine):
             for listener in listeners:
                 listener.close()
             raise
-        self._acceptor = Acceptor(listeners, self._hand_over, self._on_refused, self._on_connection_refused)
+        tls = self._door.tls
+        self._bounds.connections.encrypted = tls is not None
+        self._acceptor = Acceptor(
+            listeners,
+            self._hand_over,
+            self._on_refused,
+            self._on_connection_refused,
+            Opening if tls is None else partial(TlsOpening, tls.min_version),
+        )
         self._begun, self._answered = object(), object()  # objects of their own, so that their references count events
         self._idle_references = sys.getrefcount(self._begun)
         # What a tag whose event is lost is referred to by; it depends on the interpreter.
@@ -130,7 +141,9 @@ class CompletionQueueEngine(GrpcEngine):
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server((*self._core_options(self._max_request_bytes), core.option), False)
         self._server.register_completion_queue(self._queue)
-        self._server.add_http2_port(core.port)  # what it returns differs between versions
+        tls = self._door.tls
+        credentials = None if tls is None else tls.grpc_credentials()._credentials
+        self._server.add_http2_port(core.port, credentials)  # what it returns differs between versions
         core.connect()
         self._server.start()
         return core
@@ -287,6 +300,13 @@ class CompletionQueueEngine(GrpcEngine):
             self._answer(call, refusal)
             return
         its, now = Call(call, call.peer(), *handlers), time.monotonic()
+        if self._door.credentials is not None:
+            admitted = self._admit(self._door.credentials, event.invocation_metadata, its.peer)
+            if isinstance(admitted, Refusal):
+                self._open_answer = admitted
+                self._answer(call, admitted)
+                return
+            its.lease = admitted
         if self._places.enter(its, now):
             try:
                 call.start_server_batch((_Message(0),), its)

@@ -11,17 +11,29 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sampler_proxy.errors import EffortSpent, OutOfMemory, RequestError, RequestTooLarge, StartError
+from sampler_proxy.errors import (
+    EffortSpent,
+    OutOfMemory,
+    RequestError,
+    RequestTooLarge,
+    StartError,
+    TooManyInFlight,
+    Unauthenticated,
+)
 from sampler_proxy.receive import grpc_status
 from sampler_proxy.receive.accepting import BACKLOG
+from sampler_proxy.receive.connections import readable
+from sampler_proxy.receive.credentials import Credentials, Lease
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation, inflate
 from sampler_proxy.receive.listeners import listen
+from sampler_proxy.receive.tls import HANDSHAKE_S
 
 Handler = Callable[[bytes], bytes]
 
@@ -72,7 +84,7 @@ _MAX_CORE_BYTES = 2**31 - 1
 
 
 class GrpcEngine(ABC):
-    """A plaintext gRPC server for unary methods on bytes.
+    """A gRPC server for unary methods on bytes.
 
     `methods` maps full names ("/package.Service/Method") to handlers: request message (after decompression) to response
     message, or raise `RequestError`. `on_refused(reason)` is called for every request that the engine refuses itself:
@@ -83,7 +95,8 @@ class GrpcEngine(ABC):
     `on_connection_refused(kind)` for every connection that does not speak HTTP/2 or is closed for what it does, see
     `accepting.KINDS`. `large_methods` are handlers for messages above LARGE_BYTES, and for those for which the first
     handler raises EffortSpent, to be called on another thread at the same time as the first ones; where there is none
-    for a method, all are handled alike. Handlers and hooks run on
+    for a method, all are handled alike. `door` says whether senders have to speak TLS, and show credentials:
+    the others are refused before their messages are read. Handlers and hooks run on
     threads of the engine. `start` once; the rest from any thread.
     """
 
@@ -98,8 +111,10 @@ class GrpcEngine(ABC):
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
         large_methods: Mapping[str, Handler] | None = None,
+        door: Door = OPEN,
     ) -> None:
         self.address = address
+        self._door = door
         self._methods = dict(methods)
         self._large_methods = dict(large_methods or {})
         self._max_request_bytes = max_request_bytes
@@ -110,6 +125,7 @@ class GrpcEngine(ABC):
         self._uncounted: dict[str, int] = dict.fromkeys(
             ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large", "draining"), 0
         )
+        self._uncounted |= dict.fromkeys((Unauthenticated.reason, TooManyInFlight.reason), 0)
         self._counting = threading.Lock()
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
@@ -171,7 +187,9 @@ class GrpcEngine(ABC):
         self.drain(0)
 
     def _core_options(self, max_message_bytes: int) -> tuple[tuple[str, int], ...]:
+        handshake = () if self._door.tls is None else (("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),)
         return (
+            *handshake,  # by default two minutes
             ("grpc.max_receive_message_length", min(max_message_bytes, _MAX_CORE_BYTES)),
             ("grpc.per_message_decompression", 0),  # inflate.py says why
             ("grpc.so_reuseport", 0),  # else a port that is taken is shared silently
@@ -189,6 +207,15 @@ class GrpcEngine(ABC):
             ("grpc.server.max_pending_requests", 2000),
             ("grpc.server.max_pending_requests_hard_limit", 4000),
         )
+
+    def _admit(self, credentials: Credentials, metadata: Iterable[Any], peer: bytes) -> Lease | Refusal:
+        """Let a call in, which holds what is returned until it has been answered; or refuse it, which is counted."""
+        authorization = next((value for name, value in metadata if name == "authorization"), None)
+        try:
+            return credentials.admit(authorization, readable(peer))
+        except RequestError as error:
+            self._count_refused(error.reason)
+            return grpc_status.refusal(error)
 
     def _handle(self, handler: Handler, message: bytes | Inflation) -> bytes | Refusal:
         """Answer one received message, which may be compressed: by its handler, or by a refusal. Raises EffortSpent if

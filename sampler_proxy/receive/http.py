@@ -29,6 +29,8 @@ from sampler_proxy.errors import (
 )
 from sampler_proxy.receive import http_answers, http_bodies
 from sampler_proxy.receive.cors import Cors
+from sampler_proxy.receive.credentials import Lease
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import IN_FLIGHT_BYTES, Handler
@@ -36,11 +38,12 @@ from sampler_proxy.receive.http_answers import JSON, TYPES, Answer, Refused
 from sampler_proxy.receive.http_connections import HTTP2, HttpConnection, HttpConnections, Limits
 from sampler_proxy.receive.listeners import WILDCARDS, listen
 from sampler_proxy.receive.throttle import Throttle
+from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
 from sampler_proxy.settings import Endpoint
 
 PATH = "/v1/traces"
 
-KINDS = (HTTP2,)
+KINDS = (HTTP2, FAILED)
 """Why a connection is refused, beside the kinds that the gRPC port knows, too."""
 
 HEAD_S, IDLE_S = 10.0, 75.0
@@ -103,8 +106,9 @@ class HttpReceiver:
     `handler` takes a request's message on the loop and may raise EffortSpent; `large_handler` takes one on another
     thread, and does not. `on_refused(reason)` is called for every request that is refused here: the reasons of
     GrpcEngine, "malformed" (chunks that are none) and "content_type"; `on_not_served(kind)` for other paths, see
-    `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1. The hooks
-    run on either thread.
+    `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1, or come
+    to no TLS. `door` says whether senders have to speak TLS, and show credentials: the others are refused before their
+    bodies are read. The hooks run on either thread.
     """
 
     def __init__(
@@ -117,7 +121,9 @@ class HttpReceiver:
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
+        door: Door = OPEN,
     ) -> None:
+        self._door = door
         self._endpoint = endpoint
         self._cors = cors
         self._max_request_bytes = max_request_bytes
@@ -128,7 +134,7 @@ class HttpReceiver:
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._failures = FailureLog("http")
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Server] = []
         self._server: web.Server | None = None
         self._lane: Lane[_Large] = Lane(_Large.handle, "http-large")
         self._away_until = 0.0
@@ -168,8 +174,9 @@ class HttpReceiver:
         )
         self._connections.make = self._server
         self._lane.start()
-        loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(self._connections, sock=one, backlog=BACKLOG) for one in listening]
+        self._servers = await open_servers(
+            listening, self._connections, BACKLOG, "http", self._door.tls, self._on_connection_refused
+        )
         return Endpoint(self._endpoint.host if self._endpoint.host in WILDCARDS else host, port)
 
     async def drain(self, grace_s: float) -> None:
@@ -208,7 +215,8 @@ class HttpReceiver:
         self._in_hand += 1
         last = True
         try:
-            answer = await self._answer(request, connection)
+            admitted = self._admit(request, connection)  # kept until there is an answer
+            answer = admitted if isinstance(admitted, Answer) else await self._answer(request, connection)
             last = answer.last or self._draining
         except http_bodies.Lost:
             return web.Response(status=400)
@@ -225,9 +233,22 @@ class HttpReceiver:
             response.force_close()
         return response
 
+    def _admit(self, request: web.BaseRequest, connection: HttpConnection) -> Lease | Answer | None:
+        """Let a request in by its credentials, or refuse it. Browsers send none with a preflight."""
+        credentials = self._door.credentials
+        if credentials is None or (request.method == "OPTIONS" and self._cors.on):
+            return None
+        try:
+            return credentials.admit(request.headers.get("Authorization"), connection.peer)
+        except RequestError as error:
+            refused = http_answers.refusal(error, last=True)
+            if error.http_status == 401:
+                refused = refused._replace(headers=(("WWW-Authenticate", credentials.challenge),))
+            return self._refuse(error.reason, refused, _content_type(request))
+
     async def _answer(self, request: web.BaseRequest, connection: HttpConnection) -> Answer:
         headers = request.headers
-        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        content_type = _content_type(request)
         path = request.raw_path.partition("?")[0]
         if path != PATH and request.path != PATH:  # the second is a target in absolute form
             kind, refused = http_answers.not_served(path)
@@ -321,6 +342,10 @@ class HttpReceiver:
         """Count a request that is refused here, and return the answer."""
         self._on_refused(reason)
         return refused.answer(content_type)
+
+
+def _content_type(request: web.BaseRequest) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 class _Larger(Exception):

@@ -469,8 +469,9 @@ def with_examples(text: str) -> str:
 
 
 def without_alternatives(text: str) -> str:
-    """Of the shipped file: one limit, and no file of certificates, for the example's endpoint has no TLS."""
-    return re.sub(r"(?m)^ +(traces|bytes|tls|ca_file):.*\n", "", text)
+    """Of the shipped file: one limit, no credentials, and no files of certificates, which are not there."""
+    text = re.sub(r"(?m)^( +)(?:tls|auth):.*\n(?:\1 +.*\n)*", "", text)
+    return re.sub(r"(?m)^ +(traces|bytes):.*\n", "", text)
 
 
 def test_the_shipped_file_is_the_default():

@@ -91,7 +91,8 @@ def test_out_of_descriptors(client: Connect, sink: Sink, tmp_path: Path) -> None
 def test_wildcards_are_reached_over_both_families(sink: Sink, tmp_path: Path, host: str) -> None:
     if not Path("/proc/net/if_inet6").exists():
         pytest.skip("no IPv6 here")
-    settings = config(sink.endpoint, admin={"endpoint": f"{host}:0"}, receive={"grpc": {"endpoint": f"{host}:0"}})
+    admin = {"endpoint": f"{host}:0", "insecure": True}
+    settings = config(sink.endpoint, admin=admin, receive={"grpc": {"endpoint": f"{host}:0"}})
     proxy = Proxy(settings, tmp_path)
     ready = proxy.await_event("ready")
     assert (ready["grpc"], ready["admin"]) == (f"{host}:{proxy.port}", f"{host}:{proxy.admin_port}")

@@ -40,7 +40,7 @@ cdef class Finisher:
     ) noexcept
     cdef int reserve(self) except -1
     cdef uint64_t finish(self, uint64_t effort, bint forced) except? 0xFFFFFFFFFFFFFFFF
-    cdef void take_some(self, bint forced) noexcept
+    cdef int take_some(self, bint forced) except -1
     cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF
     cdef int deliver(self, list finished) except -1
     cdef void put_back(self) noexcept

@@ -97,8 +97,10 @@ cdef class Finisher:
                 spent += 1  # another thread has finished some
             try:
                 self.lock.take()
-                self.take_some(forced)
-                self.lock.leave()
+                try:
+                    self.take_some(forced)
+                finally:
+                    self.lock.leave()
                 if self.taken == NULL:
                     break
                 spent += self.finish_some(finished)
@@ -106,7 +108,7 @@ cdef class Finisher:
                 self.turn.release()
         return spent
 
-    cdef void take_some(self, bint forced) noexcept:
+    cdef int take_some(self, bint forced) except -1:
         """Take the first traces out of the line, unless none is there, or can leave. The lock is held."""
         cdef Leaving* taken = self.first
         cdef Leaving* end = taken
@@ -115,7 +117,7 @@ cdef class Finisher:
         # With a backlog one by one, so that it shows when memory is full.
         cdef int most = 1 if self.outlets.backlog_spans else SOME_TRACES
         if taken == NULL or (not forced and self.memory.congested()):
-            return
+            return 0
         self.envelopes.room_for_forms = self.memory.bound - min(self.memory.bound, self.memory.in_use())
         nbytes = taken.cost
         while end.next != NULL and count < most and nbytes + end.next.cost <= SOME_BYTES:
@@ -125,6 +127,7 @@ cdef class Finisher:
         self.first = end.next
         end.next = NULL
         self.taken = taken
+        return 0
 
     cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF:
         """Finish and deliver the traces that were taken out of the line, and put back what SOME_EFFORT does not reach

@@ -9,6 +9,7 @@ cdef class Outlets:
     cdef Ledger ledger
     cdef uint64_t backlog_bytes, backlog_spans  # of kept traces that some destination has not taken yet
     cdef int deliver(self, KeptTrace kept) except -1
-    cdef int flush(self) except -1
+    cdef bint flush(self) except -1
+    cdef bint blocked(self) except -1
     cdef int withdraw(self, KeptTrace kept) except -1
     cdef list waiting(self, bytes trace_id)

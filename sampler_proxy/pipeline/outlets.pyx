@@ -69,11 +69,13 @@ cdef class Outlets:
         kept.waiting = 0
         return 0
 
-    cdef int flush(self) except -1:
-        """Offer the backlogs again, in order, each until its destination refuses one, or has taken FLUSHED."""
+    cdef bint flush(self) except -1:
+        """Offer the backlogs again, in order, each until its destination refuses one, or has taken FLUSHED; return
+        whether one that has taken so many may take more."""
         cdef Outlet outlet
         cdef KeptTrace kept
         cdef int left
+        cdef bint more = False
         for outlet in self.outlets:
             left = FLUSHED
             while left and outlet.backlog and outlet.offer(outlet.backlog[0]):
@@ -84,7 +86,18 @@ cdef class Outlets:
                     self.backlog_bytes -= kept.nbytes
                     self.backlog_spans -= kept.spans
                     self.ledger.rules[kept.rule].kept += kept.spans
-        return 0
+            more = more or (not left and len(outlet.backlog) != 0)
+        return more
+
+    cdef bint blocked(self) except -1:
+        """Return whether every destination has a backlog: a trace that is finished now leaves no sooner."""
+        cdef Outlet outlet
+        if not self.backlog_spans:
+            return False
+        for outlet in self.outlets:
+            if not outlet.backlog:
+                return False
+        return True
 
     cdef list waiting(self, bytes trace_id):
         """Tell of each destination whether a trace is in its backlog; looks at every trace there."""

@@ -732,14 +732,15 @@ cdef class Pipeline:
         return self.finisher.finish(FINISH_EFFORT, False) >= FINISH_EFFORT
 
     cdef bint decide_due(self, int64_t now_ns, int slice) except -1:
-        """Decide what is due; return whether more may be."""
+        """Decide what is due; return whether more may be, or may leave a backlog."""
         cdef Trace* trace
+        cdef bint more = False
         cdef bint has_root = False
         cdef uint64_t effort = SLICE_EFFORT
         cdef uint64_t before = self.rules.effort_()
         self.now_ns = max(self.now_ns, now_ns)
         if self.outlets.backlog_spans:
-            self.outlets.flush()
+            more = self.outlets.flush()
         if self.memory.bound < self.memory.configured and self.memory.in_use() > self.memory.bound:
             self.make_room(0, &effort)
         if self.limit is not None:
@@ -752,7 +753,7 @@ cdef class Pipeline:
         while slice > 0 and self.rules.effort_() - before < SLICE_EFFORT:
             trace = self.buffer.due(self.now_ns, &has_root)
             if trace == NULL:
-                return False
+                return more
             slice -= 1
             if has_root and trace.state.only_remote and not self.rules.is_whole(trace.fragments):
                 self.buffer.break_off(trace)

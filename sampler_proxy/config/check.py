@@ -12,8 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sampler_proxy.config.addresses import collide, leads_to
-from sampler_proxy.config.authorities import read_authorities
-from sampler_proxy.config.doors_check import faults_of_doors, warnings_of_doors
+from sampler_proxy.config.doors_check import faults_of_destinations, faults_of_doors, warnings_of_doors
 from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, OtlpExport, Rule
 from sampler_proxy.config.named_files import read_named
@@ -78,8 +77,7 @@ def check(
             hash_key = _hash_key(file.config.redact)
         except ValueError as error:
             faults.append(file.fault(file.positions.value(("redact", "hash_key", "file")), str(error)))
-        faults += _faults_of_authorities(file, file.config)
-        faults += faults_of_doors(file, file.config)
+        faults += (*faults_of_destinations(file, file.config), *faults_of_doors(file, file.config))
     if faults or file.config is None:
         raise ConfigError(faults)
     try:
@@ -208,15 +206,6 @@ def _hash_key(config: Redact) -> bytes:
         raise ValueError("larger than 4KiB: not a key")
     check_hash_key(key)
     return key
-
-
-def _faults_of_authorities(file: ParsedFile, config: Config) -> Iterator[Fault]:
-    for index, export in enumerate(config.export):
-        if isinstance(export, OtlpExport) and export.tls.ca_file is not None:
-            try:
-                read_authorities(export.tls.ca_file)
-            except ValueError as error:
-                yield file.fault(file.positions.value(("export", index, "tls", "ca_file")), str(error))
 
 
 def _fault_of_expression(file: ParsedFile, at: Path, error: TraceQLError) -> Fault:

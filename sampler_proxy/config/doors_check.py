@@ -1,4 +1,4 @@
-"""Checks what the settings of doors name: files of certificates, keys and secrets."""
+"""Checks the files of certificates, keys and secrets that settings name, and who may come in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sampler_proxy.config.authorities import read_authorities
 from sampler_proxy.config.doors import Auth, ServerTls
 from sampler_proxy.config.file import ParsedFile
 from sampler_proxy.config.key_pairs import KeyPairError, read_key_pair
-from sampler_proxy.config.model import Config
+from sampler_proxy.config.model import Config, OtlpExport
 from sampler_proxy.config.secrets import digest_of
 from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import Fault
@@ -40,16 +40,36 @@ def faults_of_doors(file: ParsedFile, config: Config) -> Iterator[Fault]:
         )
 
 
+def faults_of_destinations(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Find the files of certificates and keys of destinations that cannot be read or used."""
+    for index, export in enumerate(config.export):
+        if isinstance(export, OtlpExport):
+            path: Path = ("export", index, "tls")
+            tls = export.tls
+            if tls.cert_file is not None and tls.key_file is not None:
+                yield from _faults_of_key_pair(file, path, tls.cert_file, tls.key_file)
+            if tls.ca_file is not None:
+                yield from _faults_of_authorities(file, (*path, "ca_file"), tls.ca_file)
+
+
 def _faults_of_tls(file: ParsedFile, path: Path, tls: ServerTls) -> Iterator[Fault]:
+    yield from _faults_of_key_pair(file, path, tls.cert_file, tls.key_file)
+    if tls.client_ca_file is not None:
+        yield from _faults_of_authorities(file, (*path, "client_ca_file"), tls.client_ca_file)
+
+
+def _faults_of_key_pair(file: ParsedFile, path: Path, cert_file: str, key_file: str) -> Iterator[Fault]:
     try:
-        read_key_pair(tls.cert_file, tls.key_file)
+        read_key_pair(cert_file, key_file)
     except KeyPairError as error:
         yield file.fault(file.positions.value((*path, error.setting)), str(error))
-    if tls.client_ca_file is not None:
-        try:
-            read_authorities(tls.client_ca_file)
-        except ValueError as error:
-            yield file.fault(file.positions.value((*path, "client_ca_file")), str(error))
+
+
+def _faults_of_authorities(file: ParsedFile, path: Path, ca_file: str) -> Iterator[Fault]:
+    try:
+        read_authorities(ca_file)
+    except ValueError as error:
+        yield file.fault(file.positions.value(path), str(error))
 
 
 def _faults_of_auth(file: ParsedFile, path: Path, auth: Auth) -> Iterator[Fault]:

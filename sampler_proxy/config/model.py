@@ -239,6 +239,19 @@ class Tls(Section):
     ca_file: Annotated[str, Text()] | None = Field(default=None, examples=["/etc/ssl/company-ca.pem"])
     """Certificates in PEM, of the authorities that may vouch for the back end; absent: those of the system. Read again
     when it changes."""
+    cert_file: Annotated[str, Text()] | None = None
+    """The certificate that is shown to the back end, and those that vouch for it, in PEM (mTLS); absent: none. Read
+    again when it changes."""
+    key_file: Annotated[str, Text()] | None = None
+    """The certificate's key, in PEM, not encrypted; read again when it changes."""
+    server_name_override: Annotated[str, Text()] | None = None
+    """The name that the back end's certificate has to be for, instead of the host in `endpoint`."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Tls:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("a certificate needs its key: write both cert_file and key_file")
+        return self
 
 
 class OtlpExport(Destination):
@@ -250,7 +263,7 @@ class OtlpExport(Destination):
     @field_validator("tls")
     @classmethod
     def _is_used(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value.ca_file is not None and not (info.data.get("endpoint") or "https:").startswith("https:"):
+        if value != Tls() and not (info.data.get("endpoint") or "https:").startswith("https:"):
             raise ValueError("this endpoint is reached without TLS: write https://host:port there, or remove tls")
         return value
 

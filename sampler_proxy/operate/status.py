@@ -85,6 +85,13 @@ class Status:
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
         others.update(self._doors.values())
+        others[metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS].update(
+            {
+                (f"export.{exporter.name}",): exporter.certificate_expires_s
+                for exporter in self._exporters
+                if exporter.certificate_expires_s is not None
+            }
+        )
         return lambda: {**instant.values(), **others}
 
     def _destinations(self, counters: Mapping[str, Counters]) -> _Values:

@@ -503,7 +503,7 @@ def with_examples(text: str) -> str:
 
 
 def without_alternatives(text: str) -> str:
-    """Of the shipped file: one limit, one endpoint, no credentials, and no files of certificates: they are not there."""
+    """Of the shipped file: one limit, one endpoint, no credentials, no files of certificates (they are not there)."""
     text = re.sub(r"(?m)^( +)(?:tls|auth):.*\n(?:\1 +.*\n)*", "", text)
     return re.sub(r"(?m)^ +(traces|bytes|traces_endpoint):.*\n", "", text)
 

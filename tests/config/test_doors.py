@@ -107,6 +107,30 @@ def test_certificates_that_are_refused(tmp_path: Path, pair: Pair, tls: str, key
 
 
 @pytest.mark.parametrize(
+    ("tls", "key", "told"),
+    [
+        ("{cert_file: CERT}", "tls", "a certificate needs its key"),
+        ("{cert_file: CERT, key_file: CERT}", "key_file", "holds no private key"),
+        ("{cert_file: /none, key_file: KEY}", "cert_file", "cannot be read"),
+        ("{ca_file: KEY}", "ca_file", "holds no certificates"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_certificates_of_destinations_that_are_refused(
+    tmp_path: Path, pair: Pair, protocol: str, tls: str, key: str, told: str
+) -> None:
+    tls = tls.replace("CERT", str(pair.cert)).replace("KEY", str(pair.key))
+    text = f"export: [{{name: a, protocol: {protocol}, endpoint: 'https://h:1', tls: {tls}}}]\n"
+    ((line, column, message),) = faults(tmp_path, text)
+    assert line == 1
+    assert text[: column - 1].rstrip().endswith(f"{key}:")
+    assert told in message
+    for unused in ("{server_name_override: h}", f"{{cert_file: {pair.cert}, key_file: {pair.key}}}"):
+        text = f"export: [{{name: a, protocol: {protocol}, endpoint: 'http://h:1', tls: {unused}}}]\n"
+        assert "without TLS" in str(faults(tmp_path, text))
+
+
+@pytest.mark.parametrize(
     ("admin", "refused"),
     [
         ("endpoint: '0.0.0.0:8888'", True),

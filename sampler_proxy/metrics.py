@@ -162,7 +162,7 @@ UNKNOWN_FIELDS_DROPPED = _counter(
 )
 CALLS_NOT_SERVED = _counter(
     "calls_not_served_total",
-    "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
+    "Calls of methods that are not served: kind is metrics, logs, profiles or other.",
     "kind",
 )
 CONNECTIONS_REFUSED = _counter(

@@ -62,6 +62,8 @@ def leads_to(listening: Endpoint, host: str, port: int | None, is_here: Callable
 
 def collide(one: Endpoint, other: Endpoint) -> bool:
     """Tell whether only one process, and one server in it, can listen on both."""
+    if one.path or other.path:
+        return one.path == other.path
     if not one.port or one.port != other.port:
         return False
     at, to = address_of(one.host), address_of(other.host)

@@ -290,9 +290,10 @@ def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str]
     for (name, path, endpoint), (other, path_of_other, endpoint_of_other) in combinations(servers, 2):
         if collide(endpoint, endpoint_of_other):
             written = _is_set(config, path)
+            where = "one unix socket" if endpoint.path else f"port {endpoint.port}"
             yield file.fault(
                 file.positions.value(path if written else path_of_other),
-                f"warning: {other} and {name} are both on port {endpoint.port}: write another for one of them",
+                f"warning: {other} and {name} are both on {where}: write another for one of them",
             )
 
 

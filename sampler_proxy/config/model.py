@@ -46,13 +46,30 @@ _MAX_GRPC_MESSAGE = (1 << 31) - 1  # gRPC's limits are signed 32-bit integers
 Address = Annotated[Endpoint, ListenAddress()]
 
 
+_ConnectionTime = Annotated[int, Duration(at_least_ns=SECOND)]
+
+
+class Keepalive(Section):
+    time_ns: _ConnectionTime = Field(default=7200 * SECOND, alias="time")
+    """A connection of which nothing has come for so long is asked whether it is there."""
+    timeout_ns: _ConnectionTime = Field(default=20 * SECOND, alias="timeout")
+    """It is closed if nothing comes for so long then."""
+    max_connection_idle_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_idle")
+    """A client that has had no call for so long is asked to connect anew."""
+    max_connection_age_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_age")
+    """So is one that has been connected for so long, a tenth more or less, so that load balancers can spread them."""
+    max_connection_age_grace_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_age_grace")
+    """How long its calls may take to end before the connection is closed; absent: as long as they like."""
+
+
 class GrpcReceiver(Section):
-    endpoint: Address = Endpoint("0.0.0.0", 4317)
-    """Where OTLP/gRPC is received; port 0 binds a free one."""
+    endpoint: Annotated[Endpoint, ListenAddress(or_unix=True)] = Endpoint("::", 4317)
+    """Where OTLP/gRPC is received: host:port, or unix:PATH; port 0 binds a free one."""
     tls: Annotated[ServerTls | None, GIVEN] = None
     """Senders have to speak TLS; absent: plaintext."""
     auth: Annotated[SenderAuth | None, GIVEN] = None
     """Senders have to show one of these credentials; absent: none."""
+    keepalive: Keepalive = Field(default_factory=Keepalive)
 
 
 class Cors(Section):
@@ -65,8 +82,8 @@ class Cors(Section):
 
 
 class HttpReceiver(Section):
-    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True)] = Endpoint("0.0.0.0", 4318)
-    """Where OTLP/HTTP is received; port 0 binds a free one, off none."""
+    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True, or_unix=True)] = Endpoint("::", 4318)
+    """Where OTLP/HTTP is received: host:port, or unix:PATH; port 0 binds a free one, off none."""
     tls: Annotated[ServerTls | None, GIVEN] = None
     """Senders have to speak TLS; absent: plaintext."""
     auth: Annotated[SenderAuth | None, GIVEN] = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,7 +37,7 @@ from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import IN_FLIGHT_BYTES, Handler
 from sampler_proxy.receive.http_answers import JSON, TYPES, Answer, Refused
 from sampler_proxy.receive.http_connections import HTTP2, HttpConnection, HttpConnections, Limits
-from sampler_proxy.receive.listeners import WILDCARDS, listen
+from sampler_proxy.receive.listeners import WILDCARDS, UnixListener, listen_at
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
 from sampler_proxy.settings import Endpoint
@@ -134,6 +135,7 @@ class HttpReceiver:
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._failures = FailureLog("http")
+        self._listening: list[socket.socket] = []
         self._servers: list[Server] = []
         self._server: web.Server | None = None
         self._lane: Lane[_Large] = Lane(_Large.handle, "http-large")
@@ -159,11 +161,11 @@ class HttpReceiver:
     async def start(self) -> Endpoint:
         """Listen, and return the address. Raises StartError, and has then left nothing open."""
         try:
-            listening = listen(self._endpoint.host, self._endpoint.port, BACKLOG)
+            listening = listen_at(self._endpoint, BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             why = error.strerror if isinstance(error, OSError) else "not a host name"
             raise StartError(f"http: cannot listen on {self._endpoint}: {why}") from error
-        host, port = listening[0].getsockname()[:2]
+        self._listening = listening
         self._server = web.Server(
             self._serve,
             access_log=None,
@@ -177,6 +179,9 @@ class HttpReceiver:
         self._servers = await open_servers(
             listening, self._connections, BACKLOG, "http", self._door.tls, self._on_connection_refused
         )
+        if self._endpoint.path:
+            return self._endpoint
+        host, port = listening[0].getsockname()[:2]
         return Endpoint(self._endpoint.host if self._endpoint.host in WILDCARDS else host, port)
 
     async def drain(self, grace_s: float) -> None:
@@ -185,6 +190,9 @@ class HttpReceiver:
         self._draining = True
         for server in self._servers:
             server.close()
+        for one in self._listening:
+            if isinstance(one, UnixListener):
+                one.remove()
         self._connections.close_idle()
         if not self._in_hand:
             self._answered.set()
@@ -262,7 +270,7 @@ class HttpReceiver:
             return self._refuse("content_type", http_answers.UNKNOWN_TYPE, content_type)
         encoding = headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
         if encoding not in ("", "identity", *http_bodies.ENCODINGS):
-            return self._refuse("compression", http_answers.UNKNOWN_ENCODING, content_type)
+            return self._refuse("unknown_compression", http_answers.UNKNOWN_ENCODING, content_type)
         try:
             if (request.content_length or 0) > self._max_request_bytes:
                 raise http_bodies.too_large(self._max_request_bytes)

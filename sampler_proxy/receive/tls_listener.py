@@ -19,6 +19,7 @@ import structlog
 
 from sampler_proxy.receive import client_hello
 from sampler_proxy.receive.client_hello import PLAINTEXT
+from sampler_proxy.receive.listeners import readable_address, unix_peer
 from sampler_proxy.receive.opening import PREFACE_BYTES, classify
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.tls import HANDSHAKE_S, Tls
@@ -64,7 +65,12 @@ async def open_servers(
     if tls is not None:
         return [TlsListener(listening, make, name, tls, on_refused)]
     loop = asyncio.get_running_loop()
-    return [await loop.create_server(make, sock=one, backlog=backlog) for one in listening]
+    return [
+        await loop.create_unix_server(make, sock=one, backlog=backlog)
+        if one.family == socket.AF_UNIX
+        else await loop.create_server(make, sock=one, backlog=backlog)
+        for one in listening
+    ]
 
 
 class TlsListener:
@@ -133,16 +139,18 @@ class TlsListener:
     async def _serve(self, connection: socket.socket, address: Any) -> None:
         """See a connection through its handshake; its transport owns it from then on."""
         end_s = self._loop.time() + HANDSHAKE_S
+        peer = unix_peer(connection) if connection.family == socket.AF_UNIX else readable_address(address)
         task = asyncio.current_task()
         assert task is not None
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout_at(end_s):
                 first = await self._first_bytes(connection)
             if not first:
                 return  # a probe
             if classify(first) != "tls":
-                self._refuse(PLAINTEXT, address, "")
+                self._refuse(PLAINTEXT, peer)
                 await self._answer_plaintext(connection, first)
                 return
             self._handshakes[task] = None
@@ -154,14 +162,14 @@ class TlsListener:
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )
         except TimeoutError:
-            self._refuse(FAILED, address, "nothing came")
+            self._refuse(FAILED, peer, "nothing came")
         except ssl.SSLError as error:
-            self._refuse(FAILED, address, (error.reason or "unknown").lower().replace("_", " "))
+            self._refuse(FAILED, peer, (error.reason or "unknown").lower().replace("_", " "))
         except ConnectionAbortedError:  # which asyncio raises when its time is over
-            self._refuse(FAILED, address, "it took too long")
+            self._refuse(FAILED, peer, "it took too long")
         except OSError:
             if self._handshakes[task] is None:
-                self._refuse(FAILED, address, "the client has gone (does it trust the certificate?)")
+                self._refuse(FAILED, peer, "the client has gone (does it trust the certificate?)")
 
     async def _first_bytes(self, connection: socket.socket) -> bytes:
         """Wait for the first bytes, and return them without taking them from the connection."""
@@ -194,12 +202,10 @@ class TlsListener:
         await self._readable(connection)
         return len(connection.recv(65536))
 
-    def _refuse(self, kind: str, address: Any, reason: str) -> None:
+    def _refuse(self, kind: str, peer: str, reason: str = "") -> None:
         self._on_refused(kind)
         if (held_back := self._throttles[kind].due()) is None:
             return
-        host, port = address[0].removeprefix("::ffff:"), address[1]
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if kind == PLAINTEXT:
             log.warning(f"{self._name}: a client speaks plaintext to this port, which takes TLS{held_back}", peer=peer)
         else:

@@ -122,6 +122,8 @@ def test_a_destination_that_is_the_address_received_on(
     [
         ("receive: {grpc: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
         ("admin: {endpoint: '0.0.0.0:4317', insecure: true}\n", (1, 19)),
+        ("receive: {grpc: {endpoint: 'unix:/x'}, http: {endpoint: 'unix:/x'}}\n", (1, 57)),
+        ("receive: {grpc: {endpoint: 'unix:/x'}, http: {endpoint: 'unix:/y'}}\n", None),
         ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0', insecure: true}\n", None),
         ("admin: {endpoint: '0.0.0.0:4318', insecure: true}\n", (1, 19)),
         ("receive: {http: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
@@ -140,7 +142,7 @@ def test_a_destination_that_is_the_address_received_on(
 def test_two_servers_on_one_port(tmp_path: Path, text: str, at: tuple[int, int] | None) -> None:
     found = warnings(tmp_path, text)
     assert [one[:2] for one in found] == ([] if at is None else [at])
-    assert all("are both on port" in message for *_, message in found)
+    assert all("are both on " in message for *_, message in found)
 
 
 @pytest.mark.parametrize(("root", "expected"), [("local", []), ("parentless", [(1, 16)])])

@@ -435,3 +435,50 @@ def test_requests_in_flight_are_bounded_for_each_credential(launch: Launch) -> N
     held.set()
     assert late.result() == b"taken"
     eventually(lambda: not is_refused())
+
+
+# Both, with what else the port does
+
+
+def test_probes_need_no_credentials_and_reflection_does(launch: Launch) -> None:
+    server = launch(door(SenderToken(name="a", token="first")))
+    channel = server.channel()
+    probe = channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert probe(b"", timeout=20) == b"\x08\x01"
+    watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=20)
+    assert next(watch) == b"\x08\x01"
+    watch.cancel()
+    reflect = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(reflect(iter([b"\x3a\x00"]), timeout=20))
+    assert caught.value.code() is UNAUTHENTICATED
+    assert len(list(reflect(iter([b"\x3a\x00"]), timeout=20, **bearer("first")))) == 1
+    for method in ("/no.such/Method", EXPORT):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(method)(b"", timeout=20)
+        assert caught.value.code() is UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
+def test_over_a_unix_socket(ca: Authority, tmp_path: Path, engine_class: type[GrpcEngine], with_tls: bool) -> None:
+    known = door(SenderToken(name="a", token="first")).credentials
+    engine = engine_class(
+        {EXPORT: lambda _: b"taken"},
+        f"unix:{tmp_path}/socket",
+        1 << 20,
+        lambda _: None,
+        door=Door(tls(ca.issue("server")) if with_tls else None, known),
+    )
+    engine.start()
+    try:
+        target = f"unix:{tmp_path}/socket"
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.ssl_target_name_override", "localhost")]
+        with (
+            grpc.secure_channel(target, grpc.ssl_channel_credentials(ca.pem), options)
+            if with_tls
+            else grpc.insecure_channel(target, options)
+        ) as channel:
+            assert call(channel, **bearer("first")) == b"taken"
+            assert code_of(channel, **bearer("wrong")) is UNAUTHENTICATED
+    finally:
+        engine.stop()

@@ -351,3 +351,33 @@ def test_requests_in_flight_are_bounded_for_each_credential(serve: Serve) -> Non
 
     server = serve(auth(bearer_tokens=(busy, TOKENS[1])), test)
     assert set(server.refused) == {"credential_busy"}
+
+
+def test_over_a_unix_socket(ca: Authority, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    async def main() -> None:
+        receiver = HttpReceiver(
+            Endpoint("", 0, str(path)),
+            NO_PAGES,
+            1 << 20,
+            lambda _: b"",
+            lambda _: b"",
+            lambda _: None,
+            door=Door(tls(ca.issue("server")), auth(bearer_tokens=TOKENS).credentials),
+        )
+        await receiver.start()
+        try:
+            for token, status in (("first", b"200"), ("wrong", b"401")):
+                reader, writer = await asyncio.open_unix_connection(
+                    path, ssl=client_context(ca), server_hostname="localhost"
+                )
+                writer.write(f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n".encode())
+                writer.write(b"Content-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n")
+                assert (await reader.readuntil(b"\r\n")).split()[1] == status
+                writer.close()
+        finally:
+            await receiver.stop()
+        assert not path.exists()
+
+    asyncio.run(main())

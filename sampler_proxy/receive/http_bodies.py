@@ -19,6 +19,7 @@ from sampler_proxy.errors import MalformedRequest, RequestTooLarge
 from sampler_proxy.otlp.json_wire import to_wire
 from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive.http_connections import HttpConnection, HttpConnections
+from sampler_proxy.receive.inflate import ZSTD_WINDOW_LOG
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -33,9 +34,6 @@ BODY_S, MIN_BYTES_PER_S = 20.0, 1000.0
 
 MAX_PARTS = 1000
 """Members or frames of one body. Senders that compress piece by piece make a few."""
-
-ZSTD_WINDOW_LOG = 23
-"""The largest window of zstd data, 8 MiB: what a decoder needs beside the data. RFC 9659 allows senders no more."""
 
 _STEP = 64 * 1024
 """What is given to a decompressor at once: what it leaves over behind a part is copied."""

@@ -12,7 +12,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import ClassVar, NamedTuple
 
 from sampler_proxy.errors import EffortSpent, OutOfMemory, RequestError, RequestTooLarge, StartError
@@ -23,6 +22,7 @@ from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation, inflate
 from sampler_proxy.receive.keepalive import Keepalive
 from sampler_proxy.receive.listeners import UnixListener, listen
+from sampler_proxy.receive.refusal_counts import RefusalCounts
 
 Handler = Callable[[bytes], bytes]
 Method = Callable[[bytes], bytes | Refusal]
@@ -82,7 +82,6 @@ DEFAULT_KEEPALIVE = Keepalive()
 
 _POLL_S = 0.01
 
-_COUNTED = ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large", "draining", "unknown_compression")
 _MAX_CORE_BYTES = 2**31 - 1
 
 
@@ -126,20 +125,7 @@ class GrpcEngine(ABC):
         self._on_connection_refused = on_connection_refused
         self._keepalive = keepalive
         self._failures = FailureLog("grpc")
-        self._uncounted: dict[str, int] = dict.fromkeys(
-            (
-                "out_of_memory",
-                "internal",
-                "busy",
-                "stalled",
-                "in_flight",
-                "too_large",
-                "draining",
-                "unknown_compression",
-            ),
-            0,
-        )
-        self._counting = threading.Lock()
+        self._count_refused = RefusalCounts(on_refused).add
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
 
@@ -268,15 +254,6 @@ class GrpcEngine(ABC):
         except Exception as error:
             self._failures.unexpected(error)
             return self._refuse_internal()
-
-    def _count_refused(self, reason: str) -> None:
-        """Count a request that the engine refuses; later on, where there is no memory for it now."""
-        with self._counting, suppress(MemoryError):
-            self._uncounted[reason] += 1
-            for each in self._uncounted:
-                while self._uncounted[each]:
-                    self._on_refused(each)
-                    self._uncounted[each] -= 1
 
     def _refuse_out_of_memory(self) -> Refusal:
         """Count and log a request for which there was no memory."""

@@ -150,7 +150,7 @@ class Acceptor:
         """
         self._listeners = listeners
         self._hand_over = hand_over
-        self._relay = relay
+        self.relay = relay
         self._on_refused = on_refused
         self._on_connection_refused = on_connection_refused
         self._new_opening = new_opening
@@ -302,9 +302,9 @@ class Acceptor:
         try:
             connection.socket.getpeername()  # else the client has gone, of which core would write a line to stderr
             verdict, received = connection.opening.verdict, connection.opening.received
-            if connection.is_unix or verdict == RECODING or (verdict != CORE and self._relay.has_room):
+            if connection.is_unix or verdict == RECODING or (verdict != CORE and self.relay.has_room):
                 recoder = None if verdict == CORE else Recoder()
-                self._relay.add(connection.listener, connection.socket, received, connection.peer, recoder)
+                self.relay.add(connection.listener, connection.socket, received, connection.peer, recoder)
             else:
                 self._hand_over(connection.listener, connection.socket, received)
         finally:

@@ -124,19 +124,18 @@ class CompletionQueueEngine(GrpcEngine):
 
         tls = self._door.tls
         self._bounds.connections.encrypted = tls is not None
-        self._relay = Relay(hand_over)
         self._acceptor = Acceptor(
             listeners,
             hand_over,
-            self._relay,
+            Relay(hand_over),
             self._on_refused,
             self._on_connection_refused,
             Opening if tls is None else partial(TlsOpening, tls.min_version),
         )
         self._begun, self._answered = object(), object()  # objects of their own, so that their references count events
-        self._idle_references = sys.getrefcount(self._begun)
-        # What a tag whose event is lost is referred to by; it depends on the interpreter.
-        self._lost_references = _references({object(): None})[0][1]
+        # By what they are referred to while there are no events, and a tag whose event is lost: it depends on the
+        # interpreter.
+        self._references = sys.getrefcount(self._begun), _references({object(): None})[0][1]
         self._open: Any = None  # the call whose event is being handled, until it is answered or waits
         self._open_answer: bytes | Refusal | None = None  # what its request has been answered with; None: not yet
         self._request_calls()
@@ -165,7 +164,7 @@ class CompletionQueueEngine(GrpcEngine):
     def alive(self) -> bool:
         if not super().alive:
             return False
-        return self._lane.alive and self._relay.alive and (self._acceptor.alive or self._draining)
+        return self._lane.alive and self._acceptor.relay.alive and (self._acceptor.alive or self._draining)
 
     def peak_in_flight(self) -> int:
         return self._bounds.bytes.peak()
@@ -194,7 +193,7 @@ class CompletionQueueEngine(GrpcEngine):
                 log.error("grpc: the receiving thread cannot go on, and ends", error=type(error).__name__)
         finally:
             self._lane.close()
-            self._relay.close()
+            self._acceptor.relay.close()
 
     def _run(self) -> None:
         poll, receiving = self._queue.poll, self._places.receiving
@@ -281,13 +280,13 @@ class CompletionQueueEngine(GrpcEngine):
         if failures > 1:
             time.sleep(_FAILURE_PAUSE_S)
         with suppress(Exception):  # it is tried again at the next failure
-            for lost in [each for each, count in _references(self._places.receiving) if count <= self._lost_references]:
+            for lost in [each for each, count in _references(self._places.receiving) if count <= self._references[1]]:
                 self._places.leave(lost)
                 if not lost.answered:
                     self._open = lost.call
                     self._answer_open(out_of_memory=True)
             self._fill_places(time.monotonic())
-            answering = sys.getrefcount(self._answered) - self._idle_references
+            answering = sys.getrefcount(self._answered) - self._references[0]
             self._in_flight = len(self._places.receiving) + self._places.waiting + len(self._streams) + answering
             self._request_calls()
 
@@ -298,7 +297,7 @@ class CompletionQueueEngine(GrpcEngine):
 
     def _requested(self) -> int:
         """Return how many calls have been asked for that have not begun."""
-        return sys.getrefcount(self._begun) - self._idle_references
+        return sys.getrefcount(self._begun) - self._references[0]
 
     def _request_call(self) -> None:
         try:  # noqa: SIM105 - for every call

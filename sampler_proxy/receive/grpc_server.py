@@ -12,18 +12,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
-from sampler_proxy.errors import (
-    EffortSpent,
-    OutOfMemory,
-    RequestError,
-    RequestTooLarge,
-    StartError,
-    TooManyInFlight,
-    Unauthenticated,
-)
+from sampler_proxy.errors import EffortSpent, OutOfMemory, RequestError, RequestTooLarge, StartError
 from sampler_proxy.receive import grpc_status, health, reflection
 from sampler_proxy.receive.accepting import BACKLOG
 from sampler_proxy.receive.connections import readable
@@ -34,6 +25,7 @@ from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation, inflate
 from sampler_proxy.receive.keepalive import Keepalive
 from sampler_proxy.receive.listeners import UnixListener, listen
+from sampler_proxy.receive.refusal_counts import RefusalCounts
 from sampler_proxy.receive.tls import HANDSHAKE_S
 
 Handler = Callable[[bytes], bytes]
@@ -97,7 +89,6 @@ DEFAULT_KEEPALIVE = Keepalive()
 
 _POLL_S = 0.01
 
-_COUNTED = ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large", "draining", "unknown_compression")
 _MAX_CORE_BYTES = 2**31 - 1
 
 
@@ -142,23 +133,11 @@ class GrpcEngine(ABC):
         self._on_refused = on_refused
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
-        self._keepalive = keepalive
+        # A handshake may take two minutes by default.
+        handshake = () if door.tls is None else (("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),)
+        self._connection_options = (*keepalive.options(), *handshake)
         self._failures = FailureLog("grpc")
-        self._uncounted: dict[str, int] = dict.fromkeys(
-            (
-                "out_of_memory",
-                "internal",
-                "busy",
-                "stalled",
-                "in_flight",
-                "too_large",
-                "draining",
-                "unknown_compression",
-            ),
-            0,
-        )
-        self._uncounted |= dict.fromkeys((Unauthenticated.reason, TooManyInFlight.reason), 0)
-        self._counting = threading.Lock()
+        self._count_refused = RefusalCounts(on_refused).add
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
 
@@ -234,10 +213,8 @@ class GrpcEngine(ABC):
         self.drain(0)
 
     def _core_options(self, max_message_bytes: int) -> tuple[tuple[str, int], ...]:
-        handshake = () if self._door.tls is None else (("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),)
         return (
-            *handshake,  # by default two minutes
-            *self._keepalive.options(),
+            *self._connection_options,
             ("grpc.max_receive_message_length", min(max_message_bytes, _MAX_CORE_BYTES)),
             ("grpc.per_message_decompression", 0),  # inflate.py says why
             ("grpc.so_reuseport", 0),  # else a port that is taken is shared silently
@@ -298,15 +275,6 @@ class GrpcEngine(ABC):
         except Exception as error:
             self._failures.unexpected(error)
             return self._refuse_internal()
-
-    def _count_refused(self, reason: str) -> None:
-        """Count a request that the engine refuses; later on, where there is no memory for it now."""
-        with self._counting, suppress(MemoryError):
-            self._uncounted[reason] += 1
-            for each in self._uncounted:
-                while self._uncounted[each]:
-                    self._on_refused(each)
-                    self._uncounted[each] -= 1
 
     def _refuse_out_of_memory(self) -> Refusal:
         """Count and log a request for which there was no memory."""

@@ -415,7 +415,7 @@ def test_a_connection_that_fails_harms_no_other(
     server: Server, monkeypatch: pytest.MonkeyPatch, error: type[Exception], encoding: str
 ) -> None:
     """On its way to core, with a relay and without."""
-    owner: Any = server.acceptor if encoding == "gzip" else server.engine._relay
+    owner: Any = server.acceptor if encoding == "gzip" else server.engine._acceptor.relay
     hand_over = owner._hand_over
     faults = [error]
 

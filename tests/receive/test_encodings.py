@@ -153,7 +153,7 @@ def test_many_calls_of_many_connections(server: Server) -> None:
     for thread in threads:
         thread.join(60)
     assert sorted(server.requests) == sorted(plain * 5)
-    eventually(lambda: not server.engine._relay._here)
+    eventually(lambda: not server.engine._acceptor.relay._here)
 
 
 @pytest.mark.parametrize("recoding", [False, True])
@@ -219,7 +219,7 @@ def test_the_last_answer_is_relayed_at_a_drain(server: Server) -> None:
         assert message(b"done") in [each.payload for each in frames if each.kind == DATA]
         draining.join(20)
     assert drained == [True]
-    assert not server.engine._relay._thread.is_alive()
+    assert not server.engine._acceptor.relay._thread.is_alive()
 
 
 @pytest.mark.parametrize("garbage", [frame(HEADERS, 4, 3, b"\xff" * 20), frame(CONTINUATION, 4, 3, b"")])
@@ -229,7 +229,7 @@ def test_what_is_no_http2_ends_a_relayed_connection(server: Server, garbage: byt
         connection._socket.sendall(garbage)
         with pytest.raises(ConnectionError):
             connection.answer(3)
-    eventually(lambda: not server.engine._relay._here)
+    eventually(lambda: not server.engine._acceptor.relay._here)
     server.check_alive()
 
 
@@ -237,7 +237,7 @@ def test_those_that_may_do_without_are_relayed_within_a_bound(server: Server, mo
     monkeypatch.setattr(relay, "MAX_UNDECIDED", 2)
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(server.port, patient=True)) for _ in range(4)]
-        assert len(server.engine._relay._here) == 2
+        assert len(server.engine._acceptor.relay._here) == 2
         for connection in connections:
             assert b"answer to one" in exchange(connection, 1, b"one", "", compressed=False)
         with Connection(server.port) as another:
@@ -248,7 +248,7 @@ def test_a_relay_that_has_ended_is_noticed(server: Server) -> None:
     assert server.engine.alive
     with Connection(server.port) as connection:
         exchange(connection, 1, zstd.compress(b"one"), "zstd")
-    server.engine._relay.close()
+    server.engine._acceptor.relay.close()
     assert not server.engine.alive
 
 
@@ -392,7 +392,7 @@ def test_grpc_clients_on_a_relayed_connection(server: Server) -> None:
     """The official client behind the relay: it connects, and calls later."""
     with server.channel() as channel:
         grpc.channel_ready_future(channel).result(timeout=10)
-        eventually(lambda: len(server.engine._relay._here) == 1)
+        eventually(lambda: len(server.engine._acceptor.relay._here) == 1)
         call = channel.unary_unary(EXPORT)
         for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
             assert call(b"x" * 90_000, timeout=10, compression=compression) == b"answer to " + b"x" * 16

@@ -1107,8 +1107,8 @@ def test_calls_that_wait_go_on_waiting_without_memory(monkeypatch: pytest.Monkey
 
 def test_a_refusal_that_cannot_be_counted_is_counted_later() -> None:
     server = Server(CompletionQueueEngine)
-    engine: Any = server.engine
-    real, lacking = engine._on_refused, True
+    counts: Any = server.engine._count_refused.__self__  # type: ignore[attr-defined]
+    real, lacking = counts._on_refused, True
 
     def on_refused(reason: str) -> None:
         if lacking:
@@ -1118,7 +1118,7 @@ def test_a_refusal_that_cannot_be_counted_is_counted_later() -> None:
     def answer(_: bytes) -> bytes:
         raise MemoryError
 
-    engine._on_refused, server.answer = on_refused, answer
+    counts._on_refused, server.answer = on_refused, answer
     try:
         for _ in range(3):
             assert server.refusal(b"x").code() is grpc.StatusCode.UNAVAILABLE

@@ -135,6 +135,18 @@ def test_who_calls_later_may_compress_with_anything(server: Server) -> None:
     assert server.refused == ["unknown_compression"] * 2
 
 
+def test_calls_of_many_senders_by_way_of_a_middleman(server: Server) -> None:
+    with Connection(server.port) as connection:
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", EXPORT), (":authority", "x"), ("te", "trailers")]
+        fields += [("content-type", "application/grpc"), ("x-request-id", "1")]
+        connection.send(HEADERS, 4, 1, raw_http2.block(fields))
+        connection.data(1, message(b"plain"))
+        assert connection.answer(1)[1].payload == message(b"answer to plain")
+        assert b"answer to packed" in exchange(connection, 3, zstd.compress(b"packed"), "zstd")
+        assert b"grpc-status\x0212" in exchange(connection, 5, b"...", "br")
+    assert server.refused == ["unknown_compression"]
+
+
 # The relay
 
 

@@ -352,6 +352,10 @@ class FileExport(Destination):
     """OTLP JSON lines."""
     max_bytes: Annotated[int, Size()] = 64 * MIB
     """Bound of the file."""
+    max_age_ns: Annotated[int, Duration(at_least_ns=SECOND)] | None = Field(
+        default=None, alias="max_age", examples=["168h"]
+    )
+    """What was written longer ago is removed; absent, nothing is for its age."""
 
 
 class Admin(Section):

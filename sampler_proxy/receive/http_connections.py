@@ -234,6 +234,8 @@ class HttpConnection(asyncio.Protocol):
     def _pass_on(self, data: bytes) -> None:
         """Leave a connection that has a reader of its own to the protocol, from these bytes on."""
         self._reader = None
+        if self.transport.is_closing():  # aiohttp does not take a request of a connection that it is about to lose
+            return
         self._connections._head_begins(self)
         self._inner.data_received(data)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import HttpVersion, HttpVersion11
 from aiohttp.http import HttpProcessingError, HttpRequestParser
+
 from sampler_proxy.receive.http_answers import Answer
 from sampler_proxy.receive.http_bodies import Content
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -109,6 +110,34 @@ def test_a_slow_body_goes_to_aiohttp(to_aiohttp: list[bytes]) -> None:
         assert (await exchange(port, sent[:-3], sent[-3:], pause_s=2 * http_plain.SOON_S)).status == 200
         assert b"".join(to_aiohttp) == sent
         assert len(server.taken) == 1
+
+    serve(test)
+
+
+def test_a_body_that_ends_with_its_connection_is_forgotten(
+    to_aiohttp: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where it is too slow by then: the timer may fire between the end of a connection and the word of it."""
+
+    async def test(server: Server, port: int) -> None:
+        errors: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        held: list[http_plain.PlainReader] = []
+        begins = http_plain.PlainReader._begins
+        monkeypatch.setattr(
+            http_plain.PlainReader, "_begins", lambda self, data: held.append(self) or begins(self, data)
+        )
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(b"spans")[:-2])
+        await until(lambda: bool(held))
+        held[0]._transport.close()
+        held[0]._too_slow()
+        await asyncio.sleep(0.05)
+        writer.close()
+        assert not to_aiohttp
+        assert (await exchange(port, request(b"spans"))).status == 200
+        gc.collect()
+        assert not errors
 
     serve(test)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from sampler_proxy.redact.detectors.types import DIGITS, Detector, Range, just_before, stands_alone
+from sampler_proxy.redact.detectors.types import DIGITS, Detector, Range, just_before, signs, stands_alone
 from sampler_proxy.redact.regexes import regex
 
 # E-mail: the dot-atom form of RFC 5322 without the characters that end it in URLs and prose, RFC 6531 for what is not
@@ -48,7 +48,10 @@ def _is_top_level(label: bytes) -> bool:
 
 
 EMAIL = Detector(
-    "email", rf"""[A-Za-z0-9._%+'"~\x80-\xff-]{_AT}[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]""", _emails
+    "email",
+    rf"""[A-Za-z0-9._%+'"~\x80-\xff-]{_AT}[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]""",
+    _emails,
+    signs=signs("@ %40 \xef\xbc\xa0 &#64; &#X40; &#x40;", then=r"A-Za-z0-9\x80-\xff-"),
 )
 
 

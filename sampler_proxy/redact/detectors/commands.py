@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.secret_values import is_reference, is_stand_in
-from sampler_proxy.redact.detectors.types import Range
+from sampler_proxy.redact.detectors.types import Range, Sign
 from sampler_proxy.redact.regexes import regex
 
 MAX_ARGUMENTS = 128
@@ -119,8 +119,11 @@ PATTERN = (
 )
 """RE2: where it matches nothing, `find` finds nothing."""
 _SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p", b"_user")
-SIGN = "|".join(sign.decode() for sign in _SIGNS)
-"""RE2: without any of these `find` finds nothing either."""
+SIGNS = (
+    *(Sign(space + "-", then="A-Za-z-") for space in " \t"),
+    *(Sign(sign.decode()) for sign in _SIGNS if sign != b" -"),
+)
+"""What `find` finds nothing without."""
 _ANY = regex(f"(?i){PATTERN}")
 
 

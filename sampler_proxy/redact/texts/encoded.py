@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
 
+from sampler_proxy.redact import budget
+
 PATTERN = (
     r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
     r"""|&(?:quot|apos|amp|#0{0,4}(?:34|38|39|96)|#[xX]0{0,4}(?:22|26|27|60));|\x1b\[[0-9;]*m"""
@@ -41,6 +43,7 @@ def decoded(text: bytes) -> list[tuple[bytes, Origin]]:
         spans = [match.span() for match in _ESCAPE.finditer(text)]
         if not spans:
             break
+        budget.spend(len(spans) // 2)
         shifts = [0, *accumulate([end - start - 1 for start, end in spans])]
         places = [start - shift for (start, _), shift in zip(spans, shifts, strict=False)]
         text = _ESCAPE.sub(_replacement, text)

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("grpc", *senders.TYPES), default="grpc")
     parser.add_argument("--connections", type=int, default=4, help="of gRPC")
     parser.add_argument("--in-flight", type=int, default=8)
-    parser.add_argument("--method", default=METHOD)
+    parser.add_argument("--method", default=senders.METHOD)
     arguments = parser.parse_args()
     requests = list(corpus.requests(arguments.corpus))
     if arguments.protocol == "http/json":

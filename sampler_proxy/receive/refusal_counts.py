@@ -15,8 +15,8 @@ REASONS = (
 
 
 class RefusalCounts:
-    """Passes each refusal on to `on_refused(reason)`, which may raise MemoryError, and has then not counted it. From any
-    thread."""
+    """Passes each refusal on to `on_refused(reason)`, which may raise MemoryError, and has then not counted it. From
+    any thread."""
 
     def __init__(self, on_refused: Callable[[str], None]) -> None:
         self._on_refused = on_refused

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from operator import add, sub
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.types import Range, Sign, merged, signs
 
 Find = Callable[[bytes], list[Range]]
@@ -54,6 +55,7 @@ def folding(find: Find) -> Find:
         if len(parts) == 1:
             return plain
         signs = parts[1::2]
+        budget.spend(len(signs) // 2)
         parts[1::2] = pieces = [_KNOWN[sign] for sign in signs]
         sizes = list(map(len, pieces))
         shifts = [0, *accumulate(map(sub, map(len, signs), sizes))]

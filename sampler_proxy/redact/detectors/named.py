@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors import commands, name_value_pairs, names
 from sampler_proxy.redact.detectors.names import KEYS, SecretName
 from sampler_proxy.redact.detectors.prose import if_secret, in_prose
@@ -52,7 +53,7 @@ _SAID_INSTEAD = regex(
     r"|password"
 )
 _PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
-_TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
+_TEMPLATE = re.compile(rb"(?:\{\{[^}\n]{0,256}\}\}|[$#%]\{[^}\n]{0,256}\}|<[A-Za-z][^<>=\n]{0,256}>)(?=[\s\"'&;,)]|\Z)")
 _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
@@ -73,6 +74,7 @@ def _url_secrets(text: bytes) -> list[Range]:
     for name in names.secret_names(text):
         if name.start < done:
             continue
+        budget.spend(5)
         place = _of_name(text, name, quote)
         if place is not None and place.start < place.end:
             done = place.end
@@ -88,9 +90,11 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
     if before in (b"&", b"?") and text[name.end : name.end + 1] == b"=" and text[name.end + 1 : name.end + 2].isalnum():
         place = _in_list(text, name, name.end + 1, quote)
         return None if place is None or is_stand_in(text[place.start : place.end]) else place
-    if (value := name_value_pairs.value_of(text, name.end)) is not None:
+    if (value := name_value_pairs.value_of(text, name.end)) is not None and (
+        _names_value(text, name, before) or _stands_alone(text, value, name)
+    ):
         place = if_secret(text, value, name)
-        if place is not None and (_names_value(text, name, before) or _stands_alone(text, value, name)):
+        if place is not None:
             return place
     if before in (b"<", b":", b";"):
         element = name_value_pairs.element(text, name.start, name.end)
@@ -206,8 +210,9 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
     at_line = first == 0 or before in (b"\n", b"\r") or (before == b" " and (first == 1 or text[first - 2] == 0x0A))
     if not at_line and before not in (b"?", b"&", b";", b"#"):
         return None
-    limit = start + MAX_JUDGED + 1 if name.kind in KEYS else len(text)
-    value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start, limit)
+    pattern = _VALUE_IN_LIST if at_line or before == b";" else _VALUE
+    disjoint = at_line and name.kind not in KEYS
+    value = pattern.match(text, start, len(text) if disjoint else start + MAX_JUDGED + 1)
     if value is None:
         return None
     end = value.end()
@@ -226,6 +231,8 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
         return None
     if at_line and not is_secret(inside, name.kind, name.text) and end == len(text):
         return None
+    if end - start > MAX_JUDGED and not disjoint and (rest := pattern.match(text, end)):
+        end = rest.end()
     return Range(start, end)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.types import Sign, signs
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import TAIL, Announces, in_text
@@ -73,6 +74,7 @@ def secret_names(text: bytes) -> Iterator[SecretName]:
     """Find the names that may announce a secret, in order."""
     keys: bool | None = None  # whether there is anything that could be a key
     for match in _NAMES.finditer(text):
+        budget.spend(3)
         start, end = match.span()
         while end > start and text[end - 1] in b".-%$[":
             end -= 1

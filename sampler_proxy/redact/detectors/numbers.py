@@ -12,6 +12,7 @@ from stdnum import luhn, numdb
 from stdnum.us import itin as stdnum_itin
 from stdnum.us import ssn as stdnum_ssn
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.folding import OTHER_DIGIT, OTHER_DIGIT_SIGNS, SEPARATOR, folding
 from sampler_proxy.redact.detectors.types import (
     DIGITS,
@@ -89,6 +90,7 @@ def _is_card(digits: bytes) -> bool:
     # What fails most often is asked without a detour first.
     if (sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED)) - 0x30 * len(digits)) % 10:
         return False
+    budget.spend(4)
     return luhn.is_valid(digits.decode("ascii"))
 
 
@@ -220,6 +222,7 @@ def _is_iban(candidate: bytes) -> bool:
         return False
     if int((upper[4:] + upper[:4]).decode().translate(_VALUES_OF_LETTERS)) % 97 != 1:
         return False
+    budget.spend(20)
     return stdnum_iban.is_valid(upper.decode(), check_country=False)
 
 
@@ -261,6 +264,7 @@ def _ssns(text: bytes) -> list[Range]:
 
 
 def _is_ssn(number: bytes) -> bool:
+    budget.spend(10)
     text = number.decode("ascii")
     return stdnum_ssn.is_valid(text) or (stdnum_itin.is_valid(text) and not text.startswith("987-65-432"))
 

@@ -39,7 +39,7 @@ def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: b
         return None
     inside = text[value.start : value.end]
     if is_secret(inside, name.kind, name.text, sentence=sentence, quoted=value.quoted):
-        return Range(value.start, value.end)
+        return value.whole(text)
     return None
 
 
@@ -78,10 +78,10 @@ def _in_tuple(text: bytes, sign: re.Match[bytes], name: SecretName, kind: Announ
         return None
     end = value.start + len(text[value.start : value.end].rstrip(b"])"))
     in_cell = not sign[0].lstrip(b"\"'").startswith(b",")
-    return _if_told(text, Value(value.start, end, value.quoted or in_cell), name, kind)
+    return _if_told(text, value._replace(end=end, quoted=value.quoted or in_cell), name, kind)
 
 
 def _if_told(text: bytes, value: Value | None, name: SecretName, kind: Announces) -> Range | None:
     if value is None or not is_told(text[value.start : value.end], kind, name.text, quoted=value.quoted):
         return None
-    return Range(value.start, value.end)
+    return value.whole(text)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.types import signs
 from sampler_proxy.redact.texts.members import Member
 
@@ -104,6 +105,7 @@ def announced(text: bytes, members: Sequence[Member]) -> Iterator[Announced]:
 
 
 def _in_array(text: bytes, members: Sequence[Member], around: int, indices: Sequence[int]) -> Iterator[Announced]:
+    budget.spend(len(indices) + 2)
     option = ""
     for index in indices:
         member = members[index]
@@ -130,6 +132,7 @@ def beside(text: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Find strings that announce strings next to them, whatever is done to the brackets around both: names, each with
     where its value begins and ends. Linear; raises nothing."""
     for match in _BESIDE.finditer(text):
+        budget.spend(1)
         if match[1]:
             yield match[2], *match.span(3)
         elif match[4]:

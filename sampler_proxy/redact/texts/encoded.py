@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.types import Sign, signs
 
 PATTERN = (
@@ -49,6 +50,7 @@ def decoded(text: bytes) -> list[tuple[bytes, Origin]]:
         spans = [match.span() for match in _ESCAPE.finditer(text)]
         if not spans:
             break
+        budget.spend(len(spans) // 2)
         shifts = [0, *accumulate([end - start - 1 for start, end in spans])]
         places = [start - shift for (start, _), shift in zip(spans, shifts, strict=False)]
         text = _ESCAPE.sub(_replacement, text)

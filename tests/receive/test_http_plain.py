@@ -12,6 +12,7 @@ from aiohttp import web
 from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import http_plain
 from sampler_proxy.receive.cors import Cors
+from sampler_proxy.receive.refusal_counts import RefusalCounts
 from tests.receive.test_http import LIMIT, TABLE, Answer, Server, read, request, serve, until
 
 

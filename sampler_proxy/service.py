@@ -26,11 +26,11 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, FileExport, GrpcExport
+from sampler_proxy.config.model import Config, Export, OtlpExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
-from sampler_proxy.export.otlp_grpc import GrpcExporter
+from sampler_proxy.export.otlp import OtlpExporter
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
@@ -188,11 +188,11 @@ class Service:
     def _receives(self) -> bool:
         return self._engine.alive and (self._http is None or self._http.alive)
 
-    def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
+    def _new_exporter(self, config: Export) -> Exporter:
         observe_latency = self._latencies[config.name].observe
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
-        if isinstance(config, GrpcExport):
-            return GrpcExporter(config, dependencies)
+        if isinstance(config, OtlpExport):
+            return OtlpExporter(config, dependencies)
         return FileExporter(config, dependencies)
 
     def _open_storage(self, path: str | None) -> Storage | None:

@@ -102,6 +102,8 @@ def _text(content: bytes) -> str:
         raise _UnreadableError("not UTF-8: save the file in that encoding", position) from None
 
 
+_PROTOCOLS = "grpc, http/protobuf or file"
+
 _WANTED = {
     "model_type": "a mapping is wanted here: lines of `key: value`",
     "mapping_type": "a mapping is wanted here: lines of `name: value`",
@@ -129,7 +131,7 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions, *, look_up: b
         path = (*path, "protocol")
         if not isinstance(_at(data, path[:-1]), dict):
             return path, positions.value(path), _WANTED["model_type"]
-        return path, positions.value(path), "write grpc or file"
+        return path, positions.value(path), f"write {_PROTOCOLS}"
     if kind == "value_error":
         position = positions.key(path) if "[key]" in error["loc"] else positions.value(path)
         return path, position, str(error["ctx"]["error"])

@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 
 from sampler_proxy.redact.section import Redact
 from sampler_proxy.settings import (
+    BaseUrl,
     Choice,
     Count,
     Duration,
@@ -231,16 +232,16 @@ class Tls(Section):
     when it changes."""
 
 
-class GrpcExport(Destination):
-    protocol: Literal["grpc"] = "grpc"
-    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
-    """http://host:port, or https://host:port for TLS."""
+class OtlpExport(Destination):
+    """A back end that speaks OTLP, over whatever transport."""
+
+    endpoint: str | None
     tls: Tls = Field(default_factory=Tls)
 
     @field_validator("tls")
     @classmethod
     def _is_used(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value.ca_file is not None and not info.data.get("endpoint", "https:").startswith("https:"):
+        if value.ca_file is not None and not (info.data.get("endpoint") or "https:").startswith("https:"):
             raise ValueError("this endpoint is reached without TLS: write https://host:port there, or remove tls")
         return value
 
@@ -256,12 +257,50 @@ class GrpcExport(Destination):
             raise ValueError("a header is written twice, in upper and lower case: remove one")
         return value
 
-    compression: Annotated[Literal["gzip", "none"], Choice(("gzip", "none"))] = "gzip"
+    compression: str
     timeout_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=10 * SECOND, alias="timeout")
     """How long one request may take."""
     concurrency: Annotated[int, Count(1, 1000)] = 4
     """Requests in flight."""
     retry: Retry = Field(default_factory=Retry)
+
+    @property
+    def url(self) -> str:
+        """Return where it is reached."""
+        return self.endpoint or ""
+
+
+class GrpcExport(OtlpExport):
+    protocol: Literal["grpc"] = "grpc"
+    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
+    """http://host:port, or https://host:port for TLS."""
+    compression: Annotated[
+        Literal["gzip", "none"],
+        Choice(("gzip", "none"), {"zstd": "gRPC has no zstd here: write gzip, or protocol: http/protobuf"}),
+    ] = "gzip"
+
+
+class HttpExport(OtlpExport):
+    protocol: Literal["http/protobuf"] = Field(examples=["http/protobuf"])
+    endpoint: Annotated[str | None, BaseUrl("/v1/traces")] = Field(default=None, examples=["https://otlp.example.com"])
+    """http://host:port/path, or https:// for TLS; /v1/traces is added, and for other signals what belongs to them."""
+    traces_endpoint: Annotated[str | None, BaseUrl()] = Field(default=None, examples=["https://example.com/traces"])
+    """Instead of endpoint: the whole URL for traces, to which nothing is added. Other signals do not go there."""
+    compression: Annotated[Literal["gzip", "zstd", "none"], Choice(("gzip", "zstd", "none"))] = "gzip"
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> HttpExport:
+        if (self.endpoint is None) == (self.traces_endpoint is None):
+            raise ValueError(
+                "'endpoint' is missing: write for example `endpoint: https://otlp.example.com`"
+                if self.endpoint is None
+                else "write either endpoint or traces_endpoint, not both"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        return self.endpoint or self.traces_endpoint or ""
 
 
 class FileExport(Destination):
@@ -283,7 +322,9 @@ def _protocol(entry: object) -> object:
 
 
 Export = Annotated[
-    Annotated[GrpcExport, Tag("grpc")] | Annotated[FileExport, Tag("file")],
+    Annotated[GrpcExport, Tag("grpc")]
+    | Annotated[HttpExport, Tag("http/protobuf")]
+    | Annotated[FileExport, Tag("file")],
     Discriminator(_protocol),
 ]
 

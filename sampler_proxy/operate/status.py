@@ -214,5 +214,7 @@ def log_introduction(config: Config) -> None:
         f"{rule.match or 'the rest'})"
         for rule in config.rules
     )
-    files = ", ".join(export.path for export in config.export if isinstance(export, FileExport))
-    log.info(f"no configuration file: by default these traces are kept, in {files}: {rules}")
+    where = ", ".join(
+        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}" for export in config.export
+    )
+    log.info(f"no configuration file: by default these traces are kept, {where}: {rules}")

@@ -45,7 +45,7 @@ class FileExporter(Exporter):
             raise StartError(f"export {self.name}: cannot write {self._path}: {error.strerror}") from error
         super().start()
 
-    async def _send(self, request: bytes) -> Accepted | Failed:
+    async def _send(self, request: bytes, _metadata: bytes) -> Accepted | Failed:
         try:
             line = await asyncio.to_thread(json_line, request)
         except DecodeError:  # our scan is more patient than the official parser, in how deep values may nest for one

@@ -1,9 +1,9 @@
 """Encodes the metadata that a request came with, so that its spans stay with it, and decodes it for the way out.
 
 Metadata are the request headers that `receive.metadata` names (of gRPC, the request's metadata). Encoded they are what
-rules read attributes from: a ResourceSpans (opentelemetry/proto/trace/v1/trace.proto) with nothing but a resource, whose
-attributes have the prefix PREFIX before the name. The pipeline lays it above the resources of a request: it takes no part
-in redaction, and goes out in headers, never in a body.
+rules read attributes from: a ResourceSpans (opentelemetry/proto/trace/v1/trace.proto) with nothing but a resource,
+whose attributes have PREFIX before the name. The pipeline lays it above the resources of a request: it takes no part in
+redaction, and goes out in headers, never in a body.
 """
 
 from __future__ import annotations

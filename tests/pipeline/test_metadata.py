@@ -1,4 +1,4 @@
-"""Spans stay with the metadata that their requests came with: through rules, redaction, stamping, and apart from others."""
+"""Spans stay with the metadata that their requests came with, through rules, redaction and stamping."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ from sampler_proxy.export.reasons import (
 from sampler_proxy.export.retry import Accepted, Failed, Fault
 from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.transport import NOT_REACHED, TIMED_OUT, Transport
+from sampler_proxy.otlp.metadata import Metadata
 
 CONNECT_S = 5.0
 """How long connecting may take, at most, with the TLS handshake."""
@@ -155,11 +156,12 @@ class HttpTransport(Transport[HttpLink]):
         )
 
     async def _send_over(
-        self, link: HttpLink, signal: Signal, request: bytes, timeout_s: float
+        self, link: HttpLink, signal: Signal, request: bytes, metadata: Metadata, timeout_s: float
     ) -> Accepted | Failed | None:
         url = self._urls.get(signal)
         if url is None:
             return Failed(Fault.UNWANTED, "UNIMPLEMENTED", TRACES_ONLY)
+        sent = {**self._headers_sent, **dict(metadata)} if metadata else self._headers_sent
         seen = _Connection()
         try:
             async with asyncio.timeout(timeout_s):
@@ -167,7 +169,7 @@ class HttpTransport(Transport[HttpLink]):
                 while not link.closing:
                     seen = _Connection()
                     try:
-                        status, headers, answer = await link.post(url, body, self._headers_sent, seen)
+                        status, headers, answer = await link.post(url, body, sent, seen)
                         break
                     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                         if not seen.reused:  # else it was idle, and the server closed it as this request came

@@ -199,8 +199,8 @@ class Service:
             partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            self._doors.http,
             [Route(each, *2 * (self._passing_handler(each, transport),)) for each in self._passing.signals],
+            self._doors.http,
         )
 
     def _handler(self, effort: int, transport: str) -> Callable[[bytes], bytes]:

@@ -395,7 +395,7 @@ class HttpReceiver:
         return refused.answer(content_type)
 
 
-def _content_type(request: web.BaseRequest) -> str:
+def _content_type(request: web.BaseRequest | PlainRequest) -> str:
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 

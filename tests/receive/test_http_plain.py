@@ -119,7 +119,7 @@ def test_a_body_that_ends_with_its_connection_is_forgotten(
 ) -> None:
     """Even where it is too slow by then: the timer may fire between the end of a connection and the word of it."""
 
-    async def test(server: Server, port: int) -> None:
+    async def test(_: Server, port: int) -> None:
         errors: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         held: list[http_plain.PlainReader] = []

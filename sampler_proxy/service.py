@@ -51,7 +51,7 @@ from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.grpc_server import GrpcEngine
+from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.http import HttpReceiver, Route
 from sampler_proxy.receive.keepalive import Keepalive
 from sampler_proxy.receive.passthrough import handler as passing_handler
@@ -203,12 +203,12 @@ class Service:
             self._doors.http,
         )
 
-    def _handler(self, effort: int, transport: str) -> Callable[[bytes], bytes]:
+    def _handler(self, effort: int, transport: str) -> Handler:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
-        return lambda request: accept(request, clock())
+        return lambda request, metadata=b"", /: accept(request, clock(), metadata)
 
-    def _passing_handler(self, signal: Signal, transport: str) -> Callable[[bytes], bytes]:
+    def _passing_handler(self, signal: Signal, transport: str) -> Handler:
         """Return a way in for requests that are passed on, for any threads."""
         return passing_handler(self._passing.queues.way(signal, transport))
 

@@ -284,6 +284,24 @@ class HeaderName(_Setting):
         return {"type": "string"}
 
 
+_OF_REQUESTS = {
+    *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"),
+    *("host", "keep-alive", "origin", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+    "user-agent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataName(HeaderName):
+    """The name of a header of requests that goes out with what they carry, in lower case."""
+
+    def parse(self, value: object) -> str:
+        name = HeaderName.parse(self, value)
+        if name in _OF_REQUESTS:
+            raise ValueError(f"{name} says how a request is sent: name headers that say for whom, as x-scope-orgid")
+        return name
+
+
 HEADER_VALUE = r"[ -~]*"
 
 

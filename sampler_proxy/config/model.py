@@ -28,6 +28,7 @@ from sampler_proxy.settings import (
     HeaderName,
     HeaderValue,
     ListenAddress,
+    MetadataName,
     Name,
     Origin,
     Probability,
@@ -96,6 +97,9 @@ class Receive(Section):
     http: HttpReceiver = Field(default_factory=HttpReceiver)
     max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
     """The largest request, after decompression; a larger one is refused."""
+    metadata: tuple[Annotated[str, MetadataName()], ...] = ()
+    """Headers of requests that stay with their spans (and with what is passed on): rules may name them, as
+    metadata.NAME, and they go out as headers of the requests that carry the spans."""
 
 
 class Buffer(Section):

@@ -38,9 +38,11 @@ REQUEST_COST = 192
 
 @dataclass(slots=True, eq=False)
 class PassBatch:
-    """Requests of one signal that are sent as one, until they are settled."""
+    """Requests of one signal that are sent as one, until they are settled. All came with the same `metadata`
+    (otlp/metadata.py)."""
 
     requests: Sequence[bytes]
+    metadata: bytes = b""
     failures: int = 0  # tries that failed since it was put together, or divided
     tried_ns: int | None = None  # when the last of them began
     alone_since_ns: int | None = None  # since then it has failed though others passed
@@ -54,7 +56,7 @@ class PassBatch:
     @property
     def cost(self) -> int:
         """The memory that it takes."""
-        return self.nbytes + REQUEST_COST * len(self.requests)
+        return self.nbytes + (REQUEST_COST + len(self.metadata)) * len(self.requests)
 
     def joined(self) -> bytes:
         """Write the requests one behind the other, which makes one of them."""
@@ -66,9 +68,14 @@ class PassBatch:
         if not middle:
             return [self]
         return [
-            PassBatch(part, tried_ns=self.tried_ns, alone_since_ns=self.alone_since_ns)
+            PassBatch(part, self.metadata, tried_ns=self.tried_ns, alone_since_ns=self.alone_since_ns)
             for part in (self.requests[:middle], self.requests[middle:])
         ]
+
+
+def cost_of(request: bytes, metadata: bytes) -> int:
+    """Return the memory that a request takes while it is held."""
+    return len(request) + len(metadata) + REQUEST_COST
 
 
 def _nothing() -> None:
@@ -97,24 +104,28 @@ class SignalQueue:
         """Requests that nobody took since there was no room here."""
         self._lock = lock
         self._max_wait_ns = max_wait_ns
-        self._waiting: deque[tuple[bytes, bool, int]] = deque()  # each with whether it is joinable, and since when
+        # Each with whether it is joinable, its metadata, and since when.
+        self._waiting: deque[tuple[bytes, bool, bytes, int]] = deque()
         self._waiting_bytes = 0
+        self._waiting_cost = 0
         self._wake_at: int | None = None  # None: nobody waits
         self._flushing = False
 
-    def add(self, request: bytes, joinable: bool, now_ns: int) -> Callable[[], object] | None:
+    def add(self, request: bytes, joinable: bool, metadata: bytes, now_ns: int) -> Callable[[], object] | None:
         """Take a request, with the lock held; returns what is to be called once it is not held any more."""
         if now_ns < self.unwanted_until_ns:
             self.routed += 1
             self.unwanted += 1
             return None
         size = len(request)
-        self._waiting.append((request, joinable, now_ns))  # from here on nothing takes memory
+        cost = cost_of(request, metadata)
+        self._waiting.append((request, joinable, metadata, now_ns))  # from here on nothing takes memory
         self.routed += 1
         self.queued += 1
-        self.held += size + REQUEST_COST
-        self.owner.held += size + REQUEST_COST
+        self.held += cost
+        self.owner.held += cost
         self._waiting_bytes += size
+        self._waiting_cost += cost
         if self._wake_at is None or self._waiting_bytes < self._wake_at:
             return None
         self._wake_at = None
@@ -139,7 +150,7 @@ class SignalQueue:
             self._wake_at = self.batch_bytes if self._waiting else 0
             if not self._waiting:
                 return None
-            ready_ns = self._waiting[0][2] + self._max_wait_ns
+            ready_ns = self._waiting[0][-1] + self._max_wait_ns
             if self._waiting_bytes >= self.batch_bytes or self._flushing or ready_ns <= now_ns:
                 self._wake_at = None
                 return 0
@@ -151,8 +162,11 @@ class SignalQueue:
         with self._lock:
             nbytes = 0
             requests: list[bytes] = []
-            for request, joinable, _ in self._waiting:
-                if requests and not (joinable and nbytes + len(request) <= self.batch_bytes):
+            first = b""
+            for request, joinable, metadata, _ in self._waiting:
+                if not requests:
+                    first = metadata
+                elif not (joinable and metadata == first and nbytes + len(request) <= self.batch_bytes):
                     break
                 requests.append(request)
                 nbytes += len(request)
@@ -160,10 +174,11 @@ class SignalQueue:
                     break
             if not requests:
                 return None
-            batch = PassBatch(requests)
+            batch = PassBatch(requests, first)
             for _ in requests:
                 self._waiting.popleft()
             self._waiting_bytes -= nbytes
+            self._waiting_cost -= batch.cost
             return batch
 
     def settle_exported(self, batch: PassBatch, rejected_items: int) -> None:
@@ -197,7 +212,7 @@ class SignalQueue:
                 self._settle(batch)
             self.unwanted += len(self._waiting)
             self.queued -= len(self._waiting)
-            self._release(self._waiting_bytes + REQUEST_COST * len(self._waiting))
+            self._release(self._waiting_cost)
             self._forget_waiting()
             self.unwanted_until_ns = until_ns
             return self.unwanted - before
@@ -229,7 +244,7 @@ class SignalQueue:
 
     def _forget_waiting(self) -> None:
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_cost = 0
 
 
 class DestinationQueues:
@@ -266,14 +281,14 @@ class Way:
         self._lock = queues.lock
         self._clock = queues.clock
 
-    def take(self, request: bytes, joinable: bool) -> None:
-        """Take a request for every destination, or for none. One that is empty, or has no destination, is discarded.
-        From any thread.
+    def take(self, request: bytes, joinable: bool, metadata: bytes = b"") -> None:
+        """Take a request, which came with `metadata`, for every destination, or for none. One that is empty, or has no
+        destination, is discarded. From any thread.
 
         Raises QueueFull where a destination that loses nothing has no room for it, and Draining.
         """
         size = len(request)
-        cost = size + REQUEST_COST
+        cost = cost_of(request, metadata)
         wakes = []
         with self._lock:
             if self._all.closed:
@@ -288,7 +303,7 @@ class Way:
                 for queue in self._queues:
                     if queue.owner.drop and not queue.has_room(cost, bound, now_ns):
                         queue.drop()
-                    elif (wake := queue.add(request, joinable, now_ns)) is not None:
+                    elif (wake := queue.add(request, joinable, metadata, now_ns)) is not None:
                         wakes.append(wake)
             self.received += 1
             self.received_bytes += size

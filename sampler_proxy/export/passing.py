@@ -29,6 +29,7 @@ from sampler_proxy.export.pass_queue import PassBatch, PassQueues, SignalQueue
 from sampler_proxy.export.queue import FULL
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed, Fault, lacks_memory
+from sampler_proxy.otlp.metadata import Metadata, decode
 from sampler_proxy.otlp.signals import PASSED_ON, Signal
 from sampler_proxy.units import format_duration
 
@@ -64,7 +65,7 @@ class Sending(Protocol):
     place: str
     on_renewal: list[Callable[[], object]]
 
-    async def send(self, signal: Signal, request: bytes) -> Accepted | Failed:
+    async def send(self, signal: Signal, request: bytes, metadata: Metadata = ()) -> Accepted | Failed:
         """Try once to deliver a request."""
 
 
@@ -221,7 +222,8 @@ class Passing:
 
     async def _try(self, batch: PassBatch) -> Accepted | Failed:
         try:
-            return await self._transport.send(self.signal, batch.joined())
+            metadata = decode(batch.metadata) if batch.metadata else ()
+            return await self._transport.send(self.signal, batch.joined(), metadata)
         except Exception as error:
             if not lacks_memory(error):
                 raise

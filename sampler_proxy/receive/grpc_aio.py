@@ -26,6 +26,7 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.grpc_server import GrpcEngine, Method, Streaming
 from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.metadata import bind
 from sampler_proxy.receive.places import Places
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -144,7 +145,9 @@ class AioEngine(GrpcEngine):
             self._in_flight += 1
             try:
                 _admitted = await self._ask(context, name)
-                answer = await self._answer(handler, context)
+                noted = self._door.metadata
+                bound = handler if noted is None else bind(handler, noted.of(context.invocation_metadata()))
+                answer = await self._answer(bound, context)
             finally:
                 self._in_flight -= 1
             if isinstance(answer, bytes):

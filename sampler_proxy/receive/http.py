@@ -42,6 +42,7 @@ from sampler_proxy.receive.http_answers import JSON, PROTOBUF, TYPES, Answer, Re
 from sampler_proxy.receive.http_connections import HTTP2, HttpConnection, HttpConnections, Limits
 from sampler_proxy.receive.http_plain import Heads, PlainReader, PlainRequest
 from sampler_proxy.receive.listeners import WILDCARDS, UnixListener, listen_at
+from sampler_proxy.receive.metadata import bind
 from sampler_proxy.receive.refusal_counts import RefusalCounts
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
@@ -95,6 +96,10 @@ class Route(NamedTuple):
     signal: Signal
     handler: Handler
     large_handler: Handler
+
+    def bound(self, metadata: bytes) -> Route:
+        """Return the route of requests with these metadata."""
+        return Route(self.signal, bind(self.handler, metadata), bind(self.large_handler, metadata))
 
 
 class _Large:
@@ -318,6 +323,11 @@ class HttpReceiver:
             return self._refuse("in_flight", http_answers.TOO_MANY_BYTES, content_type)
         except (RequestTooLarge, MalformedRequest) as error:
             return self._refuse(error.reason, http_answers.refusal(error, last=True), content_type)
+        try:
+            metadata = b"" if self._door.metadata is None else self._door.metadata.of(headers.items())
+        except MalformedRequest as error:
+            return self._refuse(error.reason, http_answers.refusal(error), content_type)
+        route = route.bound(metadata) if metadata else route
         return await self._handle(route, connection, parts, encoding.replace("identity", ""), content_type)
 
     def _preflight(self, request: web.BaseRequest | PlainRequest) -> Answer:

@@ -18,8 +18,9 @@ TAKEN = b""
 class Way(Protocol):
     """The queues that requests of a signal go to, which come by one transport. From any thread."""
 
-    def take(self, request: bytes, joinable: bool) -> None:
-        """Take a request. Raises RequestError where that is not possible."""
+    def take(self, request: bytes, joinable: bool, metadata: bytes) -> None:
+        """Take a request, which came with `metadata` (otlp/metadata.py). Raises RequestError where that is not
+        possible."""
 
     def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""
@@ -29,9 +30,9 @@ def handler(way: Way) -> Handler:
     """Make the handler of a signal's requests, for any threads."""
     take = way.take
 
-    def handle(request: bytes) -> bytes:
+    def handle(request: bytes, metadata: bytes = b"", /) -> bytes:
         try:
-            take(request, joinable(request))
+            take(request, joinable(request), metadata)
         except RequestError as error:
             way.count_refused(error.reason)
             raise

@@ -93,6 +93,7 @@ def check(
             *_warnings_of_order(file, file.config, loaded.compiled),
             *_warnings_of_ports(file, file.config, is_here),
             *_warnings_of_roots(file, file.config),
+            *_warnings_of_routes(file, file.config),
             *_warnings_of_headers(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
             *warnings_of_doors(file, file.config),
@@ -324,6 +325,19 @@ def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:
             "rootName and count in sampler_proxy_traces_rootless_total: leave it at local to decide them by their "
             "local root",
         )
+
+
+def _warnings_of_routes(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of a destination to which no rule sends anything."""
+    if any(rule.to is None and rule.keep != 0.0 for rule in config.rules):
+        return
+    named = {name for rule in config.rules for name in rule.to or ()}
+    for index, export in enumerate(config.export):
+        if export.name not in named and not export.dropped:
+            yield file.fault(
+                file.positions.value(("export", index, "name")),
+                "warning: nothing goes there: name it in `to` of a rule that keeps something, or remove it",
+            )
 
 
 def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:

@@ -171,6 +171,8 @@ class Rule(Section):
     """TraceQL; the rule applies where `match` holds and this does not."""
     keep: Keep = Field(examples=["1%"])
     """`all`, `none`, a percentage of the traces, or a target that the percentage follows."""
+    to: tuple[Annotated[str, Name()], ...] | None = Field(default=None, examples=[["sentry"]])
+    """Names of the destinations that the kept traces go to; absent, all of them."""
 
 
 class Limit(Section):
@@ -248,6 +250,8 @@ class Retry(Section):
 class Destination(Section):
     name: Annotated[str, Name()] = Field(examples=["tempo"])
     """Unique; the metrics carry it."""
+    dropped: Annotated[bool, Flag()] = False
+    """It takes what was sampled out, too, with the attribute sampler_proxy.sampled_out."""
     batch: Batch = Field(default_factory=Batch)
     queue: Queue = Field(default_factory=Queue)
 
@@ -348,6 +352,10 @@ class FileExport(Destination):
     """OTLP JSON lines."""
     max_bytes: Annotated[int, Size()] = 64 * MIB
     """Bound of the file."""
+    max_age_ns: Annotated[int, Duration(at_least_ns=SECOND)] | None = Field(
+        default=None, alias="max_age", examples=["168h"]
+    )
+    """What was written longer ago is removed; absent, nothing is for its age."""
 
 
 class Admin(Section):
@@ -391,7 +399,7 @@ class Config(Section):
     """What is removed from kept spans. Without any key in this section nothing is."""
     stamp: Stamp = Field(default_factory=Stamp)
     export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
-    """Where kept traces go: each destination gets all of them."""
+    """Where kept traces go: each destination gets all of them, save where rules name some in `to`."""
     storage: Storage = Field(default_factory=Storage)
     admin: Admin = Field(default_factory=Admin)
     shutdown_timeout_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="shutdown_timeout")

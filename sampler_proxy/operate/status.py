@@ -209,12 +209,14 @@ class Status:
             found["threshold"] = shown_threshold(threshold)
             found["probability"] = probability_of(threshold)
             found["decided_at"] = iso_time(self._time() - ago_s)
-            if found["keep"]:
-                with self._pipeline.lock:
-                    found["destinations"] = {
-                        exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
-                        for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
-                    }
+            with self._pipeline.lock:
+                destinations = {
+                    exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
+                    for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
+                    if waits is not None
+                }
+            if destinations or found["keep"]:
+                found["destinations"] = destinations
         return found
 
 

@@ -309,6 +309,21 @@ BAD = {
         GRPC + "  - {name: a, endpoint: 'http://h:2'}\n",
         [(4, 12, "this name is taken by the entry in line 2")],
     ),
+    # destinations of rules
+    "unknown destination": (
+        "rules: [{name: a, keep: all, to: [tempp, sentry]}]\n" + GRPC.replace("name: a", "name: tempo"),
+        [
+            (1, 35, "no destination has this name: did you mean 'tempo'?"),
+            (1, 42, "no destination has this name: there are tempo"),
+        ],
+    ),
+    "destination beside the default": (
+        "rules: [{name: a, keep: all, to: [tempo]}]\n",
+        [(1, 35, "no destination has this name: there are local")],
+    ),
+    "no destination": ("rules: [{name: a, keep: all, to: []}]\n", [(1, 34, "no destination: write their names")]),
+    "empty destination": ("rules: [{name: a, keep: all, to: }]\n", [(1, 30, "no destination: write their names")]),
+    "destination that is no list": ("rules: [{name: a, keep: all, to: local}]\n", [(1, 34, "a list is wanted here")]),
     # references
     "variable not set": (
         GRPC + '    headers: {authorization: "Bearer ${env:NOPE}"}\n',

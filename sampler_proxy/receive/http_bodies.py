@@ -11,9 +11,8 @@ import asyncio
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
-from aiohttp import StreamReader
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
@@ -41,6 +40,18 @@ _STEP = 64 * 1024
 """What is given to a decompressor at once: what it leaves over behind a part is copied."""
 
 
+class Content(Protocol):
+    """The body of a request, as aiohttp's StreamReader has it."""
+
+    def is_eof(self) -> bool: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def read_nowait(self) -> bytes: ...
+
+    async def readany(self) -> bytes: ...
+
+
 class Stalled(Exception):
     """A body that does not come in time."""
 
@@ -58,7 +69,7 @@ class Lost(Exception):
 
 
 async def read(
-    content: StreamReader, max_bytes: int, connections: HttpConnections, connection: HttpConnection
+    content: Content, max_bytes: int, connections: HttpConnections, connection: HttpConnection
 ) -> list[bytes]:
     """Return the body of a request, as it came. Raises Stalled, Crowded, Lost, RequestTooLarge, and MalformedRequest
     where its chunks are none."""

@@ -457,6 +457,7 @@ def test_pages_of_other_origins(origins: list[str], origin: str, allowed: bool) 
         assert len(server.taken) == 1
         for each in (preflight, answer):
             assert each.headers.get("access-control-allow-origin") == (origin if allowed else None)
+            assert each.headers.get("access-control-allow-credentials") == ("true" if allowed else None)
         if allowed:
             assert preflight.status == 204
             assert preflight.headers["access-control-allow-headers"] == "content-type, X-Own"

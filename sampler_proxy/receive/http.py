@@ -285,7 +285,7 @@ class HttpReceiver:
         try:
             return credentials.admit(request.headers.get("Authorization"), connection.peer)
         except RequestError as error:
-            refused = http_answers.refusal(error, last=True)
+            refused = http_answers.refusal(error, last=not request.content.is_eof())
             if error.http_status == 401:
                 refused = refused._replace(headers=(("WWW-Authenticate", credentials.challenge),))
             return self._refuse(error.reason, refused, _content_type(request))

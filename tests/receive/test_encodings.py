@@ -388,6 +388,15 @@ def test_snappy_that_is_damaged(chunks: bytes) -> None:
         inflate(SNAPPY_START + chunks, 100_000)
 
 
+def test_what_waits_to_be_inflated_holds_little() -> None:
+    packed = zstd.compress(bytes(1 << 24), options={zstd.CompressionParameter.window_log: 23})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    waiting = [Inflation(packed, 1 << 25) for _ in range(50)]
+    assert not any(inflation.begin(1 << 20) for inflation in waiting)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # KiB
+    assert waiting[0].finish() == bytes(1 << 24)
+
+
 def test_zstd_of_many_frames_and_windows_is_bounded() -> None:
     with pytest.raises(MalformedRequest):
         inflate(zstd.compress(b"") * 1001, 100_000)

@@ -26,8 +26,9 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, Export, OtlpExport
+from sampler_proxy.config.model import Config, ConsoleExport, Export, OtlpExport
 from sampler_proxy.errors import StartError
+from sampler_proxy.export.console import ConsoleExporter
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp import OtlpExporter
@@ -226,6 +227,8 @@ class Service:
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
         if isinstance(config, OtlpExport):
             return OtlpExporter(config, dependencies)
+        if isinstance(config, ConsoleExport):
+            return ConsoleExporter(config, dependencies)
         return FileExporter(config, dependencies)
 
     def _routes(self, config: Config) -> dict[str, list[int]]:

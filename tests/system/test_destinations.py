@@ -103,3 +103,15 @@ def test_rules_name_destinations_and_an_archive_takes_the_rest(
         assert proxy.terminate() == 0
     finally:
         other.stop()
+
+
+def test_the_console_is_standard_output(client: Callable[..., Client], tmp_path: Path) -> None:
+    export = {"name": "console", "protocol": "console", "batch": {"max_wait": "20ms"}}
+    proxy = Proxy(config("", export=[export]), tmp_path)
+    client(proxy.port).export(one_trace(Random(3), error=True))
+    until(lambda: "kept by errors (" in proxy.stdout())
+    title, *spans = proxy.stdout().splitlines()
+    assert title.startswith("trace ")
+    assert len(spans) == 3
+    assert sum("ERROR" in line for line in spans) == 1
+    assert proxy.terminate() == 0

@@ -26,7 +26,7 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, FileExport, GrpcExport
+from sampler_proxy.config.model import Config, Export, OtlpExport
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
@@ -204,12 +204,19 @@ class Service:
     def _receives(self) -> bool:
         return self._engine.alive and (self._http is None or self._http.alive)
 
-    def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
+    def _new_exporter(self, config: Export) -> Exporter:
         observe_latency = self._latencies[config.name].observe
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
-        if isinstance(config, GrpcExport):
+        if isinstance(config, OtlpExport):
             return OtlpExporter(config, dependencies)
         return FileExporter(config, dependencies)
+
+    def _routes(self, config: Config) -> dict[str, list[int]]:
+        """Return the numbers of the destinations that rules name; a rule that names none of those which run (a new one
+        runs after a restart) is left out, so that its traces go to all."""
+        numbers = {exporter.name: number for number, exporter in enumerate(self._exporters)}
+        routes = {rule.name: [numbers[name] for name in rule.to or () if name in numbers] for rule in config.rules}
+        return {rule: route for rule, route in routes.items() if route}
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""
@@ -229,6 +236,8 @@ class Service:
         try:
             return Pipeline(
                 rules=_rule_set(loaded, prepared),
+                routes=self._routes(config),
+                archives=[number for number, export in enumerate(config.export) if export.dropped],
                 destinations=[exporter.queue for exporter in self._exporters],
                 max_bytes=config.buffer.max_bytes,
                 max_trace_bytes=config.buffer.max_trace_bytes,
@@ -251,7 +260,7 @@ class Service:
         `Pipeline.replace_rules` does, and has then changed nothing."""
         if "rules" in changed:  # else all that is buffered would be read again
             prepared = self._rates.prepare(loaded)
-            self._pipeline.replace_rules(_rule_set(loaded, prepared))
+            self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
             self._rates.adopt(prepared)
         if "redact" in changed:  # else what the cache has learned would be lost
             self._pipeline.replace_redaction(loaded.redact)

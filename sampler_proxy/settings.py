@@ -7,7 +7,8 @@ JSON Schema. A refusal is a `ValueError` that says what to write, never what was
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -202,9 +203,13 @@ class Choice(_Setting):
     """One of a few words."""
 
     words: tuple[str, ...]
+    hints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What to say of other words that somebody may try."""
 
     def parse(self, value: object) -> str:
         if value not in self.words:
+            if isinstance(value, str) and value in self.hints:
+                raise ValueError(self.hints[value])
             raise ValueError(f"write {' or '.join(self.words)}")
         return str(value)
 
@@ -404,3 +409,34 @@ class Url(_Setting):
 
     def schema(self) -> Schema:
         return {"type": "string", "pattern": r"^https?://.+:[0-9]+/?$|\$\{env:"}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseUrl(_Setting):
+    """The URL of an HTTP back end, with a path or without. `added`: what is added to it, and does not belong into it;
+    without it the URL is used as it stands."""
+
+    added: str = ""
+
+    def parse(self, value: object) -> str:
+        text = value if isinstance(value, str) else ""
+        wanted = "write http://host:port/path, or https:// for TLS"
+        try:
+            url = urlsplit(text)
+            port = url.port
+        except ValueError:
+            raise ValueError(f"not a URL: {wanted}") from None
+        if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch(r"[!-~]+", text) or port == 0:
+            raise ValueError(wanted)
+        if "@" in url.netloc:
+            raise ValueError(f"credentials do not belong into a URL: {wanted}, and the credentials into headers")
+        if url.fragment:
+            raise ValueError(f"a fragment (#) is not sent: {wanted}")
+        if self.added and url.query:
+            raise ValueError(f"{self.added} is added to this, behind the query (?): write the whole as traces_endpoint")
+        if self.added and url.path.rstrip("/").endswith(self.added):
+            raise ValueError(f"{self.added} is added to this: remove it here")
+        return text.rstrip("/") if self.added else text
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r"^https?://.+|\$\{env:"}

@@ -439,3 +439,17 @@ def test_a_bound_that_the_machine_cannot_give(tmp_path):
     assert done.returncode == 1
     assert "buffer.decision_memory: the system does not give 100TiB: write less" in done.stderr.splitlines()
     assert "Traceback" not in done.stderr
+
+
+def test_a_start_without_a_file_goes_by_opentelemetry_s_variables():
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "nonsense://h", "OTEL_EXPORTER_OTLP_TIMEOUT": SECRET}
+    done = command("run", **variables)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "OTEL_EXPORTER_OTLP_ENDPOINT: write http://host:port/path, or https:// for TLS",
+            "OTEL_EXPORTER_OTLP_TIMEOUT: write a whole number of milliseconds, such as 10000",
+        ],
+    )
+    done = command("check", str(ROOT / "deploy" / "sampler-proxy.yaml"), **variables)  # with a file they are not read
+    assert done.returncode == 0

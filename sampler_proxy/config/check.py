@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sampler_proxy.config.addresses import collide, leads_to
 from sampler_proxy.config.authorities import read_authorities
 from sampler_proxy.config.file import ParsedFile, contents, read
-from sampler_proxy.config.model import Adaptive, Config, GrpcExport, OtlpExport, Rule
+from sampler_proxy.config.model import Adaptive, Config, OtlpExport, Rule
 from sampler_proxy.config.named_files import read_named
 from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
@@ -93,6 +93,7 @@ def check(
             *_warnings_of_order(file, file.config, loaded.compiled),
             *_warnings_of_ports(file, file.config, is_here),
             *_warnings_of_roots(file, file.config),
+            *_warnings_of_routes(file, file.config),
             *_warnings_of_headers(file, file.config),
             *_warnings_of_passthrough(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
@@ -210,7 +211,7 @@ def _hash_key(config: Redact) -> bytes:
 
 def _faults_of_authorities(file: ParsedFile, config: Config) -> Iterator[Fault]:
     for index, export in enumerate(config.export):
-        if isinstance(export, GrpcExport) and export.tls.ca_file is not None:
+        if isinstance(export, OtlpExport) and export.tls.ca_file is not None:
             try:
                 read_authorities(export.tls.ca_file)
             except ValueError as error:
@@ -281,16 +282,16 @@ def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> 
 
 def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str], bool]) -> Iterator[Fault]:
     """Warn of a destination that is this proxy, whose traces would go round, and of two servers on one port."""
-    received = config.receive.grpc.endpoint
+    received, http = config.receive.grpc.endpoint, config.receive.http.endpoint
     for index, export in enumerate(config.export):
-        if isinstance(export, GrpcExport) and "export" in config.model_fields_set:
-            url = urlsplit(export.endpoint)
-            if leads_to(received, url.hostname or "", url.port, is_here):
-                yield file.fault(
-                    file.positions.value(("export", index, "endpoint")),
-                    "warning: this is where the proxy itself receives: kept traces would come back again and again",
-                )
-    http = config.receive.http.endpoint
+        if not isinstance(export, OtlpExport) or "export" not in config.model_fields_set:
+            continue
+        if goes_round(config, export, is_here):
+            key = "endpoint" if export.endpoint is not None else "traces_endpoint"
+            yield file.fault(
+                file.positions.value(("export", index, key)),
+                "warning: this is where the proxy itself receives: kept traces would come back again and again",
+            )
     servers: list[tuple[str, Path, Endpoint]] = [
         ("admin", ("admin", "endpoint"), config.admin.endpoint),
         *([] if http is None else [("receive.http", ("receive", "http", "endpoint"), http)]),
@@ -303,6 +304,14 @@ def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str]
                 file.positions.value(path if written else path_of_other),
                 f"warning: {other} and {name} are both on port {endpoint.port}: write another for one of them",
             )
+
+
+def goes_round(config: Config, export: OtlpExport, is_here: Callable[[str], bool]) -> bool:
+    """Tell whether a destination is a port where this proxy receives."""
+    url = urlsplit(export.url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    servers = (config.receive.grpc.endpoint, config.receive.http.endpoint)
+    return any(at is not None and leads_to(at, url.hostname or "", port, is_here) for at in servers)
 
 
 def _is_set(config: Config, path: Path) -> bool:
@@ -326,10 +335,23 @@ def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:
         )
 
 
+def _warnings_of_routes(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of a destination to which no rule sends anything."""
+    if any(rule.to is None and rule.keep != 0.0 for rule in config.rules):
+        return
+    named = {name for rule in config.rules for name in rule.to or ()}
+    for index, export in enumerate(config.export):
+        if export.name not in named and not export.dropped:
+            yield file.fault(
+                file.positions.value(("export", index, "name")),
+                "warning: nothing goes there: name it in `to` of a rule that keeps something, or remove it",
+            )
+
+
 def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:
     """Warn of a header that seems to name an environment variable as a shell does, and is sent as it stands."""
     for index, export in enumerate(config.export):
-        for name, value in export.headers.items() if isinstance(export, GrpcExport) else ():
+        for name, value in export.headers.items() if isinstance(export, OtlpExport) else ():
             at: Path = ("export", index, "headers", name)
             if isinstance(value, str) and _SHELL_VARIABLE.search(value) and not file.positions.references(at):
                 yield file.fault(

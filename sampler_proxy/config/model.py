@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 
 from sampler_proxy.redact.section import Redact
 from sampler_proxy.settings import (
+    BaseUrl,
     Choice,
     Count,
     Duration,
@@ -144,6 +145,8 @@ class Rule(Section):
     """TraceQL; the rule applies where `match` holds and this does not."""
     keep: Keep = Field(examples=["1%"])
     """`all`, `none`, a percentage of the traces, or a target that the percentage follows."""
+    to: tuple[Annotated[str, Name()], ...] | None = Field(default=None, examples=[["sentry"]])
+    """Names of the destinations that the kept traces go to; absent, all of them."""
 
 
 class Limit(Section):
@@ -221,6 +224,8 @@ class Retry(Section):
 class Destination(Section):
     name: Annotated[str, Name()] = Field(examples=["tempo"])
     """Unique; the metrics carry it."""
+    dropped: Annotated[bool, Flag()] = False
+    """It takes what was sampled out, too, with the attribute sampler_proxy.sampled_out."""
     batch: Batch = Field(default_factory=Batch)
     queue: Queue = Field(default_factory=Queue)
 
@@ -231,16 +236,16 @@ class Tls(Section):
     when it changes."""
 
 
-class GrpcExport(Destination):
-    protocol: Literal["grpc"] = "grpc"
-    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
-    """http://host:port, or https://host:port for TLS."""
+class OtlpExport(Destination):
+    """A back end that speaks OTLP, over whatever transport."""
+
+    endpoint: str | None
     tls: Tls = Field(default_factory=Tls)
 
     @field_validator("tls")
     @classmethod
     def _is_used(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value.ca_file is not None and not info.data.get("endpoint", "https:").startswith("https:"):
+        if value.ca_file is not None and not (info.data.get("endpoint") or "https:").startswith("https:"):
             raise ValueError("this endpoint is reached without TLS: write https://host:port there, or remove tls")
         return value
 
@@ -256,16 +261,50 @@ class GrpcExport(Destination):
             raise ValueError("a header is written twice, in upper and lower case: remove one")
         return value
 
-    compression: Annotated[Literal["gzip", "none"], Choice(("gzip", "none"))] = "gzip"
+    compression: str
     timeout_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=10 * SECOND, alias="timeout")
     """How long one request may take."""
     concurrency: Annotated[int, Count(1, 1000)] = 4
     """Requests in flight."""
     retry: Retry = Field(default_factory=Retry)
 
+    @property
+    def url(self) -> str:
+        """Return where it is reached."""
+        return self.endpoint or ""
 
-OtlpExport = GrpcExport
-"""A destination that speaks OTLP, over whatever transport."""
+
+class GrpcExport(OtlpExport):
+    protocol: Literal["grpc"] = "grpc"
+    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
+    """http://host:port, or https://host:port for TLS."""
+    compression: Annotated[
+        Literal["gzip", "none"],
+        Choice(("gzip", "none"), {"zstd": "gRPC has no zstd here: write gzip, or protocol: http/protobuf"}),
+    ] = "gzip"
+
+
+class HttpExport(OtlpExport):
+    protocol: Literal["http/protobuf"] = Field(examples=["http/protobuf"])
+    endpoint: Annotated[str | None, BaseUrl("/v1/traces")] = Field(default=None, examples=["https://otlp.example.com"])
+    """http://host:port/path, or https:// for TLS; /v1/traces is added, and for other signals what belongs to them."""
+    traces_endpoint: Annotated[str | None, BaseUrl()] = Field(default=None, examples=["https://example.com/traces"])
+    """Instead of endpoint: the whole URL for traces, to which nothing is added. Other signals do not go there."""
+    compression: Annotated[Literal["gzip", "zstd", "none"], Choice(("gzip", "zstd", "none"))] = "gzip"
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> HttpExport:
+        if (self.endpoint is None) == (self.traces_endpoint is None):
+            raise ValueError(
+                "'endpoint' is missing: write for example `endpoint: https://otlp.example.com`"
+                if self.endpoint is None
+                else "write either endpoint or traces_endpoint, not both"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        return self.endpoint or self.traces_endpoint or ""
 
 
 class FileExport(Destination):
@@ -287,7 +326,9 @@ def _protocol(entry: object) -> object:
 
 
 Export = Annotated[
-    Annotated[GrpcExport, Tag("grpc")] | Annotated[FileExport, Tag("file")],
+    Annotated[GrpcExport, Tag("grpc")]
+    | Annotated[HttpExport, Tag("http/protobuf")]
+    | Annotated[FileExport, Tag("file")],
     Discriminator(_protocol),
 ]
 
@@ -312,7 +353,7 @@ class Config(Section):
     """What is removed from kept spans. Without any key in this section nothing is."""
     stamp: Stamp = Field(default_factory=Stamp)
     export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
-    """Where kept traces go: each destination gets all of them."""
+    """Where kept traces go: each destination gets all of them, save where rules name some in `to`."""
     storage: Storage = Field(default_factory=Storage)
     admin: Admin = Field(default_factory=Admin)
     shutdown_timeout_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="shutdown_timeout")

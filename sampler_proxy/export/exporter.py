@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from sampler_proxy.config.model import FileExport, GrpcExport
+from sampler_proxy.config.model import Destination
 from sampler_proxy.export.fates import Fates
 from sampler_proxy.export.lasting import Lasting, is_to_end
 from sampler_proxy.export.parcel import PIECES, Batch, Parcel
@@ -93,7 +93,7 @@ class Exporter(ABC):
 
     def __init__(
         self,
-        config: GrpcExport | FileExport,
+        config: Destination,
         dependencies: Dependencies,
         persistence: Persistence,
         *,

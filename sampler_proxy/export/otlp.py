@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampler_proxy.config.model import OtlpExport
+from sampler_proxy.config.model import GrpcExport, HttpExport, OtlpExport
 from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
 from sampler_proxy.export.otlp_grpc import GrpcTransport
+from sampler_proxy.export.otlp_http import HttpTransport
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed
 from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.transport import Transport
@@ -20,7 +21,7 @@ class OtlpExporter(Exporter):
         # Whoever asks for larger batches knows of a larger limit.
         limit_bytes = max(DEFAULT_LIMIT_BYTES, config.batch.max_bytes)
         super().__init__(config, dependencies, persistence, concurrency=config.concurrency, limit_bytes=limit_bytes)
-        self.transport: Transport[Any] = GrpcTransport(config, dependencies)
+        self.transport = transport_of(config, dependencies)
         self.transport.on_renewal.append(self._try_all_now)
         self.place = self.transport.place
 
@@ -35,3 +36,11 @@ class OtlpExporter(Exporter):
 
     async def _send(self, request: bytes) -> Accepted | Failed:
         return await self.transport.send(Signal.TRACES, request)
+
+
+def transport_of(config: OtlpExport, dependencies: Dependencies) -> Transport[Any]:
+    """Make the transport that a destination's protocol asks for."""
+    if isinstance(config, HttpExport):
+        return HttpTransport(config, dependencies)
+    assert isinstance(config, GrpcExport)
+    return GrpcTransport(config, dependencies)

@@ -53,7 +53,7 @@ class GrpcLink:
 class GrpcTransport(Transport[GrpcLink]):
     """The way to one OTLP/gRPC back end."""
 
-    default_port = 4317
+    default_ports = 4317, 4317
 
     def __init__(self, config: GrpcExport, dependencies: Dependencies) -> None:
         super().__init__(config, dependencies)

@@ -26,7 +26,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from sampler_proxy.config.model import FileExport, GrpcExport
+from sampler_proxy.config.model import Destination
 
 FULL = "queue_full"
 """The reason of spans lost for want of room."""
@@ -123,7 +123,7 @@ class Queue:
         self._refused_bytes: int | None = None  # the smallest trace refused since there was room
 
     @classmethod
-    def configured(cls, config: GrpcExport | FileExport, clock: Callable[[], int]) -> Queue:
+    def configured(cls, config: Destination, clock: Callable[[], int]) -> Queue:
         """Build the queue that a destination's configuration asks for."""
         return cls(
             max_bytes=config.queue.max_bytes,

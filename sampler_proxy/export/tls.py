@@ -9,7 +9,7 @@ import ssl
 
 import grpc
 
-from sampler_proxy.config.authorities import read_authorities
+from sampler_proxy.config.authorities import in_der, read_authorities
 from sampler_proxy.config.model import Tls
 from sampler_proxy.errors import StartError
 
@@ -51,6 +51,12 @@ class Certificates:
     def for_grpc(self) -> grpc.ChannelCredentials:
         """Make the credentials of a gRPC channel."""
         return grpc.ssl_channel_credentials(self._roots)
+
+    def for_http(self) -> ssl.SSLContext:
+        """Make the context of HTTP connections."""
+        context = ssl.create_default_context(cadata=None if self._roots is None else in_der(self._roots))
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
 
 def _system_roots() -> bytes | None:

@@ -23,7 +23,7 @@ from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.headers import Headers, UnusableError
 from sampler_proxy.export.lasting import Lasting
 from sampler_proxy.export.peers import Link, Peers
-from sampler_proxy.export.proxies import proxy_for, usable, without_credentials
+from sampler_proxy.export.proxies import GRPC, Variables, proxy_for, usable, without_credentials
 from sampler_proxy.export.reasons import NO_NAME, UNCONNECTED
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
@@ -33,8 +33,8 @@ from sampler_proxy.export.tls import Certificates
 FILES_EVERY_S = 1.0
 """How often the files of headers and certificates are looked at."""
 
-NOT_REACHED = "UNAVAILABLE"
-"""The code of a try that found no connection, over any protocol."""
+NOT_REACHED, TIMED_OUT = "UNAVAILABLE", "DEADLINE_EXCEEDED"
+"""The codes of a try without an answer, over any protocol."""
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,15 @@ class Transport(ABC, Generic[L]):
     """The way to one back end, over links of its own, one for each address. `place` stands before a reason in the
     log."""
 
-    default_port: int
+    default_ports: tuple[int, int]  # of http:// and https://
 
     def __init__(self, config: OtlpExport, dependencies: Dependencies) -> None:
         """Create a transport that is not started yet."""
         self.name = config.name
-        self.place = f"{config.endpoint}: "
+        self.place = f"{config.url}: "
         self.on_renewal: list[Callable[[], object]] = []  # called when headers or certificates have changed
-        self._host, self._port, self._secure = address_of(config.endpoint, self.default_port)
-        named = proxy_for(self._host, self._port, dependencies.environ)
+        self._host, self._port, self._secure = address_of(config.url, self.default_ports)
+        named = proxy_for(self._host, self._port, dependencies.environ, self._proxy_variables())
         self._proxy = named if named and usable(named) else None
         self._unusable_proxy = None if self._proxy else named
         self._timeout = config.timeout_ns / 1e9
@@ -141,6 +141,10 @@ class Transport(ABC, Generic[L]):
     async def _send_over(self, link: L, signal: Signal, request: bytes, timeout_s: float) -> Accepted | Failed | None:
         """Send over one link; None: it was given up before anything was sent."""
 
+    def _proxy_variables(self) -> Variables:
+        """Return the variables of the environment that name HTTP proxies for this protocol."""
+        return GRPC
+
     def _use_headers(self) -> None:
         """Take the headers as they were read last."""
         self._headers_in_use = self._headers.items()
@@ -197,7 +201,8 @@ class Transport(ABC, Generic[L]):
             listener()
 
 
-def address_of(endpoint: str, default_port: int) -> tuple[str, int, bool]:
-    """Split `http[s]://host[:port]` into host and port, and whether it is TLS."""
+def address_of(endpoint: str, default_ports: tuple[int, int]) -> tuple[str, int, bool]:
+    """Split `http[s]://host[:port]...` into host and port, and whether it is TLS."""
     url = urlsplit(endpoint)
-    return url.hostname or "", url.port or default_port, url.scheme == "https"
+    secure = url.scheme == "https"
+    return url.hostname or "", url.port or default_ports[secure], secure

@@ -201,12 +201,14 @@ class Status:
             found["threshold"] = shown_threshold(threshold)
             found["probability"] = probability_of(threshold)
             found["decided_at"] = iso_time(self._time() - ago_s)
-            if found["keep"]:
-                with self._pipeline.lock:
-                    found["destinations"] = {
-                        exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
-                        for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
-                    }
+            with self._pipeline.lock:
+                destinations = {
+                    exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
+                    for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
+                    if waits is not None
+                }
+            if destinations or found["keep"]:
+                found["destinations"] = destinations
         return found
 
 
@@ -217,5 +219,7 @@ def log_introduction(config: Config) -> None:
         f"{rule.match or 'the rest'})"
         for rule in config.rules
     )
-    files = ", ".join(export.path for export in config.export if isinstance(export, FileExport))
-    log.info(f"no configuration file: by default these traces are kept, in {files}: {rules}")
+    where = ", ".join(
+        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}" for export in config.export
+    )
+    log.info(f"no configuration file: by default these traces are kept, {where}: {rules}")

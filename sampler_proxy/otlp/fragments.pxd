@@ -264,5 +264,6 @@ cdef class KeptTrace:
     cdef readonly uint32_t spans
     cdef readonly bytes trace_id
     cdef readonly uint32_t rule  # its id in the ledger
+    cdef readonly bint sampled_out  # it was decided not to be kept, and leaves for destinations that take that, too
     cdef public int waiting  # destinations that have not taken it yet
     cdef int sum_headers(self) except -1

@@ -72,5 +72,8 @@ class KeptTrace:
     @property
     def rule(self) -> int:
         """The pipeline's number of the rule that decided the trace."""
+    @property
+    def sampled_out(self) -> bool:
+        """Tell whether the trace was decided not to be kept: it leaves for destinations that take such ones, too."""
     waiting: int
     """Destinations that have not taken it yet. The pipeline's own."""

@@ -9,7 +9,7 @@ from sampler_proxy.pipeline.stamp cimport Stamper
 from sampler_proxy.pipeline.turn_lock cimport TurnLock
 
 cdef struct Leaving:
-    # A kept trace, or late spans of one, on the way out.
+    # A trace that is kept, or that a destination takes all the same, or late spans of one, on the way out.
     Leaving* next
     Fragment* fragments  # owned
     uint64_t cost  # bytes of these, and of this
@@ -18,6 +18,7 @@ cdef struct Leaving:
     uint16_t rule  # its id in the ledger
     uint8_t reason  # as the ledger numbers them
     uint8_t incomplete
+    uint8_t sampled_out
 
 
 cdef class Finisher:
@@ -33,10 +34,10 @@ cdef class Finisher:
     cdef Leaving* taken  # those that are being finished
     cdef Leaving* spare  # for the next one; NULL: none
     cdef uint64_t spans  # of all that have not been offered to the destinations, those that are being finished, too
-    cdef dict attributes  # (rule id, reason, incomplete) -> encoded attributes that stamping appends
+    cdef dict attributes  # (rule id, reason, incomplete, sampled out) -> encoded attributes that stamping appends
     cdef void add(
         self, Fragment* fragments, uint64_t cost, uint32_t spans, uint64_t threshold, uint16_t rule, uint8_t reason,
-        bint incomplete,
+        bint incomplete, bint sampled_out,
     ) noexcept
     cdef int reserve(self) except -1
     cdef uint64_t finish(self, uint64_t effort, bint forced) except? 0xFFFFFFFFFFFFFFFF

@@ -61,9 +61,9 @@ cdef class Finisher:
 
     cdef void add(
         self, Fragment* fragments, uint64_t cost, uint32_t spans, uint64_t threshold, uint16_t rule, uint8_t reason,
-        bint incomplete,
+        bint incomplete, bint sampled_out,
     ) noexcept:
-        """Take ownership of a kept trace's fragments, `cost` bytes, after reserve(). The lock is held."""
+        """Take ownership of a leaving trace's fragments, `cost` bytes, after reserve(). The lock is held."""
         cdef Leaving* leaving = self.spare
         self.spare = NULL
         leaving.next = NULL
@@ -74,6 +74,7 @@ cdef class Finisher:
         leaving.rule = rule
         leaving.reason = reason
         leaving.incomplete = incomplete
+        leaving.sampled_out = sampled_out
         if self.first == NULL:
             self.first = leaving
         else:
@@ -185,16 +186,16 @@ cdef class Finisher:
         """Return a trace as it leaves."""
         return self.stamper.finish(
             leaving.fragments, leaving.threshold, randomness_of(leaving.fragments), self.attributes_of(leaving),
-            leaving.rule,
+            leaving.rule, leaving.sampled_out,
         )
 
     cdef bytes attributes_of(self, Leaving* leaving):
         """Return the encoded attributes that say which decision a span left by; cached, since they are few."""
-        key = (leaving.rule, leaving.reason, leaving.incomplete)
+        key = (leaving.rule, leaving.reason, leaving.incomplete, leaving.sampled_out)
         found = self.attributes.get(key)
         if found is None:
             found = self.stamper.decision_attributes(
-                self.ledger.rule_names[leaving.rule], REASONS[leaving.reason], leaving.incomplete
+                self.ledger.rule_names[leaving.rule], REASONS[leaving.reason], leaving.incomplete, leaving.sampled_out
             )
             self.attributes[key] = found
         return found

@@ -209,3 +209,27 @@ def test_bounds_beyond_the_machine(tmp_path: Path, text: str, expected: list[tup
     assert [(one.line, one.column) for one in found] == expected
     assert all("more than the 4GiB of memory that this machine has" in one.message for one in found)
     assert check(str(file), {}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "dropped", "at"),
+    [
+        ("keep: all, to: [a]", False, [(4, 12)]),
+        ("keep: all, to: [a]", True, []),
+        ("keep: all", False, []),
+        ("keep: none", False, [(3, 12), (4, 12)]),
+        ("keep: all, to: [a, b]", False, []),
+    ],
+)
+def test_a_destination_to_which_nothing_goes(
+    tmp_path: Path, rule: str, dropped: bool, at: list[tuple[int, int]]
+) -> None:
+    found = warnings(
+        tmp_path,
+        f"rules: [{{name: x, {rule}}}]\n"
+        "export:\n"
+        "  - {name: a, protocol: file, path: x}\n"
+        f"  - {{name: b, protocol: file, path: y, dropped: {str(dropped).lower()}}}\n",
+    )
+    assert [one[:2] for one in found] == at
+    assert all("nothing goes there" in message for *_, message in found)

@@ -851,4 +851,4 @@ def test_tls_without_readable_roots_is_refused_at_start(run, monkeypatch, tmp_pa
     ],
 )
 def test_address(endpoint, address):
-    assert address_of(endpoint, 4317) == address
+    assert address_of(endpoint, (4317, 4317)) == address

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from sampler_proxy.config.model import Config, FileExport
+from sampler_proxy.config.model import Config, OtlpExport
 from sampler_proxy.export.pass_queue import SHARE
 from sampler_proxy.units import MIB, format_size
 
@@ -66,7 +66,7 @@ def _group_files(root: Path) -> Iterator[Path]:
 def warn(config: Config, found: Iterator[tuple[str, int]] | None = None) -> None:
     """Log one line where the tightest limit is below what the bounds add up to."""
     others = config.buffer.decision_memory_bytes + sum(export.queue.max_bytes for export in config.export)
-    passes_on = config.passthrough == "all" and any(not isinstance(export, FileExport) for export in config.export)
+    passes_on = config.passthrough == "all" and any(isinstance(export, OtlpExport) for export in config.export)
     share = 1 + 1 / SHARE if passes_on else 1  # of the buffer, with what is passed on
     need = int(config.buffer.max_bytes * share) + others + PROCESS_BYTES
     where, limit = min(limits() if found is None else found, key=lambda one: one[1], default=("", need))

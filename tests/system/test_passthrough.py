@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -184,6 +186,53 @@ def test_each_destination_gets_everything_and_one_that_takes_traces_only_no_erro
     assert sorted(map(int, bodies(both))) == list(range(20))
     assert len([line for line in proxy.log() if "does not know them" in line["event"]]) == 1
     assert proxy.terminate() == 0
+
+
+class HttpBackend(ThreadingHTTPServer):
+    """Knows traces and metrics, over HTTP."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+        super().__init__(("127.0.0.1", 0), HttpAnswers)
+
+
+class HttpAnswers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        assert isinstance(self.server, HttpBackend)
+        known = self.path in ("/v1/traces", "/v1/metrics")
+        if known:
+            self.server.stored[self.path] = self.server.stored.get(self.path, b"") + body
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_destination_over_http(sender: Callable[..., Sender], tmp_path: Path) -> None:
+    backend = HttpBackend()
+    threading.Thread(target=backend.serve_forever, daemon=True).start()
+    settings = config(f"http://127.0.0.1:{backend.server_port}")
+    settings["export"][0]["protocol"] = "http/protobuf"
+    proxy = Proxy(settings, tmp_path)
+    to = sender(proxy)
+    to.grpc(LOGS, logs("a"))
+    for _ in range(3):
+        to.grpc(METRICS, b"\n\x02\n\0")
+    exported(proxy, METRICS, 3)
+    settled = proxy.await_metrics(lambda m: m.total("passthrough_requests_unwanted_total", signal="logs") == 1)
+    assert not settled.unbalanced()
+    assert settled.total("passthrough_failures_total", signal="logs", code="HTTP 404") == 1
+    assert backend.stored == {"/v1/metrics": b"\n\x02\n\0" * 3}
+    assert settled.total("destination_up") == 1
+    backend.shutdown()
+    backend.server_close()
 
 
 @pytest.mark.parametrize("passthrough", ["all", "discard"])

@@ -15,7 +15,7 @@ cdef enum:
     MAX_RUNS = 16  # classes that are skipped through
     CELLS = 1 << 18  # by three bytes, of each what CODES has for it
     MAX_GAP = 48  # bytes between two digits: three separators, each at most `&amp;#x00002011;`
-    ENTITY = 16  # bytes behind an ampersand that may belong to it
+    ENTITY = 15  # bytes behind an ampersand that may belong to it
     ESCAPE = 2  # the same behind a percent sign
 
 cdef enum RowKind:
@@ -286,45 +286,49 @@ cdef class Signs:
         return end + 1 < size and self.classes[row.until][0 if p[end] == 10 and p[end + 1] == 0 else p[end]]
 
     cdef void count_digits(self, cbytes p, Py_ssize_t at, Py_ssize_t size, Look* look) noexcept nogil:
-        """Count the digits from a position on, with what may stand between those of a number, and add the groups for
-        which they are enough."""
+        """Count the digits from a position on, with what may stand between those of a number, and add the groups of
+        signs for which they are enough."""
         cdef uint32_t count = 0
-        cdef uint32_t first = 0  # the digits of the last three groups
+        cdef uint32_t first = 0  # digits of the last three groups
         cdef uint32_t second = 0
         cdef uint32_t third = 0
+        cdef uint64_t fitting = 0
+        cdef Py_ssize_t start
+        cdef int within  # bytes of a code that may follow
         cdef bint coded = False
-        cdef uint64_t groups = 0
-        cdef int gap = 0
-        cdef int within = 0  # bytes of an entity or escape that may follow
-        cdef int i
         cdef uint8_t byte
+        cdef int i
         if at < look.digits_end or not is_digit(p[at]):
             return
-        while at < size and gap <= MAX_GAP:
-            byte = p[at]
-            if is_digit(byte):
-                if gap:
-                    first, second, third = second, third, 0
-                count += 1
-                third += 1
+        within = 0
+        while True:
+            start = at
+            while at < size and is_digit(p[at]):
+                at += 1
+            first, second, third = second, third, <uint32_t>(at - start)
+            count += third
+            if first:
                 for i in range(self.counting):
-                    if third == self.grouped[i][2] and second == self.grouped[i][1] and first >= self.grouped[i][0]:
-                        groups |= self.counters[i]
-                gap = -1
-            elif byte == b"&":
-                within = ENTITY
-                coded = True
-            elif byte == b"%":
-                within = ESCAPE + 1
-                coded = True
-            elif within and (97 <= byte | 32 <= 122 or byte == b"#" or byte == b";"):
-                pass
-            elif byte < 0x80 and memchr(b" \t+-./_", byte, 7) == NULL:
+                    if first >= self.grouped[i][0] and second == self.grouped[i][1] and third >= self.grouped[i][2]:
+                        fitting |= self.counters[i]
+            within = max(0, within - <int>third)
+            start = at
+            while at < size and at - start <= MAX_GAP:
+                byte = p[at]
+                if byte == b"&" or byte == b"%":
+                    coded = True
+                    within = (ENTITY if byte == b"&" else ESCAPE) + 1
+                elif is_digit(byte):
+                    break
+                elif within and (97 <= byte | 32 <= 122 or byte == b"#" or byte == b";"):
+                    pass
+                elif byte < 0x80 and memchr(b" \t+-./_", byte, 7) == NULL:
+                    break
+                within -= within > 0
+                at += 1
+            if at >= size or not is_digit(p[at]):
                 break
-            gap += 1
-            within -= within > 0
-            at += 1
         look.digits_end = at
         for i in range(self.counting):
-            if count >= self.least[i] and (coded or not self.grouped[i][2] or groups & self.counters[i]):
+            if count >= self.least[i] and (coded or not self.grouped[i][2] or fitting & self.counters[i]):
                 look.groups |= self.counters[i]

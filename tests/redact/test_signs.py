@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sampler_proxy.redact import sieve
 from sampler_proxy.redact.detectors import commands, name_value_pairs, names
-from sampler_proxy.redact.detectors.catalogue import COMMON, DETECTORS, SEPARATOR
+from sampler_proxy.redact.detectors.catalogue import DETECTORS, SEPARATOR, STRICT
 from sampler_proxy.redact.detectors.providers import AROUND, FORMS, Form
 from sampler_proxy.redact.detectors.types import Digits, Sign, signs
 from sampler_proxy.redact.regexes import regex
@@ -212,7 +212,7 @@ def test_nothing_matches_without_a_sign(name: str) -> None:
 
 
 def test_detectors_of_presets_have_signs() -> None:
-    assert not [name for name in COMMON if not DETECTORS[name].signs]
+    assert not [name for name in STRICT if not DETECTORS[name].signs]
 
 
 def test_commands_are_recognised_by_what_their_search_asks_first() -> None:

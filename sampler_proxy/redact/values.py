@@ -57,7 +57,8 @@ _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
 _QUOTED_KEY = re.compile(rb"""["'`][^"'`\n]*["'`](?=\s*+(?:=>|:))""")
 _NONE = re.compile(
-    rb"[*\xe2\x80\xa2]*|\?|(?i:null|nil|none|undefined|true|false)"
+    rb"[*\xe2\x80\xa2]*|\?|~|-+|[xX]{3,}"
+    rb"|(?i:[<(\[{]?(?:null|nil|none|undefined|true|false|n/a|empty|unset)?[>)\]}]?)"
     rb"|(?i:[\[<({*]{0,3}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|obfuscated|protected)[\])}>*]{0,3})"
 )
 _LONGEST_NONE = 64
@@ -197,7 +198,8 @@ class Values:
                 exempt = member.end
             elif lane.kind in (DELETED, MASKED) or (lane.kind == ANY_TYPE and member.holds_others):
                 assert lane.label is not None
-                if not _stands_for_none(member.text[offset:]) or member.holds_others:
+                inside = text[member.start : member.end] if member.holds_others else member.text[offset:]
+                if not _stands_for_none(inside):
                     counts[lane.label[0], "mask"] += 1
                     value = member.text[:offset] + MASK_TEXT
             elif not member.holds_others and (lane.kind != BATCHED or index in suspects):

@@ -7,7 +7,7 @@ import re
 
 from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.reading import MAX_JUDGED, Value, read
-from sampler_proxy.redact.detectors.secret_values import is_secret, is_stand_in
+from sampler_proxy.redact.detectors.secret_values import is_secret, says_nothing
 from sampler_proxy.redact.detectors.types import Range, just_before
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
@@ -19,7 +19,8 @@ _PAIR = regex(
 _VALUE_OF_PAIR = re.compile(
     rb"""\\{0,3}["']?(?:[,;]?\s{0,40}(?:type[=:]\s?["']?\w+["']?[,;]?\s{1,8})?\\{0,3}["']?\b"""
     rb"""(?:value|val|v|content|data)\\{0,3}["']?\s{0,3}(?:[:=]|=>)\s{0,3}"""
-    rb"""|(?:\s[^<>*]{0,80})?>(?=[^<\s])|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
+    rb"""|(?:\s[^<>*]{0,80})?>(?:\s{0,40}<(?:value|string|data)>)?(?:\s{0,40}<!\[CDATA\[)?(?=[^<\s])"""
+    rb"""|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
     rb"""|(?:;[^\r\n]{0,80})?\r?\n(?:[A-Za-z-]{1,40}:[^\r\n]{0,80}\r?\n){0,3}\r?\n(?=[^\r\n-])"""
     rb"""|(?:;[^\r\n\\]{0,80})?\\r\\n(?:[A-Za-z-]{1,40}:[^\r\n\\]{0,80}\\r\\n){0,3}\\r\\n)""",
     re.IGNORECASE,
@@ -47,7 +48,7 @@ def value_of(text: bytes, end: int) -> Value | None:
     pair = _VALUE_OF_PAIR.match(text, end)
     if pair is None:
         return None
-    if pair[0].endswith(b">"):
+    if pair[0].endswith((b">", b"<![CDATA[")):
         return content(text, pair.end())
     if pair[0].endswith((b"\n", b"\\n")):
         line = re.compile(rb"[^\r\n\\]*").match(text, pair.end())
@@ -110,11 +111,11 @@ def _of_columns(names: bytes, place: Range, text: bytes) -> list[Range]:
     inside = text[place.start : place.end]
     values = inside.split(b", ")
     if len(values) != len(kinds):
-        return [place] if not is_stand_in(inside) else []
+        return [place] if not says_nothing(inside) else []
     found = []
     at = place.start
     for kind, value in zip(kinds, values, strict=True):
-        if kind >= Announces.AMBIGUOUS and value and not is_stand_in(value) and value != b"null":
+        if kind >= Announces.AMBIGUOUS and value and not says_nothing(value):
             found.append(Range(at, at + len(value)))
         at += len(value) + 2
     return found

@@ -29,6 +29,7 @@ _TUPLE = re.compile(
 )
 _KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
+_ATTRIBUTE = re.compile(rb"[A-Za-z][A-Za-z:._-]{0,32}=(?:\\{0,3}[\"']|&quot;)")
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
 _BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 
@@ -58,7 +59,7 @@ def in_prose(text: bytes, name: SecretName) -> Range | None:
     if before in _BEFORE_TUPLE and (sign := _TUPLE.match(text, name.end)):
         return _in_tuple(text, sign, name, kind)
     tells = _TELLS.match(text, name.end)
-    if tells is None:
+    if tells is None or _ATTRIBUTE.match(text, tells.end()):
         return None
     if bracket := _IN_BRACKETS.match(text, tells.end()):
         return Range(*bracket.span(1)) if is_told(bracket[1], kind, name.text, quoted=True) else None

@@ -28,7 +28,7 @@ class Value(NamedTuple):
 
 HTML_QUOTE = rb"(?:quot|apos|#34|#39|#x22|#x27|QUOT);"
 _OPENING = re.compile(
-    rb"(?:!!?[a-z]+[ \t]+|<<(?=\"))?+"  # a tag of YAML, a binary of Erlang
+    rb"(?:(?:!!?[a-z]+|&[\w-]{1,40})[ \t]+|<<(?=\"))?+"  # a tag or anchor of YAML, a binary of Erlang
     rb"(?:(?:new[ \t]+)?[A-Za-z_][\w.:]{0,40}[(][ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])"  # Secret("V")
     rb"|(?:Some|Just|Ok|Right|Secret|SecretStr|SecretString|Optional|Value|String|Box|Sensitive)[(\[][ \t]{0,3}"
     rb"|Just[ \t]|[bBrRuUfFNn@]{1,2}(?=[\"']))?+"
@@ -55,6 +55,8 @@ _COOKIE = rb"[^\s=;,\"'<>]{1,128}=[^\s;\"'<>]*+"
 _FIRST = re.compile(_COOKIE)
 _PAIRS = re.compile(_COOKIE + rb"(?:;[ ]?" + _COOKIE + rb")*+")
 _BLOCK = re.compile(rb"[ \t]*+(?:![\w!]+[ \t]*+)?+([|>][-+0-9]{0,2}[ \t]*+)?+\r?\n(?:[ \t]*+\r?\n)?+([ \t]*+)")
+_ITEM = re.compile(rb"- +(?=[^\s\-])[^\r\n]*")
+_NEXT_ITEM = re.compile(rb"\r?\n([ \t]*+)- +(?=[^\s\-])[^\r\n]*")
 _TOKEN = re.compile(rb"([\"'`]?)([^\s\"'`]++)\1[,;]?+[ \t]*+(?=\r?\n|\Z)")
 
 
@@ -122,5 +124,12 @@ def read_below(text: bytes, at: int) -> Value | None:
             if not text.startswith(indent, line + 1):
                 return Value(below.end(), line, True)
             end = line + 1
+    if item := _ITEM.match(text, below.end()):  # of a list
+        start = below.end() + 2
+        while following := _NEXT_ITEM.match(text, item.end()):
+            if following[1] != indent:
+                break
+            item = following
+        return Value(start, item.end(), True)
     word = _TOKEN.match(text, below.end())
     return None if word is None else Value(*word.span(2), bool(word[1]))

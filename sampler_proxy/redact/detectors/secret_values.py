@@ -17,9 +17,11 @@ _STAND_IN = re.compile(
     rb"|hash:[0-9a-f]{32}|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
 )
 _WORDS_OF_MASKS = frozenset(b"redacted filtered masked sanitized scrubbed obfuscated".split())
-_VARIABLE = re.compile(rb"[$:@?][A-Za-z0-9_]*|\$[A-Za-z_][\w:.]*|%\(\w+\)s|%[A-Za-z_]\w*%|\$\([^)]*\)?+")
+_VARIABLE = re.compile(
+    rb"[$:@?][A-Za-z0-9_]*|\$[A-Za-z_][\w:.]*|%\(\w+\)s|%[A-Za-z_]\w*%|\$\([^)]*\)?+|\$[A-Za-z_]\w*\)[\w\s{}()]*"
+)
 _TRIVIAL = frozenset(
-    b"true false null none nil undefined yes no ok on off unset empty optional required default nan".split()
+    b"true false null none nil undefined yes no ok on off unset empty optional required default nan ~ n/a".split()
 )
 _PROSE = frozenset(
     b"a about after again all already an and another any are as at attempts authentication be because been before"
@@ -62,6 +64,11 @@ def is_stand_in(value: bytes) -> bool:
     if value[:1].isalnum() and value[:1] not in b"xXhH" and value.lower().rstrip(b"]>)*") not in _WORDS_OF_MASKS:
         return False
     return _STAND_IN.fullmatch(value) is not None
+
+
+def says_nothing(value: bytes) -> bool:
+    """Tell whether a value is none, or only stands for one."""
+    return is_stand_in(value) or value.lower() in _TRIVIAL
 
 
 def looks_like_key(value: bytes, least: int = MIN_KEY, *, mixed: bool = False) -> bool:

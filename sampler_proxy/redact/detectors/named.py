@@ -31,10 +31,6 @@ from sampler_proxy.redact.detectors.reading import (
     read_cookies,
     read_parameters,
 )
-<<<<<<< HEAD
-from sampler_proxy.redact.detectors.secret_values import is_prose, is_secret, is_stand_in, is_told, looks_like_key
-from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged
-=======
 from sampler_proxy.redact.detectors.secret_values import (
     is_prose,
     is_secret,
@@ -43,8 +39,7 @@ from sampler_proxy.redact.detectors.secret_values import (
     looks_like_key,
     says_nothing,
 )
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
->>>>>>> bnd
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
 

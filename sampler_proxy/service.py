@@ -1,9 +1,11 @@
 """Composes the service: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
 Five threads matter. The gRPC engine has two, on which requests are scanned and buffered, large ones on the second; the
-HTTP receiver has one for its large ones, and handles small ones on the event loop;
-deciding what is due, and finishing what is kept, is another one's, which works each time the timer asks it to;
-everything else (exporters, admin port, the timer itself) lives on the event loop's. Only this module knows all parts.
+HTTP receiver has one for its large ones, and handles small ones on the event loop; deciding what is due, and finishing
+what is kept, is another one's, which works each time the timer asks it to; everything else (exporters, admin port, the
+timer itself) lives on the event loop's. Only this module knows all parts.
+
+Long: it says of every part how it is made and in which order they begin and end, which is read together.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Parcel:
 
     @property
     def metadata(self) -> bytes:
-        """What all of its traces came with."""
+        """Return what all of its traces came with."""
         return self.traces[0].metadata
 
     @property

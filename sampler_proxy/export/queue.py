@@ -45,7 +45,7 @@ class KeptTrace(Protocol):
     def trace_id(self) -> bytes: ...
     @property
     def metadata(self) -> bytes:
-        """What its requests came with, as encoded by otlp/metadata.py; b"" for none."""
+        """Return what its requests came with, as encoded by otlp/metadata.py; b"" for none."""
 
     @property
     def spans(self) -> int:

@@ -64,7 +64,7 @@ class KeptTrace:
         """Bytes of memory held; envelopes apart."""
     @property
     def metadata(self) -> bytes:
-        """What its requests came with, as encoded by otlp/metadata.py; b"" for none. One for all of its spans: of a
+        """Return what its requests came with, encoded by otlp/metadata.py; b"" for none. One for all its spans: of a
         trace that came with different metadata each part leaves as a trace of its own."""
     def header_bytes(self, seen: set[int]) -> int:
         """Return the bytes that the trace's headers take in a request, those in `seen` apart, and add them to `seen`:

@@ -245,8 +245,11 @@ def test_what_is_no_http2_ends_a_relayed_connection(server: Server, garbage: byt
     server.check_alive()
 
 
-def test_those_that_may_do_without_are_relayed_within_a_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_may_do_without_are_relayed_within_a_bound(
+    launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "MAX_UNDECIDED", 2)
+    server = launch()
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(server.port, patient=True)) for _ in range(4)]
         assert len(server.engine._acceptor.relay._here) == 2

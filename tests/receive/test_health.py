@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog.testing
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -20,10 +21,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from sampler_proxy.receive import grpc_streams, health
 from sampler_proxy.receive.grpc_aio import AioEngine
+from sampler_proxy.receive.grpc_streams import Step, Stream
 from sampler_proxy.receive.reflection import METHODS, Reflection
 
 from .raw_http2 import EXPORT, Connection, message
-from .test_grpc_engines import Server
+from .test_grpc_engines import LosesEvents, Server
 from .waiting import Held, eventually
 
 SERVICE = EXPORT.split("/")[1]
@@ -228,6 +230,28 @@ def test_draining_while_streams_begin_and_end_does_not_end_the_process() -> None
         [sys.executable, "-c", DRAINS], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=90
     )
     assert (process.returncode, process.stdout) == (0, "drained\n"), process.stderr[-2000:]
+
+
+@pytest.mark.parametrize("method", [health.WATCH, METHODS[0]])
+@pytest.mark.parametrize("kind", [Stream, Step])
+def test_events_of_streams_that_are_lost_for_want_of_memory(
+    losing: tuple[Server, LosesEvents], kind: type, method: str
+) -> None:
+    """The call is ended, and the books are right."""
+    server, queue = losing
+    engine: Any = server.engine
+    with structlog.testing.capture_logs(), server.channel() as channel:
+        call = channel.stream_stream(method)
+        for number in range(5):
+            queue.lose = lambda event: type(event.tag) is kind
+            ended = call(iter((b"",)), timeout=60)
+            with pytest.raises(grpc.RpcError):
+                list(ended)
+            eventually(lambda number=number: queue.lost > number)  # type: ignore[misc]
+        queue.lose = lambda _: False
+        server.method().future(b"alive?", timeout=10).result()
+        eventually(lambda: not engine._in_flight and not len(engine._streams._open))
+    assert engine.drain(5)
 
 
 # Reflection

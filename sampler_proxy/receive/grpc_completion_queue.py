@@ -287,6 +287,7 @@ class CompletionQueueEngine(GrpcEngine):
                     self._open = lost.call
                     self._answer_open(out_of_memory=True)
             self._fill_places(time.monotonic())
+            self._streams.recover()
             answering = sys.getrefcount(self._answered) - self._references[0]
             self._in_flight = len(self._places.receiving) + self._places.waiting + len(self._streams) + answering
             self._request_calls()

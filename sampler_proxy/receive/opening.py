@@ -157,20 +157,26 @@ class Opening:
         except HPACKError:
             return CORE
         encoding = encoding_of(fields)
-        if any(bytes(name).startswith(_MIDDLEMEN) for name, _ in fields):
+        self.encoding = unreadable(encoding)
+        if not self.encoding and may_need_recoding(fields):
             return RECODING
         self._uncompressed = encoding == b"identity"
         if self._uncompressed:
             return CORE if flags & _END_STREAM else None
-        if encoding in RECODED:
-            return RECODING
-        self.encoding = unreadable(encoding)
         return COMPRESSION if self.encoding else CORE
 
 
 def encoding_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the compression that a call's headers name; b"identity" where they name none."""
     return next((bytes(value) for name, value in fields if name == b"grpc-encoding"), b"identity")
+
+
+def may_need_recoding(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell from a connection's first call whether one of them may be in a compression that core does not know."""
+    fields = list(fields)
+    if encoding_of(fields) not in _KNOWN_TO_CORE:
+        return True
+    return any(bytes(name).startswith(_MIDDLEMEN) for name, _ in fields)
 
 
 def unreadable(encoding: bytes) -> str:

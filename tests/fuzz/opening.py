@@ -34,14 +34,16 @@ def one(data: bytes) -> None:
         calls: list[str] = []
         unreadable = UnreadableCalls(calls.append)
         assert unreadable.receive(whole.received).startswith(b"\x00\x00")
-    recoded = _recoded([PREFACE + sent])
-    assert _recoded([PREFACE, *(sent[at : at + step] for at in range(0, len(sent), step))]) == recoded
-    assert recoded is None or _recoded([recoded]) == recoded
+    for undecided in (True, False):
+        recoded = _recoded([PREFACE + sent], undecided)
+        parted = [PREFACE, *(sent[at : at + step] for at in range(0, len(sent), step))]
+        assert _recoded(parted, undecided) == recoded
+    assert recoded is None or _recoded([recoded], undecided=False) == recoded
 
 
-def _recoded(parts: list[bytes]) -> bytes | None:
+def _recoded(parts: list[bytes], undecided: bool) -> bytes | None:
     """What core would be given; None for what is no HTTP/2."""
-    recoder = Recoder()
+    recoder = Recoder(undecided)
     try:
         return b"".join(map(recoder.receive, parts))
     except NotHttp2:

@@ -245,8 +245,11 @@ def test_what_is_no_http2_ends_a_relayed_connection(server: Server, garbage: byt
     server.check_alive()
 
 
-def test_those_that_may_do_without_are_relayed_within_a_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_may_do_without_are_relayed_within_a_bound(
+    launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "MAX_UNDECIDED", 2)
+    server = launch()
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(server.port, patient=True)) for _ in range(4)]
         assert len(server.engine._acceptor.relay._here) == 2
@@ -305,6 +308,25 @@ def test_recoding_at_every_cut() -> None:
         assert recoder.receive(sent[:cut]) + recoder.receive(sent[cut:]) == expected, cut
     recoder = Recoder()
     assert b"".join(recoder.receive(bytes((byte,))) for byte in sent) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "changed"),
+    [((), False), ((("grpc-encoding", "gzip"),), False), ((("grpc-encoding", "br"),), True), ((("via", "x"),), True)],
+)
+def test_the_first_call_of_who_is_undecided(first: tuple[tuple[str, str], ...], changed: bool) -> None:
+    """Where nothing has to be renamed, all passes as it is, in whatever pieces it comes."""
+    encoder = Encoder()
+    base = [(":method", "POST"), (":scheme", "http"), (":path", EXPORT), (":authority", "x"), ("x-long", "v" * 300)]
+    block, later = encoder.encode([*base, *first]), encoder.encode([*base, ("grpc-encoding", "zstd")])
+    sent = PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, 0, 1, block[:3]) + frame(CONTINUATION, 4, 1, block[3:])
+    sent += frame(DATA, 1, 1, message(b"hello")) + frame(HEADERS, 4, 3, later) + frame(DATA, 1, 3, message(b"there"))
+    expected = Recoder(undecided=True).receive(sent)
+    assert (expected != sent) == changed
+    assert dict(fields_of(expected)[1])[b"grpc-encoding"] == (b"gzip" if changed else b"zstd")
+    for cut in range(len(sent) + 1):
+        recoder = Recoder(undecided=True)
+        assert recoder.receive(sent[:cut]) + recoder.receive(sent[cut:]) == expected, cut
 
 
 @given(st.lists(st.tuples(st.text("abc-", min_size=1, max_size=200), st.binary(max_size=20_000)), max_size=5))

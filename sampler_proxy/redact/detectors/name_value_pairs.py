@@ -19,8 +19,8 @@ _PAIR = regex(
 _VALUE_OF_PAIR = re.compile(
     rb"""\\{0,3}["']?(?:[,;]?\s{0,40}(?:type[=:]\s?["']?\w+["']?[,;]?\s{1,8})?\\{0,3}["']?\b"""
     rb"""(?:value|val|v|content|data)\\{0,3}["']?\s{0,3}(?:[:=]|=>)\s{0,3}"""
-    rb"""|(?:\s[^<>*]{0,80})?>(?:\s{0,40}<(?:value|string|data)>)?(?:\s{0,40}<!\[CDATA\[)?(?=[^<\s])"""
-    rb"""|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
+    rb"""|(?:\s[^<>*]{0,80})?(?<![=-])>\s{0,40}(?:<(?:value|string|data)>\s{0,40})?(?:<!\[CDATA\[)?(?=[^<\s])"""
+    rb"""|</(?:name|key|header)>(?:\s{0,40}<(?:value|string|data)>){1,2}(?:<!\[CDATA\[)?"""
     rb"""|(?:;[^\r\n]{0,80})?\r?\n(?:[A-Za-z-]{1,40}:[^\r\n]{0,80}\r?\n){0,3}\r?\n(?=[^\r\n-])"""
     rb"""|(?:;[^\r\n\\]{0,80})?\\r\\n(?:[A-Za-z-]{1,40}:[^\r\n\\]{0,80}\\r\\n){0,3}\\r\\n)""",
     re.IGNORECASE,
@@ -48,7 +48,7 @@ def value_of(text: bytes, end: int) -> Value | None:
     pair = _VALUE_OF_PAIR.match(text, end)
     if pair is None:
         return None
-    if pair[0].endswith((b">", b"<![CDATA[")):
+    if pair[0].rstrip().endswith((b">", b"<![CDATA[")):
         return content(text, pair.end())
     if pair[0].endswith((b"\n", b"\\n")):
         line = re.compile(rb"[^\r\n\\]*").match(text, pair.end())

@@ -240,6 +240,8 @@ COMMANDS = [
     f"npm config set //registry.example/:_authToken ⟦{KEY}⟧",
 ]
 LISTS = [
+    f"Incorrect string value: '⟦{WORD}⟧' for column 'password' at row 1",
+    f"incorrect integer value: '⟦{WORD}⟧' for column `shop`.`users`.`password`",
     "/x?token=⟦abc⟧",
     "/x?a=1&token=⟦abc⟧&b=2",
     "https://example.com/x?access_token=⟦abc⟧#top",
@@ -322,6 +324,7 @@ MISSES = {
         "ConvertTo-SecureString $password -AsPlainText",
         "masterauth is required",
         "https://token:8080/orders",
+        "Incorrect integer value: 'abc' for column 'price' at row 1",
         "password: [hidden]",
         "password: [REDACTED]",
         "password=<redacted> user=bob",

@@ -100,6 +100,7 @@ def test_members_behind_what_is_no_value(value: str, around: str) -> None:
         '\x1b[34m"zugang"\x1b[0m: \x1b[32m"V"\x1b[0m',
         '[{<<"user">>,<<"bob">>},{<<"zugang">>,<<"V">>}]',
         '(("user" . "bob") ("zugang" . "V"))',
+        'object(User)#3 (1) {\n  ["zugang":protected]=>\n  string(1) "V"\n}',
         '{"field":"zugang","newValue":"V"}',
         '{"field":"zugang","old":"V","new":"V"}',
         '{"name":"zugang","default_value":"V"}',

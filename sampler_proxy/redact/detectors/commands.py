@@ -92,6 +92,7 @@ _PROGRAMS = (
     _Program(r"openssl (?:enc|aes[\w-]*|des[\w-]*)", apart="kK"),
     _Program("htpasswd", place=-1, only_with=b"b"),
     _Program("vault login", place=0),
+    _Program("ConvertTo-SecureString", options=(b"-String",), place=0),
     _Program(r"net use", place=1),
     _Program(r"net user", place=1),
     _Program(r"rabbitmqctl (?:add_user|change_password|authenticate_user)", place=1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.types import Detector, Range, Sign, is_placeholder, merged, signs, until_settled
 from sampler_proxy.redact.regexes import regex
 
@@ -52,6 +53,7 @@ def _in_urls(text: bytes) -> list[Range]:
         scheme = before[len(before.rstrip(_SCHEME)) :].lstrip(_NO_LETTERS).lower()
         at = following
         if scheme and text.find(b"@", start, stop) >= 0:
+            budget.spend(4)
             line = _LINE.match(text, start, stop)
             url = line[0] if line else b""
             if _MASKED.match(url):
@@ -147,6 +149,7 @@ def _in_lines(text: bytes) -> list[Range]:
     for sign, pattern in zip(_SIGNS, _LINES, strict=True):
         if sign in text:
             for match in pattern.finditer(text):
+                budget.spend(3)
                 group = match.lastindex
                 assert group is not None
                 secret = match.group(group)

@@ -8,6 +8,7 @@ import json
 import re
 from itertools import islice
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged, signs
 from sampler_proxy.redact.regexes import regex
 
@@ -59,6 +60,7 @@ def _bearers(text: bytes) -> list[Range]:
     value, anything."""
     found = []
     for match in _BEARER.finditer(text):
+        budget.spend(3)
         start, end = match.span(1)
         token = match.group(1).rstrip(b".")
         end = start + len(token)

@@ -19,8 +19,8 @@ _PAIR = regex(
 _VALUE_OF_PAIR = re.compile(
     rb"""\\{0,3}["']?(?:[,;]?\s{0,40}(?:type[=:]\s?["']?\w+["']?[,;]?\s{1,8})?\\{0,3}["']?\b"""
     rb"""(?:value|val|v|content|data)\\{0,3}["']?\s{0,3}(?:[:=]|=>)\s{0,3}"""
-    rb"""|(?:\s[^<>*]{0,80})?>(?:\s{0,40}<(?:value|string|data)>)?(?:\s{0,40}<!\[CDATA\[)?(?=[^<\s])"""
-    rb"""|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
+    rb"""|(?:\s[^<>*]{0,80})?(?<![=-])>\s{0,40}(?:<(?:value|string|data)>\s{0,40})?(?:<!\[CDATA\[)?(?=[^<\s])"""
+    rb"""|</(?:name|key|header)>(?:\s{0,40}<(?:value|string|data)>){1,2}(?:<!\[CDATA\[)?"""
     rb"""|(?:;[^\r\n]{0,80})?\r?\n(?:[A-Za-z-]{1,40}:[^\r\n]{0,80}\r?\n){0,3}\r?\n(?=[^\r\n-])"""
     rb"""|(?:;[^\r\n\\]{0,80})?\\r\\n(?:[A-Za-z-]{1,40}:[^\r\n\\]{0,80}\\r\\n){0,3}\\r\\n)""",
     re.IGNORECASE,
@@ -31,10 +31,13 @@ _CONTENT = re.compile(rb"(?:[^<&\]]++|&(?!lt;)|\](?!\]>))++")
 _CLOSING = re.compile(rb"\)(?=[ .,\"]|\xc2|\n|\Z)")
 _ANY_CLOSING = re.compile(rb"\)|\n|\Z")
 _IDENTIFIER = re.compile(rb"[A-Za-z_][\w$]*")
-_DUPLICATE = re.compile(rb"Duplicate entry '((?:[^'\n]|'(?! for key)){1,128})' for key '([^'\n]{1,200})'")
+_DUPLICATE = re.compile(
+    rb"(?:Duplicate entry|[Ii]ncorrect [a-z ]{0,24}value:) '((?:[^'\n]|'(?! for (?:key|column))){1,128})'"
+    rb" for (?:key|column) ['`]([^'\n ]{1,200})['`]"
+)
 _MAX_SUFFIX = 5
 """Words behind a column's name in that of an index: `token_unique_idx`."""
-PATTERN = r"\)=\([^\s\x00]|Duplicate entry '"
+PATTERN = r"\)=\([^\s\x00]|Duplicate entry '|[Ii]ncorrect [a-z ]{0,24}value: '"
 """RE2: where it matches nothing, `find` finds nothing."""
 
 
@@ -48,7 +51,7 @@ def value_of(text: bytes, end: int) -> Value | None:
     pair = _VALUE_OF_PAIR.match(text, end)
     if pair is None:
         return None
-    if pair[0].endswith((b">", b"<![CDATA[")):
+    if pair[0].rstrip().endswith((b">", b"<![CDATA[")):
         return content(text, pair.end())
     if pair[0].endswith((b"\n", b"\\n")):
         line = re.compile(rb"[^\r\n\\]*").match(text, pair.end())
@@ -93,9 +96,9 @@ def find(text: bytes) -> list[Range]:
             found += _of_columns(text[first:at], Range(at + 3, end.start()), text)
             at = end.start()
         at += 1
-    if b"Duplicate entry" in text:
+    if b"Duplicate entry" in text or b"ncorrect " in text:
         for duplicate in _DUPLICATE.finditer(text):
-            name = duplicate[2].rpartition(b".")[2]
+            name = duplicate[2].rpartition(b".")[2].strip(b"`")
             kind = max(in_text(name.rsplit(b"_", words)[0]) for words in range(_MAX_SUFFIX))
             if is_secret(duplicate[1], kind, name, quoted=True):
                 found.append(Range(*duplicate.span(1)))

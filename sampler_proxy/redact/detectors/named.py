@@ -141,7 +141,8 @@ def _names_value(text: bytes, name: SecretName, before: bytes) -> bool:
 
 def _stands_alone(text: bytes, value: Value, name: SecretName) -> bool:
     """Tell whether the value of what may be a pair, cut off before its name, can be nothing but a secret."""
-    if text[value.start - 1 : value.start] == b">" and text[value.end : value.end + 1] not in (b"<", b"&", b""):
+    behind_tag = text[max(0, value.start - 48) : value.start].rstrip().endswith(b">")
+    if behind_tag and text[value.end : value.end + 1] not in (b"<", b"&", b""):
         return False
     return is_told(text[value.start : value.end], name.kind, name.text, quoted=True)
 
@@ -180,6 +181,8 @@ def _signed(text: bytes, name: SecretName, sign: re.Match[bytes]) -> Range | Non
     colon = sign[1] == b":"
     if sign[2] and sign[1] == b"=" and sign.start(1) == name.end and _ANOTHER.match(text, start):
         return None  # an empty field of logfmt
+    if colon and not sign[2] and text[max(0, name.start - 3) : name.start] == b"://":
+        return None  # a user, or a host, of a URL
     if colon and name.text[:1] == b"$" and _TYPE.match(text, start):
         return None  # a parameter of GraphQL
     below = read_below(text, start)

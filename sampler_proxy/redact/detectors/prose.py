@@ -29,7 +29,12 @@ _TUPLE = re.compile(
 )
 _KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
+_CHANGE = re.compile(
+    rb"[ \t]{1,3}(?:was |has been )?(?:changed|updated|reset|rotated)[ \t]from[ \t]"
+    rb"([^\s,;]{1,128}+)[ \t]to[ \t]([^\s,;]{1,128}+)"
+)
 _ATTRIBUTE = re.compile(rb"[A-Za-z][A-Za-z:._-]{0,32}=(?:\\{0,3}[\"']|&quot;)")
+_DIRECTIVES = (b"requirepass", b"masterauth")
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
 _BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 
@@ -56,8 +61,12 @@ def in_prose(text: bytes, name: SecretName) -> Range | None:
     kind = name.kind
     if name.text.lower() == b"secret" and _word_before(text, name.start) not in _OWNERS:
         kind = Announces.KEY_LIKE  # Kubernetes' secrets have names
+    if name.text in _DIRECTIVES:
+        kind = Announces.CERTAIN
     if before in _BEFORE_TUPLE and (sign := _TUPLE.match(text, name.end)):
         return _in_tuple(text, sign, name, kind)
+    if (change := _CHANGE.match(text, name.end)) and is_told(change[1], kind, name.text, quoted=False):
+        return Range(change.start(1), change.end(2))
     tells = _TELLS.match(text, name.end)
     if tells is None or _ATTRIBUTE.match(text, tells.end()):
         return None

@@ -29,6 +29,7 @@ class Value(NamedTuple):
 HTML_QUOTE = rb"(?:quot|apos|#34|#39|#x22|#x27|QUOT);"
 _OPENING = re.compile(
     rb"(?:(?:!!?[a-z]+|&[\w-]{1,40})[ \t]+|<<(?=\"))?+"  # a tag or anchor of YAML, a binary of Erlang
+    rb"(?:ConvertTo-SecureString[ \t]+(?:-String[ \t]+)?)?+"  # of PowerShell
     rb"(?:(?:new[ \t]+)?[A-Za-z_][\w.:]{0,40}[(][ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])"  # Secret("V")
     rb"|(?:Some|Just|Ok|Right|Secret|SecretStr|SecretString|Optional|Value|String|Box|Sensitive)[(\[][ \t]{0,3}"
     rb"|Just[ \t]|[bBrRuUfFNn@]{1,2}(?=[\"']))?+"

@@ -119,6 +119,8 @@ MARKUP = [
     f'<add key="ApiKey" value="⟦{KEY}⟧" />',
     f'<entry key="db.password">⟦{WORD}⟧</entry>',
     f'<string name="api_key">⟦{KEY}⟧</string>',
+    f'<field name="password">\n  ⟦{WORD}⟧\n</field>',
+    f"<member><name>password</name><value><string>⟦{WORD}⟧</string></value></member>",
     f"<key>password</key>\n<string>⟦{WORD}⟧</string>",
     f'<property name="password"><value>⟦{WORD}⟧</value></property>',
     f'<setting name="DbPassword" serializeAs="String">\n  <value>⟦{WORD}⟧</value></setting>',
@@ -150,6 +152,7 @@ HEADERS = [
     f"_auth=⟦{PAIR}⟧",
 ]
 PROSE = [
+    f"password changed from ⟦{WORD} to {WORD}3⟧",
     f"the password is ⟦{WORD}⟧",
     f"The password is: ⟦{WORD}⟧.",
     f"password ⟦{WORD}⟧ rejected",
@@ -177,6 +180,10 @@ PROSE = [
     f"config set requirepass ⟦{WORD}⟧",
 ]
 COMMANDS = [
+    f'ConvertTo-SecureString "⟦{WORD}⟧" -AsPlainText -Force',
+    f"ConvertTo-SecureString -String ⟦{WORD}⟧ -AsPlainText",
+    f'$password = ConvertTo-SecureString "⟦{WORD}⟧"',
+    f"requirepass ⟦{WORD}⟧\n",
     f"curl -u ⟦alice:{WORD}⟧ https://x.example",
     f"curl -su ⟦alice:{WORD}⟧ https://x.example",
     f"curl --user ⟦alice:{WORD}⟧ https://x.example",
@@ -233,6 +240,8 @@ COMMANDS = [
     f"npm config set //registry.example/:_authToken ⟦{KEY}⟧",
 ]
 LISTS = [
+    f"Incorrect string value: '⟦{WORD}⟧' for column 'password' at row 1",
+    f"incorrect integer value: '⟦{WORD}⟧' for column `shop`.`users`.`password`",
     "/x?token=⟦abc⟧",
     "/x?a=1&token=⟦abc⟧&b=2",
     "https://example.com/x?access_token=⟦abc⟧#top",
@@ -310,6 +319,12 @@ MISSES = {
         "Key (password)=(NULL) already exists",
         '<password xsi:nil="true"/>',
         "mutation($password: String!){login(password:$password){token}}",
+        "password changed from weak to strong",
+        "password reset from the console to default",
+        "ConvertTo-SecureString $password -AsPlainText",
+        "masterauth is required",
+        "https://token:8080/orders",
+        "Incorrect integer value: 'abc' for column 'price' at row 1",
         "password: [hidden]",
         "password: [REDACTED]",
         "password=<redacted> user=bob",

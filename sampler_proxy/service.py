@@ -262,7 +262,8 @@ class Service:
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
         """Put what has changed in a file into force, as far as a running service can. Raises what
-        `Pipeline.replace_rules` does, and has then changed nothing."""
+        `Doors.prepare` and `Pipeline.replace_rules` do, and has then changed nothing."""
+        replace_doors = self._doors.prepare(loaded.config) if "auth" in changed else None
         if "rules" in changed:  # else all that is buffered would be read again
             prepared = self._rates.prepare(loaded)
             self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
@@ -271,6 +272,8 @@ class Service:
             self._pipeline.replace_redaction(loaded.redact)
         if "limit" in changed:
             self._pipeline.replace_limit(_limit(loaded.config))
+        if replace_doors is not None:
+            replace_doors()
 
     async def run(self) -> int:
         """Start, decide what is due until a signal comes or something fails for good, and drain; returns the exit code:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 import structlog.testing
 import uvloop
@@ -250,6 +251,30 @@ def test_half_open_handshakes_are_bounded_in_number_and_time(
             await asyncio.gather(*ended)
 
     serve(Door(tls(ca.issue("server"))), test)
+
+
+@pytest.mark.parametrize("with_tls", [True, False])
+def test_a_grpc_sender_is_told_so_and_does_not_come_back_at_once(serve: Serve, ca: Authority, with_tls: bool) -> None:
+    def send(port: int) -> grpc.RpcError:
+        credentials = grpc.ssl_channel_credentials(ca.pem) if with_tls else None
+        with (
+            grpc.insecure_channel(f"localhost:{port}")
+            if credentials is None
+            else grpc.secure_channel(f"localhost:{port}", credentials)
+        ) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/a/b")(b"", timeout=20)
+            return caught.value
+
+    async def test(server: Server) -> None:
+        error = await asyncio.to_thread(send, server.port)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+    with structlog.testing.capture_logs() as logs:
+        server = serve(Door(tls(ca.issue("server")) if with_tls else None), test)
+    assert "http: a sender speaks HTTP/2 (most likely gRPC) to this port" in logs[0]["event"]
+    assert server.connections[0] == "http2"
+    assert len(server.connections) < 5
 
 
 def test_openssl_comes_in_and_leaves(serve: Serve, ca: Authority) -> None:

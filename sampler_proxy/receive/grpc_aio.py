@@ -5,8 +5,8 @@ the grpcio at hand. The contract is the same, save for what core does without te
 twice the size limit, so `on_refused` is called only for those between; and it listens itself, so that calls in an
 unknown compression and connections that are not HTTP/2 end without a count. Methods are registered as client-streaming
 ones, since only such a method may read when it chooses, and is told of a call without a message. Places are
-shared among connections all the same; bytes in flight and broken calls are not seen here, and large messages are
-handled like all others.
+shared among connections all the same; bytes in flight and broken calls are not seen here, large messages are handled
+like all others, and how many calls of streaming methods there are is bounded for a connection only.
 """
 
 from __future__ import annotations

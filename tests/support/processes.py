@@ -209,9 +209,9 @@ class Proxy(Process):
         limited = [] if limit is None else [*LIMITED, *map(str, (limit[0], *limit[1]))]
         super().__init__("proxy", [*limited, *run, *arguments], folder, **options)
         ready = self.await_event("ready", START_S)
-        self.port = int(ready["grpc"].rpartition(":")[2])
-        self.http_port = int(ready.get("http", ":0").rpartition(":")[2])
-        self.admin_port = int(ready["admin"].rpartition(":")[2])
+        self.port = _port(ready["grpc"])
+        self.http_port = _port(ready.get("http", ""))
+        self.admin_port = _port(ready["admin"])
 
     def log(self) -> list[dict[str, Any]]:
         """What it has logged. Every complete line must be JSON."""
@@ -262,6 +262,12 @@ class Proxy(Process):
     def await_settled(self, seconds: float = 30.0) -> Metrics:
         """Nothing buffered, nothing queued."""
         return self.await_metrics(lambda m: not m.total("buffer_spans") and not m.total("queue_spans"), seconds)
+
+
+def _port(address: str) -> int:
+    """0 for a unix socket, and for none."""
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 0
 
 
 class Scraper:

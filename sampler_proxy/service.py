@@ -40,6 +40,7 @@ from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.routes import routes_of
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
 from sampler_proxy.pipeline.pipeline import Pipeline
@@ -198,12 +199,9 @@ class Service:
             return ConsoleExporter(config, dependencies)
         return FileExporter(config, dependencies)
 
-    def _routes(self, config: Config) -> dict[str, list[int]]:
-        """Return the numbers of the destinations that rules name; a rule that names none of those which run (a new one
-        runs after a restart) is left out, so that its traces go to all."""
-        numbers = {exporter.name: number for number, exporter in enumerate(self._exporters)}
-        routes = {rule.name: [numbers[name] for name in rule.to or () if name in numbers] for rule in config.rules}
-        return {rule: route for rule, route in routes.items() if route}
+    def _routes(self, loaded: Loaded) -> dict[str, list[int]]:
+        """Return where the traces of rules go that name destinations. Raises ConfigError where none of these runs."""
+        return routes_of(loaded.config.rules, [exporter.name for exporter in self._exporters], loaded.path)
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""
@@ -223,7 +221,7 @@ class Service:
         try:
             return Pipeline(
                 rules=_rule_set(loaded, prepared),
-                routes=self._routes(config),
+                routes=self._routes(loaded),
                 archives=[number for number, export in enumerate(config.export) if export.dropped],
                 destinations=[exporter.queue for exporter in self._exporters],
                 max_bytes=config.buffer.max_bytes,
@@ -243,11 +241,12 @@ class Service:
             raise StartError(f"buffer.decision_memory: the system does not give {asked}: write less") from None
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
-        """Put what has changed in a file into force, as far as a running service can. Raises what
-        `Pipeline.replace_rules` does, and has then changed nothing."""
+        """Put what has changed in a file into force, as far as a running service can. Raises
+        ConfigError, and what `Pipeline.replace_rules` does, and has then changed nothing."""
         if "rules" in changed:  # else all that is buffered would be read again
+            routes = self._routes(loaded)
             prepared = self._rates.prepare(loaded)
-            self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
+            self._pipeline.replace_rules(_rule_set(loaded, prepared), routes)
             self._rates.adopt(prepared)
         if "redact" in changed:  # else what the cache has learned would be lost
             self._pipeline.replace_redaction(loaded.redact)

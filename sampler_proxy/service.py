@@ -35,6 +35,7 @@ from sampler_proxy.export.otlp import OtlpExporter
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
@@ -49,7 +50,9 @@ from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
+from sampler_proxy.receive.grpc_server import GrpcEngine
 from sampler_proxy.receive.http import HttpReceiver
+from sampler_proxy.receive.keepalive import Keepalive
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
@@ -116,21 +119,14 @@ class Service:
         }
         self._exporters = [self._new_exporter(export) for export in config.export]
         self._rates = Rates(secrets.randbits(64))
+        self._doors = Doors(config)
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         kinds = {
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
-        self._engine = receive_grpc.create(
-            {TRACE_EXPORT: self._handler(INLINE_EFFORT)},
-            str(config.receive.grpc.endpoint),
-            config.receive.max_request_bytes,
-            partial(self._pipeline.count_refused, "grpc"),
-            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
-            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {TRACE_EXPORT: self._handler(0)},
-        )
+        self._engine = self._new_engine(config, kinds)
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -143,6 +139,7 @@ class Service:
             self._latencies,
             self._engine.name,
             kinds,
+            self._doors,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -150,33 +147,57 @@ class Service:
         self._pressure = MemoryPressure(
             lambda: Signs(*signs(time.monotonic_ns())), time.monotonic_ns, config.buffer.decision_wait_ns
         )
-        self._admin = Admin(
+        self._admin = self._new_admin(config)
+
+    def _new_admin(self, config: Config) -> Admin:
+        return Admin(
             config.admin.endpoint,
             self._status.instant,
-            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
+            lambda: replace(self._readiness, detail=self._unusual()),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
             self._status.destinations,
             self._failure,
+            self._doors.admin,
+        )
+
+    def _unusual(self) -> dict[str, object]:
+        """Describe, as JSON values, all that is not as it should be."""
+        return {**self._reloader.detail(), **self._doors.detail(), **self._status.unwell()}
+
+    def _new_engine(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
+        transport = config.receive.grpc.endpoint.transport("grpc")
+        return receive_grpc.create(
+            {TRACE_EXPORT: self._handler(INLINE_EFFORT, transport)},
+            str(config.receive.grpc.endpoint),
+            config.receive.max_request_bytes,
+            partial(self._pipeline.count_refused, transport),
+            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
+            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            {TRACE_EXPORT: self._handler(0, transport)},
+            Keepalive(**dict(config.receive.grpc.keepalive)),
+            self._doors.grpc,
         )
 
     def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:
         if config.receive.http.endpoint is None:
             return None
-        cors = config.receive.http.cors
+        cors, transport = config.receive.http.cors, config.receive.http.endpoint.transport("http")
+        headers = (*cors.allowed_headers, *(["authorization"] if self._doors.http.credentials is not None else []))
         return HttpReceiver(
             config.receive.http.endpoint,
-            Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age_ns // 1_000_000_000),
+            Cors(cors.allowed_origins, headers, cors.max_age_ns // 1_000_000_000),
             config.receive.max_request_bytes,
-            self._handler(INLINE_EFFORT, "http"),
-            self._handler(0, "http"),
-            partial(self._pipeline.count_refused, "http"),
+            self._handler(INLINE_EFFORT, transport),
+            self._handler(0, transport),
+            partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            self._doors.http,
         )
 
-    def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
+    def _handler(self, effort: int, transport: str) -> Callable[[bytes], bytes]:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
         return lambda request: accept(request, clock())
@@ -299,7 +320,7 @@ class Service:
         self._readiness = Readiness("ready")
         log.info(
             "ready",
-            grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
+            grpc=str(self._config.receive.grpc.endpoint.at(port)),
             **http,
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
@@ -313,7 +334,8 @@ class Service:
     async def _work(self) -> None:
         """Keep time, reload and save until it is time to stop."""
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(self._reloader.run()), loop.create_task(self._keep_learned())]
+        running = (self._reloader.run(), self._keep_learned(), self._doors.follow())
+        tasks = [loop.create_task(each) for each in running]
         try:
             await self._keep_time()
         finally:

@@ -65,9 +65,10 @@ class HttpLink:
 
     ready = True  # whether one can be made is only known by trying
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, server_name: str | None) -> None:
         self.closing = False
         self._session = session
+        self._server_name = server_name  # that a certificate has to be for; None: that of the URL
         self._under_way = 0
         self._done = asyncio.Event()
 
@@ -80,7 +81,12 @@ class HttpLink:
         self._under_way += 1
         try:
             async with self._session.post(
-                url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=seen
+                url,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                server_hostname=self._server_name,
+                trace_request_ctx=seen,
             ) as answer:
                 content = b""
                 with suppress(aiohttp.ClientError, TimeoutError):  # the status is there, and says what matters
@@ -132,7 +138,7 @@ class HttpTransport(Transport[HttpLink]):
     def _open_link(self, address: str | None) -> HttpLink:
         connector = aiohttp.TCPConnector(
             limit=0,
-            ssl=self._certificates.for_http() if self._secure else True,
+            ssl=self.certificates.for_http() if self._secure else True,
             resolver=aiohttp.ThreadedResolver() if address is None else _Known(address),
             use_dns_cache=False,
             keepalive_timeout=KEEP_ALIVE_S,
@@ -144,7 +150,8 @@ class HttpTransport(Transport[HttpLink]):
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 trace_configs=[_tracing()],
-            )
+            ),
+            self.certificates.server_name if self._secure else None,
         )
 
     async def _send_over(

@@ -14,6 +14,7 @@ from sampler_proxy import __version__, metrics
 from sampler_proxy.config.model import Adaptive, Config, FileExport, OtlpExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.queue import Counters
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.learned_rates import Rates
 from sampler_proxy.operate.messages import iso_time
 from sampler_proxy.operate.reload import Reloader
@@ -50,6 +51,7 @@ class Status:
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
         kinds: Mapping[metrics.Metric, Mapping[str, int]],
+        doors: Doors,
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -61,6 +63,7 @@ class Status:
         self._latencies = latencies
         self._grpc_engine = grpc_engine
         self._kinds = kinds
+        self._doors = doors
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
         self._time = time
@@ -81,6 +84,14 @@ class Status:
         for metric, counts in self._kinds.items():
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
+        others.update(self._doors.values())
+        others[metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS].update(
+            {
+                (f"export.{exporter.name}",): exporter.certificate_expires_s
+                for exporter in self._exporters
+                if exporter.certificate_expires_s is not None
+            }
+        )
         return lambda: {**instant.values(), **others}
 
     def _destinations(self, counters: Mapping[str, Counters]) -> _Values:

@@ -26,8 +26,9 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, Export, OtlpExport
+from sampler_proxy.config.model import Config, ConsoleExport, Export, OtlpExport
 from sampler_proxy.errors import StartError
+from sampler_proxy.export.console import ConsoleExporter
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp import OtlpExporter
@@ -40,6 +41,7 @@ from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.routes import routes_of
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
 from sampler_proxy.pipeline.pipeline import Pipeline
@@ -214,14 +216,13 @@ class Service:
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
         if isinstance(config, OtlpExport):
             return OtlpExporter(config, dependencies)
+        if isinstance(config, ConsoleExport):
+            return ConsoleExporter(config, dependencies)
         return FileExporter(config, dependencies)
 
-    def _routes(self, config: Config) -> dict[str, list[int]]:
-        """Return the numbers of the destinations that rules name; a rule that names none of those which run (a new one
-        runs after a restart) is left out, so that its traces go to all."""
-        numbers = {exporter.name: number for number, exporter in enumerate(self._exporters)}
-        routes = {rule.name: [numbers[name] for name in rule.to or () if name in numbers] for rule in config.rules}
-        return {rule: route for rule, route in routes.items() if route}
+    def _routes(self, loaded: Loaded) -> dict[str, list[int]]:
+        """Return where the traces of rules go that name destinations. Raises ConfigError where none of these runs."""
+        return routes_of(loaded.config.rules, [exporter.name for exporter in self._exporters], loaded.path)
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""
@@ -241,7 +242,7 @@ class Service:
         try:
             return Pipeline(
                 rules=_rule_set(loaded, prepared),
-                routes=self._routes(config),
+                routes=self._routes(loaded),
                 archives=[number for number, export in enumerate(config.export) if export.dropped],
                 destinations=[exporter.queue for exporter in self._exporters],
                 max_bytes=config.buffer.max_bytes,
@@ -261,12 +262,13 @@ class Service:
             raise StartError(f"buffer.decision_memory: the system does not give {asked}: write less") from None
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
-        """Put what has changed in a file into force, as far as a running service can. Raises what
+        """Put what has changed in a file into force, as far as a running service can. Raises ConfigError, and what
         `Doors.prepare` and `Pipeline.replace_rules` do, and has then changed nothing."""
         replace_doors = self._doors.prepare(loaded.config) if "auth" in changed else None
         if "rules" in changed:  # else all that is buffered would be read again
+            routes = self._routes(loaded)
             prepared = self._rates.prepare(loaded)
-            self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
+            self._pipeline.replace_rules(_rule_set(loaded, prepared), routes)
             self._rates.adopt(prepared)
         if "redact" in changed:  # else what the cache has learned would be lost
             self._pipeline.replace_redaction(loaded.redact)

@@ -358,6 +358,10 @@ class FileExport(Destination):
     """What was written longer ago is removed; absent, nothing is for its age."""
 
 
+class ConsoleExport(Destination):
+    protocol: Literal["console"] = Field(examples=["console"])
+
+
 class Admin(Section):
     endpoint: Address = Endpoint("127.0.0.1", 8888)
     """Where /metrics, /healthz, /readyz, /rules and /traces are served; port 0 binds a free one."""
@@ -377,7 +381,8 @@ def _protocol(entry: object) -> object:
 Export = Annotated[
     Annotated[GrpcExport, Tag("grpc")]
     | Annotated[HttpExport, Tag("http/protobuf")]
-    | Annotated[FileExport, Tag("file")],
+    | Annotated[FileExport, Tag("file")]
+    | Annotated[ConsoleExport, Tag("console")],
     Discriminator(_protocol),
 ]
 

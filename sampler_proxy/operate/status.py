@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from sampler_proxy import __version__, metrics
-from sampler_proxy.config.model import Adaptive, Config, FileExport
+from sampler_proxy.config.model import Adaptive, Config, FileExport, OtlpExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.queue import Counters
 from sampler_proxy.operate.doors import Doors
@@ -228,6 +228,8 @@ def log_introduction(config: Config) -> None:
         for rule in config.rules
     )
     where = ", ".join(
-        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}" for export in config.export
+        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}"
+        for export in config.export
+        if isinstance(export, FileExport | OtlpExport)
     )
     log.info(f"no configuration file: by default these traces are kept, {where}: {rules}")

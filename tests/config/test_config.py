@@ -14,7 +14,17 @@ from sampler_proxy.config import model as config
 from sampler_proxy.config import unknown_keys
 from sampler_proxy.config.check import check
 from sampler_proxy.config.file import contents, read
-from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, HttpExport, Limit, Retry, Rule
+from sampler_proxy.config.model import (
+    Adaptive,
+    Config,
+    ConsoleExport,
+    FileExport,
+    GrpcExport,
+    HttpExport,
+    Limit,
+    Retry,
+    Rule,
+)
 from sampler_proxy.config.yaml_positions import parse
 from sampler_proxy.errors import ConfigError
 from sampler_proxy.settings import Endpoint
@@ -242,10 +252,13 @@ BAD = {
     ),
     # export
     "no export": ("export: []\n", [(1, 9, "an empty list")]),
-    "unknown protocol": ("export:\n  - {name: a, protocol: grcp}\n", [(2, 25, "write grpc, http/protobuf or file")]),
+    "unknown protocol": (
+        "export:\n  - {name: a, protocol: grcp}\n",
+        [(2, 25, "write grpc, http/protobuf, file or console")],
+    ),
     "protocol that is no word": (
         "export:\n  - {name: a, protocol: [grpc]}\n",
-        [(2, 25, "write grpc, http/protobuf or file")],
+        [(2, 25, "write grpc, http/protobuf, file or console")],
     ),
     "export that is no mapping": ("export:\n  - tempo\n", [(2, 5, "a mapping is wanted here")]),
     "file without path": (
@@ -555,7 +568,8 @@ def test_the_shipped_file_shows_every_key(tmp_path):
         assert keys <= shown, (path, keys - shown)
     # What it shows of an export over gRPC are the defaults too.
     loaded = load(tmp_path, without_alternatives(text))
-    _, tempo, collector = loaded.export
+    _, tempo, collector, console = loaded.export
+    assert console == ConsoleExport(name="console", protocol="console")
     assert tempo == GrpcExport(name="tempo", endpoint="http://localhost:14317")
     assert collector == HttpExport(name="collector", protocol="http/protobuf", endpoint="http://localhost:14318")
     # And so is what it shows of a target, but for what has no default.

@@ -82,10 +82,11 @@ class Admin:
         self._failure = failure
         self._runner: web.AppRunner | None = None
         self._servers: list[asyncio.Server] = []
+        self._connections: Connections | None = None
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return the bound host and port. Raises StartError, and has then left nothing open."""
-        connections = Connections()
+        connections = self._connections = Connections()
         guards = [connections.serve, refuse_pages(self._endpoint.host)]
         app = web.Application(middlewares=[*guards, _list_instead_of_404])
         app.add_routes(
@@ -122,6 +123,8 @@ class Admin:
             for server in self._servers:
                 server.close()
             await runner.cleanup()
+            if self._connections is not None:
+                self._connections.abort_all()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         try:

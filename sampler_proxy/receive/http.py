@@ -220,6 +220,7 @@ class HttpReceiver:
         if self._server is not None:
             server, self._server = self._server, None
             await server.shutdown(0.1)
+            self._connections.abort_all()
         if self._lane.alive:
             self._lane.close()
 
@@ -256,7 +257,7 @@ class HttpReceiver:
             self._in_hand -= 1
             if self._draining and not self._in_hand:
                 self._answered.set()
-            self._connections.leave(connection, last)
+            self._connections.leave(connection, last, unread=not request.content.is_eof())
         headers = {**answer.headers, "Server": "sampler-proxy"}
         if self._cors.on:
             headers.update(self._cors.headers(request.headers.get("Origin")))

@@ -322,7 +322,6 @@ class Service:
         )
         log_faults("warning", self._warnings)
         memory_limit.warn(self._config)
-        self._passing.introduce()
         if self._summary:
             log_introduction(self._config)
 
@@ -359,6 +358,7 @@ class Service:
                 next_look += LOOK_S
                 self._descriptors.check()
                 self._pressure.look()
+                self._passing.look()
                 if trimmer.due():
                     await asyncio.to_thread(allocator.trim)
             if self._summary and time.monotonic() >= next_summary:

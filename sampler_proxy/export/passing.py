@@ -335,7 +335,7 @@ class PassThrough:
     signals: Sequence[Signal] = PASSED_ON
     """Those that are taken; others have to be refused."""
     _asked_for = False
-    """Whether they are to be passed on."""
+    """Whether they are to be passed on, and nobody was told that they are not."""
 
     def __init__(
         self,
@@ -382,9 +382,10 @@ class PassThrough:
         for each in self._all():
             each.start()
 
-    def introduce(self) -> None:
-        """Log where somebody may think that signals go somewhere, and they do not."""
-        if self._asked_for and not self._passing:
+    def look(self) -> None:
+        """Log, once, that what has come goes nowhere though it is to be passed on."""
+        if self._asked_for and not self._passing and self.queues.received:
+            self._asked_for = False
             log.info("logs, metrics and profiles are taken, counted and discarded: all destinations take traces only")
 
     async def drain(self, deadline_ns: int) -> bool:

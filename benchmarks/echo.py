@@ -26,10 +26,15 @@ _MMAP_THRESHOLD = 128 << 10
 _NEW_CALL = object()
 
 
-def serve(address: str) -> None:
-    """Answer calls, of whatever method, until the process is killed."""
+def fix_mapping_threshold() -> None:
+    """Fix glibc's threshold from which a block is mapped; nothing with another allocator."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+
+
+def serve(address: str) -> None:
+    """Answer calls, of whatever method, until the process is killed."""
+    fix_mapping_threshold()
     queue = cygrpc.CompletionQueue()
     server = cygrpc.Server(_OPTIONS, False)
     server.register_completion_queue(queue)

@@ -1,8 +1,9 @@
-"""The sender: feeds a corpus to an OTLP/gRPC endpoint over real connections and measures the answers.
+"""The sender: feeds a corpus to an OTLP endpoint over real connections and measures the answers.
 
 Requests are read into memory before the first is sent. Each request in flight has a thread that makes plain blocking
-calls through grpcio's public API with the bytes as they are, which is the cheapest that API offers; every connection is
-a channel with a subchannel pool of its own. Requests start in the order of the file.
+calls with the bytes as they are: over gRPC through grpcio's public API, every connection a channel with a subchannel
+pool of its own; over HTTP by a socket, each thread with a connection of its own. As JSON, the bytes are translated
+before the first is sent. Requests start in the order of the file.
 
 It is driven by lines of JSON. When it is connected it prints `{"ready": true}`; each line it reads says what to send,
     {"requests": N}                 the next N requests, or all that are left if absent
@@ -18,7 +19,8 @@ The clock of an answer starts when its request is due, so waiting behind others 
 and overslept does it start at the sending. A refused request waits as long as its RetryInfo says, else 100 ms; then its
 clock starts anew.
 
-usage: python -m benchmarks.load --endpoint HOST:PORT --corpus FILE [--connections 4] [--in-flight 8] [--method NAME]
+usage: python -m benchmarks.load --endpoint HOST:PORT --corpus FILE [--protocol grpc|http|http/json] [--connections 4]
+    [--in-flight 8] [--method NAME]
 for example: echo '{}' | python -m benchmarks.load --endpoint localhost:4317 --corpus spans.bin
 """
 
@@ -34,28 +36,12 @@ import threading
 import time
 from typing import Any
 
-import grpc
-from google.rpc.error_details_pb2 import RetryInfo
+from benchmarks import corpus, senders
+from benchmarks.senders import Failed, Refused, Sender
+from sampler_proxy.otlp.json import json_line
 
-from benchmarks import corpus
-
-METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-# What OTLP calls retryable, and RESOURCE_EXHAUSTED, which is so only with RetryInfo.
-_RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
-_PAUSE_S = 0.1
-_TIMEOUT_S = 60
 _LATE_S = 0.001
 _SWITCH_S = 0.0005  # an answer that has come must not wait 5 ms, the default, for a thread that prepares a request
-_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
-
-
-def retry_after_s(error: Any) -> float | None:
-    """How long to wait before a refused request is sent again; None if it must not be."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "google.rpc.retryinfo-bin":
-            delay = RetryInfo.FromString(value).retry_delay
-            return float(delay.seconds + delay.nanos / 1e9)
-    return _PAUSE_S if error.code().name in _RETRYABLE else None
 
 
 def quantile(ordered: list[float], q: float) -> float:
@@ -89,7 +75,7 @@ class Phase:
                 self._due_s += request.spans / self._rate
             return request.message, self._start + due_s
 
-    def send(self, call: Any) -> None:
+    def send(self, sender: Sender) -> None:
         """Send requests until there are none left; what each of the threads does."""
         now = time.perf_counter
         while (taken := self._take()) is not None:
@@ -104,14 +90,13 @@ class Phase:
                     start = due
             while True:
                 try:
-                    call(message, timeout=_TIMEOUT_S)
-                except grpc.RpcError as error:
-                    pause_s = retry_after_s(error)
-                    if pause_s is None:
-                        self.failed[error.code().name] += 1
-                        break
+                    sender(message)
+                except Failed as error:
+                    self.failed[str(error)] += 1
+                    break
+                except Refused as refused:
                     self.refused += 1
-                    time.sleep(pause_s)
+                    time.sleep(refused.pause_s)
                     start = now()
                 else:
                     self.latencies_s.append(now() - start)
@@ -135,34 +120,34 @@ class Phase:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.load", description="Send a corpus to an OTLP/gRPC endpoint.")
+    parser = argparse.ArgumentParser(prog="benchmarks.load", description="Send a corpus to an OTLP endpoint.")
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("--corpus", required=True)
-    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--protocol", choices=("grpc", *senders.TYPES), default="grpc")
+    parser.add_argument("--connections", type=int, default=4, help="of gRPC")
     parser.add_argument("--in-flight", type=int, default=8)
-    parser.add_argument("--method", default=METHOD)
+    parser.add_argument("--method", default=senders.METHOD)
     arguments = parser.parse_args()
     requests = list(corpus.requests(arguments.corpus))
+    if arguments.protocol == "http/json":
+        requests = [request._replace(message=json_line(request.message)) for request in requests]
     gc.freeze()
     sys.setswitchinterval(_SWITCH_S)
-    channels = [grpc.insecure_channel(arguments.endpoint, _OPTIONS) for _ in range(arguments.connections)]
-    for channel in channels:
-        grpc.channel_ready_future(channel).result(timeout=30)
-    calls = [channels[n % len(channels)].unary_unary(arguments.method) for n in range(arguments.in_flight)]
+    connected = senders.connect(
+        arguments.protocol, arguments.endpoint, arguments.connections, arguments.in_flight, arguments.method
+    )
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)
         count = wanted.get("requests", len(requests))
         phase = Phase(requests[:count], wanted.get("rate"))
-        threads = [threading.Thread(target=phase.send, args=(call,)) for call in calls]
+        threads = [threading.Thread(target=phase.send, args=(sender,)) for sender in connected]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         print(json.dumps(phase.report()), flush=True)
         del requests[:count]
-    for channel in channels:
-        channel.close()
 
 
 if __name__ == "__main__":

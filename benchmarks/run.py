@@ -1,4 +1,4 @@
-"""Measure sampler-proxy, or any other OTLP/gRPC endpoint, beside the bare echo.
+"""Measure sampler-proxy, or any other OTLP endpoint, beside the bare echo of the same protocol.
 
 usage: python -m benchmarks.run throughput|memory|latency|all [options]   (--help; README.md says what the numbers mean)
 
@@ -95,7 +95,8 @@ class Bench:
     @contextlib.contextmanager
     def echo(self) -> Iterator[Target]:
         endpoint = f"127.0.0.1:{procs.free_port()}"
-        with self._started(procs.module("echo", endpoint), procs.REPOSITORY, endpoint) as target:
+        name = "echo" if self.arguments.protocol == "grpc" else "echo_http"
+        with self._started(procs.module(name, endpoint), procs.REPOSITORY, endpoint) as target:
             yield target
 
     @contextlib.contextmanager
@@ -109,9 +110,10 @@ class Bench:
             with self._started(shlex.split(wanted.target_cmd), self.directory, wanted.endpoint) as target:
                 yield target
         else:
-            endpoint, admin = (f"127.0.0.1:{procs.free_port()}" for _ in range(2))
+            endpoint, other, admin = (f"127.0.0.1:{procs.free_port()}" for _ in range(3))
+            grpc, http = (endpoint, "off") if wanted.protocol == "grpc" else (other, endpoint)
             settings = {
-                "receive": {"grpc": {"endpoint": endpoint}, "http": {"endpoint": "off"}},
+                "receive": {"grpc": {"endpoint": grpc}, "http": {"endpoint": http}},
                 "buffer": {
                     "decision_wait": f"{wait_s}s",
                     "decision_wait_after_root": f"{after_root_s}s",
@@ -156,7 +158,8 @@ class Bench:
 
     @contextlib.contextmanager
     def load(self, target: Target, path: Path) -> Iterator[Process]:
-        command = procs.module("load", "--endpoint", target.endpoint, "--corpus", str(path))
+        protocol = self.arguments.protocol
+        command = procs.module("load", "--endpoint", target.endpoint, "--corpus", str(path), "--protocol", protocol)
         core, log = self.arguments.load_core, self.directory / "load.log"
         with Process(command, core, log, procs.REPOSITORY, dialogue=True) as load:
             load.read()
@@ -282,6 +285,7 @@ def say(line: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", choices=("throughput", "memory", "latency", "all"))
+    parser.add_argument("--protocol", choices=("grpc", "http", "http/json"), default="grpc", help="default grpc")
     parser.add_argument("--rounds", type=int, default=3, help="of throughput and latency (default 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the usual number of spans, e.g. 0.1")
     parser.add_argument(
@@ -293,7 +297,7 @@ def _arguments() -> argparse.Namespace:
     other = parser.add_argument_group("another system than sampler-proxy")
     other.add_argument("--target-cmd", help="how to start it (no shell), anew for each measurement")
     other.add_argument("--pid", type=int, help="or the process it runs in already")
-    other.add_argument("--endpoint", help="HOST:PORT where it takes OTLP/gRPC")
+    other.add_argument("--endpoint", help="HOST:PORT where it takes OTLP")
     other.add_argument(
         "--sink", default="127.0.0.1:0", help="HOST:PORT where the sink shall listen, for it to export to"
     )

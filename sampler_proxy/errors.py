@@ -145,6 +145,22 @@ class OutOfMemory(RequestError):
     http_status = 503
 
 
+class Unauthenticated(RequestError):
+    """A request without credentials that are known here."""
+
+    reason = "unauthenticated"
+    grpc_status = 16  # UNAUTHENTICATED
+    http_status = 401
+
+
+class TooManyInFlight(RequestError):
+    """More requests at once than a credential may have."""
+
+    reason = "credential_busy"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 429
+
+
 class Draining(RequestError):
     """The service is stopping; another replica, or the next process, will take the request."""
 

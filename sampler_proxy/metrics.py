@@ -167,7 +167,7 @@ UNKNOWN_FIELDS_DROPPED = _counter(
 )
 CALLS_NOT_SERVED = _counter(
     "calls_not_served_total",
-    "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
+    "Calls of methods that are not served: kind is metrics, logs, profiles or other.",
     "kind",
 )
 CONNECTIONS_REFUSED = _counter(
@@ -397,6 +397,24 @@ CONFIG_RELOADS = _counter(
 )
 CONFIG_LAST_RELOAD_SUCCESSFUL = _gauge(
     "config_last_reload_successful", "1, or 0 while the configuration file is at fault and the former rules decide."
+)
+
+# Certificates and credentials.
+TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS = _gauge(
+    "tls_certificate_expires_timestamp_seconds",
+    "When the certificate in use expires, since the epoch; section is that of the configuration.",
+    "section",
+)
+FILES_LAST_RELOAD_SUCCESSFUL = _gauge(
+    "files_last_reload_successful",
+    "1, or 0 while a file of a certificate, a key or a secret cannot be used, and what it held before is in use.",
+    "section",
+)
+CREDENTIAL_REQUESTS = _counter(
+    "credential_requests_total", "Requests that came in by a credential, by its name.", "section", "credential"
+)
+CREDENTIALS_REFUSED = _counter(
+    "credentials_refused_total", "Requests without a credential that is known: none at all, or a wrong one.", "section"
 )
 
 BUILD_INFO = _gauge("build_info", "Always 1; the labels say what is running.", "version", "grpc_engine")

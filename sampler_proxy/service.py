@@ -4,6 +4,8 @@ Five threads matter. The gRPC engine has two, on which requests are scanned and 
 HTTP receiver has one for its large ones, and handles small ones on the event loop;
 deciding what is due, and finishing what is kept, is another one's, which works each time the timer asks it to;
 everything else (exporters, admin port, the timer itself) lives on the event loop's. Only this module knows all parts.
+
+Long: the one place where all parts meet; each line more is a part more.
 """
 
 from __future__ import annotations
@@ -26,21 +28,23 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, Export, OtlpExport
+from sampler_proxy.config.model import Config, ConsoleExport, Export, OtlpExport
 from sampler_proxy.errors import StartError
+from sampler_proxy.export.console import ConsoleExporter
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp import OtlpExporter
-from sampler_proxy.export.pass_queue import SHARE
 from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.routes import routes_of
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
 from sampler_proxy.otlp.signals import Signal
@@ -52,7 +56,8 @@ from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
 from sampler_proxy.receive.grpc_server import GrpcEngine
 from sampler_proxy.receive.http import HttpReceiver, Route
-from sampler_proxy.receive.passthrough import handler as passing_handler
+from sampler_proxy.receive.keepalive import Keepalive
+from sampler_proxy.receive.passthrough import pass_handlers
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
@@ -117,6 +122,7 @@ class Service:
         }
         self._exporters = [self._new_exporter(export) for export in config.export]
         self._rates = Rates(secrets.randbits(64))
+        self._doors = Doors(config)
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         kinds = {
@@ -124,9 +130,9 @@ class Service:
             metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
         self._passing = PassThrough.configured(
-            config, self._exporters, lambda: self._pipeline.max_bytes // SHARE, time.monotonic_ns, random.random
+            config, self._exporters, lambda: self._pipeline.max_bytes, time.monotonic_ns, random.random
         )
-        self._engine = self._new_grpc(config, kinds)
+        self._engine = self._new_engine(config, kinds)
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -140,6 +146,7 @@ class Service:
             self._engine.name,
             kinds,
             self._passing.values,
+            self._doors,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -147,53 +154,62 @@ class Service:
         self._pressure = MemoryPressure(
             lambda: Signs(*signs(time.monotonic_ns())), time.monotonic_ns, config.buffer.decision_wait_ns
         )
-        self._admin = Admin(
+        self._admin = self._new_admin(config)
+
+    def _new_admin(self, config: Config) -> Admin:
+        return Admin(
             config.admin.endpoint,
             self._status.instant,
-            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
+            lambda: replace(self._readiness, detail=self._unusual()),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
             self._status.destinations,
             self._failure,
+            self._doors.admin,
         )
 
-    def _new_grpc(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
-        passed = {each.method: self._passing_handler(each, "grpc") for each in self._passing.signals}
+    def _unusual(self) -> dict[str, object]:
+        """Describe, as JSON values, all that is not as it should be."""
+        return {**self._reloader.detail(), **self._doors.detail(), **self._status.unwell()}
+
+    def _new_engine(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
+        transport = config.receive.grpc.endpoint.transport("grpc")
+        passed = {signal.method: handler for signal, handler in pass_handlers(self._passing, transport)}
         return receive_grpc.create(
-            {Signal.TRACES.method: self._handler(INLINE_EFFORT), **passed},
+            {Signal.TRACES.method: self._handler(INLINE_EFFORT, transport), **passed},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
-            partial(self._pipeline.count_refused, "grpc"),
+            partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {Signal.TRACES.method: self._handler(0), **passed},
+            {Signal.TRACES.method: self._handler(0, transport), **passed},
+            Keepalive(**dict(config.receive.grpc.keepalive)),
+            self._doors.grpc,
         )
 
     def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:
         if config.receive.http.endpoint is None:
             return None
-        cors = config.receive.http.cors
+        cors, transport = config.receive.http.cors, config.receive.http.endpoint.transport("http")
+        headers = (*cors.allowed_headers, *(["authorization"] if self._doors.http.credentials is not None else []))
         return HttpReceiver(
             config.receive.http.endpoint,
-            Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age_ns // 1_000_000_000),
+            Cors(cors.allowed_origins, headers, cors.max_age_ns // 1_000_000_000),
             config.receive.max_request_bytes,
-            self._handler(INLINE_EFFORT, "http"),
-            self._handler(0, "http"),
-            partial(self._pipeline.count_refused, "http"),
+            self._handler(INLINE_EFFORT, transport),
+            self._handler(0, transport),
+            partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            [Route(each, *2 * (self._passing_handler(each, "http"),)) for each in self._passing.signals],
+            self._doors.http,
+            [Route(signal, handler, handler) for signal, handler in pass_handlers(self._passing, transport)],
         )
 
-    def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
+    def _handler(self, effort: int, transport: str) -> Callable[[bytes], bytes]:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
         return lambda request: accept(request, clock())
-
-    def _passing_handler(self, signal: Signal, transport: str) -> Callable[[bytes], bytes]:
-        """Return a way in for requests that are passed on, for any threads."""
-        return passing_handler(self._passing.queues.way(signal, transport))
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -209,14 +225,13 @@ class Service:
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
         if isinstance(config, OtlpExport):
             return OtlpExporter(config, dependencies)
+        if isinstance(config, ConsoleExport):
+            return ConsoleExporter(config, dependencies)
         return FileExporter(config, dependencies)
 
-    def _routes(self, config: Config) -> dict[str, list[int]]:
-        """Return the numbers of the destinations that rules name; a rule that names none of those which run (a new one
-        runs after a restart) is left out, so that its traces go to all."""
-        numbers = {exporter.name: number for number, exporter in enumerate(self._exporters)}
-        routes = {rule.name: [numbers[name] for name in rule.to or () if name in numbers] for rule in config.rules}
-        return {rule: route for rule, route in routes.items() if route}
+    def _routes(self, loaded: Loaded) -> dict[str, list[int]]:
+        """Return where the traces of rules go that name destinations. Raises ConfigError where none of these runs."""
+        return routes_of(loaded.config.rules, [exporter.name for exporter in self._exporters], loaded.path)
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""
@@ -236,7 +251,7 @@ class Service:
         try:
             return Pipeline(
                 rules=_rule_set(loaded, prepared),
-                routes=self._routes(config),
+                routes=self._routes(loaded),
                 archives=[number for number, export in enumerate(config.export) if export.dropped],
                 destinations=[exporter.queue for exporter in self._exporters],
                 max_bytes=config.buffer.max_bytes,
@@ -256,11 +271,12 @@ class Service:
             raise StartError(f"buffer.decision_memory: the system does not give {asked}: write less") from None
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
-        """Put what has changed in a file into force, as far as a running service can. Raises what
-        `Pipeline.replace_rules` does, and has then changed nothing."""
+        """Put what has changed in a file into force, as far as a running service can. Raises
+        ConfigError, and what `Pipeline.replace_rules` does, and has then changed nothing."""
         if "rules" in changed:  # else all that is buffered would be read again
+            routes = self._routes(loaded)
             prepared = self._rates.prepare(loaded)
-            self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
+            self._pipeline.replace_rules(_rule_set(loaded, prepared), routes)
             self._rates.adopt(prepared)
         if "redact" in changed:  # else what the cache has learned would be lost
             self._pipeline.replace_redaction(loaded.redact)
@@ -314,7 +330,7 @@ class Service:
         self._readiness = Readiness("ready")
         log.info(
             "ready",
-            grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
+            grpc=str(self._config.receive.grpc.endpoint.at(port)),
             **http,
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
@@ -328,7 +344,8 @@ class Service:
     async def _work(self) -> None:
         """Keep time, reload and save until it is time to stop."""
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(self._reloader.run()), loop.create_task(self._keep_learned())]
+        running = (self._reloader.run(), self._keep_learned(), self._doors.follow())
+        tasks = [loop.create_task(each) for each in running]
         try:
             await self._keep_time()
         finally:
@@ -452,9 +469,7 @@ class Service:
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
-        while time.monotonic_ns() < deadline_ns and not hurry.is_set():  # what is passed on comes after traces
-            if await self._passing.drain(min(deadline_ns, time.monotonic_ns() + int(TICK_S * 1e9))):
-                break
+        await self._passing.drain(deadline_ns, hurry)  # after traces
 
     async def _stop(self) -> int:
         """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;

@@ -95,7 +95,7 @@ def test_of_a_long_line_what_is_near_is_shown(tmp_path):
 def test_check_of_several_files(tmp_path):
     bad, odd, good = tmp_path / "bad.yaml", tmp_path / "odd.yaml", tmp_path / "good.yaml"
     bad.write_text("bufer: {}\nbuffer: {max_bytes: 1G}\n")
-    odd.write_text("admin: {endpoint: '0.0.0.0:4317'}\n")
+    odd.write_text("admin: {endpoint: '0.0.0.0:4317', insecure: true}\n")
     good.write_text("")
     missing = tmp_path / "none.yaml"
     done = command("check", *map(str, (bad, good, missing, odd)))

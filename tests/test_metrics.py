@@ -98,6 +98,10 @@ FIXED: Snapshot = {
     metrics.RULES_LOADED_TIMESTAMP_SECONDS: {(): 1700000000.5},
     metrics.CONFIG_RELOADS: {("applied",): 2, ("unchanged",): 1, ("failed",): 3},
     metrics.CONFIG_LAST_RELOAD_SUCCESSFUL: {(): 0},
+    metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS: {("receive.grpc",): 1800000000},
+    metrics.FILES_LAST_RELOAD_SUCCESSFUL: {("receive.grpc",): 1, ("admin",): 0},
+    metrics.CREDENTIAL_REQUESTS: {("receive.grpc", "shop"): 12},
+    metrics.CREDENTIALS_REFUSED: {("receive.grpc",): 3},
     metrics.BUILD_INFO: {("1.2.3", "completion_queue"): 1},
 }
 

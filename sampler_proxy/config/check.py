@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sampler_proxy.config.addresses import collide, leads_to
-from sampler_proxy.config.authorities import read_authorities
+from sampler_proxy.config.doors_check import faults_of_destinations, faults_of_doors, warnings_of_doors
 from sampler_proxy.config.file import ParsedFile, contents, read
 from sampler_proxy.config.model import Adaptive, Config, OtlpExport, Rule
 from sampler_proxy.config.named_files import read_named
@@ -77,7 +77,7 @@ def check(
             hash_key = _hash_key(file.config.redact)
         except ValueError as error:
             faults.append(file.fault(file.positions.value(("redact", "hash_key", "file")), str(error)))
-        faults += _faults_of_authorities(file, file.config)
+        faults += (*faults_of_destinations(file, file.config), *faults_of_doors(file, file.config))
     if faults or file.config is None:
         raise ConfigError(faults)
     try:
@@ -97,6 +97,7 @@ def check(
             *_warnings_of_headers(file, file.config),
             *_warnings_of_passthrough(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
+            *warnings_of_doors(file, file.config),
         ),
     )
 
@@ -209,15 +210,6 @@ def _hash_key(config: Redact) -> bytes:
     return key
 
 
-def _faults_of_authorities(file: ParsedFile, config: Config) -> Iterator[Fault]:
-    for index, export in enumerate(config.export):
-        if isinstance(export, OtlpExport) and export.tls.ca_file is not None:
-            try:
-                read_authorities(export.tls.ca_file)
-            except ValueError as error:
-                yield file.fault(file.positions.value(("export", index, "tls", "ca_file")), str(error))
-
-
 def _fault_of_expression(file: ParsedFile, at: Path, error: TraceQLError) -> Fault:
     message = error.message
     if _quotes_environment(message, file.positions.references(at)):
@@ -300,9 +292,10 @@ def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str]
     for (name, path, endpoint), (other, path_of_other, endpoint_of_other) in combinations(servers, 2):
         if collide(endpoint, endpoint_of_other):
             written = _is_set(config, path)
+            where = "one unix socket" if endpoint.path else f"port {endpoint.port}"
             yield file.fault(
                 file.positions.value(path if written else path_of_other),
-                f"warning: {other} and {name} are both on port {endpoint.port}: write another for one of them",
+                f"warning: {other} and {name} are both on {where}: write another for one of them",
             )
 
 

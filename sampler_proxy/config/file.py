@@ -106,7 +106,7 @@ def _text(content: bytes) -> str:
 MAX_NAMED = 10
 """So many destinations are named where one is not known."""
 
-_PROTOCOLS = "grpc, http/protobuf or file"
+_PROTOCOLS = "grpc, http/protobuf, file or console"
 
 _WANTED = {
     "model_type": "a mapping is wanted here: lines of `key: value`",

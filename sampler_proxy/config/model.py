@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from sampler_proxy.config.doors import GIVEN, AdminAuth, SenderAuth, ServerTls
 from sampler_proxy.redact.section import Redact
 from sampler_proxy.settings import (
     BaseUrl,
@@ -45,9 +46,30 @@ _MAX_GRPC_MESSAGE = (1 << 31) - 1  # gRPC's limits are signed 32-bit integers
 Address = Annotated[Endpoint, ListenAddress()]
 
 
+_ConnectionTime = Annotated[int, Duration(at_least_ns=SECOND)]
+
+
+class Keepalive(Section):
+    time_ns: _ConnectionTime = Field(default=7200 * SECOND, alias="time")
+    """A connection of which nothing has come for so long is asked whether it is there."""
+    timeout_ns: _ConnectionTime = Field(default=20 * SECOND, alias="timeout")
+    """It is closed if nothing comes for so long then."""
+    max_connection_idle_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_idle")
+    """A client that has had no call for so long is asked to connect anew."""
+    max_connection_age_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_age")
+    """So is one that has been connected for so long, a tenth more or less, so that load balancers can spread them."""
+    max_connection_age_grace_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_age_grace")
+    """How long its calls may take to end before the connection is closed; absent: as long as they like."""
+
+
 class GrpcReceiver(Section):
-    endpoint: Address = Endpoint("0.0.0.0", 4317)
-    """Where OTLP/gRPC is received; port 0 binds a free one."""
+    endpoint: Annotated[Endpoint, ListenAddress(or_unix=True)] = Endpoint("::", 4317)
+    """Where OTLP/gRPC is received: host:port, or unix:PATH; port 0 binds a free one."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Senders have to speak TLS; absent: plaintext."""
+    auth: Annotated[SenderAuth | None, GIVEN] = None
+    """Senders have to show one of these credentials; absent: none."""
+    keepalive: Keepalive = Field(default_factory=Keepalive)
 
 
 class Cors(Section):
@@ -60,8 +82,12 @@ class Cors(Section):
 
 
 class HttpReceiver(Section):
-    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True)] = Endpoint("0.0.0.0", 4318)
-    """Where OTLP/HTTP is received; port 0 binds a free one, off none."""
+    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True, or_unix=True)] = Endpoint("::", 4318)
+    """Where OTLP/HTTP is received: host:port, or unix:PATH; port 0 binds a free one, off none."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Senders have to speak TLS; absent: plaintext."""
+    auth: Annotated[SenderAuth | None, GIVEN] = None
+    """Senders have to show one of these credentials; absent: none."""
     cors: Cors = Field(default_factory=Cors)
 
 
@@ -234,6 +260,19 @@ class Tls(Section):
     ca_file: Annotated[str, Text()] | None = Field(default=None, examples=["/etc/ssl/company-ca.pem"])
     """Certificates in PEM, of the authorities that may vouch for the back end; absent: those of the system. Read again
     when it changes."""
+    cert_file: Annotated[str, Text()] | None = None
+    """The certificate that is shown to the back end, and those that vouch for it, in PEM (mTLS); absent: none. Read
+    again when it changes."""
+    key_file: Annotated[str, Text()] | None = None
+    """The certificate's key, in PEM, not encrypted; read again when it changes."""
+    server_name_override: Annotated[str, Text()] | None = None
+    """The name that the back end's certificate has to be for, instead of the host in `endpoint`."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Tls:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("a certificate needs its key: write both cert_file and key_file")
+        return self
 
 
 class OtlpExport(Destination):
@@ -245,7 +284,7 @@ class OtlpExport(Destination):
     @field_validator("tls")
     @classmethod
     def _is_used(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value.ca_file is not None and not (info.data.get("endpoint") or "https:").startswith("https:"):
+        if value != Tls() and not (info.data.get("endpoint") or "https:").startswith("https:"):
             raise ValueError("this endpoint is reached without TLS: write https://host:port there, or remove tls")
         return value
 
@@ -313,11 +352,25 @@ class FileExport(Destination):
     """OTLP JSON lines."""
     max_bytes: Annotated[int, Size()] = 64 * MIB
     """Bound of the file."""
+    max_age_ns: Annotated[int, Duration(at_least_ns=SECOND)] | None = Field(
+        default=None, alias="max_age", examples=["168h"]
+    )
+    """What was written longer ago is removed; absent, nothing is for its age."""
+
+
+class ConsoleExport(Destination):
+    protocol: Literal["console"] = Field(examples=["console"])
 
 
 class Admin(Section):
     endpoint: Address = Endpoint("127.0.0.1", 8888)
     """Where /metrics, /healthz, /readyz, /rules and /traces are served; port 0 binds a free one."""
+    insecure: Annotated[bool, Flag()] = False
+    """Other machines may ask, though neither credentials nor client certificates are wanted."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Who asks has to speak TLS; absent: plain HTTP."""
+    auth: Annotated[AdminAuth | None, GIVEN] = None
+    """Who asks has to show one of these credentials, but for /healthz and /readyz; absent: none."""
 
 
 def _protocol(entry: object) -> object:
@@ -328,7 +381,8 @@ def _protocol(entry: object) -> object:
 Export = Annotated[
     Annotated[GrpcExport, Tag("grpc")]
     | Annotated[HttpExport, Tag("http/protobuf")]
-    | Annotated[FileExport, Tag("file")],
+    | Annotated[FileExport, Tag("file")]
+    | Annotated[ConsoleExport, Tag("console")],
     Discriminator(_protocol),
 ]
 

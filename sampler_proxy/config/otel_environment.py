@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from sampler_proxy.config.authorities import read_authorities
 from sampler_proxy.config.check import goes_round
+from sampler_proxy.config.key_pairs import KeyPairError, read_key_pair
 from sampler_proxy.config.model import Config, GrpcExport, HttpExport
 from sampler_proxy.errors import ConfigError, Fault
 
@@ -90,9 +91,13 @@ def _destination(variables: _Variables, endpoint: _Variable) -> GrpcExport | Htt
         settings |= {"protocol": protocol, key: endpoint.value}
     if str(settings.get("endpoint") or settings.get("traces_endpoint")).startswith("http:"):
         used.pop("tls", None)  # SDKs do not look at it either
+    else:
+        used |= _key_pair(variables)
     for key, variable in used.items():
         try:
-            if read := _READERS.get(key):
+            if key in _TLS:
+                settings["tls"] = {**settings.get("tls", {}), **_TLS[key](variable.value)}
+            elif read := _READERS.get(key):
                 settings[key] = read(variable.value)
         except ValueError as error:
             variables.refuse(variable, str(error))
@@ -106,6 +111,20 @@ def _destination(variables: _Variables, endpoint: _Variable) -> GrpcExport | Htt
     if variables.faults:
         raise ConfigError(variables.faults)
     return export
+
+
+def _key_pair(variables: _Variables) -> dict[str, _Variable]:
+    """Return the variables of the client's certificate and its key, whose files are looked at."""
+    cert, key = variables.find("CLIENT_CERTIFICATE"), variables.find("CLIENT_KEY")
+    if cert is None or key is None:
+        if (one := cert or key) is not None:
+            variables.refuse(one, f"a certificate needs its key: set both {PREFIX}CLIENT_CERTIFICATE and _CLIENT_KEY")
+        return {}
+    try:
+        read_key_pair(cert.value, key.value)
+    except KeyPairError as error:
+        variables.refuse(cert if error.setting == "cert_file" else key, str(error))
+    return {"cert_file": cert, "key_file": key}
 
 
 def _protocol(variables: _Variables, endpoint: _Variable) -> str:
@@ -165,5 +184,10 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "headers": _headers,
     "compression": str,
     "timeout_ns": _timeout_ns,
+}
+
+_TLS: dict[str, Callable[[str], dict[str, str]]] = {
     "tls": _tls,
+    "cert_file": lambda path: {"cert_file": path},
+    "key_file": lambda path: {"key_file": path},
 }

@@ -133,6 +133,11 @@ class Exporter(ABC):
         self._lasting = Lasting(config.name, self._backoff, self.report, self._pause)
         self.fates = Fates()
 
+    @property
+    def certificate_expires_s(self) -> float | None:
+        """The end of the certificate that is shown to the destination, in seconds since the epoch; None: none is."""
+        return None
+
     def start(self) -> None:
         """Begin to deliver. On the loop; from here on the queue may be offered traces."""
         loop = asyncio.get_running_loop()

@@ -25,6 +25,10 @@ class OtlpExporter(Exporter):
         self.transport.on_renewal.append(self._try_all_now)
         self.place = self.transport.place
 
+    @property
+    def certificate_expires_s(self) -> float | None:
+        return self.transport.certificates.expires_s
+
     def start(self) -> None:
         self.transport.start()
         super().start()

@@ -73,14 +73,15 @@ class GrpcTransport(Transport[GrpcLink]):
     def _open_link(self, address: str | None) -> GrpcLink:
         authority = f"{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         target = authority if address is None else _target(address, self._port)
-        options: list[tuple[str, str | int]] = [*_OPTIONS, ("grpc.default_authority", authority)]
+        name = self.certificates.server_name
+        options: list[tuple[str, str | int]] = [*_OPTIONS, ("grpc.default_authority", name or authority)]
         # Decided here, and not by gRPC, which reads fewer variables, and would send addresses through a proxy that
         # names do not need.
         options.append(("grpc.http_proxy", self._proxy) if self._proxy else ("grpc.enable_http_proxy", 0))
         if not self._secure:
             return GrpcLink(grpc.aio.insecure_channel(target, options=options, compression=self._compression))
-        options.append(("grpc.ssl_target_name_override", self._host))
-        credentials = self._certificates.for_grpc()
+        options.append(("grpc.ssl_target_name_override", name or self._host))
+        credentials = self.certificates.for_grpc()
         return GrpcLink(grpc.aio.secure_channel(target, credentials, options=options, compression=self._compression))
 
     async def _send_over(

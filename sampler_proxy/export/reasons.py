@@ -64,6 +64,7 @@ HTTP_STATUSES = {
 """Statuses over OTLP/HTTP, and what to say of them."""
 REDIRECTED = "it redirects to another URL: write that one"
 TRACES_ONLY = "only traces go to traces_endpoint"
+UNREAD = "standard output takes nothing"
 NO_MEMORY = "this process is out of memory: lower buffer.max_bytes, or allow it more memory"
 LOST = "the connection was lost before an answer came"
 ANSWERED = "it answers with an error"

@@ -64,7 +64,7 @@ class Transport(ABC, Generic[L]):
         )
         self._headers = Headers(config.headers)
         self._headers_in_use: list[tuple[str, str]] = []
-        self._certificates = Certificates(config.tls)
+        self.certificates = Certificates(config.tls)
         self._peers: Peers[L] | None = None
 
     def start(self) -> None:
@@ -76,7 +76,7 @@ class Transport(ABC, Generic[L]):
             raise StartError(f"export {self.name}: {error}") from error
         self._use_headers()
         if self._secure:
-            self._certificates.open(self.name)
+            self.certificates.open(self.name)
         self._log_proxy()
         self._peers = Peers(
             self._host,
@@ -89,7 +89,7 @@ class Transport(ABC, Generic[L]):
         self._lasting.begin(self._peers.follow)
         if self._headers.from_files:
             self._lasting.begin(self._follow_headers)
-        if self._secure and self._certificates.files:
+        if self._secure and self.certificates.files:
             self._lasting.begin(self._follow_certificates)
 
     async def close(self) -> None:
@@ -187,13 +187,13 @@ class Transport(ABC, Generic[L]):
         while True:
             await asyncio.sleep(FILES_EVERY_S)
             try:
-                changed = await asyncio.to_thread(self._certificates.read)
+                changed = await asyncio.to_thread(self.certificates.read)
             except ValueError as error:
                 self._report.complain("certificates", 0, str(error))
                 continue
             if changed:
                 self._peers.renew()
-                log.info("export %s: certificates read again from %s", self.name, ", ".join(self._certificates.files))
+                log.info("export %s: certificates read again from %s", self.name, ", ".join(self.certificates.files))
                 self._renewed()
 
     def _renewed(self) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from sampler_proxy import __version__, metrics
-from sampler_proxy.config.model import Adaptive, Config, FileExport
+from sampler_proxy.config.model import Adaptive, Config, FileExport, OtlpExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.queue import Counters
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.learned_rates import Rates
 from sampler_proxy.operate.messages import iso_time
 from sampler_proxy.operate.reload import Reloader
@@ -51,6 +52,7 @@ class Status:
         grpc_engine: str,
         kinds: Mapping[metrics.Metric, Mapping[str, int]],
         passing: Callable[[], Mapping[metrics.Metric, Mapping[tuple[str, ...], float]]],
+        doors: Doors,
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -63,6 +65,7 @@ class Status:
         self._grpc_engine = grpc_engine
         self._kinds = kinds
         self._passing = passing
+        self._doors = doors
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
         self._time = time
@@ -84,6 +87,14 @@ class Status:
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
         others.update({metric: {**series} for metric, series in self._passing().items()})
+        others.update(self._doors.values())
+        others[metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS].update(
+            {
+                (f"export.{exporter.name}",): exporter.certificate_expires_s
+                for exporter in self._exporters
+                if exporter.certificate_expires_s is not None
+            }
+        )
         return lambda: {**instant.values(), **others}
 
     def _destinations(self, counters: Mapping[str, Counters]) -> _Values:
@@ -220,6 +231,8 @@ def log_introduction(config: Config) -> None:
         for rule in config.rules
     )
     where = ", ".join(
-        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}" for export in config.export
+        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}"
+        for export in config.export
+        if isinstance(export, FileExport | OtlpExport)
     )
     log.info(f"no configuration file: by default these traces are kept, {where}: {rules}")

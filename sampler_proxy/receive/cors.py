@@ -2,6 +2,9 @@
 
 A browser asks before a page of another origin may send OTLP (a preflight: OPTIONS), and shows the page the answer only
 where that allows it. Nothing is allowed unless an origin is configured.
+
+Cookies may come along, though nobody here reads them: a beacon (`navigator.sendBeacon`, by which a page sends its last
+spans) always has them, and is not sent where that is not allowed.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class Cors:
             return {}
         return {
             "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
             "Access-Control-Expose-Headers": "Retry-After",
             "Vary": "Origin",
         }

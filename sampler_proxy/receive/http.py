@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -31,16 +33,20 @@ from sampler_proxy.errors import (
 from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive import http_answers, http_bodies
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.failures import FailureLog
+from sampler_proxy.receive.credentials import Lease
+from sampler_proxy.receive.door import OPEN, Door
+from sampler_proxy.receive.failures import FailureLog, RefusalCount
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import IN_FLIGHT_BYTES, Handler
-from sampler_proxy.receive.http_answers import JSON, TYPES, Answer, Refused
+from sampler_proxy.receive.http_answers import JSON, PROTOBUF, TYPES, Answer, Refused
 from sampler_proxy.receive.http_connections import HTTP2, HttpConnection, HttpConnections, Limits
-from sampler_proxy.receive.listeners import WILDCARDS, listen
+from sampler_proxy.receive.http_plain import Heads, PlainReader, PlainRequest
+from sampler_proxy.receive.listeners import WILDCARDS, UnixListener, listen_at
 from sampler_proxy.receive.throttle import Throttle
+from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
 from sampler_proxy.settings import Endpoint
 
-KINDS = (HTTP2,)
+KINDS = (HTTP2, FAILED)
 """Why a connection is refused, beside the kinds that the gRPC port knows, too."""
 
 HEAD_S, IDLE_S = 10.0, 75.0
@@ -60,6 +66,8 @@ LINGER_S = 2.0
 """How long the rest of a refused request is read and dropped, so that its sender reads the answer."""
 
 BACKLOG = 4096
+
+_PAUSE_S = 0.1
 
 _WARNINGS = {
     HTTP2: "http: a sender speaks HTTP/2 (most likely gRPC) to this port; at the sender, set "
@@ -98,8 +106,15 @@ class _Large:
 
     def handle(self) -> None:
         answer = self._work()
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._finish, answer)
+        while True:
+            try:
+                self._loop.call_soon_threadsafe(self._finish, answer)
+            except MemoryError:  # who waits would wait for ever
+                time.sleep(_PAUSE_S)
+            except RuntimeError:  # the loop has ended
+                return
+            else:
+                return
 
     def _finish(self, answer: Answer) -> None:
         if not self._done.done():
@@ -112,8 +127,9 @@ class HttpReceiver:
     `handler` and `large_handler` take traces, see Route; `others` has the way of other signals. `on_refused(reason)` is
     called for every request that is refused here: the reasons of
     GrpcEngine, "malformed" (chunks that are none) and "content_type"; `on_not_served(kind)` for other paths, see
-    `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1. The hooks
-    run on either thread.
+    `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1, or come
+    to no TLS. `door` says whether senders have to speak TLS, and show credentials: the others are refused before their
+    bodies are read. The hooks run on either thread.
     """
 
     def __init__(
@@ -126,19 +142,22 @@ class HttpReceiver:
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
+        door: Door = OPEN,
         others: Sequence[Route] = (),
     ) -> None:
+        self._door = door
         self._endpoint = endpoint
         self._cors = cors
         self._max_request_bytes = max_request_bytes
         routes = (Route(Signal.TRACES, handler, large_handler), *others)
         self._routes: Mapping[str, Route] = {f"/{route.signal.path}": route for route in routes}
-        self._on_refused = on_refused
+        self._on_refused = RefusalCount(on_refused)
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._failures = FailureLog("http")
-        self._servers: list[asyncio.Server] = []
+        self._listening: list[socket.socket] = []
+        self._servers: list[Server] = []
         self._server: web.Server | None = None
         self._lane: Lane[_Large] = Lane(_Large.handle, "http-large")
         self._away_until = 0.0
@@ -163,11 +182,11 @@ class HttpReceiver:
     async def start(self) -> Endpoint:
         """Listen, and return the address. Raises StartError, and has then left nothing open."""
         try:
-            listening = listen(self._endpoint.host, self._endpoint.port, BACKLOG)
+            listening = listen_at(self._endpoint, BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             why = error.strerror if isinstance(error, OSError) else "not a host name"
             raise StartError(f"http: cannot listen on {self._endpoint}: {why}") from error
-        host, port = listening[0].getsockname()[:2]
+        self._listening = listening
         self._server = web.Server(
             self._serve,
             access_log=None,
@@ -177,9 +196,15 @@ class HttpReceiver:
             auto_decompress=False,
         )
         self._connections.make = self._server
+        heads = Heads()
+        self._connections.reader = partial(PlainReader, heads, self._respond)
         self._lane.start()
-        loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(self._connections, sock=one, backlog=BACKLOG) for one in listening]
+        self._servers = await open_servers(
+            listening, self._connections, BACKLOG, "http", self._door.tls, self._on_connection_refused
+        )
+        if self._endpoint.path:
+            return self._endpoint
+        host, port = listening[0].getsockname()[:2]
         return Endpoint(self._endpoint.host if self._endpoint.host in WILDCARDS else host, port)
 
     async def drain(self, grace_s: float) -> None:
@@ -188,6 +213,9 @@ class HttpReceiver:
         self._draining = True
         for server in self._servers:
             server.close()
+        for one in self._listening:
+            if isinstance(one, UnixListener):
+                one.remove()
         self._connections.close_idle()
         if not self._in_hand:
             self._answered.set()
@@ -212,32 +240,53 @@ class HttpReceiver:
             connection.transport.write(_GOAWAY)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        answer = await self._respond(request)
+        response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        if answer.last:
+            response.force_close()
+        return response
+
+    async def _respond(self, request: web.BaseRequest | PlainRequest) -> Answer:
+        """Answer a request, whoever has read it."""
         connection = self._connections.enter(request.transport)
         if connection is None:  # it has gone
-            return web.Response(status=400)
+            return Answer(400, b"", {}, last=True)
         self._in_hand += 1
         last = True
         try:
-            answer = await self._answer(request, connection)
+            admitted = self._admit(request, connection)  # kept until there is an answer
+            answer = admitted if isinstance(admitted, Answer) else await self._answer(request, connection)
             last = answer.last or self._draining
         except http_bodies.Lost:
-            return web.Response(status=400)
+            return Answer(400, b"", {}, last=True)
+        except MemoryError:
+            answer = self._out_of_memory(PROTOBUF)
         finally:
             self._in_hand -= 1
             if self._draining and not self._in_hand:
                 self._answered.set()
             self._connections.leave(connection, last)
-        response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
-        response.headers["Server"] = "sampler-proxy"
+        headers = {**answer.headers, "Server": "sampler-proxy"}
         if self._cors.on:
-            response.headers.update(self._cors.headers(request.headers.get("Origin")))
-        if last:
-            response.force_close()
-        return response
+            headers.update(self._cors.headers(request.headers.get("Origin")))
+        return Answer(answer.status, answer.body, headers, last)
 
-    async def _answer(self, request: web.BaseRequest, connection: HttpConnection) -> Answer:
+    def _admit(self, request: web.BaseRequest | PlainRequest, connection: HttpConnection) -> Lease | Answer | None:
+        """Let a request in by its credentials, or refuse it. Browsers send none with a preflight."""
+        credentials = self._door.credentials
+        if credentials is None or (request.method == "OPTIONS" and self._cors.on):
+            return None
+        try:
+            return credentials.admit(request.headers.get("Authorization"), connection.peer)
+        except RequestError as error:
+            refused = http_answers.refusal(error, last=not request.content.is_eof())
+            if error.http_status == 401:
+                refused = refused._replace(headers=(("WWW-Authenticate", credentials.challenge),))
+            return self._refuse(error.reason, refused, _content_type(request))
+
+    async def _answer(self, request: web.BaseRequest | PlainRequest, connection: HttpConnection) -> Answer:
         headers = request.headers
-        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        content_type = _content_type(request)
         path = request.raw_path.partition("?")[0]
         route = self._routes.get(path) or self._routes.get(request.path)  # the second is a target in absolute form
         if route is None:
@@ -252,7 +301,7 @@ class HttpReceiver:
             return self._refuse("content_type", http_answers.UNKNOWN_TYPE, content_type)
         encoding = headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
         if encoding not in ("", "identity", *http_bodies.ENCODINGS):
-            return self._refuse("compression", http_answers.UNKNOWN_ENCODING, content_type)
+            return self._refuse("unknown_compression", http_answers.UNKNOWN_ENCODING, content_type)
         try:
             if (request.content_length or 0) > self._max_request_bytes:
                 raise http_bodies.too_large(self._max_request_bytes)
@@ -270,7 +319,7 @@ class HttpReceiver:
             return self._refuse(error.reason, http_answers.refusal(error, last=True), content_type)
         return await self._handle(route, connection, parts, encoding.replace("identity", ""), content_type)
 
-    def _preflight(self, request: web.BaseRequest) -> Answer:
+    def _preflight(self, request: web.BaseRequest | PlainRequest) -> Answer:
         origin = request.headers.get("Origin")
         allowed = self._cors.preflight(origin, request.headers.get("Access-Control-Request-Headers", ""))
         return Answer(204, b"", allowed) if allowed else http_answers.NO_PAGES.answer(JSON)
@@ -292,9 +341,12 @@ class HttpReceiver:
         most = self._max_request_bytes
 
         def work() -> Answer:
-            answer = self._take(route, route.large_handler, parts, encoding, content_type, most)
-            parts.clear()
-            return answer
+            try:
+                return self._take(route, route.large_handler, parts, encoding, content_type, most)
+            except MemoryError:  # for the refusal
+                return self._out_of_memory(content_type)
+            finally:
+                parts.clear()
 
         self._lane.add(connection, _Large(work, done))
         return await done
@@ -326,16 +378,24 @@ class HttpReceiver:
         except RequestError as error:  # counted, too
             return http_answers.refusal(error).answer(content_type)
         except MemoryError:
-            self._failures.out_of_memory()
-            return self._refuse("out_of_memory", http_answers.OUT_OF_MEMORY, content_type)
+            return self._out_of_memory(content_type)
         except Exception as error:
             self._failures.unexpected(error)
             return self._refuse("internal", http_answers.INTERNAL, content_type)
+
+    def _out_of_memory(self, content_type: str) -> Answer:
+        """Count and log a request for which there was no memory, and return the answer, which takes none."""
+        self._failures.out_of_memory()
+        return self._refuse("out_of_memory", http_answers.OUT_OF_MEMORY, content_type)
 
     def _refuse(self, reason: str, refused: Refused, content_type: str) -> Answer:
         """Count a request that is refused here, and return the answer."""
         self._on_refused(reason)
         return refused.answer(content_type)
+
+
+def _content_type(request: web.BaseRequest | PlainRequest) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 class _Larger(Exception):

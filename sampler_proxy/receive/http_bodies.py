@@ -11,14 +11,13 @@ import asyncio
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import Any
-
-from aiohttp import StreamReader
+from typing import Any, Protocol
 
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
 from sampler_proxy.otlp.json_wire import to_wire
 from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive.http_connections import HttpConnection, HttpConnections
+from sampler_proxy.receive.inflate import ZSTD_WINDOW_LOG
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,11 +33,21 @@ BODY_S, MIN_BYTES_PER_S = 20.0, 1000.0
 MAX_PARTS = 1000
 """Members or frames of one body. Senders that compress piece by piece make a few."""
 
-ZSTD_WINDOW_LOG = 23
-"""The largest window of zstd data, 8 MiB: what a decoder needs beside the data. RFC 9659 allows senders no more."""
 
 _STEP = 64 * 1024
 """What is given to a decompressor at once: what it leaves over behind a part is copied."""
+
+
+class Content(Protocol):
+    """The body of a request, as aiohttp's StreamReader has it."""
+
+    def is_eof(self) -> bool: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def read_nowait(self) -> bytes: ...
+
+    async def readany(self) -> bytes: ...
 
 
 class Stalled(Exception):
@@ -58,7 +67,7 @@ class Lost(Exception):
 
 
 async def read(
-    content: StreamReader, max_bytes: int, connections: HttpConnections, connection: HttpConnection
+    content: Content, max_bytes: int, connections: HttpConnections, connection: HttpConnection
 ) -> list[bytes]:
     """Return the body of a request, as it came. Raises Stalled, Crowded, Lost, RequestTooLarge, and MalformedRequest
     where its chunks are none."""

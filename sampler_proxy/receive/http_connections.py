@@ -9,10 +9,13 @@ of those that wait. What has been received of requests that are not answered yet
 from __future__ import annotations
 
 import asyncio
+import math
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
+from sampler_proxy.receive.listeners import readable_address, unix_peer
 from sampler_proxy.receive.opening import PREFACE_BYTES, classify
 
 HTTP2 = "http2"
@@ -29,6 +32,14 @@ class Limits:
     max_bytes: int | None = None
 
 
+class Reader(Protocol):
+    """Reads a connection before the protocol that speaks HTTP does, see http_plain.py."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class HttpConnections:
     """The connections of a server; a factory of protocols for `create_server`. Used on its loop only.
 
@@ -37,6 +48,8 @@ class HttpConnections:
     """
 
     make: Callable[[], asyncio.BaseProtocol] | None = None
+    reader: Callable[[asyncio.Transport, asyncio.Protocol, Callable[[bytes], None]], Reader] | None = None
+    """Makes what reads each connection first, with the function that hands all further bytes to the protocol."""
 
     def __init__(self, limits: Limits, on_foreign: Callable[[str, HttpConnection], None] | None = None) -> None:
         self._limits = limits
@@ -135,6 +148,8 @@ class HttpConnection(asyncio.Protocol):
         self._connections = connections
         self._inner = inner
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline = math.inf
+        self._reader: Reader | None = None
         self._beginning: bytes | None = b"" if inspected else None  # None: it speaks HTTP/1, as far as is known
         self.idle = False  # since the last request was handled, nothing has come
         self.serving = False
@@ -146,17 +161,34 @@ class HttpConnection(asyncio.Protocol):
     @property
     def peer(self) -> str:
         """The client's address, to be logged."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None and connection.family == socket.AF_UNIX:
+            return unix_peer(connection)
         name = self.transport.get_extra_info("peername")
-        if not isinstance(name, tuple):
-            return "unknown"
-        host = name[0].removeprefix("::ffff:")
-        return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+        return readable_address(name) if isinstance(name, tuple) else "unknown"
 
     def expect(self, seconds: float | None) -> None:
-        """Give the next request so many seconds to come; None: as long as it takes."""
-        if self._timer is not None:
+        """Give the next request so many seconds to come; None: as long as it takes. A timer that would fire too early
+        is left, and set anew when it does: most requests set none."""
+        if seconds is None:
+            self._deadline = math.inf
+            return
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
             self._timer.cancel()
-        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.abort)
+            self._timer = None
+        if self._timer is None:
+            self._timer = loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        """Abort the connection if its time is over."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._deadline <= loop.time():
+            self.abort()
+        elif self._deadline < math.inf:
+            self._timer = loop.call_at(self._deadline, self._look)
 
     def abort(self) -> None:
         """End the connection, whatever has not been read."""
@@ -176,6 +208,8 @@ class HttpConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._inner.connection_made(transport)
         self._connections._add(self)
+        if self._connections.reader is not None:
+            self._reader = self._connections.reader(self.transport, self._inner, self._pass_on)
 
     def data_received(self, data: bytes) -> None:
         if self._beginning is not None:
@@ -190,16 +224,32 @@ class HttpConnection(asyncio.Protocol):
                 self._connections._remove(self)
                 self.transport.close()
                 return
+        self._connections._count(self, len(data))
+        if self._reader is not None:
+            self.idle = False
+            self._reader.feed(data)
+            return
         if self.idle:
             self._connections._head_begins(self)
-        self._connections._count(self, len(data))
+        self._inner.data_received(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Leave a connection that has a reader of its own to the protocol, from these bytes on."""
+        self._reader = None
+        if self.transport.is_closing():  # aiohttp does not take a request of a connection that it is about to lose
+            return
+        self._connections._head_begins(self)
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.expect(None)
+        self._deadline = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reader is not None:
+            self._reader.close()
         self._connections._remove(self)
         self._inner.connection_lost(error)
 

@@ -14,7 +14,17 @@ from sampler_proxy.config import model as config
 from sampler_proxy.config import unknown_keys
 from sampler_proxy.config.check import check
 from sampler_proxy.config.file import contents, read
-from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, HttpExport, Limit, Retry, Rule
+from sampler_proxy.config.model import (
+    Adaptive,
+    Config,
+    ConsoleExport,
+    FileExport,
+    GrpcExport,
+    HttpExport,
+    Limit,
+    Retry,
+    Rule,
+)
 from sampler_proxy.config.yaml_positions import parse
 from sampler_proxy.errors import ConfigError
 from sampler_proxy.settings import Endpoint
@@ -184,7 +194,17 @@ BAD = {
         [(1, 19, "write host:port, without a scheme")],
     ),
     "listen address without port": ("admin: {endpoint: localhost}\n", [(1, 19, "write host:port")]),
-    "listen address, bare IPv6": ("admin: {endpoint: '::1:80'}\n", [(1, 19, "in brackets")]),
+    "listen address, bare IPv6": ("admin: {endpoint: '::1:80'}\n", [(1, 19, "in brackets: [::1]:80")]),
+    "listen address, bare wildcard": ("receive: {grpc: {endpoint: ':::4317'}}\n", [(1, 28, "brackets: [::]:4317")]),
+    "listen address, IPv6 without port": ("admin: {endpoint: 'fe80::a'}\n", [(1, 19, "in brackets: [::]:4317")]),
+    "unix socket, relative": ("receive: {grpc: {endpoint: 'unix:x.sock'}}\n", [(1, 28, "path from the root")]),
+    "unix socket, a folder": ("receive: {http: {endpoint: 'unix:/run/'}}\n", [(1, 28, "path from the root")]),
+    "unix socket, too long": (
+        f"receive: {{http: {{endpoint: 'unix:/{'x' * 107}'}}}}\n",
+        [(1, 28, "at most 107 bytes")],
+    ),
+    "unix socket of admin": ("admin: {endpoint: 'unix:/run/x.sock'}\n", [(1, 19, "write host:port")]),
+    "keep-alive": ("receive: {grpc: {keepalive: {time: 10ms}}}\n", [(1, 36, "too short: write 1s or more")]),
     "port": ("admin: {endpoint: 'h:65536'}\n", [(1, 19, "a port is at most 65535")]),
     "mapping wanted": ("receive: {grpc: 4317}\n", [(1, 17, "a mapping is wanted here")]),
     "list wanted": ("rules: {}\n", [(1, 8, "a list is wanted here")]),
@@ -232,10 +252,13 @@ BAD = {
     ),
     # export
     "no export": ("export: []\n", [(1, 9, "an empty list")]),
-    "unknown protocol": ("export:\n  - {name: a, protocol: grcp}\n", [(2, 25, "write grpc, http/protobuf or file")]),
+    "unknown protocol": (
+        "export:\n  - {name: a, protocol: grcp}\n",
+        [(2, 25, "write grpc, http/protobuf, file or console")],
+    ),
     "protocol that is no word": (
         "export:\n  - {name: a, protocol: [grpc]}\n",
-        [(2, 25, "write grpc, http/protobuf or file")],
+        [(2, 25, "write grpc, http/protobuf, file or console")],
     ),
     "export that is no mapping": ("export:\n  - tempo\n", [(2, 5, "a mapping is wanted here")]),
     "file without path": (
@@ -518,8 +541,9 @@ def with_examples(text: str) -> str:
 
 
 def without_alternatives(text: str) -> str:
-    """Of the shipped file: one limit, one endpoint, and no file of certificates, for the endpoints have no TLS."""
-    return re.sub(r"(?m)^ +(traces|bytes|tls|ca_file|traces_endpoint):.*\n", "", text)
+    """Of the shipped file: one limit, one endpoint, no credentials, no files of certificates (they are not there)."""
+    text = re.sub(r"(?m)^( +)(?:tls|auth):.*\n(?:\1 +.*\n)*", "", text)
+    return re.sub(r"(?m)^ +(traces|bytes|traces_endpoint):.*\n", "", text)
 
 
 def test_the_shipped_file_is_the_default():
@@ -544,7 +568,8 @@ def test_the_shipped_file_shows_every_key(tmp_path):
         assert keys <= shown, (path, keys - shown)
     # What it shows of an export over gRPC are the defaults too.
     loaded = load(tmp_path, without_alternatives(text))
-    _, tempo, collector = loaded.export
+    _, tempo, collector, console = loaded.export
+    assert console == ConsoleExport(name="console", protocol="console")
     assert tempo == GrpcExport(name="tempo", endpoint="http://localhost:14317")
     assert collector == HttpExport(name="collector", protocol="http/protobuf", endpoint="http://localhost:14318")
     # And so is what it shows of a target, but for what has no default.
@@ -697,7 +722,9 @@ def test_half_a_character_is_none(tmp_path, half):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", Endpoint("0.0.0.0", 4318)),
+        ("", Endpoint("::", 4318)),
+        ("receive: {http: {endpoint: 'unix:/run/x.sock'}}\n", Endpoint("", 0, "/run/x.sock")),
+        ("receive: {http: {endpoint: 'unix:///run/x.sock'}}\n", Endpoint("", 0, "/run/x.sock")),
         ("receive: {http: {endpoint: '[::1]:0'}}\n", Endpoint("::1", 0)),
         ("receive: {http: {endpoint: off}}\n", None),
         ("receive: {http: {endpoint: 'off'}}\n", None),

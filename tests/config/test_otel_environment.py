@@ -8,6 +8,7 @@ import trustme
 from sampler_proxy.config.model import Config, GrpcExport, HttpExport, Tls
 from sampler_proxy.config.otel_environment import configured
 from sampler_proxy.errors import ConfigError
+from tests.support.certificates import Authority
 
 SECRET = "s3cr3t-t0ken"
 
@@ -78,6 +79,23 @@ def test_a_certificate(tmp_path):
     assert destination(ENDPOINT="https://h", CERTIFICATE=str(path)).tls == Tls(ca_file=str(path))
     assert destination(ENDPOINT="http://h", CERTIFICATE=str(path)).tls == Tls()
     assert destination(ENDPOINT="http://h:4317", CERTIFICATE="/nowhere").tls == Tls()
+
+
+def test_a_certificate_of_this_side(tmp_path):
+    pair = Authority(tmp_path).issue("client")
+    files = {"CLIENT_CERTIFICATE": str(pair.cert), "CLIENT_KEY": str(pair.key)}
+    tls = Tls(cert_file=str(pair.cert), key_file=str(pair.key))
+    assert destination(ENDPOINT="https://h", **files).tls == tls
+    ca = {"CERTIFICATE": str(pair.authority.path)}
+    assert destination(ENDPOINT="https://h", **files, **ca).tls == tls.model_copy(update={"ca_file": ca["CERTIFICATE"]})
+    assert destination(ENDPOINT="http://h", **files).tls == Tls()
+    for wrong, variable in (
+        ({"CLIENT_CERTIFICATE": str(pair.cert)}, "CLIENT_CERTIFICATE: a certificate needs its key"),
+        ({**files, "CLIENT_KEY": str(pair.cert)}, "CLIENT_KEY: holds no private key"),
+        ({**files, "CLIENT_CERTIFICATE": "/none"}, "CLIENT_CERTIFICATE: cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=f"OTEL_EXPORTER_OTLP_{variable}"):
+            destination(ENDPOINT="https://h", **wrong)
 
 
 def test_without_an_endpoint_the_defaults_hold():

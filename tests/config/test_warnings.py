@@ -142,26 +142,28 @@ def test_a_destination_that_is_the_address_received_on(
     ("text", "at"),
     [
         ("receive: {grpc: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
-        ("admin: {endpoint: '0.0.0.0:4317'}\n", (1, 19)),
-        ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0'}\n", None),
-        ("admin: {endpoint: '0.0.0.0:4318'}\n", (1, 19)),
+        ("admin: {endpoint: '0.0.0.0:4317', insecure: true}\n", (1, 19)),
+        ("receive: {grpc: {endpoint: 'unix:/x'}, http: {endpoint: 'unix:/x'}}\n", (1, 57)),
+        ("receive: {grpc: {endpoint: 'unix:/x'}, http: {endpoint: 'unix:/y'}}\n", None),
+        ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0', insecure: true}\n", None),
+        ("admin: {endpoint: '0.0.0.0:4318', insecure: true}\n", (1, 19)),
         ("receive: {http: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
         ("receive: {http: {endpoint: '0.0.0.0:4317'}}\n", (1, 28)),
-        ("receive: {http: {endpoint: 'off'}}\nadmin: {endpoint: '0.0.0.0:4318'}\n", None),
-        ("admin: {endpoint: '[::]:4317'}\n", (1, 19)),
-        ("admin: {endpoint: '10.1.2.3:4317'}\n", (1, 19)),
+        ("receive: {http: {endpoint: 'off'}}\nadmin: {endpoint: '0.0.0.0:4318', insecure: true}\n", None),
+        ("admin: {endpoint: '[::]:4317', insecure: true}\n", (1, 19)),
+        ("admin: {endpoint: '10.1.2.3:4317', insecure: true}\n", (1, 19)),
         ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\n", None),
         ("receive: {grpc: {endpoint: '[::1]:8888'}}\n", None),
         ("receive: {grpc: {endpoint: 'localhost:8888'}}\n", (1, 28)),
-        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.3:8888'}\n", (2, 19)),
-        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.4:8888'}\n", None),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.3:8888', insecure: true}\n", (2, 19)),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.4:8888', insecure: true}\n", None),
         ("receive: {grpc: {endpoint: 'proxy.example:8888'}}\n", None),
     ],
 )
 def test_two_servers_on_one_port(tmp_path: Path, text: str, at: tuple[int, int] | None) -> None:
     found = warnings(tmp_path, text)
     assert [one[:2] for one in found] == ([] if at is None else [at])
-    assert all("are both on port" in message for *_, message in found)
+    assert all("are both on " in message for *_, message in found)
 
 
 @pytest.mark.parametrize(("root", "expected"), [("local", []), ("parentless", [(1, 16)])])

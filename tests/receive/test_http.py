@@ -142,8 +142,8 @@ TABLE = {
     ),
     "no content type": (request(b"spans", Content_Type=""), 415, "content_type", None),
     "text": (request(b"spans", Content_Type="text/plain"), 415, "content_type", None),
-    "unknown encoding": (request(b"spans", Content_Encoding="br"), 415, "compression", 12),
-    "encoded twice": (request(b"spans", Content_Encoding="gzip, gzip"), 415, "compression", 12),
+    "unknown encoding": (request(b"spans", Content_Encoding="br"), 415, "unknown_compression", 12),
+    "encoded twice": (request(b"spans", Content_Encoding="gzip, gzip"), 415, "unknown_compression", 12),
     "damaged gzip": (request(b"spans", Content_Encoding="gzip"), 400, "compression", 3),
     "json": (request(b"{}", Content_Type="application/json"), 200, None, None),
     "no json": (request(b"spans", Content_Type="application/json"), 400, "malformed", None),
@@ -457,6 +457,7 @@ def test_pages_of_other_origins(origins: list[str], origin: str, allowed: bool) 
         assert len(server.taken) == 1
         for each in (preflight, answer):
             assert each.headers.get("access-control-allow-origin") == (origin if allowed else None)
+            assert each.headers.get("access-control-allow-credentials") == ("true" if allowed else None)
         if allowed:
             assert preflight.status == 204
             assert preflight.headers["access-control-allow-headers"] == "content-type, X-Own"

@@ -3,11 +3,14 @@ kept is lost."""
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import re
 import resource
 import signal
 import sys
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -85,6 +88,53 @@ def test_less_memory_than_the_buffer_may_take(sink: Sink, tmp_path: Path) -> Non
     assert not proxy.metrics().unbalanced()
     assert proxy.terminate() == 0, proxy.stderr()
     assert set(accepted) <= set(sink.traces)
+    assert "internal" not in proxy.stderr()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited as Linux does it")
+def test_less_memory_than_the_buffer_may_take_over_http(sink: Sink, tmp_path: Path) -> None:
+    """Every request is answered and counted, in gzip, too, which takes memory before anything is scanned."""
+    proxy = Proxy(
+        {
+            "receive": {"grpc": {"endpoint": "127.0.0.1:0"}, "http": {"endpoint": "127.0.0.1:0"}},
+            "buffer": {"decision_wait": "10m", "decision_wait_after_root": "10m", "max_bytes": "1GiB"},
+            "rules": [{"name": "rest", "keep": "1%"}],
+            "export": [{"name": "sink", "endpoint": sink.endpoint}],
+            "admin": {"endpoint": "127.0.0.1:0"},
+        },
+        tmp_path,
+        limit=(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE)),
+    )
+    template, ids = requests(Random(5))
+    statuses: Counter[int] = Counter()
+
+    def send(seed: int) -> None:
+        random = Random(seed)
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=60)
+        for number in range(FLOOD // IN_FLIGHT // len(template)):
+            data = template
+            for old in ids:
+                data = data.replace(old, random.randbytes(16))
+            headers = {"Content-Type": "application/x-protobuf"}
+            if number % 2:
+                data = gzip.compress(data, 1)
+                headers["Content-Encoding"] = "gzip"
+            connection.request("POST", "/v1/traces", data, headers)
+            answer = connection.getresponse()
+            answer.read()
+            statuses[answer.status] += 1
+        connection.close()
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        list(pool.map(send, range(IN_FLIGHT)))
+    assert proxy.running, proxy.stderr()
+    assert set(statuses) <= {200, 503}, statuses
+    metrics = proxy.metrics()
+    assert metrics.total("requests_received_total") == sum(statuses.values())
+    assert metrics.total("requests_refused_total") == statuses[503]
+    assert set(metrics.by("requests_refused_total", "reason")) <= {"memory", "out_of_memory"}
+    assert proxy.terminate() == 0, proxy.stderr()
+    assert "Traceback" not in proxy.stderr()
     assert "internal" not in proxy.stderr()
 
 

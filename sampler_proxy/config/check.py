@@ -95,6 +95,7 @@ def check(
             *_warnings_of_roots(file, file.config),
             *_warnings_of_routes(file, file.config),
             *_warnings_of_headers(file, file.config),
+            *_warnings_of_passthrough(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
             *warnings_of_doors(file, file.config),
         ),
@@ -350,6 +351,18 @@ def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:
                     file.positions.value(at),
                     "warning: this is sent as it stands, with its $: write ${env:NAME} for an environment variable",
                 )
+
+
+def _warnings_of_passthrough(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of signals that leave as they are though something is to be redacted."""
+    passes_on = config.passthrough == "all" and any(isinstance(export, OtlpExport) for export in config.export)
+    if passes_on and config.redact.active:
+        written: Path = ("passthrough",)
+        yield file.fault(
+            file.positions.value(written) if _is_set(config, written) else file.positions.key(("redact",)),
+            "warning: logs, metrics and profiles are passed on as they are: redact is for traces only. Write "
+            "passthrough: off, or discard, if their secrets must not leave",
+        )
 
 
 _SHELL_VARIABLE = re.compile(r"(?:^| )\$[A-Za-z_][A-Za-z0-9_]*$")

@@ -396,6 +396,9 @@ class Config(Section):
     DEFAULT_EXPORT: ClassVar = (FileExport(name="local", protocol="file", path="sampler-proxy-traces.jsonl"),)
 
     receive: Receive = Field(default_factory=Receive)
+    passthrough: Annotated[Literal["all", "off", "discard"], Choice(("all", "off", "discard"))] = "all"
+    """Logs, metrics and profiles: `all` passes them on to every destination that takes them, as they are; `off` refuses
+    them; `discard` takes them, counts them and drops them."""
     buffer: Buffer = Field(default_factory=Buffer)
     rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, json_schema_extra={"minItems": 1})
     """Read from the top; the first that matches decides. The last one matches everything."""

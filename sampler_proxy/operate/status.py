@@ -39,7 +39,7 @@ class Status:
     """The parts of a service, as far as questions are answered from them.
 
     `latencies` has the histogram of each destination by name, `kinds` the counts of metrics that have a kind for their
-    only label. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
+    only label, `passing` reads what is passed on. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Status:
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
         kinds: Mapping[metrics.Metric, Mapping[str, int]],
+        passing: Callable[[], Mapping[metrics.Metric, Mapping[tuple[str, ...], float]]],
         doors: Doors,
         *,
         clock: Callable[[], int],
@@ -63,6 +64,7 @@ class Status:
         self._latencies = latencies
         self._grpc_engine = grpc_engine
         self._kinds = kinds
+        self._passing = passing
         self._doors = doors
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
@@ -84,6 +86,7 @@ class Status:
         for metric, counts in self._kinds.items():
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
+        others.update({metric: {**series} for metric, series in self._passing().items()})
         others.update(self._doors.values())
         others[metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS].update(
             {

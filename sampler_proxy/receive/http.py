@@ -14,9 +14,10 @@ import logging
 import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from aiohttp import HttpVersion10, web
@@ -29,6 +30,7 @@ from sampler_proxy.errors import (
     RequestTooLarge,
     StartError,
 )
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive import http_answers, http_bodies
 from sampler_proxy.receive.cors import Cors
 from sampler_proxy.receive.credentials import Lease
@@ -43,8 +45,6 @@ from sampler_proxy.receive.listeners import WILDCARDS, UnixListener, listen_at
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
 from sampler_proxy.settings import Endpoint
-
-PATH = "/v1/traces"
 
 KINDS = (HTTP2, FAILED)
 """Why a connection is refused, beside the kinds that the gRPC port knows, too."""
@@ -88,6 +88,15 @@ _silent.disabled = True
 log = structlog.get_logger()
 
 
+class Route(NamedTuple):
+    """The handlers of a signal: `handler` takes a message on the loop and may raise EffortSpent; `large_handler` takes
+    one on another thread, and does not."""
+
+    signal: Signal
+    handler: Handler
+    large_handler: Handler
+
+
 class _Large:
     """A request for the thread of large ones, and who waits for its answer."""
 
@@ -116,8 +125,8 @@ class _Large:
 class HttpReceiver:
     """The HTTP server.
 
-    `handler` takes a request's message on the loop and may raise EffortSpent; `large_handler` takes one on another
-    thread, and does not. `on_refused(reason)` is called for every request that is refused here: the reasons of
+    `handler` and `large_handler` take traces, see Route; `others` has the way of other signals. `on_refused(reason)` is
+    called for every request that is refused here: the reasons of
     GrpcEngine, "malformed" (chunks that are none) and "content_type"; `on_not_served(kind)` for other paths, see
     `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1, or come
     to no TLS. `door` says whether senders have to speak TLS, and show credentials: the others are refused before their
@@ -135,13 +144,14 @@ class HttpReceiver:
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
         door: Door = OPEN,
+        others: Sequence[Route] = (),
     ) -> None:
         self._door = door
         self._endpoint = endpoint
         self._cors = cors
         self._max_request_bytes = max_request_bytes
-        self._handler = handler
-        self._large_handler = large_handler
+        routes = (Route(Signal.TRACES, handler, large_handler), *others)
+        self._routes: Mapping[str, Route] = {f"/{route.signal.path}": route for route in routes}
         self._on_refused = RefusalCount(on_refused)
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
@@ -280,7 +290,8 @@ class HttpReceiver:
         headers = request.headers
         content_type = _content_type(request)
         path = request.raw_path.partition("?")[0]
-        if path != PATH and request.path != PATH:  # the second is a target in absolute form
+        route = self._routes.get(path) or self._routes.get(request.path)  # the second is a target in absolute form
+        if route is None:
             kind, refused = http_answers.not_served(path)
             self._on_not_served(kind)
             return refused.answer(content_type)
@@ -308,30 +319,32 @@ class HttpReceiver:
             return self._refuse("in_flight", http_answers.TOO_MANY_BYTES, content_type)
         except (RequestTooLarge, MalformedRequest) as error:
             return self._refuse(error.reason, http_answers.refusal(error, last=True), content_type)
-        return await self._handle(connection, parts, encoding.replace("identity", ""), content_type)
+        return await self._handle(route, connection, parts, encoding.replace("identity", ""), content_type)
 
     def _preflight(self, request: web.BaseRequest | PlainRequest) -> Answer:
         origin = request.headers.get("Origin")
         allowed = self._cors.preflight(origin, request.headers.get("Access-Control-Request-Headers", ""))
         return Answer(204, b"", allowed) if allowed else http_answers.NO_PAGES.answer(JSON)
 
-    async def _handle(self, connection: HttpConnection, parts: list[bytes], encoding: str, content_type: str) -> Answer:
+    async def _handle(
+        self, route: Route, connection: HttpConnection, parts: list[bytes], encoding: str, content_type: str
+    ) -> Answer:
         """Answer a request that is here: on the loop, where that will not take long."""
         now = time.monotonic()
         size = sum(map(len, parts))
         small = min(INLINE_BYTES, self._max_request_bytes)
         if now >= self._away_until and size <= (small // 4 if encoding else small):
             with suppress(EffortSpent, _Larger):
-                answer = self._take(self._handler, parts, encoding, content_type, small)
+                answer = self._take(route, route.handler, parts, encoding, content_type, small)
                 if time.monotonic() - now > BLOCKED_S:
                     self._away_until = time.monotonic() + AWAY_S
                 return answer
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        handler, most = self._large_handler, self._max_request_bytes
+        most = self._max_request_bytes
 
         def work() -> Answer:
             try:
-                return self._take(handler, parts, encoding, content_type, most)
+                return self._take(route, route.large_handler, parts, encoding, content_type, most)
             except MemoryError:  # for the refusal
                 return self._out_of_memory(content_type)
             finally:
@@ -340,14 +353,16 @@ class HttpReceiver:
         self._lane.add(connection, _Large(work, done))
         return await done
 
-    def _take(self, handler: Handler, parts: list[bytes], encoding: str, content_type: str, most: int) -> Answer:
+    def _take(
+        self, route: Route, handler: Handler, parts: list[bytes], encoding: str, content_type: str, most: int
+    ) -> Answer:
         """Answer a request of `most` bytes at most, once inflated. Raises EffortSpent if the handler does, and _Larger
         where it has more bytes than that, though not more than a request may have."""
         try:
             try:
                 message = http_bodies.decode(parts, encoding, most)
                 if content_type == JSON:
-                    message = http_bodies.from_json(message, self._max_request_bytes)
+                    message = http_bodies.from_json(message, route.signal, self._max_request_bytes)
             except RequestTooLarge as error:
                 if most < self._max_request_bytes:
                     raise _Larger from None

@@ -183,6 +183,20 @@ class Metrics:
             }
             if left != sum(right.values()):
                 found.append(f"{name}: routed {left} != {sum(right.values())}: {right}")
+        return found + [fault for signal in ("logs", "metrics", "profiles") for fault in self._unbalanced_of(signal)]
+
+    def _unbalanced_of(self, signal: str) -> list[str]:
+        """The equations of what is passed on, for one signal."""
+        found = []
+        of = {"signal": signal}
+        taken = self.total("passthrough_requests_received_total", **of)
+        taken -= self.total("passthrough_requests_discarded_total", **of)
+        for name in self.by("passthrough_requests_routed_total", "destination"):
+            left = self.total("passthrough_requests_routed_total", destination=name, **of)
+            parts = [f"passthrough_requests_{part}_total" for part in ("exported", "rejected", "unwanted", "lost")]
+            right = {part: self.total(part, destination=name, **of) for part in (*parts, "passthrough_queue_requests")}
+            if not taken == left == sum(right.values()):
+                found.append(f"{name}: {signal}: taken {taken}, routed {left} != {sum(right.values())}: {right}")
         return found
 
 
@@ -282,6 +296,9 @@ class Scraper:
         "spans_exported_total",
         "spans_lost_total",
         "spans_rejected_total",
+        "passthrough_requests_received_total",
+        "passthrough_requests_routed_total",
+        "passthrough_requests_exported_total",
     )
 
     def __init__(self, proxy: Proxy, interval_s: float = 0.1) -> None:

@@ -45,7 +45,7 @@ def retry_after_s(error: Any) -> float | None:
     return _PAUSE_S if error.code().name in _RETRYABLE else None
 
 
-def connect_grpc(endpoint: str, connections: int, in_flight: int, method: str = METHOD) -> list[Sender]:
+def connect_grpc(endpoint: str, connections: int, in_flight: int, method: str) -> list[Sender]:
     """Return so many senders, over so many channels, which are connected."""
     channels = [grpc.insecure_channel(endpoint, _OPTIONS) for _ in range(connections)]
     for channel in channels:

@@ -392,7 +392,7 @@ RULES_LOADED_TIMESTAMP_SECONDS = _gauge(
 )
 CONFIG_RELOADS = _counter(
     "config_reloads_total",
-    "Reloads of the configuration file; outcome is applied (rules, limit or redact have changed), unchanged or failed.",
+    "Reloads of the configuration file; outcome: applied (rules, limit, redact or auth changed), unchanged or failed.",
     "outcome",
 )
 CONFIG_LAST_RELOAD_SUCCESSFUL = _gauge(

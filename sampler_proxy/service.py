@@ -34,7 +34,6 @@ from sampler_proxy.export.console import ConsoleExporter
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp import OtlpExporter
-from sampler_proxy.export.pass_queue import SHARE
 from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
@@ -45,6 +44,7 @@ from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
 from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
+from sampler_proxy.operate.routes import routes_of
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
 from sampler_proxy.otlp.signals import Signal
@@ -57,7 +57,7 @@ from sampler_proxy.receive.cors import Cors
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
 from sampler_proxy.receive.http import HttpReceiver, Route
 from sampler_proxy.receive.keepalive import Keepalive
-from sampler_proxy.receive.passthrough import handler as passing_handler
+from sampler_proxy.receive.passthrough import pass_handlers
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
@@ -130,7 +130,7 @@ class Service:
             metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
         self._passing = PassThrough.configured(
-            config, self._exporters, lambda: self._pipeline.max_bytes // SHARE, time.monotonic_ns, random.random
+            config, self._exporters, lambda: self._pipeline.max_bytes, time.monotonic_ns, random.random
         )
         self._engine = self._new_engine(config, kinds)
         self._http = self._new_http(config, kinds)
@@ -175,7 +175,7 @@ class Service:
 
     def _new_engine(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
         transport = config.receive.grpc.endpoint.transport("grpc")
-        passed = {each.method: self._passing_handler(each, transport) for each in self._passing.signals}
+        passed = {signal.method: handler for signal, handler in pass_handlers(self._passing, transport)}
         return receive_grpc.create(
             {Signal.TRACES.method: self._handler(INLINE_EFFORT, transport), **passed},
             str(config.receive.grpc.endpoint),
@@ -202,18 +202,14 @@ class Service:
             partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            [Route(each, *2 * (self._passing_handler(each, transport),)) for each in self._passing.signals],
             self._doors.http,
+            [Route(signal, handler, handler) for signal, handler in pass_handlers(self._passing, transport)],
         )
 
     def _handler(self, effort: int, transport: str) -> Handler:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
         return lambda request, metadata=b"", /: accept(request, clock(), metadata)
-
-    def _passing_handler(self, signal: Signal, transport: str) -> Handler:
-        """Return a way in for requests that are passed on, for any threads."""
-        return passing_handler(self._passing.queues.way(signal, transport))
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -233,12 +229,9 @@ class Service:
             return ConsoleExporter(config, dependencies)
         return FileExporter(config, dependencies)
 
-    def _routes(self, config: Config) -> dict[str, list[int]]:
-        """Return the numbers of the destinations that rules name; a rule that names none of those which run (a new one
-        runs after a restart) is left out, so that its traces go to all."""
-        numbers = {exporter.name: number for number, exporter in enumerate(self._exporters)}
-        routes = {rule.name: [numbers[name] for name in rule.to or () if name in numbers] for rule in config.rules}
-        return {rule: route for rule, route in routes.items() if route}
+    def _routes(self, loaded: Loaded) -> dict[str, list[int]]:
+        """Return where the traces of rules go that name destinations. Raises ConfigError where none of these runs."""
+        return routes_of(loaded.config.rules, [exporter.name for exporter in self._exporters], loaded.path)
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""
@@ -258,7 +251,7 @@ class Service:
         try:
             return Pipeline(
                 rules=_rule_set(loaded, prepared),
-                routes=self._routes(config),
+                routes=self._routes(loaded),
                 archives=[number for number, export in enumerate(config.export) if export.dropped],
                 destinations=[exporter.queue for exporter in self._exporters],
                 max_bytes=config.buffer.max_bytes,
@@ -278,16 +271,20 @@ class Service:
             raise StartError(f"buffer.decision_memory: the system does not give {asked}: write less") from None
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
-        """Put what has changed in a file into force, as far as a running service can. Raises what
-        `Pipeline.replace_rules` does, and has then changed nothing."""
+        """Put what has changed in a file into force, as far as a running service can. Raises ConfigError, and what
+        `Doors.prepare` and `Pipeline.replace_rules` do, and has then changed nothing."""
+        replace_doors = self._doors.prepare(loaded.config) if "auth" in changed else None
         if "rules" in changed:  # else all that is buffered would be read again
+            routes = self._routes(loaded)
             prepared = self._rates.prepare(loaded)
-            self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
+            self._pipeline.replace_rules(_rule_set(loaded, prepared), routes)
             self._rates.adopt(prepared)
         if "redact" in changed:  # else what the cache has learned would be lost
             self._pipeline.replace_redaction(loaded.redact)
         if "limit" in changed:
             self._pipeline.replace_limit(_limit(loaded.config))
+        if replace_doors is not None:
+            replace_doors()
 
     async def run(self) -> int:
         """Start, decide what is due until a signal comes or something fails for good, and drain; returns the exit code:
@@ -344,7 +341,6 @@ class Service:
         )
         log_faults("warning", self._warnings)
         memory_limit.warn(self._config)
-        self._passing.introduce()
         if self._summary:
             log_introduction(self._config)
 
@@ -382,6 +378,7 @@ class Service:
                 next_look += LOOK_S
                 self._descriptors.check()
                 self._pressure.look()
+                self._passing.look()
                 if trimmer.due():
                     await asyncio.to_thread(allocator.trim)
             if self._summary and time.monotonic() >= next_summary:
@@ -475,9 +472,7 @@ class Service:
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
-        while time.monotonic_ns() < deadline_ns and not hurry.is_set():  # what is passed on comes after traces
-            if await self._passing.drain(min(deadline_ns, time.monotonic_ns() + int(TICK_S * 1e9))):
-                break
+        await self._passing.drain(deadline_ns, hurry)  # after traces
 
     async def _stop(self) -> int:
         """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;

@@ -354,6 +354,11 @@ class PassQueues:
         """The memory that requests take; those count twice that wait for two destinations."""
         return sum(each.held for each in self.destinations)
 
+    @property
+    def received(self) -> int:
+        """The requests that were taken."""
+        return sum(way.received for way in self._ways)
+
     def bound(self, now_ns: int) -> int:
         """Return what one destination may hold, whatever others do; with the lock held."""
         if now_ns >= self._bound_until_ns:

@@ -25,7 +25,7 @@ from sampler_proxy.config.model import Config, OtlpExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.lasting import Lasting, is_to_end
 from sampler_proxy.export.otlp import OtlpExporter
-from sampler_proxy.export.pass_queue import PassBatch, PassQueues, SignalQueue
+from sampler_proxy.export.pass_queue import SHARE, PassBatch, PassQueues, SignalQueue, Way
 from sampler_proxy.export.queue import FULL
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed, Fault, lacks_memory
@@ -331,13 +331,13 @@ class Passing:
 
 
 class PassThrough:
-    """Passes signals on to destinations, each with the transport of its exporter. `max_bytes` tells how much may be
-    held, in all; `clock` tells monotonic nanoseconds, `random` numbers from [0, 1)."""
+    """Passes signals on to destinations, each with the transport of its exporter. `max_bytes` tells how much traces may
+    take: a share of it may be held here; `clock` tells monotonic nanoseconds, `random` numbers from [0, 1)."""
 
     signals: Sequence[Signal] = PASSED_ON
     """Those that are taken; others have to be refused."""
     _asked_for = False
-    """Whether they are to be passed on."""
+    """Whether they are to be passed on, and nobody was told that they are not."""
 
     def __init__(
         self,
@@ -346,7 +346,7 @@ class PassThrough:
         clock: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        self.queues = PassQueues(max_bytes, clock)
+        self.queues = PassQueues(lambda: max_bytes() // SHARE, clock)
         self._passing: list[tuple[str, Sequence[Passing]]] = []
         for config, transport in destinations:
             queues = self.queues.add(
@@ -384,14 +384,24 @@ class PassThrough:
         for each in self._all():
             each.start()
 
-    def introduce(self) -> None:
-        """Log where somebody may think that signals go somewhere, and they do not."""
-        if self._asked_for and not self._passing:
+    def look(self) -> None:
+        """Log, once, that what has come goes nowhere though it is to be passed on."""
+        if self._asked_for and not self._passing and self.queues.received:
+            self._asked_for = False
             log.info("logs, metrics and profiles are taken, counted and discarded: all destinations take traces only")
 
-    async def drain(self, deadline_ns: int) -> bool:
-        """Send all that is left until the clock says `deadline_ns`; returns whether that was possible."""
-        return all(await asyncio.gather(*(each.drain(deadline_ns) for each in self._all())))
+    def way(self, signal: Signal, transport: str) -> Way:
+        """Make the way of a signal that comes by a transport. Called before `start`."""
+        return self.queues.way(signal, transport)
+
+    async def drain(self, deadline_ns: int, hurry: asyncio.Event) -> None:
+        """Send all that is left until the clock says `deadline_ns`, or `hurry` is set."""
+        all_sent = asyncio.gather(*(each.drain(deadline_ns) for each in self._all()))
+        hurried = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait((all_sent, hurried), return_when=asyncio.FIRST_COMPLETED)
+        for task in (all_sent, hurried):
+            task.cancel()
+        await asyncio.gather(all_sent, hurried, return_exceptions=True)
 
     async def stop(self) -> int:
         """End at once, before the exporters do; returns how many requests are lost."""

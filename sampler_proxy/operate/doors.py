@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from sampler_proxy import metrics
 from sampler_proxy.config.doors_check import doors
@@ -43,6 +44,22 @@ class Doors:
                 tls.look()
             if credentials is not None:
                 credentials.look()
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """Read the credentials of a changed configuration, and return what puts them into force. Blocking. Raises
+        StartError."""
+        found = []
+        for path, _, auth in doors(config):
+            name = ".".join(map(str, path))
+            credentials = self._doors[name].credentials
+            if credentials is not None and auth is not None:
+                found.append((credentials, Credentials(auth, name)))
+
+        def replace() -> None:
+            for credentials, changed in found:
+                credentials.replace(changed)
+
+        return replace
 
     def detail(self) -> dict[str, object]:
         """Describe, as JSON values, files that cannot be used as they are now; empty where there are none."""

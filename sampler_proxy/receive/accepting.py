@@ -327,7 +327,9 @@ class Acceptor:
     def _refuse(self, connection: _Connection, kind: str) -> None:
         self._on_connection_refused(kind)
         self._warn(kind, connection)
-        answer = bad_request(_TEXT) if kind == "http1" else client_hello.answer(kind, connection.opening.received)
+        answer = client_hello.answer(kind, connection.opening.received)
+        if kind == "http1" and not answer:
+            answer = bad_request(_TEXT)
         if answer:
             connection.socket.sendall(answer)
             self._linger(connection)

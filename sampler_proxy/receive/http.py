@@ -79,9 +79,10 @@ _WARNINGS = {
     "proxy_protocol": "http: a load balancer speaks the PROXY protocol to this port; switch it off for this port",
     "other": "http: a connection began with something that is not HTTP; was another port meant?",
 }
-# HTTP/2: SETTINGS, then GOAWAY with HTTP_1_1_REQUIRED and what to set (RFC 9113, 6.8 and 7).
+# HTTP/2: GOAWAY with HTTP_1_1_REQUIRED and what to set (RFC 9113, 6.8 and 7). Without the SETTINGS that HTTP/2 wants in
+# front: gRPC's clients come back at once to who has greeted them, hundreds of times a second, and else after a pause.
 _TEXT = b"This port takes OTLP over HTTP/1.1: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or send to the gRPC port"
-_GOAWAY = bytes(3) + b"\x04" + bytes(5) + (8 + len(_TEXT)).to_bytes(3, "big") + b"\x07" + bytes(12) + b"\x0d" + _TEXT
+_GOAWAY = (8 + len(_TEXT)).to_bytes(3, "big") + b"\x07" + bytes(12) + b"\x0d" + _TEXT
 
 _silent = logging.getLogger(f"{__name__}.aiohttp")  # any sender can cause what aiohttp logs, and it quotes the sender
 _silent.disabled = True
@@ -148,8 +149,8 @@ class HttpReceiver:
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
-        others: Sequence[Route] = (),
         door: Door = OPEN,
+        others: Sequence[Route] = (),
     ) -> None:
         self._door = door
         self._endpoint = endpoint
@@ -235,6 +236,7 @@ class HttpReceiver:
         if self._server is not None:
             server, self._server = self._server, None
             await server.shutdown(0.1)
+            self._connections.abort_all()
         if self._lane.alive:
             self._lane.close()
 
@@ -271,7 +273,7 @@ class HttpReceiver:
             self._in_hand -= 1
             if self._draining and not self._in_hand:
                 self._answered.set()
-            self._connections.leave(connection, last)
+            self._connections.leave(connection, last, unread=not request.content.is_eof())
         headers = {**answer.headers, "Server": "sampler-proxy"}
         if self._cors.on:
             headers.update(self._cors.headers(request.headers.get("Origin")))

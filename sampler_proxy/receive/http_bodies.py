@@ -30,6 +30,9 @@ ENCODINGS = ("gzip", "deflate", "zstd")
 BODY_S, MIN_BYTES_PER_S = 20.0, 1000.0
 """How long a body may take: so many seconds, and more of them at this rate of what has come."""
 
+_NOTE_BYTES = 8 * 1024
+"""How much has to come before the time is set anew: who sends byte by byte shall cost no timer each."""
+
 MAX_PARTS = 1000
 """Members or frames of one body. Senders that compress piece by piece make a few."""
 
@@ -76,7 +79,7 @@ async def read(
             raise too_large(max_bytes)
         return [body]
     parts: list[bytes] = []
-    size = 0
+    size = noted = 0
     begun = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(BODY_S) as timeout:
@@ -86,13 +89,15 @@ async def read(
                 size += len(part)
                 if size > max_bytes:
                     raise too_large(max_bytes)
-                if not connection.crowded:
+                if not connection.crowded and size - noted >= _NOTE_BYTES:
+                    noted = size
                     timeout.reschedule(begun + BODY_S + size / MIN_BYTES_PER_S)
     except TimeoutError:
         raise Crowded if connection.crowded else Stalled from None
     except RequestTooLarge:
         raise
     except Exception as error:  # of aiohttp, which has no common class for what may be wrong with a body
+        parts.clear()  # the content keeps the error, which keeps this frame, which keeps the content
         if connection.transport.is_closing() or isinstance(error, ConnectionError):
             raise Lost from None
         raise MalformedRequest("the body of the HTTP request is damaged or incomplete") from None

@@ -6,10 +6,12 @@ request that is taken is answered at once, with the empty response that says so.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from sampler_proxy.errors import RequestError
 from sampler_proxy.otlp.joining import joinable
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive.grpc_server import Handler
 
 TAKEN = b""
@@ -24,6 +26,21 @@ class Way(Protocol):
 
     def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""
+
+
+class Passing(Protocol):
+    """The signals that are taken, and where they go."""
+
+    @property
+    def signals(self) -> Iterable[Signal]: ...
+
+    def way(self, signal: Signal, transport: str) -> Way:
+        """Make the way of a signal that comes by a transport."""
+
+
+def pass_handlers(passing: Passing, transport: str) -> Iterator[tuple[Signal, Handler]]:
+    """Make the handlers of all signals that are passed on, for requests that come by a transport."""
+    return ((signal, handler(passing.way(signal, transport))) for signal in passing.signals)
 
 
 def handler(way: Way) -> Handler:

@@ -95,11 +95,11 @@ async def passing_to(*ports: int, **settings) -> AsyncIterator[PassThrough]:
         for n, port in enumerate(ports)
     ]
     transports = [GrpcTransport(config, dependencies) for config in configs]
-    made = PassThrough(zip(configs, transports, strict=True), lambda: 16 << 20, time.monotonic_ns, random.random)
+    made = PassThrough(zip(configs, transports, strict=True), lambda: 256 << 20, time.monotonic_ns, random.random)
     for transport in transports:
         transport.start()
     made.start()
-    ways.update({signal: made.queues.way(signal, "grpc") for signal in made.signals})
+    ways.update({signal: made.way(signal, "grpc") for signal in made.signals})
     try:
         yield made
     finally:
@@ -394,7 +394,7 @@ def test_a_drain_sends_what_is_left_without_waiting(run, logs_backend):
         async with passing_to(backend.port, batch=Batch(max_wait_ns=60_000 * MS)) as made:
             take(made, *"abc")
             assert not exported(made)
-            assert await made.drain(time.monotonic_ns() + 10_000 * MS)
+            await made.drain(time.monotonic_ns() + 10_000 * MS, asyncio.Event())
             assert exported(made) == 3
 
     run(scenario())
@@ -407,7 +407,12 @@ def test_a_stop_counts_what_is_lost(run, logs_backend, caplog):
         async with passing_to(backend.port) as made:
             take(made, *"abc")
             await until(lambda: backend.seen)
-            assert not await made.drain(time.monotonic_ns() + 100 * MS)
+            before = time.monotonic()
+            await made.drain(time.monotonic_ns() + 100 * MS, asyncio.Event())
+            assert time.monotonic() - before >= 0.09
+            hurry = asyncio.Event()
+            hurry.set()
+            await made.drain(time.monotonic_ns() + 60_000 * MS, hurry)
             assert await made.stop() == 3
             assert count(made, metrics.PASSTHROUGH_REQUESTS_LOST, "d0", "logs", "shutdown") == 3
 

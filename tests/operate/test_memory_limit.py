@@ -48,7 +48,7 @@ def test_one_line_for_the_tightest_limit(found: list[tuple[str, int]], expected:
 @pytest.mark.parametrize(("passthrough", "share"), [("all", 64), ("off", 0), ("discard", 0)])
 def test_what_is_passed_on_has_its_share(passthrough: str, share: int) -> None:
     """A sixteenth of the buffer, where a destination takes it."""
-    config = Config(export=(GrpcExport(name="a", endpoint="http://somewhere"),), passthrough=passthrough)
+    config = Config(export=(GrpcExport(name="a", endpoint="http://somewhere:4317"),), passthrough=passthrough)
     for room, logs_expected in ((NEED + share) * MIB, 0), ((NEED + share) * MIB - 1, 1):
         with structlog.testing.capture_logs() as logs:
             warn(config, iter([(OF_GROUP, room)]))

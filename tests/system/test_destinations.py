@@ -100,6 +100,16 @@ def test_rules_name_destinations_and_an_archive_takes_the_rest(
         until(lambda: trace in traces_in(archive))
         assert not any("sampler_proxy.sampled_out" in keys(span) for span in traces_in(archive)[trace])
         assert set(sink.traces) == failed
+
+        rules[0]["to"] = ["new"]
+        settings["export"].append({"name": "new", "endpoint": sink.endpoint})
+        write(tmp_path / "run" / "sampler-proxy.yaml", settings)
+        proxy.signal(signal.SIGHUP)
+        proxy.await_event("rule errors sends to destinations that do not run yet: restart to apply")
+        proxy.await_event("the active rules stay")
+        client(proxy.port).export(one_trace(random, error=True))
+        until(lambda: len(other.traces) == 2)
+        assert set(sink.traces) == failed
         assert proxy.terminate() == 0
     finally:
         other.stop()

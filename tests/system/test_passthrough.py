@@ -247,9 +247,11 @@ def test_what_nobody_takes_is_counted_and_the_sender_gets_ok(
     metrics = proxy.metrics()
     assert metrics.by("passthrough_requests_discarded_total", "signal") == {"logs": 1, "metrics": 1, "profiles": 0}
     assert not metrics.unbalanced()
+    if passthrough == "all":
+        proxy.await_event("all destinations take traces only")
+    assert proxy.terminate() == 0
     said = [line["event"] for line in proxy.log() if "discarded" in line["event"]]
     assert len(said) == (passthrough == "all")
-    assert proxy.terminate() == 0
 
 
 def test_off_refuses_every_signal_but_traces(

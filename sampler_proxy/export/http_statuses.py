@@ -62,5 +62,5 @@ def rejected_by(content_type: str, body: bytes) -> int:
     try:
         partial = json.loads(body)["partialSuccess"]
         return sum(int(partial.get(name, 0)) for name in _REJECTED)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
         return 0

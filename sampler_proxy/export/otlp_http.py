@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import aiohttp
@@ -72,11 +72,9 @@ class HttpLink:
         self._under_way = 0
         self._done = asyncio.Event()
 
-    async def post(
-        self, url: URL, body: bytes, headers: Mapping[str, str], seen: _Connection
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Send a request; returns the status, the headers and the beginning of the body of its answer. What is known of
-        its connection is noted in `seen`. Raises what aiohttp does."""
+    async def post(self, url: URL, body: bytes, headers: Mapping[str, str], seen: _Seen) -> None:
+        """Send a request, and note in `seen` its answer, as far as it has come, and what is known of the connection.
+        Raises what aiohttp does."""
         data = body if len(body) <= WRITE_AT_ONCE_BYTES else io.BytesIO(body)
         self._under_way += 1
         try:
@@ -88,11 +86,9 @@ class HttpLink:
                 server_hostname=self._server_name,
                 trace_request_ctx=seen,
             ) as answer:
-                content = b""
-                with suppress(aiohttp.ClientError, TimeoutError):  # the status is there, and says what matters
-                    while len(content) < MAX_RESPONSE_BYTES and (more := await answer.content.readany()):
-                        content += more
-                return answer.status, answer.headers, content
+                seen.status, seen.headers = answer.status, answer.headers
+                while len(seen.body) < MAX_RESPONSE_BYTES and (more := await answer.content.readany()):
+                    seen.body += more
         finally:
             self._under_way -= 1
             self._done.set()
@@ -160,37 +156,48 @@ class HttpTransport(Transport[HttpLink]):
         url = self._urls.get(signal)
         if url is None:
             return Failed(Fault.UNWANTED, "UNIMPLEMENTED", TRACES_ONLY)
-        seen = _Connection()
+        seen = _Seen()
         try:
             async with asyncio.timeout(timeout_s):
                 body = await compressed(request, self._encoding) if self._encoding else request
-                while not link.closing:
-                    seen = _Connection()
-                    try:
-                        status, headers, answer = await link.post(url, body, self._headers_sent, seen)
-                        break
-                    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                        if not seen.reused:  # else it was idle, and the server closed it as this request came
-                            raise
-                else:
+                if not await self._post(link, url, body, seen):
                     return None
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            return _without_answer(error, seen)
+            if seen.status is None:  # else it says what matters, though not all of the answer has come
+                return _without_answer(error, seen)
         except RuntimeError:
             if link.closing:  # between the look and the call
                 return None
             raise
-        if 200 <= status < 300:
-            return Accepted(rejected_by(headers.get("Content-Type", ""), answer))
-        return classify_status(status, headers.get("Retry-After"), time.time())
+        assert seen.status is not None
+        if 200 <= seen.status < 300:
+            return Accepted(rejected_by(seen.headers.get("Content-Type", ""), seen.body))
+        return classify_status(seen.status, seen.headers.get("Retry-After"), time.time())
+
+    async def _post(self, link: HttpLink, url: URL, body: bytes, seen: _Seen) -> bool:
+        """Send a request over one connection after the other that the server has closed while it was idle; return
+        whether it was sent, and the link not given up before. Raises what aiohttp does."""
+        while not link.closing:
+            seen.made = seen.reused = False
+            try:
+                await link.post(url, body, self._headers_sent, seen)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if seen.status is None and seen.reused:
+                    continue
+                raise
+            return True
+        return False
 
 
 @dataclass
-class _Connection:
-    """Notes what is known of the connection of a request."""
+class _Seen:
+    """Notes what has been seen of a request: its connection, and its answer as far as that has come."""
 
-    made: bool = False
-    reused: bool = False
+    made: bool = False  # there was a connection
+    reused: bool = False  # which has carried others before
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 def _tracing() -> aiohttp.TraceConfig:
@@ -208,7 +215,7 @@ def _tracing() -> aiohttp.TraceConfig:
     return tracing
 
 
-def _without_answer(error: Exception, seen: _Connection) -> Failed:
+def _without_answer(error: Exception, seen: _Seen) -> Failed:
     """Classify a request that got no answer that can be read."""
     if isinstance(error, TimeoutError):
         if seen.made:

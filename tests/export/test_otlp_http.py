@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import socket
@@ -14,6 +15,8 @@ from email.utils import formatdate
 import pytest
 import trustme
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from sampler_proxy.config.model import Batch, HttpExport, Queue, Retry, Tls
@@ -262,6 +265,23 @@ def test_partial_success(run):
     run(scenario())
 
 
+@given(
+    st.sampled_from(["application/x-protobuf", "application/json", "text/html", "", ";"]),
+    st.binary() | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(lambda x: json.dumps(x).encode()),
+)
+def test_any_body_of_a_success_is_a_number_of_items(kind, body):
+    assert isinstance(rejected_by(kind, body), int)
+    for value in (body, b'{"partialSuccess":' + body + b"}", b'{"partialSuccess":{"rejectedSpans":' + body + b"}}"):
+        assert isinstance(rejected_by("application/json", value), int)
+    assert rejected_by("application/json", b'{"partialSuccess":{"rejectedSpans":Infinity}}') == 0
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,6} \d+:\d+:\d+ [A-Z]+"))
+def test_any_retry_after_is_a_delay_or_none(text):
+    delay_ns = retry_after_ns(text, time.time())
+    assert delay_ns is None or 0 <= delay_ns <= MAX_RETRY_AFTER_NS
+
+
 def test_an_answer_that_does_not_end_is_a_success_all_the_same(run):
     """Its status has come: sending the spans again would store them twice."""
 
@@ -278,10 +298,15 @@ def test_an_answer_that_does_not_end_is_a_success_all_the_same(run):
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
             writer.close()
 
-        for answer in (endless, torn):
+        async def trickling(reader, writer):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
+            await reader.read()
+            writer.close()
+
+        for answer in (endless, torn, trickling):
             server = await asyncio.start_server(answer, "127.0.0.1", 0)
             port = server.sockets[0].getsockname()[1]
-            async with sending(config(f"http://127.0.0.1:{port}")) as transport:
+            async with sending(config(f"http://127.0.0.1:{port}", timeout_ns=300 * MS)) as transport:
                 assert await transport.send(Signal.TRACES, b"") == Accepted()
             server.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import logging
 import random
@@ -282,22 +281,6 @@ def test_any_body_of_a_success_is_a_number_of_items(kind, body):
 def test_any_retry_after_is_a_delay_or_none(text):
     delay_ns = retry_after_ns(text, time.time())
     assert delay_ns is None or 0 <= delay_ns <= MAX_RETRY_AFTER_NS
-
-
-def test_a_compressed_answer_that_nobody_asked_for_is_not_inflated(run):
-    async def scenario():
-        bomb = gzip.compress(bytes(64 << 20))
-
-        def answer(_request):
-            headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
-            return web.Response(body=bomb, headers=headers)
-
-        async with serving(answer) as server, sending(config(server.url)) as transport:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            assert await transport.send(Signal.TRACES, b"") == Accepted()
-            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10  # KiB
-
-    run(scenario())
 
 
 def test_an_answer_that_does_not_end_is_a_success_all_the_same(run):

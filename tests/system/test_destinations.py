@@ -89,6 +89,12 @@ def test_rules_name_destinations_and_an_archive_takes_the_rest(
         assert routed["sink"] == metrics.total("spans_kept_total")
         assert routed["archive"] == metrics.total("spans_sampled_out_total")
 
+        for trace, where in ((ids[0], "sink"), (ids[1], "archive")):
+            status, answer = proxy.get(f"/traces/{trace.hex()}")
+            assert (status, json.loads(answer)["destinations"]) == (200, {where: "exported"})
+        status, answer = proxy.get("/rules")
+        assert json.loads(answer)["rules"][0]["to"] == ["sink"]
+
         rules[0]["to"] = ["other", "archive"]
         write(tmp_path / "run" / "sampler-proxy.yaml", settings)
         proxy.signal(signal.SIGHUP)

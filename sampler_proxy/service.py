@@ -145,7 +145,7 @@ class Service:
             self._latencies,
             self._engine.name,
             kinds,
-            self._passing.values,
+            self._passing,
             self._doors,
             clock=time.monotonic_ns,
             time=time.time,

@@ -143,6 +143,22 @@ class Passing:
             log.error("export %s: %d requests lost at shutdown", self._name, lost)
         return lost
 
+    def describe(self) -> dict[str, object]:
+        """Describe, as JSON values, how the signal is doing, with its part of the ledger in requests."""
+        queue = self.queue
+        return {
+            "known": self._known,
+            "last_error": self.report.last_error,
+            "requests": {
+                "routed": queue.routed,
+                "exported": queue.exported,
+                "queued": queue.queued,
+                "rejected": queue.rejected,
+                "unwanted": queue.unwanted,
+                "lost": dict(queue.lost),
+            },
+        }
+
     def _try_now(self) -> None:
         """End every pause, once."""
         self._rests_until_ns = 0
@@ -417,6 +433,15 @@ class PassThrough:
             for code, count in each.report.failures.items()
         }
         return {**self.queues.values(), metrics.PASSTHROUGH_FAILURES: failures}
+
+    def describe(self, name: str) -> dict[str, object]:
+        """Describe, as JSON values, what has become of each signal at a destination; empty where none goes there."""
+        return {
+            each.signal.label: each.describe()
+            for destination, passing in self._passing
+            if destination == name
+            for each in passing
+        }
 
     def _all(self) -> list[Passing]:
         return [each for _, passing in self._passing for each in passing]

@@ -20,6 +20,7 @@ from sampler_proxy.config.model import Batch, GrpcExport, Retry
 from sampler_proxy.export import passing
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcTransport
+from sampler_proxy.export.pass_queue import PassBatch
 from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.otlp.joining import joinable
 from sampler_proxy.otlp.signals import Signal
@@ -383,6 +384,50 @@ def test_a_partial_success_is_counted_in_items(run, logs_backend):
             take(made, *"abc")
             await until(lambda: exported(made) == 3)
             assert count(made, metrics.PASSTHROUGH_ITEMS_REJECTED, "d0", "logs") >= 2
+
+    run(scenario())
+
+
+def test_want_of_memory_loses_nothing(run, logs_backend, monkeypatch):
+    backend = logs_backend()
+    left = [3]
+    joined = PassBatch.joined
+
+    def poor(batch: PassBatch) -> bytes:
+        if left[0]:
+            left[0] -= 1
+            raise MemoryError
+        return joined(batch)
+
+    monkeypatch.setattr(PassBatch, "joined", poor)
+
+    async def scenario():
+        async with passing_to(backend.port) as made:
+            take(made, *"abc")
+            await until(lambda: exported(made) == 3)
+            assert rejected(made) == 0
+
+    run(scenario())
+    assert backend.stored == ["a", "b", "c"]
+
+
+def test_an_error_of_ours_costs_the_batch_and_not_the_rest(run, logs_backend, monkeypatch):
+    backend = logs_backend()
+    send = GrpcTransport.send
+
+    async def odd(transport, signal, request):
+        if b"odd" in request:
+            raise KeyError("secret")
+        return await send(transport, signal, request)
+
+    monkeypatch.setattr(GrpcTransport, "send", odd)
+
+    async def scenario():
+        async with passing_to(backend.port) as made:
+            take(made, "odd")
+            await until(lambda: count(made, metrics.PASSTHROUGH_REQUESTS_LOST, "d0", "logs", "internal") == 1)
+            take(made, "even")
+            await until(lambda: exported(made) == 1)
 
     run(scenario())
 

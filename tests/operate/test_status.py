@@ -67,7 +67,7 @@ class Bench:
             {"local": self.latency},
             "an engine",
             {metrics.CALLS_NOT_SERVED: {"logs": 3, "other": 0}, metrics.CONNECTIONS_REFUSED: {"tls": 1}},
-            PassThrough([], lambda: 1 << 20, lambda: self.now_ns, random.random).values,
+            PassThrough([], lambda: 1 << 20, lambda: self.now_ns, random.random),
             Doors(Config()),
             clock=lambda: self.now_ns,
             time=lambda: 1_700_000_000.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -184,6 +185,10 @@ def test_each_destination_gets_everything_and_one_that_takes_traces_only_no_erro
     until(lambda: all(sink.requests(Signal.TRACES) for sink in (both, traces)))
     assert settled.by("destination_up", "destination") == {"sink": 1, "traces": 1, "file": 1}
     assert sorted(map(int, bodies(both))) == list(range(20))
+    shown = {each["name"]: each["passed_on"] for each in json.loads(proxy.get("/destinations")[1])["destinations"]}
+    assert (shown["sink"]["logs"]["known"], shown["sink"]["logs"]["requests"]["exported"]) == (True, 20)
+    assert (shown["traces"]["logs"]["known"], shown["traces"]["logs"]["requests"]["unwanted"]) == (False, 20)
+    assert shown["file"] == {}
     assert len([line for line in proxy.log() if "does not know them" in line["event"]]) == 1
     assert proxy.terminate() == 0
 

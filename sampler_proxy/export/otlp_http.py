@@ -177,9 +177,7 @@ class HttpTransport(Transport[HttpLink]):
             return Accepted(rejected_by(seen.headers.get("Content-Type", ""), seen.body))
         return classify_status(seen.status, seen.headers.get("Retry-After"), time.time())
 
-    async def _post(
-        self, link: HttpLink, url: URL, body: bytes, headers: Mapping[str, str], seen: _Seen
-    ) -> bool:
+    async def _post(self, link: HttpLink, url: URL, body: bytes, headers: Mapping[str, str], seen: _Seen) -> bool:
         """Send a request over one connection after the other that the server has closed while it was idle; return
         whether it was sent, and the link not given up before. Raises what aiohttp does."""
         while not link.closing:

@@ -375,8 +375,6 @@ def test_run_with_a_configuration_from_standard_input(tmp_path):
     export = f"[{{name: f, protocol: file, path: {tmp_path}/out}}]"
     config = f"receive: {{grpc: {endpoint}, http: {endpoint}}}\nadmin: {endpoint}\n"
     config += f"export: {export}\npassthrough: discard\n"
-        f"receive: {{grpc: {endpoint}, http: {endpoint}}}\nadmin: {endpoint}\nexport: {export}\npassthrough: discard\n"
-    )
     with subprocess.Popen(
         [sys.executable, "-m", "sampler_proxy", "run", "--config", "-"],
         stdin=subprocess.PIPE,

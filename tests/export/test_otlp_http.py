@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import random
-import resource
 import socket
 import ssl
 import time

@@ -53,6 +53,7 @@ _SAID_INSTEAD = regex(
 )
 _PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
 _TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
+_AT_HOST = re.compile(rb"@(?:[\w-]{1,63}\.){1,8}[a-z]{2,24}(?:[:/]|\Z)")
 _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
@@ -186,6 +187,8 @@ def _signed(text: bytes, name: SecretName, sign: re.Match[bytes]) -> Range | Non
     value = read(text, start)
     if value is None:
         return None
+    if colon and not sign[2] and lower.endswith(b"token") and (host := _AT_HOST.search(text, start, value.end)):
+        value = value._replace(end=host.start())  # x-access-token:V@host/path
     inside = text[value.start : value.end]
     if (
         sign[1] in (b"==", b"===")

@@ -21,7 +21,7 @@ _OF_KEYS = (
 )
 _OF_CODES = (
     r"mfa|fa|factor|login|reset|confirmation|otp|recovery|verification|backup|security|sms|auth|authorization|access"
-    r"|device"
+    r"|device|activation|invite|invitation|pairing|unlock|one[ _.-]?time"
 )
 _ANYWHERE = (
     rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf"
@@ -29,11 +29,13 @@ _ANYWHERE = (
 )
 _AT_END = (
     r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[ _.-]?id|sess_?id|sid|signature(?: 256)?|auth|bearer"
-    r"|saml[ _.-]?response|connection[ _.-]?string|code[ _.-]?verifier|requirepass|masterauth"
+    r"|saml[ _.-]?response|connection[ _.-]?string|(?:code|oauth)[ _.-]?verifier|requirepass|masterauth"
+    r"|hmac|(?:jwt|saml)[ _.-]?assertion|mnemonic|(?:recovery|backup)[ _.-]?phrase|wallet[ _.-]?seed"
+    r"|security[ _.-]?answer|p(?:w|wd|ass)[_.-]?hash"
     rf"|(?:{_OF_CODES})[ _.-]?codes?"
 )
 _IN_LISTS = r"sas|sig|session|assertion|saml[_.-]?(?:art|request)|access[_.-]?(?:key[_.-]?)?id"
-_KEY_LIKE = r"keys?|code|pat"
+_KEY_LIKE = r"keys?|code|pat|ticket|invite"
 _CHARACTER = r"[A-Za-z0-9_.%\[\]$-]"
 _NAMES = regex(rf"(?i){_CHARACTER}*(?:{_ANYWHERE}|{_AT_END}|{_IN_LISTS}|{_KEY_LIKE}){_CHARACTER}*")
 _KEY_RUN = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16}")
@@ -47,8 +49,9 @@ PATTERN = (
 )
 """RE2, of any case: where it matches nothing, no name is followed by a value."""
 SIGN = (
-    r"(?:assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|honeycomb|jw[te]|key|otp|pass|pat|phrase|pin"
-    rf"|psk|pswd|pwd?|saml|secret|sess(?:ion)?[ _.-]?id|sid|signature|string|token|verifier){_CHARACTER}*{_THEN}"
+    r"(?:answer|assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|hmac|honeycomb|invite|jw[te]|key|mnemonic|otp"
+    r"|p(?:ass|w|wd)[_.-]?hash|pass|pat|phrase|pin|psk|pswd|pwd?|saml|secret|seed|sess(?:ion)?[ _.-]?id|sid|signature"
+    rf"|string|ticket|token|verifier){_CHARACTER}*{_THEN}"
     rf"|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
 )
 """RE2, of any case: what `PATTERN` cannot match without. It is short, as an automaton of many words is large."""

@@ -50,6 +50,8 @@ _UNIT = re.compile(
 )
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,1024}")
+_FILE_NAME = re.compile(rb"/[^/]*\.[a-z]{1,4}[0-9]?\Z")
+_ALGORITHM = re.compile(rb"(?i:(?:sha|md)-?[0-9]{1,3}-?with-?[a-z]+(?:encryption)?|[a-z0-9]+-with-sha-?[0-9]+)")
 _PARTS = re.compile(rb"[/._=+~%-]+")
 _DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
 
@@ -65,6 +67,8 @@ def looks_like_key(value: bytes, least: int = MIN_KEY, *, mixed: bool = False) -
     """Tell whether a value looks like a key that somebody generated: `least` characters or more of base64, hexadecimal
     or the like, neither words nor numbers, a path, a UUID or a date. `mixed`: only of upper and lower case."""
     if len(value) < least or not _HAS_DIGIT.search(value) or _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
+        return False
+    if b"/" in value and _FILE_NAME.search(value):
         return False
     parts = _PARTS.split(value[:_JUDGED_AS_KEY])
     if any(len(part) > 2 and part.isalpha() for part in parts):  # words: judge what is joined to them
@@ -141,6 +145,8 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
         return not (sentence and (_WORDS.fullmatch(value) or value[:1] in b"[{("))
     if kind is Announces.AMBIGUOUS:
         value = value.replace(b"****", b"")  # what was masked in it
+        if _ALGORITHM.fullmatch(value):
+            return False
         return is_mixed(value) or (len(value) >= 16 and not _CODE.search(value) and b" " not in value)
     return kind in _KEYS and looks_like_key(value, mixed=kind is Announces.MIXED_KEY)
 

@@ -68,7 +68,7 @@ LAST_WORDS = (
 )
 OWNERS_OF_PASS = (
     *("db", "database", "sql", "mysql", "pg", "redis", "mongo", "user", "login", "admin", "root", "sudo", "become"),
-    *("ssh", "ftp", "sftp", "smtp", "mail", "email", "ldap", "bind", "sasl", "account"),
+    *("ssh", "ftp", "sftp", "smtp", "mail", "email", "ldap", "bind", "sasl", "account", "default"),
 )
 """Whose `pass` is a password, and no pass of something: `DB_PASS`."""
 CODES = (
@@ -134,9 +134,9 @@ ABOUT = (
 )
 """What the last word of a name says where the name is about a secret."""
 _ASKING = (
-    "has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no|skip"
-)
-# A token that says where to go on, or is one of a language or of a request; a key that finds something.
+    "existing|has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no"
+    "|skip"
+)  # A token that says where to go on, or is one of a language or of a request; a key that finds something.
 CURSORS = (
     *("next", "page", "sync", "continuation", "cursor", "start", "starting", "resume", "change", "skip", "paging"),
     *("pagination", "delta", "marker", "cancellation", "idempotency", "fencing", "concurrency", "eos", "bos", "pad"),

@@ -20,7 +20,8 @@ _USERINFO = regex(r"://[^/?#\s]*\z")
 _TOP_LEVEL = regex(r"[A-Za-z]{2,63}|[Xx][Nn]--[A-Za-z0-9-]{1,59}|[\x80-\xff][A-Za-z0-9\x80-\xff-]*")
 # image@2x.png is the name of a file.
 _EXTENSIONS = frozenset(
-    b"png jpg jpeg gif svg webp ico css js mjs ts tsx jsx json map html xml yaml yml txt zip tgz gz".split()
+    b"png jpg jpeg gif svg webp ico css js mjs ts tsx jsx json map html xml yaml yml txt zip tgz gz"
+    b" service scope slice socket timer mount".split()  # units of systemd
 )
 
 

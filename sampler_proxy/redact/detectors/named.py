@@ -19,7 +19,7 @@ import re
 
 from sampler_proxy.redact.detectors import commands, name_value_pairs, names
 from sampler_proxy.redact.detectors.names import KEYS, SecretName
-from sampler_proxy.redact.detectors.prose import if_secret, in_prose
+from sampler_proxy.redact.detectors.prose import CODES_SIGN, codes, if_secret, in_prose
 from sampler_proxy.redact.detectors.reading import (
     HTML_QUOTE,
     MAX_JUDGED,
@@ -80,6 +80,7 @@ def _url_secrets(text: bytes) -> list[Range]:
             found.append(place)
     found += name_value_pairs.find(text)
     found += commands.find(text)
+    found += codes(text)
     return merged(found) if len(found) > 1 else found
 
 
@@ -97,6 +98,8 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
         element = name_value_pairs.element(text, name.start, name.end)
         if element is not None:
             return if_secret(text, element, name)
+    if text.endswith(b"checksum/", 0, name.start):
+        return None
     spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
     if not spaced and (sign := _SIGN.match(text, name.end)):
         if not sign[2] and (bracket := _ALL_IN_BRACKETS.match(text, sign.end())):
@@ -129,6 +132,8 @@ def _names_value(text: bytes, name: SecretName, before: bytes) -> bool:
 
 def _stands_alone(text: bytes, value: Value, name: SecretName) -> bool:
     """Tell whether the value of what may be a pair, cut off before its name, can be nothing but a secret."""
+    if not value.quoted and text[value.end : value.end + 1] == b":":
+        return False  # a name itself: `kind: Secret`, `data:`, `password: x`
     if text[value.start - 1 : value.start] == b">" and text[value.end : value.end + 1] not in (b"<", b"&", b""):
         return False
     return is_told(text[value.start : value.end], name.kind, name.text, quoted=True)
@@ -234,7 +239,7 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
 
 URL_SECRETS = Detector(
     "url_secrets",
-    f"(?i){names.SIGN}|{name_value_pairs.PATTERN}|(?-i:{commands.SIGN})",
+    f"(?i){names.SIGN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|(?-i:{commands.SIGN})",
     _url_secrets,
-    finer=f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
+    finer=f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|{commands.PATTERN}",
 )

@@ -24,8 +24,8 @@ _OF_CODES = (
     r"|device|activation|invite|invitation|pairing|unlock|one[ _.-]?time"
 )
 _ANYWHERE = (
-    rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf"
-    r"|client[ _.-]?assertion|honeycomb|seed[ _.-]?phrase|(?:access|refresh)[ _.-]?token"
+    rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|pass phrase|secret|credential|authorization|cookie"
+    r"|[cx]srf|client[ _.-]?assertion|honeycomb|seed[ _.-]?phrase|(?:access|refresh)[ _.-]?token"
 )
 _AT_END = (
     r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[ _.-]?id|sess_?id|sid|signature(?: 256)?|auth|bearer"

@@ -29,8 +29,15 @@ _TUPLE = re.compile(
 )
 _KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
+# What senders of codes write: the code before its name, or only what it is for.
+_CODES = re.compile(
+    rb"(?i:(?<![\w.-])([0-9]{4,8})[\"']? is your(?: [\w'-]{1,20}){0,4}? (?:code|otp|passcode|pin|password)\b"
+    rb"|\bcode:? ([0-9]{4,8}) to (?:log|sign|verify|confirm|authenticate)\b)"
+)
+CODES_SIGN = r"[0-9] is your |code:? [0-9]{4,8} to "
+"""RE2, of any case: without this `codes` finds nothing."""
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
-_BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
+_BEFORE_TUPLE = (b"", b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 
 
 def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: bool = False) -> Range | None:
@@ -41,6 +48,11 @@ def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: b
     if is_secret(inside, name.kind, name.text, sentence=sentence, quoted=value.quoted):
         return Range(value.start, value.end)
     return None
+
+
+def codes(text: bytes) -> list[Range]:
+    """Find codes that let somebody in, as they are sent: `123456 is your verification code`."""
+    return [Range(*match.span(match.lastindex or 0)) for match in _CODES.finditer(text)]
 
 
 def in_prose(text: bytes, name: SecretName) -> Range | None:

@@ -12,7 +12,7 @@ MIN_KEY = 16
 
 # What stands for a secret: masks, variables and parameters of many languages, and what programs print in place of one.
 _STAND_IN = re.compile(
-    rb"\*+|\?+|\.{3,}|-+|_+|[xX]{3,}|#+|(?:\xe2\x80\xa2)+|(?:\xe2\x97\x8f)+|\*+[^*\s]{0,4}\*+"
+    rb"\*+|\?+|\.{3,}|-+|_+|~|[xX]{3,}|#+|(?:\xe2\x80\xa2)+|(?:\xe2\x97\x8f)+|\*+[^*\s]{0,4}\*+"
     rb"|[$#%@!]?\{[^}]*\}\}?|<[^>]*>|\[[A-Za-z_ -]{0,24}\]|\([A-Za-z_ -]{0,24}\)|%7B[^%]*%7D|&lt;[^&]*&gt;|%s"
     rb"|hash:[0-9a-f]{32}|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
 )
@@ -27,19 +27,24 @@ _PROSE = frozenset(
     b" email empty encrypted error expired expires failed failure false field file for format from generated got had"
     b" has hash have if in incorrect input int into invalid is isn it its itself length less like login longer made"
     b" manager match matches may mechanism mismatch missing more must needs never new nil no none not now null of off"
-    b" ok on only option optional or otherwise policy present prompt provided provider received rejected required"
-    b" reset rule same see sent server set should so some str string strong successful supplied than that the then"
-    b" there this to too true type undefined unless unset until update updated use used user using valid value very"
-    b" via was wasn we weak were when where which while will with without would wrong yes you your".split()
+    b" ok on only option optional or otherwise passwd password policy present prompt provided provider received"
+    b" rejected required reset rule same secret see sent server set should so some str string strong successful"
+    b" supplied than that the then there this to token too true type undefined unless unset until update updated use"
+    b" used user using valid value very via was wasn we weak were when where which while will with without would"
+    b" wrong yes you your".split()
 )
 _CALL = re.compile(rb"(?:new )?[A-Za-z_$][\w$.:>-]*\([^()]*\)?+\)*")
 _MEMBER = re.compile(rb"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*(?:\(\)?|\[[^\]]*\]?)?)+")
+# Of the environment: `getenv("API_KEY")`.
+_VARIABLE_NAME = re.compile(rb"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _KEYS = (Announces.KEY_LIKE, Announces.MIXED_KEY)
 _JOINTS = re.compile(rb"\.|->|::|\?\.")
 _OBJECTS = frozenset(
     b"self this config cfg conf os process env environ user req request settings options opts data form params props"
     b" state ctx context app secrets credentials creds event body args flags values system java".split()
 )
+# What follows a name where no value does: an attribute of XML (`placeholder=`), a tag of Go (`json:"x"`).
+_NO_VALUE = re.compile(rb"[A-Za-z-]+=|[a-z]+:\\{0,3}\"[^\n]*")
 _CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
 _WORDS = re.compile(rb"[A-Za-z/._-]+")
 _DATE = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}:[0-9]{2}.*")
@@ -53,7 +58,7 @@ _KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,1024}")
 _FILE_NAME = re.compile(rb"/[^/]*\.[a-z]{1,4}[0-9]?\Z")
 _ALGORITHM = re.compile(rb"(?i:(?:sha|md)-?[0-9]{1,3}-?with-?[a-z]+(?:encryption)?|[a-z0-9]+-with-sha-?[0-9]+)")
 _PARTS = re.compile(rb"[/._=+~%-]+")
-_DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
+_DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4), b"securitycode": (3, 8)}
 
 
 def is_stand_in(value: bytes) -> bool:
@@ -105,7 +110,8 @@ def is_mixed(value: bytes, size: int = 6) -> bool:
 
 
 def _is_digits(value: bytes, name: bytes) -> bool:
-    low, high = next((_DIGITS[end] for end in _DIGITS if name.lower().endswith(end)), (4, 8))
+    plain = name.lower().translate(None, b" _.-")
+    low, high = next((_DIGITS[end] for end in _DIGITS if plain.endswith(end)), (4, 8))
     return value.isdigit() and low <= len(value) <= high
 
 
@@ -121,6 +127,8 @@ def is_reference(value: bytes) -> bool:
     if (b"." not in value and b"-" not in value and b":" not in value) or not _MEMBER.fullmatch(value):
         return False
     parts = _JOINTS.split(value)
+    if len(parts) > 2 and in_text(parts[0]) is not Announces.NOTHING:
+        return True
     return parts[0].lower() in _OBJECTS or in_text(parts[-1].rstrip(b"()[]")) is not Announces.NOTHING
 
 
@@ -131,7 +139,9 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
         return kind >= Announces.AMBIGUOUS
     if not value or is_stand_in(value) or value.lower() in _TRIVIAL or b"://" in value or _VARIABLE.fullmatch(value):
         return False
-    if not quoted and is_reference(value):
+    if (not quoted and is_reference(value)) or (
+        _VARIABLE_NAME.fullmatch(value) and in_text(value) is not Announces.NOTHING
+    ):
         return False
     if kind is Announces.DIGITS:
         return _is_digits(value, name) or (is_mixed(value) if b"code" in name.lower() else looks_like_key(value))
@@ -155,6 +165,8 @@ def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool
     """Tell whether a value that prose gives (`the password is V`, `token V expired`) is a secret: no word, date, file,
     path, version or unit."""
     if not value or is_stand_in(value) or b"***" in value or b"://" in value or _VARIABLE.fullmatch(value):
+        return False
+    if _NO_VALUE.fullmatch(value):
         return False
     if kind is Announces.DIGITS:
         return _is_digits(value, name) or (b"code" in name.lower() and is_mixed(value, 8))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.secret_values import is_reference, is_stand_in
-from sampler_proxy.redact.detectors.types import Range
+from sampler_proxy.redact.detectors.types import Range, Sign
 from sampler_proxy.redact.regexes import regex
 
 MAX_ARGUMENTS = 128
@@ -142,9 +142,25 @@ PATTERN = (
     r"|--password-stdin|--with-token|sudo [^\n\x00]{0,12}-S|--passphrase-fd|chpasswd|passwd --stdin"
 )
 """RE2: where it matches nothing, `find` finds nothing."""
-_SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p", b" /rp", b"_user", b" auth ", b"unlock", b"db2 ")
-SIGN = "|".join(sign.decode() for sign in _SIGNS)
-"""RE2: without any of these `find` finds nothing either."""
+_SIGNS = (
+    b" -",
+    b"login",
+    b" use",
+    b"pass",
+    b" set",
+    b" /p",
+    b" /rp",
+    b"_user",
+    b" auth ",
+    b"unlock",
+    b"db2 ",
+    b"SecureString",
+)
+SIGNS = (
+    *(Sign(space + "-", then="A-Za-z-") for space in " \t"),
+    *(Sign(sign.decode()) for sign in _SIGNS if sign != b" -"),
+)
+"""What `find` finds nothing without."""
 _ANY = regex(f"(?i){PATTERN}")
 
 

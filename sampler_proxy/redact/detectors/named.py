@@ -19,7 +19,7 @@ import re
 
 from sampler_proxy.redact.detectors import commands, name_value_pairs, names
 from sampler_proxy.redact.detectors.names import KEYS, SecretName
-from sampler_proxy.redact.detectors.prose import CODES_SIGN, codes, if_secret, in_prose
+from sampler_proxy.redact.detectors.prose import CODES_SIGN, CODES_SIGNS, codes, if_secret, in_prose
 from sampler_proxy.redact.detectors.reading import (
     HTML_QUOTE,
     MAX_JUDGED,
@@ -31,7 +31,7 @@ from sampler_proxy.redact.detectors.reading import (
     read_parameters,
 )
 from sampler_proxy.redact.detectors.secret_values import is_prose, is_secret, is_stand_in, is_told, looks_like_key
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
 
@@ -239,7 +239,7 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
 
 URL_SECRETS = Detector(
     "url_secrets",
-    f"(?i){names.SIGN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|(?-i:{commands.SIGN})",
+    f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|{commands.PATTERN}",
     _url_secrets,
-    finer=f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|{commands.PATTERN}",
+    signs=(*names.SIGNS, *commands.SIGNS, *CODES_SIGNS, Sign(")=("), Sign("duplicate entry '", any_case=True)),
 )

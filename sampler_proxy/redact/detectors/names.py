@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sampler_proxy.redact.detectors.types import Sign, signs
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import TAIL, Announces, in_text
 
@@ -48,13 +49,17 @@ PATTERN = (
     rf"|(?:{_KEY_LIKE}){_END}[^A-Za-z0-9_.\x00][^\x00]*[A-Za-z0-9+/=_.~%-]{{16}}"
 )
 """RE2, of any case: where it matches nothing, no name is followed by a value."""
-SIGN = (
-    r"(?:answer|assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|hmac|honeycomb|invite|jw[te]|key|mnemonic|otp"
-    r"|p(?:ass|w|wd)[_.-]?hash|pass|pat|phrase|pin|psk|pswd|pwd?|saml|secret|seed|sess(?:ion)?[ _.-]?id|sid|signature"
-    rf"|string|ticket|token|verifier){_CHARACTER}*{_THEN}"
-    rf"|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
+_WORDS = (
+    "answer assertion auth bearer code cookie credential csrf xsrf cvv cvc hmac honeycomb invite jwt jwe key mnemonic"
+    " otp pass pat phrase pin psk pswd pw saml secret seed sid signature string ticket token verifier sessid sess_id"
+    " sess.id sess-id sessionid session_id session.id session-id"
 )
-"""RE2, of any case: what `PATTERN` cannot match without. It is short, as an automaton of many words is large."""
+SIGNS = (
+    *signs(_WORDS, through="0-9A-Za-z_.", until=r"\x01-\xff", any_case=True),
+    *(Sign(text, through="0-9A-Za-z_.", until=r"\x01-\xff", any_case=True) for text in ("sess id", "session id")),
+    *signs("sas sig session accessid access_id access.id access-id", then=r"\]%5Dd=", any_case=True),
+)
+"""What `PATTERN` cannot match without."""
 
 
 class SecretName(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, merged
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, merged, signs
 from sampler_proxy.redact.regexes import regex
 
 _UUID = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
@@ -54,6 +54,11 @@ _LINKS = (
 _OTHERS = "verif|confirm|callback|(?:web)?hook|token|api[_-]?key|access[_-]?key"
 # Behind these, where they name no host (`https://login.example.com/`).
 _PAGES = "join|shared?|sso|login|sign-?in|sign-?up|session|heartbeat"
+_BEGINNING = (
+    "reset passw recover forgot magic invit activat unsub optout opt-out onetime one-time loginlink login_link"
+    " login-link callback hook webhook token apikey api_key api-key accesskey access_key access-key"
+    " join share sso login signin sign-in signup sign-up session heartbeat"
+)
 _WORDS = regex(rf"(?i)/((?:[0-9a-z_.-]*[_-])?(?:{_LINKS}|{_OTHERS}|{_PAGES})[0-9a-z_.-]*)/")
 _IS_LINK = re.compile(_LINKS.encode())
 _NAMES_HOST = re.compile(rf"(?i:{_LINKS}|{_OTHERS})".encode())
@@ -120,6 +125,20 @@ def _looks_like_token(segment: bytes, link: bool) -> bool:
 
 PATH_TOKEN = Detector(
     "path_token",
-    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i)[/_-](?:{_LINKS}|{_OTHERS}|{_PAGES})[0-9a-z_.-]*/[!-~]{{8}}",
+    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i:[/_-](?:{_LINKS}|{_OTHERS}|{_PAGES})[0-9a-z_.-]*/[!-~]{{8}})",
     _path_tokens,
+    signs=(
+        Sign("/bot", then="0-9", times=5),
+        *signs("discord office.com/webhook hooks.zapier.com/ ifttt.com/trigger/ make.com/ integromat.com/"),
+        *signs("/webhook/send webhook.site/ hc-ping.com/ pagerduty.com/ victorops.com/ /v1/input/ loggly.com/ infura."),
+        *signs(
+            "open-apis/bot/ /receiver/v alchemy quiknode.pro/ /integrations/deploy/prj_ /webhooks/incoming/ tines.com/"
+        ),
+        *signs(
+            "/calendar/ical/ /api/build/v1/ uptimerobot.com/ cronitor.link/p/ push.services.mozilla.com/ rpc.ankr.com/"
+        ),
+        *signs("api.render.com/deploy/"),
+        *signs(_BEGINNING, through="0-9A-Za-z_.-", until="/", before="/_-", any_case=True),
+        *signs("verif confirm _hooks", through="0-9A-Za-z_.-", until="/", any_case=True),
+    ),
 )

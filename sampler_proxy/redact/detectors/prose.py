@@ -9,7 +9,7 @@ from sampler_proxy.redact.detectors import name_value_pairs
 from sampler_proxy.redact.detectors.names import SecretName
 from sampler_proxy.redact.detectors.reading import Value, read
 from sampler_proxy.redact.detectors.secret_values import is_secret, is_told
-from sampler_proxy.redact.detectors.types import Range
+from sampler_proxy.redact.detectors.types import Range, Sign
 from sampler_proxy.redact.secret_names import Announces
 
 # What stands between a name and its value in prose.
@@ -36,6 +36,8 @@ _CODES = re.compile(
 )
 CODES_SIGN = r"[0-9] is your |code:? [0-9]{4,8} to "
 """RE2, of any case: without this `codes` finds nothing."""
+CODES_SIGNS = (Sign(" is your ", before="0-9\"'", any_case=True),)
+"""What `codes` finds nothing without, but for `code`, which is a sign of names."""
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
 _BEFORE_TUPLE = (b"", b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 

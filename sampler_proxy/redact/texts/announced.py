@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from sampler_proxy.redact.detectors.types import signs
 from sampler_proxy.redact.texts.members import Member
 
 NAMES = frozenset(
@@ -38,6 +39,12 @@ PATTERN = (
     r"""|\b(?:Secret|Sensitive|Password|ApiKey)[A-Za-z]{0,6}(?:::new|\.of)?\(["'`]"""
 )
 """RE2: pairs, options, and calls. Where it does not match, nothing is announced but by objects with quoted keys."""
+
+SIGNS = (
+    *signs("\" ' `", before=r"\s\[({bu,"),
+    *signs("\" ' `", then=r"\s,=-"),
+)
+"""What `PATTERN` cannot match without."""
 
 _NAME_KEY = b"|".join(sorted(word.encode() for word in NAMES))
 _VALUE_KEY = b"|".join(sorted(word.encode() for word in VALUES))

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sampler_proxy.redact.detectors.types import Sign, signs
 from sampler_proxy.redact.texts.members import unescaped
 
 _BEHIND = r"(?:>>)?\s*[\])]?\s*(?::|=|->)"
@@ -20,6 +21,10 @@ PATTERN = r"""["'`](?:>>)?\s*[\])]?\s*(?::|=|->)|["'`];[A-Za-z]:"""
 """RE2: quoted keys."""
 IN_STRINGS = rf"[`']{_BEHIND}|[`'];[A-Za-z]:|[0-9A-Za-z_]\]\s*=>"
 """RE2: keys that a string of JSON without escapes may hold."""
+SIGNS = signs("\" ' `", then=r">\s\]):=;-")
+"""What `PATTERN` cannot match without."""
+SIGNS_IN_STRINGS = (*signs("' `", then=r">\s\]):=;-"), Sign("]", then=r"\s=", before="0-9A-Za-z_"))
+"""What `IN_STRINGS` cannot match without."""
 MAX_QUOTED_KEY_BYTES = 256
 """Of a longer key only its end is read."""
 

@@ -1,8 +1,9 @@
 """Finds secrets in texts by their form and their check digits; no I/O, no clock, and no state between calls.
 
-Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. Finding takes two steps, since
-nearly all texts hold nothing: `sieve` asks one RE2 set about many values joined by `SEPARATOR` which detectors could
-find something in them; only these are asked for ranges, value by value (`Values` in `redact/values.py` does that).
+Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. Finding takes three steps, since
+nearly all texts hold nothing: which of many values, joined by `SEPARATOR`, have a detector's sign; which of these its
+pattern matches (`redact/sieve.py` asks both; of users' patterns, which have no signs, `sieve` makes one RE2 set for all
+values); and only there are detectors asked for ranges (`Values` in `redact/values.py` does that).
 
 Presets:
 

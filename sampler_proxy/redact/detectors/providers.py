@@ -342,7 +342,7 @@ class Around(NamedTuple):
     pattern: str
     """RE2, with the key as its only group."""
     signs: tuple[Sign, ...]
-    """What stands in every text that `hint` and `pattern` match."""
+    """One of these stands in every text that `pattern` matches."""
     check: Check = looks_random
 
 

@@ -378,23 +378,10 @@ AROUND: tuple[Around, ...] = (
     ),
     Around("MaxMind", r"_mmk", r"(?:\b|[_m])([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)"),
     Around(
-        "Facebook",
-        r"[0-9]{15}\|[0-9A-Za-z_-]{17}",
-        r"(?:\b|_)([0-9]{15,16}\|[0-9A-Za-z_-]{26,28})(?:[^0-9A-Za-z_-]|\z)",
-        is_mixed,
-        sign=r"[0-9]\|[0-9A-Za-z_-]{17}",
-    ),
-    Around(
         "Bitwarden",
         r"0\.[0-9a-f]{8}-[0-9a-f]{4}-",
         rf"(0\.{_UUID}\.[0-9A-Za-z]{{30}}:[0-9A-Za-z+/]{{22}}==)",
         sign=r"0\.[0-9a-f]{8}-",
-    ),
-    Around(
-        "ngrok",
-        r"[0-9A-Za-z]{27}_[0-9A-Za-z]{20}",
-        r"(?:[^0-9A-Za-z_-]|\A)([1-4][0-9A-Za-z]{26}_[0-9A-Za-z]{20,24})(?:[^0-9A-Za-z_-]|\z)",
-        is_mixed,
     ),
     # Those of many, which name their environment (`xyz_live_...`). What is public says so in its first part.
     Around(

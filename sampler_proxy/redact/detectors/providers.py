@@ -405,24 +405,10 @@ AROUND: tuple[Around, ...] = (
     ),
     Around("MaxMind", r"_mmk", r"(?:\b|[_m])([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)", signs("_mmk", before="0-9A-Za-z")),
     Around(
-        "Facebook",
-        r"[0-9]{15}\|[0-9A-Za-z_-]{17}",
-        r"(?:\b|_)([0-9]{15,16}\|[0-9A-Za-z_-]{26,28})(?:[^0-9A-Za-z_-]|\z)",
-        signs("|", then="0-9A-Za-z_-", times=26, before="0-9"),
-        is_mixed,
-    ),
-    Around(
         "Bitwarden",
         r"0\.[0-9a-f]{8}-[0-9a-f]{4}-",
         rf"(0\.{_UUID}\.[0-9A-Za-z]{{30}}:[0-9A-Za-z+/]{{22}}==)",
         signs("0.", then="0-9a-f", times=8, until="-"),
-    ),
-    Around(
-        "ngrok",
-        r"[0-9A-Za-z]{27}_[0-9A-Za-z]{20}",
-        r"(?:[^0-9A-Za-z_-]|\A)([1-4][0-9A-Za-z]{26}_[0-9A-Za-z]{20,24})(?:[^0-9A-Za-z_-]|\z)",
-        signs("_", then="0-9A-Za-z", times=20, before="0-9A-Za-z"),
-        is_mixed,
     ),
     # Those of many, which name their environment (`xyz_live_...`). What is public says so in its first part.
     Around(

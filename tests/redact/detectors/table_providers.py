@@ -221,9 +221,7 @@ TEMPLATES = {
     "Zuplo": ["zpka_ h32 _ h8"],
     "Nightfall": ["NF- a32"],
     "Endor Labs": ["endr+ a16"],
-    "Facebook, of an app": ["d15 | a27"],
     "Bitwarden": ["0. uuid . a30 : b22 =="],
-    "ngrok": ["2 a26 _ a21"],
     "Knock": ["sk_ a43"],
     "Xendit": ["xnd_production_ a60"],
     "Klarna": ["klarna_live_api_ a44"],
@@ -236,8 +234,8 @@ TEMPLATES = {
 }
 # Such have their sign elsewhere: what stands before belongs to them, or hides them.
 WITHOUT_PREFIX = (
-    *("HCP Terraform", "Mailchimp", "Mailgun", "Telegram", "Asana", "MaxMind", "Firebase", "Facebook, of an app"),
-    *("Bitwarden", "ngrok", "Mollie", "GoCardless"),
+    *("HCP Terraform", "Mailchimp", "Mailgun", "Telegram", "Asana", "MaxMind", "Firebase"),
+    *("Bitwarden", "Mollie", "GoCardless"),
 )
 
 

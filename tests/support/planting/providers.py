@@ -159,7 +159,6 @@ _FORMS: dict[str, tuple[str, ...]] = {
     "polar": ("polar_oat_<a40>", "polar_pat_<a40>"),
     "cursor": ("crsr_<h64>", "key_<h64>"),
     "inngest": ("signkey-prod-<h64>",),
-    "ngrok": ("2<a26>_<a21>",),
     "bitwarden": ("0.<h8>-<h4>-4<h3>-a<h3>-<h12>.<a30>:<b22>==",),
     "dashlane": ("dls_<u16>_<a40>",),
     "telnyx": ("KEY0<H31>_<a22>",),

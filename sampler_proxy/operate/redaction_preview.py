@@ -6,29 +6,38 @@ would leave.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import yaml
+
 from sampler_proxy.errors import printable
+from sampler_proxy.operate.redaction_members import members_by_key
 from sampler_proxy.pipeline import replay
 from sampler_proxy.pipeline.stamp import assemble
+from sampler_proxy.redact import key_patterns
 from sampler_proxy.redact.detectors.catalogue import DETECTORS
-from sampler_proxy.redact.lanes import Label
+from sampler_proxy.redact.lanes import MASK_TEXT, Label
 from sampler_proxy.redact.policy import Policy
 
 MAX_PLACES = 10_000
 """Different places that are counted by key; keys of senders may have no end."""
 _SETTINGS = {
-    "key": "except: [KEY], or a rule of your own for it under keys",
-    "allow_only": "allow_only: {SCOPE: [KEY]}",
-    "sql": "sql: keep",
-    "urls": "urls: [], or the steps that you want",
-    "oversize": "none: it is too large to be judged",
-    "failure": "none: it cannot be judged",
-    "unknown_field": "none: this version does not know the field",
+    "sql": {"sql": "keep"},
+    "urls": {"urls": []},
+}
+_WITHOUT_SETTING = {
+    "oversize": "none, it is too large to be judged",
+    "failure": "none, it cannot be judged",
+    "unknown_field": "none, this version does not know the field",
+    "key": "a rule of your own under keys, before the one that does it",
+    "allow_only": "the key under allow_only",
 }
 
+# Messages whose attributes `allow_only` deletes, by number.
+_SCOPES = {3: "resource", 4: "scope", 5: "span", 6: "event", 7: "link"}
 # Messages of which only fields without text are left, because they had too many items, by number.
 _WHOLE = {1: "resource", 2: "scope", 5: "span"}
 # By message (as protobuf.pxd numbers them) and field. A place inside an attribute's value goes by the attribute's key.
@@ -57,24 +66,45 @@ class Redaction(NamedTuple):
     place: str  # of the protocol, or "attribute"
     key: str | None  # of the attribute
     times: int
+    scope: str | None = None
+    """The scope in `allow_only`, where that deleted the attribute."""
+    members: tuple[str, ...] = ()
+    """Of the JSON or form in the attribute: the names under which a key rule changes something."""
 
     def as_json(self) -> dict[str, object]:
         shown = {"detector": self.detector, "action": self.action, "place": self.place, "count": self.times}
-        return shown if self.key is None else {**shown, "key": self.key}
+        if self.key is not None:
+            shown["key"] = self.key
+        if self.members:
+            shown["members"] = list(self.members)
+        return shown
 
     @property
     def where(self) -> str:
-        """Return the place, with the attribute's key."""
-        return self.place if self.key is None else f"{self.place} {printable(self.key)}"
+        """Return the place, with the attribute's key and the names of members."""
+        if self.key is None:
+            return self.place
+        members = f" (members {', '.join(map(printable, self.members))})" if self.members else ""
+        return f"{self.place} {printable(self.key)}{members}"
 
     @property
     def setting(self) -> str:
-        """Name what in the section redact would change it. KEY stands for a key, which may need quotes in YAML."""
+        """Write the line of the section redact that would change it; where there is none, say why."""
+        found = self._setting()
+        if found is None:
+            return _WITHOUT_SETTING.get(self.detector, f"your pattern {self.detector} under values")
+        return yaml.safe_dump(found, default_flow_style=True, sort_keys=False, width=sys.maxsize).strip()[1:-1]
+
+    def _setting(self) -> object | None:
         if (known := _SETTINGS.get(self.detector)) is not None:
             return known
-        if self.detector not in DETECTORS:
-            return f"your pattern {self.detector} under values"
-        return f"values: [{{detect: {self.detector}, action: keep, only: FILTER}}]"
+        if self.detector in ("oversize", "failure", "unknown_field"):
+            return None
+        keys = [key for key in self.members or (self.key,) if key is not None and MASK_TEXT.decode() not in key]
+        if keys:
+            patterns = list(map(key_patterns.literally, keys))
+            return {"except": patterns} if self.scope is None else {"allow_only": {self.scope: patterns}}
+        return {"values": [{"detect": self.detector, "action": "keep"}]} if self.detector in DETECTORS else None
 
 
 class Preview(NamedTuple):
@@ -100,27 +130,48 @@ def preview(redact: Policy | None, requests: Sequence[bytes]) -> list[Preview]:
 def by_key(redact: Policy | None, requests: Sequence[bytes]) -> list[Redaction]:
     """Count the redactions of all traces by detector, action and place, the most frequent first: of more than
     MAX_PLACES different ones the first. Raises MalformedRequest."""
-    found: Counter[tuple[str, str, str, str | None]] = Counter()
+    found: dict[tuple[object, ...], Redaction] = {}
     for one in _previews(redact, requests):
         for redaction in one.redactions:
-            if redaction[:4] in found or len(found) < MAX_PLACES:
-                found[redaction[:4]] += redaction.times
-    return [Redaction(*what, times) for what, times in sorted(found.items(), key=lambda one: (-one[1], str(one[0])))]
+            what = (*redaction[:4], redaction.scope)
+            if what in found:
+                found[what] = redaction._replace(times=found[what].times + redaction.times)
+            elif len(found) < MAX_PLACES:
+                found[what] = redaction
+    members = members_by_key(redact, requests) if redact is not None else {}
+    return sorted(
+        (
+            one if one.detector != "key" else one._replace(members=_members_of(redact, one, members))
+            for one in found.values()
+        ),
+        key=lambda one: (-one.times, str(one)),
+    )
+
+
+def _members_of(redact: Policy | None, redaction: Redaction, members: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """Return the names of the members that a key rule changed: none where the attribute itself falls under it."""
+    key = redaction.key
+    if redact is None or key is None or redact.strict.key_rules.member_lane(key).label is not None:
+        return ()
+    return tuple(sorted(members.get(key, ())))
 
 
 def _previews(redact: Policy | None, requests: Sequence[bytes]) -> Iterator[Preview]:
     """Preview trace by trace."""
-    found: Counter[tuple[Label, str, str | None]] = Counter()
+    found: Counter[tuple[Label, str, str | None, str | None]] = Counter()
 
     def observe(message: int, field: int, key: bytes | None, label: Label, count: int) -> None:
         if field == 0 and key is None:
             place = _WHOLE[message]
         else:
             place = _PLACES.get((message, field), "unknown field" if key is None else "attribute")
-        found[label, place, None if key is None else key.decode("utf-8", "replace")] += count
+        scope = _SCOPES.get(message) if label[0] == "allow_only" and field == 0 else None
+        found[label, place, None if key is None else key.decode("utf-8", "replace"), scope] += count
 
     for trace, _, _ in replay.redact(requests, redact, observe):
-        redactions = [Redaction(*label, place, key, count) for (label, place, key), count in found.items()]
+        redactions = [
+            Redaction(*label, place, key, count, scope) for (label, place, key, scope), count in found.items()
+        ]
         found.clear()
         yield Preview(trace.trace_id, trace.spans, redactions)
 

@@ -42,6 +42,13 @@ def expression(pattern: str) -> str:
     return f"(?i:{translated})"
 
 
+def literally(key: str) -> str:
+    """Write the pattern that matches this key, in upper and lower case."""
+    if "*" in key or "?" in key or key.startswith("/"):
+        return f"/(?i){re2.escape(key)}/"
+    return key
+
+
 def check_pattern(pattern: str) -> None:
     """Raise ValueError where a pattern is too long, or no RE2. The message does not quote the pattern: the environment
     may have given it."""

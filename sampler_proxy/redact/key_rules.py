@@ -27,7 +27,7 @@ from sampler_proxy.redact.lanes import (
     Look,
     Place,
 )
-from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS, USER_KEYS
+from sampler_proxy.redact.presets import COMMON_KEYS, SQL_KEYS, STRICT_KEYS, URL_KEYS, USER_KEYS, VERSION_KEYS
 from sampler_proxy.redact.secret_names import Announces, announced
 from sampler_proxy.redact.section import MASK, Action, Redact
 from sampler_proxy.redact.texts.stores import family_of
@@ -51,8 +51,11 @@ class KeyRules:
     statement: int
     """The lane of statements of which nobody says what language they are in."""
 
-    def __init__(self, config: Redact, applies: Applies, *, sql: bool, urls: Mapping[str, bool] | None) -> None:
-        """Compile the rules. `sql`: statements lose their literals; `urls`: what URLs lose, None to leave them alone.
+    def __init__(
+        self, config: Redact, applies: Applies, *, sql: bool, urls: Mapping[str, bool] | None, versions: bool
+    ) -> None:
+        """Compile the rules. `sql`: statements lose their literals; `urls`: what URLs lose, None to leave them alone;
+        `versions`: what stands under a key for versions may look like something else, an IPv4 address.
         Raises ValueError for patterns that are too large together."""
         self._sql = sql
         self._urls = urls
@@ -62,6 +65,7 @@ class KeyRules:
         self._certain = [*(applies(rule.only)[1] for rule in rules), *[True] * len(keys)]
         self._key_rules = KeySet([*(rule.match for rule in rules), *keys])
         self._users = KeySet(USER_KEYS if keys else ())
+        self._versions = KeySet(VERSION_KEYS if versions else ())
         self._by_name = config.preset is not None
         self._except = KeySet(config.except_)
         allowed = [getattr(config.allow_only, scope) for scope in _ALLOWED]
@@ -83,6 +87,7 @@ class KeyRules:
         self.statement = self._statements[Family.BY_TEXT]
         self._url = self._add(Lane(SINGLE, None, Look.URL))
         self._user = self._add(Lane(SINGLE, None, Look.USER))
+        self._version = self._add(Lane(SINGLE, None, Look.VERSION))
         # All lanes are there from the start: several threads may ask.
         self._by_action: dict[Action, int] = {MASK: self._masked}
         for action in self._actions:
@@ -129,7 +134,9 @@ class KeyRules:
             return self._mixed_key
         if self._urls and key.lower() in URL_KEYS:
             return self._query if self._urls["strip_query"] and key.lower() == "url.query" else self._url
-        return self._user if self._users.matches(key) else TEXT
+        if self._users.matches(key):
+            return self._user
+        return self._version if place < Place.VALUE and self._versions.matches(key) else TEXT
 
     def statement_lane(self, system: bytes) -> int:
         """Return the lane of statements for a store, by its name."""

@@ -68,6 +68,7 @@ class Look(Enum):
     MIXED_KEY = "what may be a key of upper and lower case"
     URL = "url"
     USER = "user, or user and password"
+    VERSION = "version"
 
 
 class Family(Enum):

@@ -130,7 +130,8 @@ class View:
         urls = {step: step in steps for step in STRICT_URLS} if steps else None
         active = _active(config, applies)
         self._sieve = Sieve([detector for detector, _ in active], sql=sql, urls=urls is not None)
-        self.key_rules = KeyRules(config, applies, sql=sql, urls=urls)
+        ipv4 = any(detector.name == "ipv4" for detector, _ in active)
+        self.key_rules = KeyRules(config, applies, sql=sql, urls=urls, versions=ipv4)
         self._values = Values(active, self._sieve, self.key_rules, sql=sql, urls=urls, hash_key=hash_key)
 
     def sift(self, joined: bytes) -> list[Region] | None:

@@ -16,7 +16,11 @@ URL_KEYS = frozenset(
 USER_KEYS = (
     *("url.user", "url.username", "*user_info", "*userinfo", "db.user", "db.username", "*.db.user", "*.db.username"),
     *("*datasource.user", "*datasource.username", "*data_source.username", "http.user", "*proxy.user", "*proxy_user"),
+    *("db.user.name", "db.*.user", "db.*.username", "database.user", "database.username", "spring.*.username"),
+    *("*connection.user", "*connection.username", "*jdbc.user", "*jdbc.username"),
 )
+# Keys of versions, which have up to four numbers, as an IPv4 address has.
+VERSION_KEYS = ("*version", "*release", "*build", "*build.number", "*build_number", "*revision")
 # Beside the names of secrets (`secret_names.py`). The parameters of a statement have no telling names, and the elements
 # of a list of arguments cannot be judged one by one: a password stands alone there.
 COMMON_KEYS = (*("db.query.parameter.*", "db.operation.parameter.*", "process.command_args", "container.command_args"),)

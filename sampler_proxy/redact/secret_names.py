@@ -66,11 +66,29 @@ ENDINGS = ("pwd", "token", "session_id", "sessid", "totp", "jwt", "cvv", "cvc", 
 # At the end of a name, as words of their own.
 LAST_WORDS = (
     *("pass", "pw", "pswd", "signature", "otp", "pin", "code_verifier", "basic_auth", "pin_code", "requirepass"),
-    *("masterauth", "jwe", "psk", "connect_sid", "ssn", "social_security_number"),
+    *("masterauth", "jwe", "psk", "connect_sid", "ssn", "social_security_number", "rediscli_auth", "bindpw", "rootpw"),
+    *("hmac", "jwt_assertion", "saml_assertion", "oauth_verifier", "mnemonic", "recovery_phrase", "backup_phrase"),
+    *("wallet_seed", "security_answer", "pwd_hash", "pw_hash", "pass_hash"),
 )
+OWNERS_OF_PASS = (
+    *("db", "database", "sql", "mysql", "pg", "redis", "mongo", "user", "login", "admin", "root", "sudo", "become"),
+    *("ssh", "ftp", "sftp", "smtp", "mail", "email", "ldap", "bind", "sasl", "account", "default"),
+)
+"""Whose `pass` is a password, and no pass of something: `DB_PASS`."""
 CODES = (
     *("mfa", "fa", "factor", "otp", "totp", "recovery", "verification", "backup", "security", "sms", "auth", "device"),
-    *("access", "login", "reset", "confirmation"),
+    *(
+        "access",
+        "login",
+        "reset",
+        "confirmation",
+        "activation",
+        "invite",
+        "invitation",
+        "pairing",
+        "unlock",
+        "one_time",
+    ),
 )
 """What a code is for that lets somebody in: `mfa_code`, `recovery_codes`."""
 WHOLE_NAMES = ("auth", "x_auth", "bearer", "sid")
@@ -120,9 +138,9 @@ ABOUT = (
 )
 """What the last word of a name says where the name is about a secret."""
 _ASKING = (
-    "has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no|skip"
-)
-# A token that says where to go on, or is one of a language or of a request; a key that finds something.
+    "existing|has|have|is|was|are|needs|requires?|allows?|enables?|disables?|shows?|hides?|supports?|use|uses|without|no"
+    "|skip"
+)  # A token that says where to go on, or is one of a language or of a request; a key that finds something.
 CURSORS = (
     *("next", "page", "sync", "continuation", "cursor", "start", "starting", "resume", "change", "skip", "paging"),
     *("pagination", "delta", "marker", "cancellation", "idempotency", "fencing", "concurrency", "eos", "bos", "pad"),
@@ -135,7 +153,7 @@ FINDING = (
     *("feature", "flag", "config", "label", "metric", "tag", "project", "issue", "site", "host", "registry"),
     *("property", "query", "search", "shard", "sharding", "correlation", "trace", "request", "order", "ordering"),
     *("event", "kafka", "bucket", "blob", "file", "aggregate", "locale", "setting", "preference", "attribute"),
-    *("redis", "record", "item", "user", "tenant", "session", "lock", "rate", "limit", "s"),
+    *("gpg", "pgp", "s_3", "redis", "record", "item", "user", "tenant", "session", "lock", "rate", "limit", "s"),
 )
 
 
@@ -158,7 +176,9 @@ _ENDING = re.compile(rf"(?:{_any(ENDINGS)}){TAIL}\Z")
 _LAST_WORD = re.compile(rf"(?:\A|[_.])(?:{_any(LAST_WORDS)}){TAIL}\Z")
 _CODE = re.compile(rf"(?:\A|[_.])(?:{_any(CODES)})[_.]?codes?(?:[_.][0-9]+)*\Z")
 _DIGITS = re.compile(r"(?:otp|pin|cvv|cvc|pin_?code)(?:[_.]?[0-9]+)*\Z")
-_WHOLE = re.compile(rf"(?:{_any(WHOLE_NAMES)})\Z")
+_OF_REQUEST = r".*(?:header|metadata)s?\."
+_WHOLE = re.compile(rf"(?:{_OF_REQUEST})?(?:{_any(WHOLE_NAMES)})\Z|{_OF_REQUEST}(?:x_)?authentication\Z")
+_PASS = re.compile(rf"(?:\A|[_.])(?:{'|'.join(OWNERS_OF_PASS)})[_.]?pass{TAIL}\Z")
 _IN_URL = re.compile(rf"(?:.*[_.])?(?:{_any(URL_NAMES)})\Z")
 _ABOUT = re.compile(
     rf"(?:[_.]|password|passwd|secret|token|cookie|authorization|credentials?|key|jwt|signature)(?:{'|'.join(ABOUT)})"
@@ -170,7 +190,7 @@ _HAS_ID = re.compile(
 )  # the id is part of the secret
 _CURSOR = re.compile(rf"(?:\A|[_.]|next|http)(?:{_any(CURSORS)})[_.]?token{TAIL}\Z")
 _OF_CODE = re.compile(r"(?:function|method|type|class|call)[_.]signature\Z")
-_KEY = re.compile(rf"(?:\A|[_.])(?:key|pat|sid|auth){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
+_KEY = re.compile(rf"(?:\A|[_.])(?:key|pat|sid|auth|ticket|invite){TAIL}\Z|(?:\A|[_.])code\Z|(?:\A|[_.])keys\Z")
 _FINDS = re.compile(
     rf"(?:\A|[_.])(?:{'|'.join(FINDING)})[_.]keys?\Z|(?:[a-z0-9])[_.]code\Z|(?:account|message|call|service)[_.]sid\Z"
 )
@@ -196,6 +216,8 @@ def announced(name: str) -> Announces:
         return (
             Announces.CERTAIN if _CERTAIN_END.search(words) and not _COMMON_WORD.search(words) else Announces.AMBIGUOUS
         )
+    if _PASS.search(words):
+        return Announces.CERTAIN
     if _DIGITS.search(words) and (_ENDING.search(words) or _LAST_WORD.search(words)):
         return Announces.DIGITS
     if _CODE.search(words):

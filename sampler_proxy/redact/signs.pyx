@@ -179,9 +179,9 @@ cdef class Signs:
 
     cdef Node* new_node(self) except NULL:
         cdef void* grown
+        if self.node_count >= 1 << 16:
+            raise ValueError("the signs are too many together")
         if self.node_count >= self.node_room:
-            if self.node_room >= 1 << 16:
-                raise ValueError("the signs are too many together")
             grown = realloc(self.nodes, (2 * self.node_room + 1024) * sizeof(Node))
             if grown == NULL:
                 raise MemoryError

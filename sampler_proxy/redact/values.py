@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.addresses import is_version
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
 from sampler_proxy.redact.detectors.connections import password_behind_user
 from sampler_proxy.redact.detectors.secret_values import looks_like_key
@@ -112,6 +113,8 @@ class Values:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
             return self.text(self._stripped(text, counts), counts, depth)
+        if treatment is Look.VERSION:
+            return text if is_version(text) else self.text(text, counts, depth)
         if treatment is Look.USER:
             return self.text(self._without_password(text, counts), counts, depth)
         if treatment in (Look.KEY_LIKE, Look.MIXED_KEY):

@@ -98,16 +98,15 @@ def test_by_key(tmp_path: Path) -> None:
     result = run("redact", tmp_path, settings, sample(), "--show-keys")
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.output.splitlines()]
-    keep = "values: [{detect: %s, action: keep, only: FILTER}]"
-    own = "except: [KEY], or a rule of your own for it under keys"
-    assert lines[0] == f"2 card mask: attribute card; to change it: {keep % 'card'}"  # the most frequent first
+    email = "values: [{detect: email, action: keep}]"
+    assert lines[0] == "2 card mask: attribute card; to change it: except: [card]"  # the most frequent first
     assert sorted(lines[1:]) == [
-        f"1 email mask: attribute key ****; to change it: {keep % 'email'}",
-        f"1 email mask: attribute owner; to change it: {keep % 'email'}",
-        f"1 email mask: span name; to change it: {keep % 'email'}",
-        f"1 email mask: status message; to change it: {keep % 'email'}",
-        f"1 key delete: attribute drop; to change it: {own}",
-        f"1 key mask: attribute db.password; to change it: {own}",
+        f"1 email mask: attribute key ****; to change it: {email}",
+        "1 email mask: attribute owner; to change it: except: [owner]",
+        f"1 email mask: span name; to change it: {email}",
+        f"1 email mask: status message; to change it: {email}",
+        "1 key delete: attribute drop; to change it: except: [drop]",
+        "1 key mask: attribute db.password; to change it: except: [db.password]",
         "1 own mask: span name; to change it: your pattern own under values",
     ]
     output = run("redact", tmp_path, settings, sample(), "--show-keys", "--json").output
@@ -118,10 +117,71 @@ def test_by_key(tmp_path: Path) -> None:
         "place": "attribute",
         "key": "card",
         "count": 2,
-        "setting": keep % "card",
+        "setting": "except: [card]",
     }
     assert len(found) == 8
     assert "nothing would be changed" in run("redact", tmp_path, {}, sample(), "--show-keys").output
+
+
+BODY = '{"user": {"password": "x1y2z3"}, "note": "a", "login": "{\\"pin\\": 4711}", "secret": null}'
+
+
+def test_by_key_names_the_members_of_json(tmp_path: Path) -> None:
+    attributes = {
+        "body": BODY,
+        "form": "a=1&api_key=x1y2z3",
+        "headers": '[{"name": "X-Api-Key", "value": "x1y2z3"}]',
+        "map": {"token": "x1y2z3", "inner": '{"otp": 4711}'},
+        "password": '{"pin": 4711}',
+        "mails": f'{{"password of {MAIL}": "x1y2z3"}}',
+    }
+    data = request_of(Span(attributes=pairs(attributes))).SerializeToString()
+    result = run("redact", tmp_path, {"preset": "common"}, data, "--show-keys")
+    shown = {
+        line.split()[4].rstrip(";"): line.split(": ", 1)[1]
+        for line in result.output.splitlines()
+        if " key mask" in line
+    }
+    assert shown["body"] == "attribute body (members password, pin); to change it: except: [password, pin]"
+    assert shown["form"] == "attribute form (members api_key); to change it: except: [api_key]"
+    assert shown["headers"] == "attribute headers (members X-Api-Key); to change it: except: [X-Api-Key]"
+    assert shown["token"] == "attribute token; to change it: except: [token]"
+    assert shown["map"] == "attribute map (members otp); to change it: except: [otp]"
+    assert shown["password"] == "attribute password; to change it: except: [password]"
+    assert shown["mails"] == "attribute mails; to change it: except: [mails]"
+    output = run("redact", tmp_path, {"preset": "common"}, data, "--show-keys", "--json").output
+    assert {"password", "pin"} in [set(json.loads(line).get("members", ())) for line in output.splitlines()]
+
+
+ODD = [
+    "db.password",
+    "user:password",
+    "password*",
+    "/password",
+    "é password\u202e",
+    "a, b.password",
+    "password #1",
+    "-",
+]
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_a_setting_can_be_pasted(key: str, tmp_path: Path) -> None:
+    """What is shown for a key is a line of the section, and leaves that key alone."""
+    settings: dict[str, Any] = {"preset": "common", "keys": [{"match": "-", "action": "mask"}]}
+    data = request_of(Span(attributes=pairs({key: "x1y2z3"}))).SerializeToString()
+    line = json.loads(run("redact", tmp_path, settings, data, "--show-keys", "--json").output)["setting"]
+    pasted = yaml.safe_load(line)
+    result = run("redact", tmp_path, {**settings, **pasted}, data, "--show-keys")
+    assert "nothing would be changed" in result.output
+
+
+def test_a_scope_is_named(tmp_path: Path) -> None:
+    settings = {"allow_only": {"resource": [], "span": []}}
+    data = request_of(Span(attributes=pairs({"a": 1})), {"b": 1}).SerializeToString()
+    output = run("redact", tmp_path, settings, data, "--show-keys").output
+    assert "attribute a; to change it: allow_only: {span: [a]}" in output
+    assert "attribute b; to change it: allow_only: {resource: [b]}" in output
 
 
 def test_without_redaction(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ secretAccessKey private_key privateKey encryption_key encryptionkey signing_key 
 ocp_apim_subscription_key Ocp-Apim-Subscription-Key account_key accountKey shared_access_key SharedKey master_key
 masterKey functions_key x-functions-key application_key dd-application-key DD_APPLICATION_KEY auth_key hmac_key
 secret_key_base jwtKey decryption_key x-honeycomb-team honeycomb.team seed_phrase pwd db_pwd Pwd user.pwd
+db.pass smtp_pass db-pass dbPass DB_PASS ansible_become_pass ansible_ssh_pass MYSQL_PASS user.pass userPass
 """
 )
 AMBIGUOUS = words(
@@ -45,8 +46,11 @@ refreshtoken authtoken session_token reset_token x-vault-token private-token _au
 session_id sessionId SESSIONID PHPSESSID JSESSIONID sessid user_session_id jwt user.jwt id-jwt user_jwt signature
 webhook.signature x-hub-signature-256 x_hub_signature_256 X-Amz-Signature SharedAccessSignature stripe-signature
 saml_response SAMLResponse samlresponse connection_string connectionString db.connection_string code_verifier
-codeVerifier client_assertion clientAssertion pass db.pass smtp_pass db-pass dbPass pw user.pw auth bearer sid
-connect.sid secret_id basic_auth requirepass authorization_code
+codeVerifier client_assertion clientAssertion pass app_pass pw user.pw auth bearer sid
+connect.sid secret_id basic_auth requirepass authorization_code REDISCLI_AUTH bindpw rootpw hmac request.hmac
+x-goog-iap-jwt-assertion Cf-Access-Jwt-Assertion saml_assertion oauth_verifier oauthVerifier mnemonic recovery_phrase
+backupPhrase walletSeed security_answer pwd_hash user.pw_hash http.request.header.auth http.request.header.x-auth
+http.request.header.x-authentication rpc.grpc.request.metadata.authentication rpc.grpc.request.metadata.bearer
 """
 )
 DIGITS = words(
@@ -54,13 +58,13 @@ DIGITS = words(
 totp user_totp otp user.otp user-otp userOtp login_otp pin user.pin card_pin pinCode cvv card.cvv cvc cvv2
 mfa_code mfaCode
 2fa_code recovery_code recoveryCode recovery_codes verification_code backup_code sms_code otp_code auth_code device_code
-security_code
+security_code activation_code invite_code invitationCode pairing_code one_time_code oneTimeCode unlock_code
 """
 )
 KEY_LIKE = words(
     """
 STORAGE_KEY storage_key storageKey MY_SERVICE_KEY app.key GITHUB_PAT fernet_key x-team-key license_key twilio_sid
-REDISCLI_AUTH
+service_ticket invite team_invite
 """
 )
 MIXED = words("key code keys")
@@ -88,7 +92,8 @@ cache.key idempotency_key primary_key foreign_key public_key object_key s3.objec
 http.request.method http.route url.path service.name user.id thread.name db.system.name server.address k8s.pod.name
 exception.type messaging.message.id process.command process.command_line db.operation.name design signal assassin
 outside side inside residue aside session.previous_id enduser.role db.user user.name saml.issuer otpauth_enabled
-cookiecutter.template
+cookiecutter.template user_passport db_passes authentication app.authentication
+assertion_count ticket_id mnemonic_length hmac.algorithm invite_count
 """
 )
 TABLE = [
@@ -167,7 +172,7 @@ def test_any_text(name: str) -> None:
 def test_the_manual_names_the_words() -> None:
     for listed in (
         *(secret_names.CERTAIN_WORDS, secret_names.ENDINGS, secret_names.LAST_WORDS, secret_names.CODES),
-        *(secret_names.WHOLE_NAMES, secret_names.URL_NAMES),
+        *(secret_names.WHOLE_NAMES, secret_names.URL_NAMES, secret_names.OWNERS_OF_PASS),
     ):
         for word in listed:
             assert re.search(rf"`{word}`", PAGE), word

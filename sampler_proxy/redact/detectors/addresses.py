@@ -20,7 +20,8 @@ _USERINFO = regex(r"://[^/?#\s]*\z")
 _TOP_LEVEL = regex(r"[A-Za-z]{2,63}|[Xx][Nn]--[A-Za-z0-9-]{1,59}|[\x80-\xff][A-Za-z0-9\x80-\xff-]*")
 # image@2x.png is the name of a file.
 _EXTENSIONS = frozenset(
-    b"png jpg jpeg gif svg webp ico css js mjs ts tsx jsx json map html xml yaml yml txt zip tgz gz".split()
+    b"png jpg jpeg gif svg webp ico css js mjs ts tsx jsx json map html xml yaml yml txt zip tgz gz"
+    b" service scope slice socket timer mount".split()  # units of systemd
 )
 
 
@@ -59,12 +60,18 @@ _DOTTED = regex(r"[0-9]+(?:\.[0-9]+)+")
 # Also numbers of sections, ids of objects (ISO/IEC 9834), and what package managers write before a version.
 _VERSION_BEFORE = regex(
     r"""(?i)(?:(?:version|\bver\.?|\bv|\bbuild|\bfirmware|\brelease|\brev\.?|\brevision|\bsection|\bchapter|\boid|\xc2\xa7)"""
-    r"""\(?["']?\s{0,2}[:=]?\s{0,2}["']?|[~><]=|~>|[A-Za-z]@)\s?\z"""
+    r"""\(?["']?\s{0,2}[:=]?\s{0,2}["']?|[~><]=|~>|[A-Za-z]@|\.jar:)\s?\z"""
 )
 _VERSION_AFTER = regex(
     r"(?i)[-.](?:alpha|beta|rc|snapshot|dev|pre|final|ga|jar|war|zip|tar|tgz|whl|gem|rpm|deb|so|dll|exe|nupkg)(?:[^A-Za-z]|\z)"
 )
+_VERSION = regex(r"[vV]?[0-9]{1,5}(?:\.[0-9]{1,10}){1,3}(?:[+-][A-Za-z][A-Za-z0-9.]{0,11})?")
 _PRODUCT_BEFORE = regex(r"[A-Za-z]/\z")
+
+
+def is_version(text: bytes) -> bool:
+    """Tell whether a text is nothing but a version."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def _ipv4s(text: bytes) -> list[Range]:

@@ -29,6 +29,8 @@ class _Program(NamedTuple):
     """Letters of options whose secret is the next argument."""
     attached: str = ""
     """Letters of options whose secret stands in the same argument (`-pX`)."""
+    glued: bytes = b""
+    """A longer option whose secret stands in the same argument."""
     options: tuple[bytes, ...] = ()
     """Longer options whose secret is the next argument, or stands behind `=`."""
     users: tuple[bytes, ...] = ()
@@ -39,10 +41,20 @@ class _Program(NamedTuple):
     """Which of the arguments that are no options is a secret; -1: the last one."""
     only_with: bytes = b""
     """An option of one letter without which no place is."""
+    behind: bytes = b""
+    """An argument that is no option, behind which the secret stands."""
 
 
 _PROGRAMS = (
-    _Program("curl", users=(b"-u", b"--user", b"-U", b"--proxy-user", b"-E", b"--cert"), options=(b"--oauth2-bearer",)),
+    _Program(
+        "curl",
+        users=(b"-u", b"--user", b"-U", b"--proxy-user", b"-E", b"--cert"),
+        options=(b"--oauth2-bearer", b"--pass", b"--proxy-pass"),
+    ),
+    _Program("ab(?= -)", users=(b"-A", b"-P")),
+    _Program("etcdctl", users=(b"--user",)),
+    _Program(r"(?:skopeo|podman|buildah) [a-z]+", users=(b"--creds", b"--src-creds", b"--dest-creds")),
+    _Program(r"(?:ctr|nerdctl) images? pull", users=(b"-u", b"--user")),
     _Program(r"(?:http|https|xh|httpie)(?= -| [A-Z]{3,7} )", users=(b"-a", b"--auth")),
     _Program(
         r"(?:mysql|mysqldump|mysqladmin|mysqlimport|mysqlcheck|mysqlsh|mysqlshow|mariadb|mariadb-dump|mariadb-admin|mycli|xtrabackup|mydumper|sysbench)",
@@ -59,11 +71,14 @@ _PROGRAMS = (
     ),
     _Program(r"(?:redis-cli|valkey-cli|keydb-cli|redis-benchmark)", apart="a", options=(b"--pass",)),
     _Program(
-        r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm registry|regctl registry|singularity remote) login",
+        r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane(?: auth)?|(?:helm|regctl) registry|singularity remote)"
+        r" login",
         apart="p",
     ),
     _Program(
-        r"(?:az login|az acr login|oc login|cf login|cf auth|bx login|ibmcloud login|bw login|ecs-cli|kinit)", apart="p"
+        r"(?:az login|az acr login|oc login|cf login|bx login|ibmcloud login|bw login|ecs-cli|kinit|usermod"
+        r"|useradd|beeline|security (?:unlock|create)-keychain)",
+        apart="p",
     ),
     _Program(
         r"(?:sqlcmd|bcp|osql|isql|tsql|freebcp|ipmitool|mosquitto_pub|mosquitto_sub|mosquitto_rr|fastboot|dbaccess)",
@@ -71,10 +86,11 @@ _PROGRAMS = (
         attached="P",
     ),
     _Program(r"(?:unzip|zip|zipcloak|zipinfo)(?= )", apart="P"),
-    _Program(r"(?:7z|7za|7zr|7zz|rar|unrar)", attached="p"),
+    _Program(r"(?:7z|7za|7zr|7zz)", attached="p"),
+    _Program(r"(?:rar|unrar)", attached="p", glued=b"-hp"),
     _Program(
         r"(?:ldapsearch|ldapmodify|ldapadd|ldapdelete|ldapwhoami|ldappasswd|ldapcompare|ldapmodrdn)",
-        apart="ws",
+        apart="wsa",
         attached="w",
     ),
     _Program(r"(?:snmpwalk|snmpget|snmpset|snmpbulkwalk|snmpgetnext|snmptrap)", apart="AXc"),
@@ -93,14 +109,22 @@ _PROGRAMS = (
     _Program("htpasswd", place=-1, only_with=b"b"),
     _Program("vault login", place=0),
     _Program("ConvertTo-SecureString", options=(b"-String",), place=0),
-    _Program(r"net use", place=1),
+    _Program(r"net use(?= [A-Za-z*]:? )", place=2),
+    _Program(r"net use(?! [A-Za-z*]:? )", place=1),
     _Program(r"net user", place=1),
+    _Program(r"(?:cf auth|bw login|wpa_passphrase)", place=1),
+    _Program(r"(?:bw unlock|mkpasswd(?= [^ -]))", place=0),
+    _Program(r"security (?:add|set)-[a-z-]+-password", apart="w"),
+    _Program(r"influx(?: [a-z]+){0,2}", apart="t"),
+    _Program("schtasks", options=(b"/rp", b"/RP")),
+    _Program("db2", behind=b"using"),
+    _Program("nmcli", behind=b"password"),
     _Program(r"rabbitmqctl (?:add_user|change_password|authenticate_user)", place=1),
     _Program(r"mc (?:alias set|config host add)", place=3),
-    _Program(r"(?:mysqladmin|pgpasswd) password", place=0),
+    _Program("mysqladmin", behind=b"password"),
 )
 _ALL = [re.compile(rf"{program.names}(?:\.exe)?(?=[ \t])".encode()) for program in _PROGRAMS]
-_NAMES = [re.sub(r"\(\?=[^()]*\)", "", program.names) for program in _PROGRAMS]
+_NAMES = [re.sub(r"\(\?[=!][^()]*\)", "", program.names) for program in _PROGRAMS]
 _BEGIN = regex(r"(?:\A|[^A-Za-z0-9_.-])((?:" + "|".join(_NAMES) + r")(?:\.exe)?[ \t])")
 _ARGUMENT = re.compile(
     rb"[ \t]++((?:[^\s\"'\\|;&<>()]|\\[^\r\n]|\"(?:[^\"\\\r\n]|\\.)*+\"|'[^'\r\n]*+'|[<>](?=[\w-]+>?))++)"
@@ -118,7 +142,20 @@ PATTERN = (
     r"|--password-stdin|--with-token|sudo [^\n\x00]{0,12}-S|--passphrase-fd|chpasswd|passwd --stdin"
 )
 """RE2: where it matches nothing, `find` finds nothing."""
-_SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p", b"_user")
+_SIGNS = (
+    b" -",
+    b"login",
+    b" use",
+    b"pass",
+    b" set",
+    b" /p",
+    b" /rp",
+    b"_user",
+    b" auth ",
+    b"unlock",
+    b"db2 ",
+    b"SecureString",
+)
 SIGNS = (
     *(Sign(space + "-", then="A-Za-z-") for space in " \t"),
     *(Sign(sign.decode()) for sign in _SIGNS if sign != b" -"),
@@ -202,6 +239,8 @@ def _of(program: _Program, text: bytes, arguments: Sequence[Range]) -> list[Rang
         following = arguments[i + 1] if i + 1 < len(arguments) else None
         if argument[:1] not in (b"-", b"/"):
             places.append(one)
+            if argument == program.behind and following is not None:
+                found.append(following)
             continue
         if argument[:2] != b"--":
             letters += argument[1:]
@@ -231,6 +270,10 @@ def _of(program: _Program, text: bytes, arguments: Sequence[Range]) -> list[Rang
                 skip = True
         elif letter and letter in program.attached and len(argument) > 2:
             found.append(Range(one.start + 2, one.end))
+        elif program.glued and argument.startswith(program.glued):
+            found.append(Range(one.start + len(program.glued), one.end))
+        elif letter and letter in program.apart and argument[2:3] == b"=":
+            found.append(Range(one.start + 3, one.end))
         elif letter and letter in program.apart and len(argument) == 2 and following is not None:
             found.append(following)
             skip = True

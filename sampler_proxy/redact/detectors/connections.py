@@ -122,6 +122,20 @@ _ORACLE = regex(
     rf"(?i)(?:jdbc:oracle:[a-z0-9]+:|\b(?:{_CLIENTS})(?:[ \t]+-[a-z]+(?:[ \t]+[0-9.]+)?)*[ \t]+|\buserid=)"
     r"""["']?([\w$#.-]+/(?:\\?"[^"\x00-\x20]{1,64}"|[^\x00-\x20"'/@][^\x00-\x20"']*))@[/\w(]"""
 )
+# Of these programs, which take nothing else there, also without the database.
+_ORACLE_USER = regex(
+    r"""(?i)(?:\b(?:sqlplus|sqlcl)(?:[ \t]+-[a-z]+(?:[ \t]+[0-9.]+)?)*[ \t]+|\b(?:sqlldr|expdp|impdp)[ \t]+"""
+    r"""(?:userid=)?|\buserid=)["']?([\w$#]+/[^\x00-\x20"'/@.][^\x00-\x20"'/@.]*)["']?(?:\s|\z)"""
+)
+# A URL that lost a sign of its scheme, or has one too many.
+_SCHEMES = (
+    r"h?t{1,2}ps?|wss?|s?ftps?|ssh|smtps?|imaps?|ldaps?|mqtts?|amqps?|rediss?|valkey|nats|kafka|mongodb|postgres(?:ql)?"
+    r"|mysql|mariadb|mssql|sqlserver|clickhouse"
+)
+_DAMAGED = regex(
+    rf"""(?i)\b(?:{_SCHEMES})(?:\+[a-z0-9]+)?(?:[:;] ?/|;? ?//|: //|[:;] ?/{{3,4}})"""
+    r"""([^\s/:@"'<>]+:[^\s/@"'<>]+)@[0-9A-Za-z\[$%{]"""
+)
 _NETRC = regex(
     r"(?:\A|\s)login\s+\S+\s+(?:account\s+\S+\s+)?password\s+(\S+)|(?:\A|\s)machine\s+\S+\s+password\s+(\S+)"
 )
@@ -135,8 +149,8 @@ _AUTH = regex(
     r"""|(?:\A|["'\]][ \t]*)AUTH[ \t]+["']?([^\x00-\x20"']{4,})["']?(?:\z|[ \t]*["'\r\n])"""
     r"""|\bHELLO[ \t]+[23][ \t]+AUTH[ \t]+\S+[ \t]+([^\x00-\x20"']{2,})"""
 )
-_LINES = (_DSN, _ORACLE, _NETRC, _PGPASS, _AUTH)
-_SIGNS = (b"@", b"@", b"password", b":", b"AUTH")
+_LINES = (_DSN, _ORACLE, _ORACLE_USER, _DAMAGED, _NETRC, _PGPASS, _AUTH)
+_SIGNS = (b"@", b"@", b"/", b"@", b"password", b":", b"AUTH")
 # Words that follow AUTH in prose.
 _PROSE = frozenset(
     b"required failed failure error mechanism mechanisms command user users password token plain login xoauth2"
@@ -153,7 +167,7 @@ def _in_lines(text: bytes) -> list[Range]:
                 group = match.lastindex
                 assert group is not None
                 secret = match.group(group)
-                password = secret.partition(b":" if pattern is _DSN else b"/")[2] or secret
+                password = secret.partition(b":" if pattern in (_DSN, _DAMAGED) else b"/")[2] or secret
                 if pattern is _DSN and (b"://" in secret or b"****" in secret):
                     continue  # of a URL's host, or masked
                 if not is_placeholder(password) and secret.lower().strip(b".,:;") not in _PROSE:
@@ -180,7 +194,8 @@ def _url_credentials(text: bytes) -> list[Range]:
 URL_CREDENTIALS = Detector(
     "url_credentials",
     r"""://[^@\x00-\x1f]*@|@(?:[a-z][a-z0-9]*\(|/\w|[0-9A-Za-z.-]+:[0-9]{2})"""
-    rf"|(?i:jdbc:oracle:|\b(?:{_CLIENTS})[ \t]|\buserid=)[^\x00-\x1f@]*@"
+    rf"|(?i:jdbc:oracle:|\b(?:{_CLIENTS})[ \t]|\buserid=)[^\x00-\x1f@]*[@/]"
+    r"|[A-Za-z](?:[:;] ?/|;? ?//)/{0,3}[^\s/:@]+:[^\s/@]+@"
     r"|login\s+[!-~]+\s+(?:account\s+[!-~]+\s+)?password\s|machine\s+[!-~]+\s+password\s"
     rf"|:(?:{_PORT_OF_STORE}):[^\s:]+:[^\s:]+:|\bAUTH[ \t]+[^\x00-\x20]|HELLO[ \t]+[23][ \t]+AUTH",
     until_settled(_url_credentials),
@@ -189,5 +204,6 @@ URL_CREDENTIALS = Detector(
         Sign(":5", then="0-9", times=3, until=":"),
         Sign("password", then=r"\s"),
         Sign("AUTH", before="^0-9A-Za-z_"),
+        *signs("sqlplus sqlcl sqlldr expdp impdp userid=", any_case=True),
     ),
 )

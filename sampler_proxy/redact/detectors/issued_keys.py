@@ -7,7 +7,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sampler_proxy.redact.detectors.providers import AROUND, FORMS, Around, Check, Form, looks_random
+from sampler_proxy.redact.detectors.providers import (
+    AROUND,
+    FORMS,
+    LETTERS,
+    Around,
+    Check,
+    Form,
+    is_scrambled,
+    looks_random,
+)
 from sampler_proxy.redact.detectors.types import SEPARATOR, Detector, Range, Sign, merged, signs, until_settled
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.signs import Signs
@@ -20,12 +29,16 @@ _COLOUR = re.compile(rb"\[[0-9;]{0,12}m\Z")
 _OPEN = re.compile(r"\{([0-9]+),\}")
 _FIRST = re.compile(r"\[([^\]]+)\](?![?*])(?:\{([0-9]+))?")
 _SIGNED = 16
+_SCRAMBLED = 28
+"""Characters of a key that may be glued to a word before it."""
 
 
 class _Compiled(NamedTuple):
     pattern: re.Pattern[bytes]
     """The prefix, then the rest as a group."""
     before: re.Pattern[bytes] | None
+    glued: bool
+    """Whether a word may go over into it: its prefix ends no words."""
     check: Check
 
 
@@ -33,7 +46,7 @@ def _compiled(form: Form) -> _Compiled:
     prefixes = "|".join(map(re.escape, form.prefixes.split()))
     rest = _OPEN.sub(rf"{{\1,{_LONGEST}}}+", form.rest)
     before = re.compile(f"[{form.before}]{{2}}".encode()) if form.before else None
-    return _Compiled(re.compile(f"(?:{prefixes})({rest})".encode()), before, form.check)
+    return _Compiled(re.compile(f"(?:{prefixes})({rest})".encode()), before, form.before == LETTERS, form.check)
 
 
 def _first(form: Form) -> tuple[str, int] | None:
@@ -69,7 +82,9 @@ def _prefixed(forms: Sequence[Form]) -> Callable[[bytes], list[Range]]:
                     continue
                 if not looks_random(key[1]):
                     at = max(at, key.end())  # nor is a part of it
-                elif (start == end or _may_stand(text, start, form.before)) and form.check(key[1]):
+                elif (
+                    start == end or _may_stand(text, start, form.before) or (form.glued and _is_glued(key))
+                ) and form.check(key[1]):
                     at = start + len(key[0].rstrip(b"."))
                     if at - start >= _LONGEST and (more := _WORD_GOES_ON.match(text, at)):
                         at = more.end()
@@ -86,6 +101,14 @@ def _may_stand(text: bytes, start: int, before: re.Pattern[bytes] | None) -> boo
     if before is None or not before.match(text, max(0, start - 2), start):
         return True
     return text[start - 1] == 0x6D and _COLOUR.search(text, max(0, start - 16), start) is not None
+
+
+def _is_glued(key: re.Match[bytes]) -> bool:
+    """Tell whether a key is one though a word before it goes over into it (`uploadhf_...`): what stands behind its
+    delimiter has capitals and small letters as no words have them."""
+    rest = key[1]
+    glued = key.string[key.start() - 1 : key.start()].isalpha() and key.string[key.start(1) - 1] in b"_.-"
+    return glued and len(rest) >= _SCRAMBLED and is_scrambled(rest, 30)
 
 
 def _around(forms: Sequence[Around]) -> Callable[[bytes], list[Range]]:

@@ -64,7 +64,7 @@ def element(text: bytes, start: int, end: int) -> Value | None:
     if text[start - 1 : start] != b"<" and not just_before(_TAG_BEFORE, text, start, 48):
         return None
     tag = _TAG_END.match(text, end)
-    if tag is None or tag[0].rstrip().endswith((b"/>", b"/&gt;")):
+    if tag is None or tag[0].rstrip().endswith((b"/>", b"/&gt;")) or text[tag.end() : tag.end() + 1] == b"@":
         return None
     return content(text, tag.end())
 

@@ -20,7 +20,7 @@ import re
 from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors import commands, name_value_pairs, names
 from sampler_proxy.redact.detectors.names import KEYS, SecretName
-from sampler_proxy.redact.detectors.prose import if_secret, in_prose
+from sampler_proxy.redact.detectors.prose import CODES_SIGN, CODES_SIGNS, codes, if_secret, in_prose
 from sampler_proxy.redact.detectors.reading import (
     HTML_QUOTE,
     MAX_JUDGED,
@@ -61,6 +61,7 @@ _SAID_INSTEAD = regex(
 )
 _PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
 _TEMPLATE = re.compile(rb"(?:\{\{[^}\n]{0,256}\}\}|[$#%]\{[^}\n]{0,256}\}|<[A-Za-z][^<>=\n]{0,256}>)(?=[\s\"'&;,)]|\Z)")
+_AT_HOST = re.compile(rb"@(?:[\w-]{1,63}\.){1,8}[a-z]{2,24}(?:[:/]|\Z)")
 _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
 _TYPE = re.compile(rb"\[?[A-Z][A-Za-z]*+!?\]?!?(?=\s*+[,)=])")
@@ -90,6 +91,7 @@ def _url_secrets(text: bytes) -> list[Range]:
             found.append(place)
     found += name_value_pairs.find(text)
     found += commands.find(text)
+    found += codes(text)
     return merged(found) if len(found) > 1 else found
 
 
@@ -109,6 +111,8 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
         element = name_value_pairs.element(text, name.start, name.end)
         if element is not None:
             return if_secret(text, element, name)
+    if text.endswith(b"checksum/", 0, name.start):
+        return None
     spaced = text[name.end : name.end + 1] == b" " and text[name.end + 1 : name.end + 2].isalnum()
     if not spaced and (sign := _SIGN.match(text, name.end)):
         if not sign[2] and (bracket := _ALL_IN_BRACKETS.match(text, sign.end())):
@@ -141,6 +145,8 @@ def _names_value(text: bytes, name: SecretName, before: bytes) -> bool:
 
 def _stands_alone(text: bytes, value: Value, name: SecretName) -> bool:
     """Tell whether the value of what may be a pair, cut off before its name, can be nothing but a secret."""
+    if not value.quoted and text[value.end : value.end + 1] == b":":
+        return False  # a name itself: `kind: Secret`, `data:`, `password: x`
     behind_tag = text[max(0, value.start - 48) : value.start].rstrip().endswith(b">")
     if behind_tag and text[value.end : value.end + 1] not in (b"<", b"&", b""):
         return False
@@ -206,6 +212,8 @@ def _signed(text: bytes, name: SecretName, sign: re.Match[bytes]) -> Range | Non
     value = read(text, start)
     if value is None:
         return None
+    if colon and not sign[2] and lower.endswith(b"token") and (host := _AT_HOST.search(text, start, value.end)):
+        value = value._replace(end=host.start())  # x-access-token:V@host/path
     inside = text[value.start : value.end]
     if (
         sign[1] in (b"==", b"===")
@@ -256,7 +264,7 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
 
 URL_SECRETS = Detector(
     "url_secrets",
-    f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
+    f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|{commands.PATTERN}",
     _url_secrets,
-    signs=(*names.SIGNS, *commands.SIGNS, Sign(")=("), Sign("duplicate entry '", any_case=True)),
+    signs=(*names.SIGNS, *commands.SIGNS, *CODES_SIGNS, Sign(")=("), Sign("duplicate entry '", any_case=True)),
 )

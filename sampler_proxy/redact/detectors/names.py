@@ -23,19 +23,21 @@ _OF_KEYS = (
 )
 _OF_CODES = (
     r"mfa|fa|factor|login|reset|confirmation|otp|recovery|verification|backup|security|sms|auth|authorization|access"
-    r"|device"
+    r"|device|activation|invite|invitation|pairing|unlock|one[ _.-]?time"
 )
 _ANYWHERE = (
-    rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|secret|credential|authorization|cookie|[cx]srf"
-    r"|client[ _.-]?assertion|honeycomb|seed[ _.-]?phrase|(?:access|refresh)[ _.-]?token"
+    rf"(?:{_OF_KEYS})[ _.-]?key|pass[_.-]?(?:word|wd|phrase|code)|pass phrase|secret|credential|authorization|cookie"
+    r"|[cx]srf|client[ _.-]?assertion|honeycomb|seed[ _.-]?phrase|(?:access|refresh)[ _.-]?token"
 )
 _AT_END = (
     r"pwd|pswd|pass|pw|token|jwt|jwe|otp|pin|cvv|cvc|psk|session[ _.-]?id|sess_?id|sid|signature(?: 256)?|auth|bearer"
-    r"|saml[ _.-]?response|connection[ _.-]?string|code[ _.-]?verifier|requirepass|masterauth"
+    r"|saml[ _.-]?response|connection[ _.-]?string|(?:code|oauth)[ _.-]?verifier|requirepass|masterauth"
+    r"|hmac|(?:jwt|saml)[ _.-]?assertion|mnemonic|(?:recovery|backup)[ _.-]?phrase|wallet[ _.-]?seed"
+    r"|security[ _.-]?answer|p(?:w|wd|ass)[_.-]?hash"
     rf"|(?:{_OF_CODES})[ _.-]?codes?"
 )
 _IN_LISTS = r"sas|sig|session|assertion|saml[_.-]?(?:art|request)|access[_.-]?(?:key[_.-]?)?id"
-_KEY_LIKE = r"keys?|code|pat"
+_KEY_LIKE = r"keys?|code|pat|ticket|invite"
 _CHARACTER = r"[A-Za-z0-9_.%\[\]$-]"
 _NAMES = regex(rf"(?i){_CHARACTER}*(?:{_ANYWHERE}|{_AT_END}|{_IN_LISTS}|{_KEY_LIKE}){_CHARACTER}*")
 _KEY_RUN = re.compile(rb"[A-Za-z0-9+/=_.~%-]{16}")
@@ -49,9 +51,9 @@ PATTERN = (
 )
 """RE2, of any case: where it matches nothing, no name is followed by a value."""
 _WORDS = (
-    "assertion auth bearer code cookie credential csrf xsrf cvv cvc honeycomb jwt jwe key otp pass pat phrase pin psk"
-    " pswd pw saml secret sid signature string token verifier sessid sess_id sess.id sess-id sessionid session_id"
-    " session.id session-id"
+    "answer assertion auth bearer code cookie credential csrf xsrf cvv cvc hmac honeycomb invite jwt jwe key mnemonic"
+    " otp pass pat phrase pin psk pswd pw saml secret seed sid signature string ticket token verifier sessid sess_id"
+    " sess.id sess-id sessionid session_id session.id session-id"
 )
 SIGNS = (
     *signs(_WORDS, through="0-9A-Za-z_.", until=r"\x01-\xff", any_case=True),

@@ -43,11 +43,12 @@ _ISSUERS = (
     (6440, 6599, _LONG),
     (3528, 3589, _LONG),  # JCB
     (6200, 6299, (16, 17, 18, 19)),  # UnionPay
-    (8100, 8199, (16, 17, 18, 19)),
+    (8100, 8171, (16, 17, 18, 19)),
     (2200, 2204, _LONG),  # Mir
-    (6000, 6099, (16,)),  # RuPay, Hipercard
-    (8200, 8299, (16,)),
-    (5080, 5089, (16,)),
+    (6062, 6062, (16,)),  # Hipercard
+    (6069, 6085, (16,)),  # RuPay
+    (8172, 8201, (16,)),
+    (5085, 5089, (16,)),
     (5060, 5069, (16, 18, 19)),  # Elo, Verve
     (6363, 6363, (16,)),
     (6370, 6399, (16, 18, 19)),  # InstaPayment, Maestro
@@ -189,8 +190,8 @@ _BBANS = {
     for country, parts in _REGISTRY.items()
 }
 _IBAN_COUNTRIES = "|".join(_REGISTRY)
-# Not within a word, but for one in lower case before capitals.
-_IBAN = re.compile(rb"(?:(?<![0-9A-Za-z])([A-Z]{2}|[a-z]{2})|(?<=[a-z])([A-Z]{2}))[0-9]{2}")
+# Not within a word, but for one in lower case before capitals, and what says so itself.
+_IBAN = re.compile(rb"(?:(?<![0-9A-Za-z])([A-Z]{2}|[a-z]{2})|(?:(?<=[a-z])|(?<=IBAN))([A-Z]{2}))[0-9]{2}")
 _VALUES_OF_LETTERS = str.maketrans({letter: str(10 + i) for i, letter in enumerate(string.ascii_uppercase)})
 
 
@@ -228,11 +229,12 @@ def _is_iban(candidate: bytes) -> bool:
 
 IBAN = Detector(
     "iban",
-    rf"(?:\b|[_a-z]|[\x80-\xff])(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[A-Z0-9]){{11}}"
+    rf"(?:\b|[_a-z]|IBAN|[\x80-\xff])(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[A-Z0-9]){{11}}"
     rf"|(?:\b|[_\x80-\xff])(?i:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[a-z0-9]){{11}}|{_OTHER_DIGITS}",
     folding(_ibans),
     signs=(
         *signs(" ".join(_REGISTRY), then="0-9", times=2, before="^0-9A-Z"),
+        Sign("IBAN", then="A-Z", times=2, until="0-9"),
         *signs(" ".join(_REGISTRY), then="0-9", times=2, before="^0-9A-Za-z", any_case=True),
         *OTHER_DIGIT_SIGNS,
     ),

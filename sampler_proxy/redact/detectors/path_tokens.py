@@ -21,6 +21,14 @@ _KNOWN = (
     (r"hooks\.zapier\.com/hooks/", r"hooks\.zapier\.com/hooks/[a-z]+/[0-9]+/([0-9A-Za-z]{5,})"),
     (r"ifttt\.com/trigger/", r"ifttt\.com/trigger/[^\s/]+/(?:json/)?with/key/([0-9A-Za-z_-]{10,})"),
     (r"hook\.[a-z0-9.]*make\.com/|hook\.integromat\.com/", r"hook\.[a-z0-9.]*(?:make|integromat)\.com/([0-9a-z]{20,})"),
+    (r"/calendar/ical/", r"/calendar/ical/[^\s/]+/private-([0-9a-f]{20,})"),
+    (r"api/interactions/", r"discord(?:app)?\.com/api/(?:v[0-9]+/)?interactions/[0-9]+/([0-9A-Za-z_-]{20,})"),
+    (r"/api/build/v1/", rf"/api/build/v1/source/{_UUID}/trigger/({_UUID})"),  # Docker Hub
+    (r"heartbeat\.uptimerobot\.com/", r"heartbeat\.uptimerobot\.com/m[0-9]+-([0-9a-f]{20,})"),
+    (r"cronitor\.link/p/", r"cronitor\.link/p/([0-9a-f]{20,})"),
+    (r"push\.services\.mozilla\.com/", r"push\.services\.mozilla\.com/wpush/v[0-9]/([0-9A-Za-z_-]{40,})"),
+    (r"rpc\.ankr\.com/", r"rpc\.ankr\.com/[a-z0-9_]+/([0-9a-f]{32,})"),
+    (r"api\.render\.com/deploy/", r"api\.render\.com/deploy/srv-[0-9a-z]+\?key=([0-9A-Za-z_-]{8,})"),
     (r"open-apis/bot/", rf"open-apis/bot/(?:v[0-9]/)?hook/({_UUID})"),  # Lark
     (r"/webhook/send\?key=", rf"/webhook/send\?key=({_UUID})"),  # WeCom
     (r"(?:webhook\.site|hc-ping\.com)/", rf"(?:webhook\.site|hc-ping\.com)/({_UUID})"),
@@ -40,16 +48,20 @@ _KNOWN_PATHS = [(re.compile(hint.encode()), regex(pattern)) for hint, pattern in
 # Words in a segment before the token. Behind the first nothing but a token stands, in whatever form; behind the others
 # ids stand, too: there hexadecimal ones and UUIDs are none.
 _LINKS = (
-    "reset|passw|recover|forgot|magic|invit|activat|unsubscri|opt-?out|one-?time|login[_-]?link|(?:build|deploy)_hooks"
+    "reset|passw|recover|forgot|magic|invit|activat|unsub|opt-?out|one-?time|login[_-]?link|(?:build|deploy)_hooks"
     "|(?:verif|confirm)[a-z]*[/_-]?e?mail|(?:mail|account|user)s?[/_-]?(?:verif|confirm)"
 )
 _OTHERS = "verif|confirm|callback|(?:web)?hook|token|api[_-]?key|access[_-]?key"
+# Behind these, where they name no host (`https://login.example.com/`).
+_PAGES = "join|shared?|sso|login|sign-?in|sign-?up|session|heartbeat"
 _BEGINNING = (
-    "reset passw recover forgot magic invit activat unsubscri optout opt-out onetime one-time loginlink login_link"
+    "reset passw recover forgot magic invit activat unsub optout opt-out onetime one-time loginlink login_link"
     " login-link callback hook webhook token apikey api_key api-key accesskey access_key access-key"
+    " join share sso login signin sign-in signup sign-up session heartbeat"
 )
-_WORDS = regex(rf"(?i)/((?:[0-9a-z_.-]*[_-])?(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*)/")
+_WORDS = regex(rf"(?i)/((?:[0-9a-z_.-]*[_-])?(?:{_LINKS}|{_OTHERS}|{_PAGES})[0-9a-z_.-]*)/")
 _IS_LINK = re.compile(_LINKS.encode())
+_NAMES_HOST = re.compile(rf"(?i:{_LINKS}|{_OTHERS})".encode())
 _SEGMENT = re.compile(rb"""/([^/?#&\x00-\x20"'`<>()\\\x7f-\xff]*+)""")
 _TOKEN = re.compile(rb"[0-9A-Za-z_.~+=-]{8,512}")
 # Words, also in CamelCase and with a number behind them, and numbers.
@@ -74,6 +86,10 @@ def _path_tokens(text: bytes) -> list[Range]:
     at = 0
     while word := _WORDS.search(text, at):
         at = word.end() - 1
+        if text.endswith(b"/secrets", 0, word.start()):
+            continue  # the name of a secret, and its version
+        if text.endswith(b"/", 0, word.start()) and not _NAMES_HOST.search(word[1]):
+            continue
         link = _IS_LINK.search(text[max(0, word.start() - _BEFORE) : at].lower()) is not None
         place = at
         for _ in range(_SEGMENTS):
@@ -109,7 +125,7 @@ def _looks_like_token(segment: bytes, link: bool) -> bool:
 
 PATH_TOKEN = Detector(
     "path_token",
-    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i:[/_-](?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*/[!-~]{{8}})",
+    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i:[/_-](?:{_LINKS}|{_OTHERS}|{_PAGES})[0-9a-z_.-]*/[!-~]{{8}})",
     _path_tokens,
     signs=(
         Sign("/bot", then="0-9", times=5),
@@ -118,6 +134,10 @@ PATH_TOKEN = Detector(
         *signs(
             "open-apis/bot/ /receiver/v alchemy quiknode.pro/ /integrations/deploy/prj_ /webhooks/incoming/ tines.com/"
         ),
+        *signs(
+            "/calendar/ical/ /api/build/v1/ uptimerobot.com/ cronitor.link/p/ push.services.mozilla.com/ rpc.ankr.com/"
+        ),
+        *signs("api.render.com/deploy/"),
         *signs(_BEGINNING, through="0-9A-Za-z_.-", until="/", before="/_-", any_case=True),
         *signs("verif confirm _hooks", through="0-9A-Za-z_.-", until="/", any_case=True),
     ),

@@ -9,7 +9,7 @@ from sampler_proxy.redact.detectors import name_value_pairs
 from sampler_proxy.redact.detectors.names import SecretName
 from sampler_proxy.redact.detectors.reading import Value, read
 from sampler_proxy.redact.detectors.secret_values import is_secret, is_told
-from sampler_proxy.redact.detectors.types import Range
+from sampler_proxy.redact.detectors.types import Range, Sign
 from sampler_proxy.redact.secret_names import Announces
 
 # What stands between a name and its value in prose.
@@ -35,8 +35,17 @@ _CHANGE = re.compile(
 )
 _ATTRIBUTE = re.compile(rb"[A-Za-z][A-Za-z:._-]{0,32}=(?:\\{0,3}[\"']|&quot;)")
 _DIRECTIVES = (b"requirepass", b"masterauth")
+# What senders of codes write: the code before its name, or only what it is for.
+_CODES = re.compile(
+    rb"(?i:(?<![\w.-])([0-9]{4,8})[\"']? is your(?: [\w'-]{1,20}){0,4}? (?:code|otp|passcode|pin|password)\b"
+    rb"|\bcode:? ([0-9]{4,8}) to (?:log|sign|verify|confirm|authenticate)\b)"
+)
+CODES_SIGN = r"[0-9] is your |code:? [0-9]{4,8} to "
+"""RE2, of any case: without this `codes` finds nothing."""
+CODES_SIGNS = (Sign(" is your ", before="0-9\"'", any_case=True),)
+"""What `codes` finds nothing without, but for `code`, which is a sign of names."""
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
-_BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
+_BEFORE_TUPLE = (b"", b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 
 
 def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: bool = False) -> Range | None:
@@ -47,6 +56,11 @@ def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: b
     if is_secret(inside, name.kind, name.text, sentence=sentence, quoted=value.quoted):
         return value.whole(text)
     return None
+
+
+def codes(text: bytes) -> list[Range]:
+    """Find codes that let somebody in, as they are sent: `123456 is your verification code`."""
+    return [Range(*match.span(match.lastindex or 0)) for match in _CODES.finditer(text)]
 
 
 def in_prose(text: bytes, name: SecretName) -> Range | None:

@@ -31,11 +31,11 @@ def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Calla
 # What begins so is a key, whatever stands before it: an underscore, the colour of a terminal.
 AWS_KEY = Detector(
     "aws_key",
-    r"A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{8}|ABSK[A-Za-z0-9+/]{8}|FwoGZXIvYXdz|IQoJb3JpZ2lu|(?i:secret_?access_?key)",
+    r"A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{8}|ABSK[A-Za-z0-9+/]{8}|FwoGZXIvYXdz|AQoDYXdz|IQoJb3JpZ2lu|(?i:secret_?access_?key)",
     until_settled(
         _groups(
             r"(A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{16})(?:\b|_)|(ABSK[A-Za-z0-9+/]{100,}={0,2})"
-            r"|((?:FwoGZXIvYXdz|IQoJb3JpZ2lu)(?:[A-Za-z0-9+/]|%2[BFbf]){80,}={0,2})"
+            r"|((?:FwoGZXIvYXdz|AQoDYXdz|IQoJb3JpZ2lu)(?:[A-Za-z0-9+/]|%2[BFbf]){80,}={0,2})"
             r"""|(?i:secret_?access_?key)[\\"']{0,3}\s{0,3}(?:[:=]|=>|%3D)\s{0,3}[\\"']{0,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"""
         )
     ),
@@ -43,7 +43,7 @@ AWS_KEY = Detector(
         *signs("AKIA ASIA ABIA ACCA", then="A-Z2-7", times=8),
         Sign("A3T", then="0-9A-Z", times=9),
         Sign("ABSK", then="0-9A-Za-z+/", times=8),
-        *signs("FwoGZXIvYXdz IQoJb3JpZ2lu"),
+        *signs("FwoGZXIvYXdz AQoDYXdz IQoJb3JpZ2lu"),
         *signs("secret_access secretaccess", any_case=True),
     ),
 )
@@ -67,21 +67,23 @@ GCP_KEY = Detector(
 # newer common form), keys that a connection string announces, client secrets of Entra ID.
 AZURE_KEY = Detector(
     "azure_key",
-    r"(?:\+A(?:St|Ba|Sb|Eh|Rm|MC|Do)|ACDb|AzCa|AzSe|AzFu|\+ACR|APIM|JQQJ9)[A-Za-z0-9+/=_-]{5}"
+    r"(?:\+A(?:St|Ba|Sb|Eh|Rm|MC|Do)|AIoT|ACDb|AzCa|AzSe|AzFu|\+ACR|APIM|JQQJ9)[A-Za-z0-9+/=_-]{5}"
     r"|(?i:(?:account|access|shared)key=[a-z0-9+/])|[0-9]Q~[A-Za-z0-9_~.-]{4}",
     until_settled(
         _groups(
             r"([A-Za-z0-9+/]{76}(?:\+A(?:St|Ba|MC)|ACDb|APIM)[A-Za-z0-9+/]{5}[AQgw]==)"
-            r"|([A-Za-z0-9+/]{33}(?:\+A(?:Sb|Eh|Rm|MC|Do)|AzCa|APIM)[A-Za-z0-9+/]{5}[A-Za-z0-9+/]=)"
+            r"|([A-Za-z0-9+/]{33}(?:\+A(?:Sb|Eh|Rm|MC|Do)|AIoT|AzCa|APIM)[A-Za-z0-9+/]{5}[A-Za-z0-9+/]=)"
             r"|(?:\b|[_m])([A-Za-z0-9]{42}AzSe[A-D][A-Za-z0-9]{5})(?:\b|_)|([A-Za-z0-9_-]{44}AzFu[A-Za-z0-9_-]{5}[AQgw]==)"
-            r"|([A-Za-z0-9+/]{42}\+ACR[A-D][A-Za-z0-9]{5})|(?:\b|[_m])([A-Za-z0-9]{52}JQQJ9[9D][A-Za-z0-9]{26})(?:\b|_)"
+            r"|([A-Za-z0-9+/]{42}\+ACR[A-D][A-Za-z0-9]{5})|(?:\b|[_m])([A-Za-z0-9]{52}JQQJ9[9DH][A-Za-z0-9]{26})(?:\b|_)"
             r"|(?i:(?:account|access|shared)key)=([A-Za-z0-9+/]{40,88}={1,2})"
             r"|([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:\.?(?:[^A-Za-z0-9_~.-]|\z)|\.[a-z]{2,4}\b)"
         )
     ),
     signs=(
         *signs(
-            "+ASt +ABa +ASb +AEh +ARm +AMC +ADo ACDb AzCa AzSe AzFu +ACR APIM JQQJ9", then="0-9A-Za-z+/=_-", times=5
+            "+ASt +ABa +ASb +AEh +ARm +AMC +ADo AIoT ACDb AzCa AzSe AzFu +ACR APIM JQQJ9",
+            then="0-9A-Za-z+/=_-",
+            times=5,
         ),
         *signs("accountkey= accesskey= sharedkey=", then="0-9A-Za-z+/", any_case=True),
         Sign("Q~", then="0-9A-Za-z_~.-", times=4, before="0-9"),
@@ -147,13 +149,16 @@ SLACK_TOKEN = Detector(
 # before make another word of it (`task_live_`).
 STRIPE_KEY = Detector(
     "stripe_key",
-    r"(?:[rs]k_(?:live|test|prod)|whsec)_[0-9A-Za-z+/]{8}",
+    r"(?:[ers]k_(?:org_)?(?:live|test|prod)|whsec)_[0-9A-Za-z+/]{8}",
     until_settled(
         _groups(
-            r"(?:\b|[^a-z]|[^a-z][a-z]|\A[a-z])([rs]k_(?:live|test|prod)_[0-9A-Za-z]{16,247})"
+            r"(?:\b|[^a-z]|[^a-z][a-z]|\A[a-z])([ers]k_(?:org_)?(?:live|test|prod)_[0-9A-Za-z]{16,247})"
             r"|(whsec_[0-9A-Za-z+/]{24,}={0,2})",
             looks_random,
         )
     ),
-    signs=signs("sk_live_ sk_test_ sk_prod_ rk_live_ rk_test_ rk_prod_ whsec_", then="0-9A-Za-z+/", times=8),
+    signs=(
+        *signs("k_live_ k_test_ k_prod_ k_org_live_ k_org_test_ k_org_prod_", then="0-9A-Za-z", times=8, before="ers"),
+        Sign("whsec_", then="0-9A-Za-z+/", times=8),
+    ),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sampler_proxy.redact.detectors.secret_values import looks_like_key
 from sampler_proxy.redact.detectors.types import Sign, signs
 
 Check = Callable[[bytes], bool]
@@ -41,6 +42,7 @@ def is_mixed(body: bytes) -> bool:
 
 def is_hex_or_mixed(body: bytes) -> bool:
     """Tell whether a text is hexadecimal with digits and letters, of 32 characters or more, or `is_mixed`."""
+    body = body.rstrip(b"_-")
     if len(body) >= 32 and not body.translate(None, b"0123456789abcdef"):
         return looks_random(body) and not body.isdigit() and not body.isalpha()
     return is_mixed(body)
@@ -51,10 +53,34 @@ def has_digit(body: bytes) -> bool:
     return looks_random(body) and any(0x30 <= byte <= 0x39 for byte in body)
 
 
+def is_scrambled(text: bytes, least: int) -> bool:
+    """Tell whether there are so many capitals and small letters (`least`, in percent) as words in one piece never
+    have of both."""
+    letters = text.translate(None, b"0123456789_-")
+    capitals = sum(byte < 0x61 for byte in letters)
+    return 100 * min(capitals, len(letters) - capitals) >= least * len(letters)
+
+
+def is_secret_of_environment(key: bytes) -> bool:
+    """Tell whether a key that names its environment (`xyz_live_...`) is one, and not a public one (`pk_live_...`), an
+    id or a name (`my_test_caseOne2Three`)."""
+    rest = key.rpartition(b"_")[2]
+    return (
+        not key.startswith(_PUBLIC)
+        and is_mixed(key)
+        and looks_like_key(rest, 12, mixed=True)
+        and is_scrambled(rest, 22)
+    )
+
+
+_PUBLIC = (b"pk_", b"cs_", b"pub_", b"publishable_", b"rzp_")
+
+
 class Form(NamedTuple):
     """One form of key."""
 
     provider: str
+    """Empty: of many."""
     prefixes: str
     """What keys begin with, separated by spaces."""
     rest: str
@@ -96,6 +122,15 @@ FORMS: tuple[Form, ...] = (
     Form("Pinecone", "pcsk_", r"[0-9A-Za-z]{5,6}_[0-9A-Za-z]{40,}"),
     Form("Weights & Biases", "wandb_v1_", _WORD + "{30,}"),
     Form("Anyscale", "esecret_", r"[0-9a-z]{20,}"),
+    Form("Helicone", "sk-helicone- pk-helicone-", r"(?:[a-z]{2}-)?[0-9a-z]{7}-[0-9a-z]{7}-[0-9a-z]{7}-[0-9a-z]{7}"),
+    Form("LlamaIndex", "llx-", r"[0-9A-Za-z]{40,}"),
+    Form("Modal", "ak- as-", r"[0-9A-Za-z]{22}(?![0-9A-Za-z])", ALNUM + "-", is_mixed),
+    Form("RunPod", "rpa_", r"[0-9A-Z]{40,}", LETTERS),
+    Form("Friendli", "flp_", r"[0-9A-Za-z]{30,}", LETTERS, is_mixed),
+    Form("turbopuffer", "tpuf_", r"[0-9A-Za-z]{24,}"),
+    Form("Chroma", "ck-", r"[0-9A-Za-z]{40,}", ALNUM, is_mixed),
+    Form("Cursor", "crsr_", r"[0-9a-f]{64}(?![0-9A-Za-z])", LETTERS),
+    Form("Cursor", "key_", r"[0-9a-f]{64}(?![0-9A-Za-z])", ALNUM + "_:-"),
     # Code and packages
     Form(
         "GitLab",
@@ -120,7 +155,7 @@ FORMS: tuple[Form, ...] = (
     Form("JFrog", "cmVmdGtu", r"[0-9A-Za-z]{50,}"),
     Form("Sourcegraph", "sgp_ slk_", r"(?:[0-9a-f]{16}_|local_)?[0-9A-Fa-f]{40,}"),
     Form("CircleCI", "CCIPAT_ CCIPRJ_", r"[0-9A-Za-z]{22}_[0-9A-Fa-f]{40}"),
-    Form("Buildkite", "bkua_ bkaj_ bkct_", r"[0-9a-z]{40}"),
+    Form("Buildkite", "bkua_ bkaj_ bkct_", _WORD + "{38,}"),
     Form("Harness", "pat. sat.", r"[0-9A-Za-z_-]{22}\.[0-9A-Za-z]{24}\.[0-9A-Za-z]{20}"),
     Form("Octopus Deploy", "API-", r"[0-9A-Z]{25,}(?![0-9A-Za-z])", ALNUM, has_digit),
     Form("SonarQube", "squ_ sqp_ sqa_", r"[0-9a-f]{40}"),
@@ -130,6 +165,13 @@ FORMS: tuple[Form, ...] = (
     Form("Infracost", "ico-", r"[0-9A-Za-z]{32}", LETTERS),
     Form("Snyk", "snyk_uat. snyk_sat.", r"[0-9a-f]{8}\.(?:[a-z]{2,4}\.)?[0-9A-Za-z_-]{30,}"),
     Form("Scalingo", "tk-us- tk-eu-", _WORD + "{40,}"),
+    Form("JetBrains", "perm: perm-", r"[0-9A-Za-z+/]{4,}={0,2}\.[0-9A-Za-z+/]{4,}={0,2}\.[0-9A-Za-z]{25,}", LETTERS),
+    Form("dbt", "dbtc_ dbtu_ dbts_", _WORD + "{30,}", LETTERS),
+    Form("WakaTime", "waka_", _UUID),
+    Form("Portainer", "ptr_", r"[0-9A-Za-z+/]{43}=", LETTERS),
+    Form("Inngest", "signkey-prod- signkey-test- signkey-branch-", r"[0-9a-f]{32,}"),
+    Form("Val Town", "vtwn_", r"[0-9A-Za-z]{20,}"),
+    Form("Unkey", "unkey_", r"[0-9A-Za-z]{16,}", "", is_mixed),
     # Clouds and hosts
     Form("DigitalOcean", "dop_v1_ doo_v1_ dor_v1_", r"[0-9a-f]{64}"),
     Form("Heroku", "HRKU-", _WORD + "{36,}"),
@@ -138,10 +180,13 @@ FORMS: tuple[Form, ...] = (
     Form("Vercel", "vcp_ vci_ vca_ vcr_ vck_", r"[0-9A-Za-z]{24,}", "", is_mixed),
     Form("Netlify", "nfp_ nfc_ nfo_ nfu_ nfb_", r"[0-9A-Za-z_]{36,}"),
     Form("Render", "rnd_", r"[0-9A-Za-z]{28,}", LETTERS, has_digit),
-    Form("Cloudflare", "cfk_ cfut_ cfat_", r"[0-9A-Za-z]{40}[0-9a-f]{8}"),
+    Form("Cloudflare", "cfk_ cfut_ cfat_", r"[0-9A-Za-z]{44,}"),  # 40, and a checksum of which nobody tells the length
     Form("Cloudflare", "v1.0-", r"[0-9a-f]{24}-[0-9a-f]{140,}"),
     Form("Deno Deploy", "ddp_ ddw_ ddo_", r"[0-9A-Za-z]{36}", LETTERS),
     Form("Alibaba Cloud", "LTAI", r"[0-9A-Za-z]{12,24}(?![0-9A-Za-z])", ALNUM, has_digit),
+    Form("Alibaba Cloud", "STS.", r"[0-9A-Za-z]{20,}", ALNUM, is_mixed),
+    Form("Volcengine", "AKLT", r"[0-9A-Za-z+/]{40,}", ALNUM, is_mixed),
+    Form("Baidu", "ALTAK", r"[0-9A-Za-z]{21}(?![0-9A-Za-z])", ALNUM, is_mixed),
     Form("Tencent Cloud", "AKID", r"[0-9A-Za-z]{32}(?![0-9A-Za-z])", ALNUM, is_mixed),
     Form("Yandex Cloud", "AQVN", r"[0-9A-Za-z_-]{35,}"),
     Form("Yandex Cloud", "YCAJE", r"[0-9A-Za-z_-]{35,}(?![0-9A-Za-z_-])", ALNUM, is_mixed),
@@ -170,6 +215,13 @@ FORMS: tuple[Form, ...] = (
         r"[0-9A-Z]{6}-(?:[0-9A-Z]{11}|[0-9A-Z]{6}-[0-9A-Z]{5})-[0-9A-Z]{5}-[0-9A-Z]{5}-[0-9A-Z]{5}",
         ALNUM,
     ),
+    Form("Dashlane", "dls_", r"[0-9A-Z]{16}_[0-9A-Za-z]{30,}"),
+    Form(
+        "Authress",
+        "sc_ ext_ scauth_ authress_",
+        r"[0-9A-Za-z]{5,30}\.[0-9A-Za-z]{4,6}\.acc[_-][0-9A-Za-z-]{10,32}\.[0-9A-Za-z+/_=-]{30,120}",
+        LETTERS,
+    ),
     Form("Infisical", "st.", r"[0-9a-f]{24}\.[0-9a-f]{32}\.[0-9a-f]{32}"),
     Form("Pulumi", "pul-", r"[0-9a-f]{40}", LETTERS),
     Form("Age", "AGE-SECRET-KEY-1", r"[02-9AC-HJ-NP-Z]{58}"),
@@ -189,6 +241,12 @@ FORMS: tuple[Form, ...] = (
     Form("EasyPost", "EZAK EZTK", r"[0-9A-Za-z]{54}"),
     Form("Shippo", "shippo_live_ shippo_test_", r"[0-9A-Fa-f]{40}"),
     Form("Duffel", "duffel_live_ duffel_test_", r"[0-9A-Za-z_-]{18}[0-9A-Za-z_=-]{25}"),
+    Form("Klaviyo", "pk_", r"[0-9a-f]{34}(?![0-9A-Za-z])", ALNUM),
+    Form("WooCommerce", "ck_ cs_", r"[0-9a-f]{40}(?![0-9A-Za-z])", ALNUM),
+    Form("Mollie, GoCardless", "live_ test_", r"[0-9A-Za-z_-]{30,}", ALNUM + "_", is_mixed),
+    Form("Brex", "bxt_", r"[0-9A-Za-z]{30,}", LETTERS, is_mixed),
+    Form("Polar", "polar_oat_ polar_pat_ polar_at_u_ polar_at_o_ polar_rt_u_ polar_rt_o_ polar_whs_", _WORD + "{30,}"),
+    Form("SettleMint", "sm_aat_ sm_pat_ sm_sat_", r"[0-9A-Za-z]{16}"),
     Form("Lob", "live_ test_", r"(?:pub_)?[0-9a-f]{31,35}(?![0-9A-Za-z])", ALNUM),
     Form("Pagar.me", "ak_live_ ak_test_", r"[0-9A-Za-z]{30}", LETTERS),
     Form("Stripe", "pi_ seti_", r"[0-9A-Za-z]{24}_secret_[0-9A-Za-z]{25}", LETTERS),
@@ -199,6 +257,12 @@ FORMS: tuple[Form, ...] = (
     Form("Twilio", "SK", r"[0-9a-f]{32}(?![0-9A-Za-z])", ALNUM),
     Form("SendGrid", "SG.", r"[0-9A-Za-z_-]{16,32}\.[0-9A-Za-z_-]{32,64}", LETTERS),
     Form("Mailgun", "key-", r"[0-9a-z]{32}(?![0-9A-Za-z])", ALNUM + "-", has_digit),
+    Form("Mandrill", "md-", r"[0-9A-Za-z_-]{22}(?![0-9A-Za-z_-])", ALNUM + "-", is_mixed),
+    Form("Telnyx", "KEY0", r"[0-9A-F]{31}_[0-9A-Za-z]{20,}", ALNUM),
+    Form("SignalWire", "PT", r"[0-9a-f]{48}(?![0-9A-Za-z])", ALNUM),
+    Form("Svix", "testsk_ sk_", r"[0-9A-Za-z_-]{30,}\.(?:us|eu|in|ca|au)(?![0-9A-Za-z])", LETTERS),
+    Form("Nylas", "nyk_v0_", r"[0-9A-Za-z]{40,}"),
+    Form("Canva", "cnvca", _WORD + "{40,}", LETTERS, is_mixed),
     Form("Brevo", "xkeysib- xsmtpsib-", r"[0-9a-f]{64}-[0-9A-Za-z]{16}"),
     Form("Resend", "re_", r"[0-9A-Za-z]{8}_[0-9A-Za-z]{24}(?![0-9A-Za-z])", ALNUM, is_mixed),
     Form("MailerSend", "mlsn.", r"[0-9a-f]{60,}"),
@@ -258,6 +322,13 @@ FORMS: tuple[Form, ...] = (
     Form("DataStax Astra", "AstraCS:", r"[0-9A-Za-z]{24}:[0-9a-f]{64}"),
     Form("ClickHouse Cloud", "4b1d", r"[0-9A-Za-z]{38}(?![0-9A-Za-z])", ALNUM, is_mixed),
     Form("Confluent", "cflt", r"[0-9A-Za-z+/]{60}(?![0-9A-Za-z+/])", ALNUM, is_mixed),
+    Form("Fauna", "fnA", r"[0-9A-Za-z_-]{37}(?![0-9A-Za-z_-])", ALNUM, is_mixed),
+    Form("Ubidots", "BBFF- BBUS-", r"[0-9A-Za-z]{30,}", LETTERS),
+    Form("Zuplo", "zpka_", r"[0-9a-f]{32}_[0-9a-f]{8}"),
+    Form("Nightfall", "NF-", r"[0-9A-Za-z]{32}(?![0-9A-Za-z])", ALNUM, is_mixed),
+    Form("Endor Labs", "endr+", r"[0-9A-Za-z]{16}"),
+    # Those of many: a secret key (`sk_...`).
+    Form("", "sk_", r"[0-9A-Za-z_-]{24,}", ALNUM, is_mixed),
     Form("Xata", "xau_", r"[0-9A-Za-z]{36,}"),
 )
 
@@ -333,11 +404,26 @@ AROUND: tuple[Around, ...] = (
         signs("!", then="0-9A-Za-z_.-", times=17, before="0-9A-Za-z"),
     ),
     Around("MaxMind", r"_mmk", r"(?:\b|[_m])([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)", signs("_mmk", before="0-9A-Za-z")),
+    Around(
+        "Bitwarden",
+        r"0\.[0-9a-f]{8}-[0-9a-f]{4}-",
+        rf"(0\.{_UUID}\.[0-9A-Za-z]{{30}}:[0-9A-Za-z+/]{{22}}==)",
+        signs("0.", then="0-9a-f", times=8, until="-"),
+    ),
+    # Those of many, which name their environment (`xyz_live_...`). What is public says so in its first part.
+    Around(
+        "",
+        r"_(?:live|test|prod|production|sandbox)_(?:[0-9a-z]{2,8}_)?[0-9A-Za-z_-]{17}",
+        r"(?:[^0-9A-Za-z-]|\A|\[[0-9;]*m)"
+        r"([a-z][0-9a-z]{1,11}_(?:live|test|prod|production|sandbox)_(?:[0-9a-z]{2,8}_)?[0-9A-Za-z_-]{20,})",
+        signs("_live_ _test_ _prod_ _production_ _sandbox_", then="0-9A-Za-z_-", times=20),
+        is_secret_of_environment,
+    ),
     Around("Okta", r"SSWS ", r"SSWS (00[0-9A-Za-z_-]{40})", (Sign("SSWS 00"),), has_digit),
     Around("Firebase", r":APA91b", r"([0-9A-Za-z_-]{8,40}:APA91b[0-9A-Za-z_-]{80,})", signs(":APA91b")),
     Around("Bedrock", r"bedrock-api-key-", r"(bedrock-api-key-[0-9A-Za-z+/=_-]{40,})", signs("bedrock-api-key-")),
 )
 
 _NAMES = (*(form.provider for form in FORMS), *(form.provider for form in AROUND))
-PROVIDERS = tuple(sorted({name for names in _NAMES for name in names.split(", ")}, key=str.lower))
+PROVIDERS = tuple(sorted({name for names in _NAMES if names for name in names.split(", ")}, key=str.lower))
 """Whose keys are found by these forms."""

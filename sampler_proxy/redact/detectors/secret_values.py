@@ -12,7 +12,7 @@ MIN_KEY = 16
 
 # What stands for a secret: masks, variables and parameters of many languages, and what programs print in place of one.
 _STAND_IN = re.compile(
-    rb"\*+|\?+|\.{3,}|-+|_+|[xX]{3,}|#+|(?:\xe2\x80\xa2)+|(?:\xe2\x97\x8f)+|\*+[^*\s]{0,4}\*+"
+    rb"\*+|\?+|\.{3,}|-+|_+|~|[xX]{3,}|#+|(?:\xe2\x80\xa2)+|(?:\xe2\x97\x8f)+|\*+[^*\s]{0,4}\*+"
     rb"|[$#%@!]?\{[^}]*\}\}?|<[^>]*>|\[[A-Za-z_ -]{0,24}\]|\([A-Za-z_ -]{0,24}\)|%7B[^%]*%7D|&lt;[^&]*&gt;|%s"
     rb"|hash:[0-9a-f]{32}|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
 )
@@ -29,19 +29,24 @@ _PROSE = frozenset(
     b" email empty encrypted error expired expires failed failure false field file for format from generated got had"
     b" has hash have if in incorrect input int into invalid is isn it its itself length less like login longer made"
     b" manager match matches may mechanism mismatch missing more must needs never new nil no none not now null of off"
-    b" ok on only option optional or otherwise policy present prompt provided provider received rejected required"
-    b" reset rule same see sent server set should so some str string strong successful supplied than that the then"
-    b" there this to too true type undefined unless unset until update updated use used user using valid value very"
-    b" via was wasn we weak were when where which while will with without would wrong yes you your".split()
+    b" ok on only option optional or otherwise passwd password policy present prompt provided provider received"
+    b" rejected required reset rule same secret see sent server set should so some str string strong successful"
+    b" supplied than that the then there this to token too true type undefined unless unset until update updated use"
+    b" used user using valid value very via was wasn we weak were when where which while will with without would"
+    b" wrong yes you your".split()
 )
 _CALL = re.compile(rb"(?:new )?[A-Za-z_$][\w$.:>-]*\([^()]*\)?+\)*")
 _MEMBER = re.compile(rb"[A-Za-z_$][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*(?:\(\)?|\[[^\]]*\]?)?)+")
+# Of the environment: `getenv("API_KEY")`.
+_VARIABLE_NAME = re.compile(rb"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _KEYS = (Announces.KEY_LIKE, Announces.MIXED_KEY)
 _JOINTS = re.compile(rb"\.|->|::|\?\.")
 _OBJECTS = frozenset(
     b"self this config cfg conf os process env environ user req request settings options opts data form params props"
     b" state ctx context app secrets credentials creds event body args flags values system java".split()
 )
+# What follows a name where no value does: an attribute of XML (`placeholder=`), a tag of Go (`json:"x"`).
+_NO_VALUE = re.compile(rb"[A-Za-z-]+=|[a-z]+:\\{0,3}\"[^\n]*")
 _CODE = re.compile(rb"[(){}]|\.[A-Za-z_]+\.")
 _WORDS = re.compile(rb"[A-Za-z/._-]+")
 _DATE = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9]{1,2}:[0-9]{2}.*")
@@ -52,9 +57,11 @@ _UNIT = re.compile(
 )
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,1024}")
+_FILE_NAME = re.compile(rb"/[^/]*\.[a-z]{1,4}[0-9]?\Z")
+_ALGORITHM = re.compile(rb"(?i:(?:sha|md)-?[0-9]{1,3}-?with-?[a-z]+(?:encryption)?|[a-z0-9]+-with-sha-?[0-9]+)")
 _PARTS = re.compile(rb"[/._=+~%-]+")
 _NO_LETTERS = bytes(byte for byte in range(0x80) if not chr(byte).isalpha())
-_DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
+_DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4), b"securitycode": (3, 8)}
 
 
 def is_stand_in(value: bytes) -> bool:
@@ -75,6 +82,8 @@ def looks_like_key(value: bytes, least: int = MIN_KEY, *, mixed: bool = False) -
     """Tell whether a value looks like a key that somebody generated: `least` characters or more of base64, hexadecimal
     or the like, neither words nor numbers, a path, a UUID or a date. `mixed`: only of upper and lower case."""
     if len(value) < least or not _HAS_DIGIT.search(value) or _KEY.fullmatch(value) is None or _UUID.fullmatch(value):
+        return False
+    if b"/" in value and _FILE_NAME.search(value):
         return False
     parts = _PARTS.split(value[:_JUDGED_AS_KEY])
     if any(len(part) > 2 and part.isalpha() for part in parts):  # words: judge what is joined to them
@@ -111,7 +120,8 @@ def is_mixed(value: bytes, size: int = 6) -> bool:
 
 
 def _is_digits(value: bytes, name: bytes) -> bool:
-    low, high = next((_DIGITS[end] for end in _DIGITS if name.lower().endswith(end)), (4, 8))
+    plain = name.lower().translate(None, b" _.-")
+    low, high = next((_DIGITS[end] for end in _DIGITS if plain.endswith(end)), (4, 8))
     return value.isdigit() and low <= len(value) <= high
 
 
@@ -127,6 +137,8 @@ def is_reference(value: bytes) -> bool:
     if (b"." not in value and b"-" not in value and b":" not in value) or not _MEMBER.fullmatch(value):
         return False
     parts = _JOINTS.split(value)
+    if len(parts) > 2 and in_text(parts[0]) is not Announces.NOTHING:
+        return True
     return parts[0].lower() in _OBJECTS or in_text(parts[-1].rstrip(b"()[]")) is not Announces.NOTHING
 
 
@@ -137,7 +149,9 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
         return kind >= Announces.AMBIGUOUS
     if not value or is_stand_in(value) or value.lower() in _TRIVIAL or b"://" in value or _VARIABLE.fullmatch(value):
         return False
-    if not quoted and is_reference(value):
+    if (not quoted and is_reference(value)) or (
+        _VARIABLE_NAME.fullmatch(value) and in_text(value) is not Announces.NOTHING
+    ):
         return False
     if kind is Announces.DIGITS:
         return _is_digits(value, name) or (is_mixed(value) if b"code" in name.lower() else looks_like_key(value))
@@ -151,6 +165,8 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
         return not (sentence and (_WORDS.fullmatch(value) or value[:1] in b"[{("))
     if kind is Announces.AMBIGUOUS:
         value = value.replace(b"****", b"")  # what was masked in it
+        if _ALGORITHM.fullmatch(value):
+            return False
         return is_mixed(value) or (len(value) >= 16 and not _CODE.search(value) and b" " not in value)
     return kind in _KEYS and looks_like_key(value, mixed=kind is Announces.MIXED_KEY)
 
@@ -160,6 +176,8 @@ def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool
     path, version or unit."""
     value = value[:MAX_JUDGED]
     if not value or is_stand_in(value) or b"***" in value or b"://" in value or _VARIABLE.fullmatch(value):
+        return False
+    if _NO_VALUE.fullmatch(value):
         return False
     if kind is Announces.DIGITS:
         return _is_digits(value, name) or (b"code" in name.lower() and is_mixed(value, 8))

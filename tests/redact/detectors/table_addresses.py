@@ -109,6 +109,7 @@ MISSES: dict[str, list[str]] = {
         "01.02.03.04",
         "v1.2.3.4",
         "version 1.2.3.4",
+        "~[app-1.2.3.4.jar:1.2.3.4]",
         "version=1.2.3.4",
         '"app_version":"1.2.3.4"',
         "Chrome/120.0.0.0",

@@ -183,12 +183,60 @@ TEMPLATES = {
     "ClickHouse Cloud": ["4b1d a38"],
     "Confluent": ["cflt a60"],
     "Xata": ["xau_ a44"],
+    "Helicone": ["sk-helicone- l7 - l7 - l7 - l7", "sk-helicone-eu- l7 - l7 - l7 - l7"],
+    "LlamaIndex": ["llx- a48"],
+    "Modal": ["ak- a22", "as- a22"],
+    "RunPod": ["rpa_ u44"],
+    "Friendli": ["flp_ a40"],
+    "turbopuffer": ["tpuf_ a32"],
+    "Chroma": ["ck- a44"],
+    "Cursor": ["crsr_ h64"],
+    "JetBrains": ["perm: b20 . b12 . a30", "perm- b18 = . b8 . a30"],
+    "dbt": ["dbtc_ w48", "dbtu_ w48"],
+    "WakaTime": ["waka_ uuid"],
+    "Portainer": ["ptr_ b43 ="],
+    "Inngest": ["signkey-prod- h64"],
+    "Val Town": ["vtwn_ a27"],
+    "Unkey": ["unkey_ a22"],
+    "Volcengine": ["AKLT a43"],
+    "Baidu": ["ALTAK a21"],
+    "Alibaba Cloud, temporary": ["STS. a28"],
+    "Dashlane": ["dls_ u16 _ a40"],
+    "Authress": ["sc_ a20 . a5 .acc- l20 . b60"],
+    "Klaviyo": ["pk_ h34"],
+    "WooCommerce": ["ck_ h40", "cs_ h40"],
+    "Mollie": ["live_ a30", "test_ a30"],
+    "GoCardless": ["live_ a40"],
+    "Brex": ["bxt_ a36"],
+    "Polar": ["polar_oat_ a40", "polar_pat_ a40"],
+    "SettleMint": ["sm_aat_ a16", "sm_pat_ a16", "sm_sat_ a16"],
+    "Mandrill": ["md- a22"],
+    "Telnyx": ["KEY0 H31 _ a22"],
+    "SignalWire": ["PT h48"],
+    "Svix": ["testsk_ a32 .eu", "sk_ a32 .us"],
+    "Nylas": ["nyk_v0_ a64"],
+    "Canva": ["cnvca a50"],
+    "Fauna": ["fnA a37"],
+    "Ubidots": ["BBFF- a30"],
+    "Zuplo": ["zpka_ h32 _ h8"],
+    "Nightfall": ["NF- a32"],
+    "Endor Labs": ["endr+ a16"],
+    "Bitwarden": ["0. uuid . a30 : b22 =="],
+    "Knock": ["sk_ a43"],
+    "Xendit": ["xnd_production_ a60"],
+    "Klarna": ["klarna_live_api_ a44"],
+    "Liveblocks": ["sk_prod_ a64", "sk_dev_ a64"],
+    "Trigger.dev": ["tr_prod_ a20"],
+    "Browserbase": ["bb_live_ a27"],
     "MaxMind": ["a6 _ a29 _mmk"],
     "Firebase": ["a11 :APA91b a134"],
     "Bedrock": ["bedrock-api-key- YmVkcm9jay5hbWF6b25hd3MuY29t a200"],
 }
 # Such have their sign elsewhere: what stands before belongs to them, or hides them.
-WITHOUT_PREFIX = ("HCP Terraform", "Mailchimp", "Mailgun", "Telegram", "Asana", "MaxMind", "Firebase")
+WITHOUT_PREFIX = (
+    *("HCP Terraform", "Mailchimp", "Mailgun", "Telegram", "Asana", "MaxMind", "Firebase"),
+    *("Bitwarden", "Mollie", "GoCardless"),
+)
 
 
 def made(template: str, seed: int) -> str:
@@ -240,7 +288,20 @@ def misses(template: str) -> list[str]:
     ]
 
 
-HITS = {"provider_key": [text for name, all_of in TEMPLATES.items() for one in all_of for text in hits(name, one)]}
+# Glued to a word: capitals and small letters tell where the key begins.
+GLUED = [
+    f"upload⟦{made('hf_ a34', 1)}⟧",
+    f"the token is my⟦{made('r8_ a37', 1)}⟧.",
+    f"key ⟦{made('key_ h64', 1)}⟧",
+    f"xnfp⟦{made('nfp_ a36', 1)}⟧",
+]
+
+HITS = {
+    "provider_key": [
+        *(text for name, all_of in TEMPLATES.items() for one in all_of for text in hits(name, one)),
+        *GLUED,
+    ]
+}
 
 MISSES = {
     "provider_key": [
@@ -269,6 +330,11 @@ MISSES = {
             "KEY_OF_THE_MAP",
             "secret_of_success",
         ),
+        *("pk_live_" + made("a24", 1), "pk_test_51" + made("a60", 1), "x pk_prod_" + made("a30", 1)),
+        *("cs_live_" + made("a58", 1), "my_test_ParseHTTP2FrameHeadersAgain", "load_test_of_the_payment_service_2024"),
+        *("cache_key_" + made("h64", 1), "lookup:key_" + made("h64", 1), "shelf_" + made("l34", 1)),
+        *("shelfhf_ThisIsALongNameOfSomethingElse", "task_" + made("a30", 1), "disk_" + made("a30", 1)),
+        *("permission:a.b.c", "perm:read.write.execute", "build_prod_some-branch-name-2024-of-alice"),
         *("12:34:56:AA", "10.0.0.1:AA", "/v1/1732550501123456789", "MTIzNDU2Nzg5MDEyMzQ1Njc4", "dapi", "shp_123"),
     ]
 }

@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_NS = 600 * 10**9
 """How long a signal is discarded for a destination that does not know it, before it is asked again."""
 
+BATCH_BYTES = 3 << 20
+"""The size of a batch, where `batch.max_bytes` is not set: gRPC servers take 4 MiB unless told otherwise, and what a
+request costs by itself is spread over all that are in it. (That of traces, 1 MiB, is what may fail together.)"""
+
 MAX_SLOTS = 4
 """Requests in flight to a destination for each signal, where `concurrency` allows so many."""
 
@@ -365,7 +369,7 @@ class PassThrough:
         for config, transport in destinations:
             queues = self.queues.add(
                 config.name,
-                batch_bytes=config.batch.max_bytes,
+                batch_bytes=config.batch.max_bytes if "max_bytes" in config.batch.model_fields_set else BATCH_BYTES,
                 max_wait_ns=config.batch.max_wait_ns,
                 drop=config.queue.when_full == "drop",
             )

@@ -141,6 +141,17 @@ def test_requests_of_a_short_time_are_one_request(run, logs_backend):
     assert len(backend.seen) < 5
 
 
+@pytest.mark.parametrize(("batch", "expected"), [(Batch(), 3 << 20), (Batch(max_bytes=1 << 20), 1 << 20)])
+def test_a_batch_is_as_large_as_it_is_configured(run, logs_backend, batch, expected):
+    backend = logs_backend()
+
+    async def scenario():
+        async with passing_to(backend.port, batch=batch) as made:
+            assert {each.batch_bytes for each in made.queues.destinations[0].of.values()} == {expected}
+
+    run(scenario())
+
+
 def test_every_destination_gets_everything_at_its_own_pace(run, logs_backend):
     good, late = logs_backend(), logs_backend(lambda _bodies, context: context.abort(grpc.StatusCode.UNAVAILABLE, ""))
 

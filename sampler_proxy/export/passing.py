@@ -253,6 +253,8 @@ class Passing:
         self._failures = self._refusals = self._rests_until_ns = 0
         self._probes = MAX_PROBES
         self._passed_ns = max(started_ns, self._passed_ns or 0)
+        if batch.part_of_nbytes:
+            self._learn_size(batch.part_of_nbytes // 2)
         if self.report.succeeded():
             self._try_now()
         if not self._known:
@@ -296,6 +298,9 @@ class Passing:
             return
         divides = batch.failures >= DIVIDE_AFTER and not clears and (others_pass or self._probes > 0)
         pieces = batch.halves() if divides else [batch]
+        if divides and outcome.fault is Fault.EXHAUSTED:  # of which some servers speak where a request is too large
+            for piece in pieces:
+                piece.part_of_nbytes = batch.nbytes
         if others_pass:
             for piece in pieces:
                 piece.not_before_ns = now_ns + self._backoff.delay_ns(batch.failures - 1)
@@ -320,10 +325,14 @@ class Passing:
             self._aside.sort(key=lambda each: -len(each.requests))  # so that single ones are found all over a batch
             return
         if outcome.fault is Fault.SIZE:
-            size = max(outcome.limit_bytes or batch.nbytes // 2, LEAST_BATCH_BYTES)
-            if size < self.queue.batch_bytes:
-                self.queue.batch_bytes, self._learned_ns = size, self._clock()
+            self._learn_size(outcome.limit_bytes or batch.nbytes // 2)
         self._aside[:0] = pieces
+
+    def _learn_size(self, size: int) -> None:
+        """Make no larger batches, for a while."""
+        size = max(size, LEAST_BATCH_BYTES)
+        if size < self.queue.batch_bytes:
+            self.queue.batch_bytes, self._learned_ns = size, self._clock()
 
     def _reject(self, batch: PassBatch, why: str) -> None:
         count = len(batch.requests)

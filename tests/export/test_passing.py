@@ -385,6 +385,28 @@ def test_what_is_too_large_is_divided_and_smaller_batches_follow(run, logs_backe
     assert sorted(map(int, backend.stored)) == list(range(64))
 
 
+def test_a_limit_that_is_called_overload_is_learned(run, logs_backend):
+    """A server that has a limit of its own, and another text for it than gRPC's."""
+
+    def answer(read, context):
+        if sum(map(len, read)) > 100_000:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota")
+
+    backend = logs_backend(answer)
+
+    async def scenario():
+        async with passing_to(backend.port, batch=Batch(max_bytes=200_000, max_wait_ns=20 * MS)) as made:
+            take(made, *("x" * 10_000 for _ in range(40)))
+            await until(lambda: exported(made) == 40)
+            assert made.queues.destinations[0].of[LOGS].batch_bytes <= 100_000
+            refused = len(backend.seen)
+            take(made, *("x" * 10_000 for _ in range(40)))
+            await until(lambda: exported(made) == 80)
+            assert len(backend.seen) - refused <= 6
+
+    run(scenario())
+
+
 def test_a_partial_success_is_counted_in_items(run, logs_backend):
     response = ExportLogsServiceResponse()
     response.partial_success.rejected_log_records = 2

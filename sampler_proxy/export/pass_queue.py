@@ -47,6 +47,7 @@ class PassBatch:
     tried_ns: int | None = None  # when the last of them began
     alone_since_ns: int | None = None  # since then it has failed though others passed
     not_before_ns: int = 0
+    part_of_nbytes: int = 0  # the size of what it is a part of, where that may have been too large
 
     @property
     def nbytes(self) -> int:

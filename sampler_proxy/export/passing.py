@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_NS = 600 * 10**9
 """How long a signal is discarded for a destination that does not know it, before it is asked again."""
 
+BATCH_BYTES = 3 << 20
+"""The size of a batch, where `batch.max_bytes` is not set: gRPC servers take 4 MiB unless told otherwise, and what a
+request costs by itself is spread over all that are in it. (That of traces, 1 MiB, is what may fail together.)"""
+
 MAX_SLOTS = 4
 """Requests in flight to a destination for each signal, where `concurrency` allows so many."""
 
@@ -251,6 +255,8 @@ class Passing:
         self._failures = self._refusals = self._rests_until_ns = 0
         self._probes = MAX_PROBES
         self._passed_ns = max(started_ns, self._passed_ns or 0)
+        if batch.part_of_nbytes:
+            self._learn_size(batch.part_of_nbytes // 2)
         if self.report.succeeded():
             self._try_now()
         if not self._known:
@@ -294,6 +300,9 @@ class Passing:
             return
         divides = batch.failures >= DIVIDE_AFTER and not clears and (others_pass or self._probes > 0)
         pieces = batch.halves() if divides else [batch]
+        if divides and outcome.fault is Fault.EXHAUSTED:  # of which some servers speak where a request is too large
+            for piece in pieces:
+                piece.part_of_nbytes = batch.nbytes
         if others_pass:
             for piece in pieces:
                 piece.not_before_ns = now_ns + self._backoff.delay_ns(batch.failures - 1)
@@ -318,10 +327,14 @@ class Passing:
             self._aside.sort(key=lambda each: -len(each.requests))  # so that single ones are found all over a batch
             return
         if outcome.fault is Fault.SIZE:
-            size = max(outcome.limit_bytes or batch.nbytes // 2, LEAST_BATCH_BYTES)
-            if size < self.queue.batch_bytes:
-                self.queue.batch_bytes, self._learned_ns = size, self._clock()
+            self._learn_size(outcome.limit_bytes or batch.nbytes // 2)
         self._aside[:0] = pieces
+
+    def _learn_size(self, size: int) -> None:
+        """Make no larger batches, for a while."""
+        size = max(size, LEAST_BATCH_BYTES)
+        if size < self.queue.batch_bytes:
+            self.queue.batch_bytes, self._learned_ns = size, self._clock()
 
     def _reject(self, batch: PassBatch, why: str) -> None:
         count = len(batch.requests)
@@ -367,7 +380,7 @@ class PassThrough:
         for config, transport in destinations:
             queues = self.queues.add(
                 config.name,
-                batch_bytes=config.batch.max_bytes,
+                batch_bytes=config.batch.max_bytes if "max_bytes" in config.batch.model_fields_set else BATCH_BYTES,
                 max_wait_ns=config.batch.max_wait_ns,
                 drop=config.queue.when_full == "drop",
             )

@@ -141,6 +141,17 @@ def test_requests_of_a_short_time_are_one_request(run, logs_backend):
     assert len(backend.seen) < 5
 
 
+@pytest.mark.parametrize(("batch", "expected"), [(Batch(), 3 << 20), (Batch(max_bytes=1 << 20), 1 << 20)])
+def test_a_batch_is_as_large_as_it_is_configured(run, logs_backend, batch, expected):
+    backend = logs_backend()
+
+    async def scenario():
+        async with passing_to(backend.port, batch=batch) as made:
+            assert {each.batch_bytes for each in made.queues.destinations[0].of.values()} == {expected}
+
+    run(scenario())
+
+
 def test_every_destination_gets_everything_at_its_own_pace(run, logs_backend):
     good, late = logs_backend(), logs_backend(lambda _bodies, context: context.abort(grpc.StatusCode.UNAVAILABLE, ""))
 
@@ -372,6 +383,28 @@ def test_what_is_too_large_is_divided_and_smaller_batches_follow(run, logs_backe
 
     run(scenario())
     assert sorted(map(int, backend.stored)) == list(range(64))
+
+
+def test_a_limit_that_is_called_overload_is_learned(run, logs_backend):
+    """A server that has a limit of its own, and another text for it than gRPC's."""
+
+    def answer(read, context):
+        if sum(map(len, read)) > 100_000:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota")
+
+    backend = logs_backend(answer)
+
+    async def scenario():
+        async with passing_to(backend.port, batch=Batch(max_bytes=200_000, max_wait_ns=20 * MS)) as made:
+            take(made, *("x" * 10_000 for _ in range(40)))
+            await until(lambda: exported(made) == 40)
+            assert made.queues.destinations[0].of[LOGS].batch_bytes <= 100_000
+            refused = len(backend.seen)
+            take(made, *("x" * 10_000 for _ in range(40)))
+            await until(lambda: exported(made) == 80)
+            assert len(backend.seen) - refused <= 6
+
+    run(scenario())
 
 
 def test_a_partial_success_is_counted_in_items(run, logs_backend):

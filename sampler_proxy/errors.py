@@ -98,7 +98,7 @@ class RequestError(SamplerProxyError):
 
 
 class MalformedRequest(RequestError):
-    """Bytes that are not an `ExportTraceServiceRequest`."""
+    """Bytes that are not the request they were sent as."""
 
     reason = "malformed"
     grpc_status = 3  # INVALID_ARGUMENT
@@ -125,6 +125,14 @@ class Overloaded(RequestError):
     """The buffer is full and deciding early made no room."""
 
     reason = "memory"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 503
+
+
+class QueueFull(RequestError):
+    """The queue in front of a destination has no room for what is passed on as it is."""
+
+    reason = "queue_full"
     grpc_status = 14  # UNAVAILABLE
     http_status = 503
 

@@ -1,9 +1,11 @@
 """Composes the service: builds every part, starts them in order, keeps time, and takes them down without losing a span.
 
 Five threads matter. The gRPC engine has two, on which requests are scanned and buffered, large ones on the second; the
-HTTP receiver has one for its large ones, and handles small ones on the event loop;
-deciding what is due, and finishing what is kept, is another one's, which works each time the timer asks it to;
-everything else (exporters, admin port, the timer itself) lives on the event loop's. Only this module knows all parts.
+HTTP receiver has one for its large ones, and handles small ones on the event loop; deciding what is due, and finishing
+what is kept, is another one's, which works each time the timer asks it to; everything else (exporters, admin port, the
+timer itself) lives on the event loop's. Only this module knows all parts.
+
+Long: it says of every part how it is made and in which order they begin and end, which is read together.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from sampler_proxy.export.console import ConsoleExporter
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
 from sampler_proxy.export.otlp import OtlpExporter
+from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
@@ -44,23 +47,23 @@ from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.routes import routes_of
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.grpc_server import GrpcEngine
-from sampler_proxy.receive.http import HttpReceiver
+from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
+from sampler_proxy.receive.http import HttpReceiver, Route
 from sampler_proxy.receive.keepalive import Keepalive
+from sampler_proxy.receive.passthrough import pass_handlers
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
 from sampler_proxy.units import format_size
-
-TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
@@ -126,6 +129,9 @@ class Service:
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
+        self._passing = PassThrough.configured(
+            config, self._exporters, lambda: self._pipeline.max_bytes, time.monotonic_ns, random.random
+        )
         self._engine = self._new_engine(config, kinds)
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
@@ -139,6 +145,7 @@ class Service:
             self._latencies,
             self._engine.name,
             kinds,
+            self._passing,
             self._doors,
             clock=time.monotonic_ns,
             time=time.time,
@@ -168,14 +175,15 @@ class Service:
 
     def _new_engine(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
         transport = config.receive.grpc.endpoint.transport("grpc")
+        passed = {signal.method: handler for signal, handler in pass_handlers(self._passing, transport)}
         return receive_grpc.create(
-            {TRACE_EXPORT: self._handler(INLINE_EFFORT, transport)},
+            {Signal.TRACES.method: self._handler(INLINE_EFFORT, transport), **passed},
             str(config.receive.grpc.endpoint),
             config.receive.max_request_bytes,
             partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {TRACE_EXPORT: self._handler(0, transport)},
+            {Signal.TRACES.method: self._handler(0, transport), **passed},
             Keepalive(**dict(config.receive.grpc.keepalive)),
             self._doors.grpc,
         )
@@ -195,12 +203,13 @@ class Service:
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
             self._doors.http,
+            [Route(signal, handler, handler) for signal, handler in pass_handlers(self._passing, transport)],
         )
 
-    def _handler(self, effort: int, transport: str) -> Callable[[bytes], bytes]:
+    def _handler(self, effort: int, transport: str) -> Handler:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
-        return lambda request: accept(request, clock())
+        return lambda request, metadata=b"", /: accept(request, clock(), metadata)
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -262,8 +271,9 @@ class Service:
             raise StartError(f"buffer.decision_memory: the system does not give {asked}: write less") from None
 
     def _apply(self, loaded: Loaded, changed: Collection[str]) -> None:
-        """Put what has changed in a file into force, as far as a running service can. Raises
-        ConfigError, and what `Pipeline.replace_rules` does, and has then changed nothing."""
+        """Put what has changed in a file into force, as far as a running service can. Raises ConfigError, and what
+        `Doors.prepare` and `Pipeline.replace_rules` do, and has then changed nothing."""
+        replace_doors = self._doors.prepare(loaded.config) if "auth" in changed else None
         if "rules" in changed:  # else all that is buffered would be read again
             routes = self._routes(loaded)
             prepared = self._rates.prepare(loaded)
@@ -273,6 +283,8 @@ class Service:
             self._pipeline.replace_redaction(loaded.redact)
         if "limit" in changed:
             self._pipeline.replace_limit(_limit(loaded.config))
+        if replace_doors is not None:
+            replace_doors()
 
     async def run(self) -> int:
         """Start, decide what is due until a signal comes or something fails for good, and drain; returns the exit code:
@@ -309,6 +321,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for exporter in self._exporters:
             exporter.start()
+        self._passing.start()
         port = self._engine.start()
         http = {} if self._http is None else {"http": str(await self._http.start())}
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -365,6 +378,7 @@ class Service:
                 next_look += LOOK_S
                 self._descriptors.check()
                 self._pressure.look()
+                self._passing.look()
                 if trimmer.due():
                     await asyncio.to_thread(allocator.trim)
             if self._summary and time.monotonic() >= next_summary:
@@ -386,7 +400,7 @@ class Service:
         and goes between two looks leaves memory behind, too."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
         arriving = self._engine.peak_in_flight() + (0 if self._http is None else self._http.peak_in_flight())
-        return self._pipeline.peak_bytes() + queued + arriving
+        return self._pipeline.peak_bytes() + queued + arriving + self._passing.queues.held
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
@@ -444,6 +458,7 @@ class Service:
         http = [] if self._http is None else [self._http.drain(left_s / 2)]
         await asyncio.gather(asyncio.to_thread(self._engine.drain, left_s / 2), *http)
         self._pipeline.close()
+        self._passing.queues.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = await asyncio.to_thread(self._decide, self._pipeline.drain)
             if more is None:
@@ -457,6 +472,7 @@ class Service:
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
+        await self._passing.drain(deadline_ns, hurry)  # after traces
 
     async def _stop(self) -> int:
         """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;
@@ -467,6 +483,7 @@ class Service:
         while await asyncio.to_thread(self._decide, partial(self._pipeline.drain, hurry=True)) is not False:
             if self._without_memory >= MAX_WITHOUT_MEMORY:
                 break
+        await self._passing.stop()
         lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()

@@ -373,7 +373,8 @@ def test_run_with_a_configuration_from_standard_input(tmp_path):
     """It cannot be read again: SIGHUP says so, and ends nothing."""
     endpoint = "{endpoint: '127.0.0.1:0'}"
     export = f"[{{name: f, protocol: file, path: {tmp_path}/out}}]"
-    config = f"receive: {{grpc: {endpoint}, http: {endpoint}}}\nadmin: {endpoint}\nexport: {export}\n"
+    config = f"receive: {{grpc: {endpoint}, http: {endpoint}}}\nadmin: {endpoint}\n"
+    config += f"export: {export}\npassthrough: discard\n"
     with subprocess.Popen(
         [sys.executable, "-m", "sampler_proxy", "run", "--config", "-"],
         stdin=subprocess.PIPE,

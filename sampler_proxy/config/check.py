@@ -21,7 +21,7 @@ from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact.policy import Policy, only_of
 from sampler_proxy.redact.section import AllowOnly, KeyFile, Redact, check_hash_key
 from sampler_proxy.settings import Endpoint, Section
-from sampler_proxy.traceql.ast import Expression, Filter
+from sampler_proxy.traceql.ast import METADATA, Attribute, Expression, Filter, walk
 from sampler_proxy.traceql.compiler import Compiled, Compiler
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.lint import lint
@@ -95,6 +95,8 @@ def check(
             *_warnings_of_roots(file, file.config),
             *_warnings_of_routes(file, file.config),
             *_warnings_of_headers(file, file.config),
+            *_warnings_of_metadata(file, file.config, expressions),
+            *_warnings_of_passthrough(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
             *warnings_of_doors(file, file.config),
         ),
@@ -350,6 +352,35 @@ def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:
                     file.positions.value(at),
                     "warning: this is sent as it stands, with its $: write ${env:NAME} for an environment variable",
                 )
+
+
+def _warnings_of_metadata(file: ParsedFile, config: Config, expressions: _Expressions) -> Iterator[Fault]:
+    """Warn of rules that name metadata which are not kept."""
+    for index, rule in enumerate(config.rules if "rules" in config.model_fields_set else ()):
+        for part, text in (("match", rule.match), ("unless", rule.unless)):
+            expression = expressions.parsed(index, part, text)
+            at: Path = ("rules", index, part)
+            for node, _ in walk(expression.root) if expression is not None else ():
+                name = node.key.decode() if isinstance(node, Attribute) else ""
+                if name.startswith(METADATA) and name.removeprefix(METADATA) not in config.receive.metadata:
+                    yield file.fault(
+                        file.positions.value(at, node.start),
+                        f"warning: requests lose this header: write it into receive.metadata, too: "
+                        f"[{name.removeprefix(METADATA)}]",
+                        file.positions.excerpt(at, node.start),
+                    )
+
+
+def _warnings_of_passthrough(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of signals that leave as they are though something is to be redacted."""
+    passes_on = config.passthrough == "all" and any(isinstance(export, OtlpExport) for export in config.export)
+    if passes_on and config.redact.active:
+        written: Path = ("passthrough",)
+        yield file.fault(
+            file.positions.value(written) if _is_set(config, written) else file.positions.key(("redact",)),
+            "warning: logs, metrics and profiles are passed on as they are: redact is for traces only. Write "
+            "passthrough: off, or discard, if their secrets must not leave",
+        )
 
 
 _SHELL_VARIABLE = re.compile(r"(?:^| )\$[A-Za-z_][A-Za-z0-9_]*$")

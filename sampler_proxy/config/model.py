@@ -28,6 +28,7 @@ from sampler_proxy.settings import (
     HeaderName,
     HeaderValue,
     ListenAddress,
+    MetadataName,
     Name,
     Origin,
     Probability,
@@ -96,6 +97,9 @@ class Receive(Section):
     http: HttpReceiver = Field(default_factory=HttpReceiver)
     max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
     """The largest request, after decompression; a larger one is refused."""
+    metadata: tuple[Annotated[str, MetadataName()], ...] = ()
+    """Headers of requests that stay with their spans (and with what is passed on): rules may name them, as
+    metadata.NAME, and they go out as headers of the requests that carry the spans."""
 
 
 class Buffer(Section):
@@ -396,6 +400,9 @@ class Config(Section):
     DEFAULT_EXPORT: ClassVar = (FileExport(name="local", protocol="file", path="sampler-proxy-traces.jsonl"),)
 
     receive: Receive = Field(default_factory=Receive)
+    passthrough: Annotated[Literal["all", "off", "discard"], Choice(("all", "off", "discard"))] = "all"
+    """Logs, metrics and profiles: `all` passes them on to every destination that takes them, as they are; `off` refuses
+    them; `discard` takes them, counts them and drops them."""
     buffer: Buffer = Field(default_factory=Buffer)
     rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, json_schema_extra={"minItems": 1})
     """Read from the top; the first that matches decides. The last one matches everything."""

@@ -43,7 +43,7 @@ class ConsoleExporter(Exporter):
         self._fd = sys.__stdout__.fileno() if fd is None and sys.__stdout__ is not None else fd
         self._environ = dependencies.environ
 
-    async def _send(self, request: bytes) -> Accepted | Failed:
+    async def _send(self, request: bytes, _metadata: bytes) -> Accepted | Failed:
         try:
             await asyncio.to_thread(self._print, request)
         except DecodeError:

@@ -200,8 +200,9 @@ class Exporter(ABC):
         return "lost" if self.queue.dropped(trace_id) else self.fates.get(trace_id)
 
     @abstractmethod
-    async def _send(self, request: bytes) -> Accepted | Failed:
-        """Try once to deliver `request`. An exception (there should be none) loses its spans, not the exporter."""
+    async def _send(self, request: bytes, metadata: bytes) -> Accepted | Failed:
+        """Try once to deliver `request`, whose traces came with `metadata`. An exception (there should be none) loses
+        its spans, not the exporter."""
 
     async def _deliver_batches(self) -> None:
         """Use one slot: deliver one batch after the other."""
@@ -223,7 +224,7 @@ class Exporter(ABC):
         """Settle every trace of the only batch in `taken`, from which it is removed, or make suspects of them."""
 
         async def begun() -> list[Parcel]:
-            parcels = [Parcel.of(taken[0])]
+            parcels = Parcel.by_metadata(taken[0])
             self._under_way[parcels[0].batch] = parcels
             return parcels
 
@@ -341,7 +342,7 @@ class Exporter(ABC):
                 parcel.first_try_ns = started_ns
             if parcel.batch.first_try_ns is None:
                 parcel.batch.first_try_ns = started_ns
-            outcome = await self._sent(request)
+            outcome = await self._sent(request, parcel.metadata)
         if parcel.nbytes <= LEAST_LIMIT_BYTES and self._without_evidence(parcel, outcome):
             assert isinstance(outcome, Failed)
             outcome = replace(outcome, fault=Fault.OVERLOAD)
@@ -374,10 +375,10 @@ class Exporter(ABC):
             self.report.refused(outcome.code or "refused", f"{self.place}{outcome.verdict}")
         return outcome
 
-    async def _sent(self, request: bytes) -> Accepted | Failed:
+    async def _sent(self, request: bytes, metadata: bytes) -> Accepted | Failed:
         """Send; a call that was cancelled, but not by this side, counts as lost."""
         try:
-            return await self._send(request)
+            return await self._send(request, metadata)
         except asyncio.CancelledError as error:
             if is_to_end(error):
                 raise

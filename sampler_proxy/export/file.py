@@ -65,7 +65,7 @@ class FileExporter(Exporter):
                 await asyncio.to_thread(self._lines.remove_old)
             await asyncio.sleep(self._look_s)
 
-    async def _send(self, request: bytes) -> Accepted | Failed:
+    async def _send(self, request: bytes, _metadata: bytes) -> Accepted | Failed:
         try:
             line = await asyncio.to_thread(json_line, request)
         except DecodeError:  # our scan is more patient than the official parser, in how deep values may nest for one

@@ -11,6 +11,7 @@ from sampler_proxy.export.otlp_http import HttpTransport
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed
 from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.transport import Transport
+from sampler_proxy.otlp.metadata import decode
 
 
 class OtlpExporter(Exporter):
@@ -38,8 +39,8 @@ class OtlpExporter(Exporter):
         await self.transport.close()
         return lost
 
-    async def _send(self, request: bytes) -> Accepted | Failed:
-        return await self.transport.send(Signal.TRACES, request)
+    async def _send(self, request: bytes, metadata: bytes) -> Accepted | Failed:
+        return await self.transport.send(Signal.TRACES, request, decode(metadata) if metadata else ())
 
 
 def transport_of(config: OtlpExport, dependencies: Dependencies) -> Transport[Any]:

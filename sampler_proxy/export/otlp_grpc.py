@@ -15,6 +15,7 @@ from sampler_proxy.export.reasons import LOST
 from sampler_proxy.export.retry import Accepted, Failed, Fault, classify, retry_after_ns
 from sampler_proxy.export.signals import Signal, rejected_items
 from sampler_proxy.export.transport import Transport
+from sampler_proxy.otlp.metadata import Metadata
 
 _OPTIONS = (
     ("grpc.primary_user_agent", f"sampler-proxy/{__version__}"),
@@ -85,10 +86,14 @@ class GrpcTransport(Transport[GrpcLink]):
         return GrpcLink(grpc.aio.secure_channel(target, credentials, options=options, compression=self._compression))
 
     async def _send_over(
-        self, link: GrpcLink, signal: Signal, request: bytes, timeout_s: float
+        self, link: GrpcLink, signal: Signal, request: bytes, metadata: Metadata, timeout_s: float
     ) -> Accepted | Failed | None:
+        sent = self._metadata
+        if metadata:
+            names = dict(metadata)
+            sent = grpc.aio.Metadata(*(each for each in self._headers_in_use if each[0] not in names), *metadata)
         try:
-            response = await link.calls[signal](request, timeout=timeout_s, metadata=self._metadata)
+            response = await link.calls[signal](request, timeout=timeout_s, metadata=sent)
         except grpc.aio.UsageError:  # the channel was given up before the call began: nothing was sent
             return None
         except asyncio.CancelledError as error:

@@ -41,6 +41,7 @@ from sampler_proxy.export.reasons import (
 from sampler_proxy.export.retry import Accepted, Failed, Fault
 from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.transport import NOT_REACHED, TIMED_OUT, Transport
+from sampler_proxy.otlp.metadata import Metadata
 
 CONNECT_S = 5.0
 """How long connecting may take, at most, with the TLS handshake."""
@@ -151,16 +152,17 @@ class HttpTransport(Transport[HttpLink]):
         )
 
     async def _send_over(
-        self, link: HttpLink, signal: Signal, request: bytes, timeout_s: float
+        self, link: HttpLink, signal: Signal, request: bytes, metadata: Metadata, timeout_s: float
     ) -> Accepted | Failed | None:
         url = self._urls.get(signal)
         if url is None:
             return Failed(Fault.UNWANTED, "UNIMPLEMENTED", TRACES_ONLY)
+        headers = {**self._headers_sent, **dict(metadata)} if metadata else self._headers_sent
         seen = _Seen()
         try:
             async with asyncio.timeout(timeout_s):
                 body = await compressed(request, self._encoding) if self._encoding else request
-                if not await self._post(link, url, body, seen):
+                if not await self._post(link, url, body, headers, seen):
                     return None
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             if seen.status is None:  # else it says what matters, though not all of the answer has come
@@ -174,13 +176,13 @@ class HttpTransport(Transport[HttpLink]):
             return Accepted(rejected_by(seen.headers.get("Content-Type", ""), seen.body))
         return classify_status(seen.status, seen.headers.get("Retry-After"), time.time())
 
-    async def _post(self, link: HttpLink, url: URL, body: bytes, seen: _Seen) -> bool:
+    async def _post(self, link: HttpLink, url: URL, body: bytes, headers: Mapping[str, str], seen: _Seen) -> bool:
         """Send a request over one connection after the other that the server has closed while it was idle; return
         whether it was sent, and the link not given up before. Raises what aiohttp does."""
         while not link.closing:
             seen.made = seen.reused = False
             try:
-                await link.post(url, body, self._headers_sent, seen)
+                await link.post(url, body, headers, seen)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if seen.status is None and seen.reused:
                     continue

@@ -44,6 +44,10 @@ class KeptTrace(Protocol):
     @property
     def trace_id(self) -> bytes: ...
     @property
+    def metadata(self) -> bytes:
+        """Return what its requests came with, as encoded by otlp/metadata.py; b"" for none."""
+
+    @property
     def spans(self) -> int:
         """The number of spans."""
 

@@ -29,6 +29,7 @@ from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
 from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.tls import Certificates
+from sampler_proxy.otlp.metadata import Metadata
 
 FILES_EVERY_S = 1.0
 """How often the files of headers and certificates are looked at."""
@@ -99,9 +100,9 @@ class Transport(ABC, Generic[L]):
         if self._peers is not None:
             await self._peers.close()
 
-    async def send(self, signal: Signal, request: bytes) -> Accepted | Failed:
+    async def send(self, signal: Signal, request: bytes, metadata: Metadata = ()) -> Accepted | Failed:
         """Try once to deliver an encoded request of a signal, at one address after the other until one can be reached,
-        within the time-out."""
+        within the time-out. `metadata` go before headers of the same names."""
         assert self._peers is not None
         deadline_ns = self._clock() + int(self._timeout * 1e9)
         peers = []
@@ -116,7 +117,7 @@ class Transport(ABC, Generic[L]):
             if left_s <= 0:
                 break
             link = peer.link
-            outcome = await self._send_over(link, signal, request, left_s)
+            outcome = await self._send_over(link, signal, request, metadata, left_s)
             if outcome is None:
                 continue
             if isinstance(outcome, Accepted):
@@ -138,7 +139,9 @@ class Transport(ABC, Generic[L]):
         """Make a link to one address of the name; None: to the name, behind a proxy. Nothing is sent yet."""
 
     @abstractmethod
-    async def _send_over(self, link: L, signal: Signal, request: bytes, timeout_s: float) -> Accepted | Failed | None:
+    async def _send_over(
+        self, link: L, signal: Signal, request: bytes, metadata: Metadata, timeout_s: float
+    ) -> Accepted | Failed | None:
         """Send over one link; None: it was given up before anything was sent."""
 
     def _proxy_variables(self) -> Variables:

@@ -87,10 +87,11 @@ class Admin:
         self._failure = failure
         self._runner: web.AppRunner | None = None
         self._servers: list[Server] = []
+        self._connections: Connections | None = None
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return the bound host and port. Raises StartError, and has then left nothing open."""
-        connections = Connections()
+        connections = self._connections = Connections()
         guards = [connections.serve, refuse_pages(self._endpoint.host), require_role(self._door.credentials)]
         app = web.Application(middlewares=[*guards, _list_instead_of_404])
         app.add_routes(
@@ -128,6 +129,8 @@ class Admin:
             for server in self._servers:
                 server.close()
             await runner.cleanup()
+            if self._connections is not None:
+                self._connections.abort_all()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         try:

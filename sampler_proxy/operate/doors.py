@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from sampler_proxy import metrics
 from sampler_proxy.config.doors_check import doors
 from sampler_proxy.config.model import Config
 from sampler_proxy.receive.credentials import Credentials
 from sampler_proxy.receive.door import Door
+from sampler_proxy.receive.metadata import SenderMetadata
 from sampler_proxy.receive.tls import Tls
 
 FILES_EVERY_S = 1.0
@@ -24,7 +26,9 @@ class Doors:
         for path, tls, auth in doors(config):
             name = ".".join(map(str, path))
             self._doors[name] = Door(
-                None if tls is None else Tls(tls, name), None if auth is None else Credentials(auth, name)
+                None if tls is None else Tls(tls, name),
+                None if auth is None else Credentials(auth, name),
+                SenderMetadata(config.receive.metadata) if config.receive.metadata and path[0] == "receive" else None,
             )
         self.grpc, self.http, self.admin = self._doors.values()
 
@@ -35,11 +39,27 @@ class Doors:
             await asyncio.to_thread(self._look)
 
     def _look(self) -> None:
-        for tls, credentials in self._doors.values():
+        for tls, credentials, _ in self._doors.values():
             if tls is not None:
                 tls.look()
             if credentials is not None:
                 credentials.look()
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """Read the credentials of a changed configuration, and return what puts them into force. Blocking. Raises
+        StartError."""
+        found = []
+        for path, _, auth in doors(config):
+            name = ".".join(map(str, path))
+            credentials = self._doors[name].credentials
+            if credentials is not None and auth is not None:
+                found.append((credentials, Credentials(auth, name)))
+
+        def replace() -> None:
+            for credentials, changed in found:
+                credentials.replace(changed)
+
+        return replace
 
     def detail(self) -> dict[str, object]:
         """Describe, as JSON values, files that cannot be used as they are now; empty where there are none."""

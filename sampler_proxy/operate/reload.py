@@ -41,6 +41,10 @@ SETTLE_TRIES = 25
 RELOADED = ("rules", "limit", "redact")
 """Keys that a running service takes over."""
 
+AUTHS = ("receive.grpc.auth", "receive.http.auth", "admin.auth")
+"""Sections that a running service takes over, too, where there were credentials before, and are; `auth` stands for
+them."""
+
 OUTCOMES = ("applied", "unchanged", "failed")
 """Label values of `config_reloads_total`."""
 
@@ -79,8 +83,8 @@ class Active(NamedTuple):
 
 class Reloader:
     """Watches the file and applies its changes. `load` reads and checks the file (ConfigError); `apply` puts a sound
-    one into force, and is told which of the `RELOADED` keys have changed. Both are called on other threads, one call at
-    a time. `clock` tells seconds since the epoch. Attributes change on the loop's thread only.
+    one into force, and is told which of the `RELOADED` keys, or `auth`, have changed. Both are called on other threads,
+    one call at a time. `clock` tells seconds since the epoch. Attributes change on the loop's thread only.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Reloader:
         self.applied = loaded.config
         """The configuration whose `RELOADED` keys are in force; `redact` is its policy."""
         self.redact = loaded.redact
+        self._auths = _auths(loaded.config)  # in force
         self._asked = False
         self._wake = asyncio.Event()
         self.active = self._active(loaded)
@@ -197,12 +202,16 @@ class Reloader:
         changed = [key for key in RELOADED if getattr(loaded.config, key) != getattr(self.applied, key)]
         if loaded.redact != self.redact and "redact" not in changed:
             changed.append("redact")  # the key, in a file of its own
+        auths = [*zip(self._auths, _auths(loaded.config), strict=True)]
+        if any(_both(*each) for each in auths):
+            changed.append("auth")
         version = version_of(loaded.config.rules)
         if changed:
             await asyncio.to_thread(self._apply, loaded, changed)
             self.applied = loaded.config
             log_faults("warning", loaded.warnings)
             self.redact = loaded.redact
+            self._auths = tuple(after if _both(before, after) else before for before, after in auths)
         *first, last = changed or [""]
         named = f"{', '.join(first)}{' and ' if first else ''}{last}"
         if "rules" in changed:
@@ -244,20 +253,31 @@ def _shown(rule: Rule) -> dict[str, object]:
 
 
 def changed_keys(old: Section, new: Section, prefix: str = "") -> Iterator[str]:
-    """Yield the keys, other than those in `RELOADED`, whose values differ, in the order of the model and as in
-    `export.tempo.timeout`."""
+    """Yield the keys, other than those in `RELOADED` and `AUTHS`, whose values differ, in the order of the model and as
+    in `export.tempo.timeout`."""
     for field in type(old).model_fields:
         before, after = getattr(old, field), getattr(new, field)
         key = prefix + key_of(type(old), field)
         if before == after or (isinstance(old, Config) and field in RELOADED):
             continue
-        if isinstance(before, Section):
+        if key in AUTHS and _both(before, after):
+            continue
+        if isinstance(before, Section) and isinstance(after, Section):
             yield from changed_keys(before, after, key + ".")
         elif isinstance(old, Config) and field == "export" and _kinds(before) == _kinds(after):
             for one, other in zip(before, after, strict=True):
                 yield from changed_keys(one, other, f"{key}.{one.name}.")
         else:
             yield key
+
+
+def _auths(config: Config) -> tuple[object, ...]:
+    return config.receive.grpc.auth, config.receive.http.auth, config.admin.auth
+
+
+def _both(before: object, after: object) -> bool:
+    """Tell whether credentials have changed that there were before, and are: to have none at all needs a restart."""
+    return before != after and before is not None and after is not None
 
 
 def _kinds(exports: Sequence[object]) -> list[tuple[type, str]]:

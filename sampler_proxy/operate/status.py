@@ -13,6 +13,7 @@ import structlog
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.model import Adaptive, Config, FileExport, OtlpExport
 from sampler_proxy.export.exporter import Exporter
+from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.export.queue import Counters
 from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.learned_rates import Rates
@@ -39,7 +40,7 @@ class Status:
     """The parts of a service, as far as questions are answered from them.
 
     `latencies` has the histogram of each destination by name, `kinds` the counts of metrics that have a kind for their
-    only label. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
+    only label, `passing` passes other signals on. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Status:
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
         kinds: Mapping[metrics.Metric, Mapping[str, int]],
+        passing: PassThrough,
         doors: Doors,
         *,
         clock: Callable[[], int],
@@ -63,6 +65,7 @@ class Status:
         self._latencies = latencies
         self._grpc_engine = grpc_engine
         self._kinds = kinds
+        self._passing = passing
         self._doors = doors
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
@@ -84,6 +87,7 @@ class Status:
         for metric, counts in self._kinds.items():
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
+        others.update({metric: {**series} for metric, series in self._passing.values().items()})
         others.update(self._doors.values())
         others[metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS].update(
             {
@@ -133,6 +137,7 @@ class Status:
                     "queue_bytes": c.queued_bytes,
                     "queue_max_bytes": exporter.queue.max_bytes,
                     "failures": dict(exporter.report.failures),
+                    "passed_on": self._passing.describe(exporter.name),
                 }
                 for exporter in self._exporters
                 for c in (counters[exporter.name],)

@@ -62,6 +62,10 @@ class KeptTrace:
     @property
     def nbytes(self) -> int:
         """Bytes of memory held; envelopes apart."""
+    @property
+    def metadata(self) -> bytes:
+        """Return what its requests came with, encoded by otlp/metadata.py; b"" for none. One for all its spans: of a
+        trace that came with different metadata each part leaves as a trace of its own."""
     def header_bytes(self, seen: set[int]) -> int:
         """Return the bytes that the trace's headers take in a request, those in `seen` apart, and add them to `seen`:
         by numbers that are their own for as long as a trace with them lives. With `nbytes` that is no less than

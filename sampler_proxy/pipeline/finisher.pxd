@@ -12,8 +12,9 @@ cdef struct Leaving:
     # A trace that is kept, or that a destination takes all the same, or late spans of one, on the way out.
     Leaving* next
     Fragment* fragments  # owned
+    Fragment* others  # owned; those with other metadata than the first, while it is being finished
     uint64_t cost  # bytes of these, and of this
-    uint64_t threshold
+    uint64_t threshold, randomness
     uint32_t spans
     uint16_t rule  # its id in the ledger
     uint8_t reason  # as the ledger numbers them
@@ -44,6 +45,7 @@ cdef class Finisher:
     cdef int take_some(self, bint forced) except -1
     cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF
     cdef int deliver(self, list finished) except -1
+    cdef void go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept
     cdef void put_back(self) noexcept
     cdef KeptTrace finished(self, Leaving* leaving)
     cdef bytes attributes_of(self, Leaving* leaving)

@@ -11,7 +11,7 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD
+from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, Envelope, fragment_cost, metadata_of
 from sampler_proxy.rules.rule_set cimport randomness_of
 
 import threading
@@ -25,6 +25,35 @@ cdef enum:
     SOME_BYTES = 1 << 20
     SOME_EFFORT = 5_000
     BYTES_PER_UNIT = 512  # that are stamped in a microsecond
+
+
+cdef void set_others_apart(Leaving* leaving) noexcept:
+    """Set the fragments of a trace that came with other metadata than its first one apart, in their order: they leave
+    as a trace of their own. Without metadata there are none."""
+    cdef Envelope* metadata = metadata_of(leaving.fragments)
+    cdef Fragment** link = &leaving.fragments.next
+    cdef Fragment** other = &leaving.others
+    cdef Fragment* fragment
+    while link[0] != NULL:
+        fragment = link[0]
+        if metadata_of(fragment) == metadata:
+            link = &fragment.next
+        else:
+            link[0] = fragment.next
+            fragment.next = NULL
+            other[0] = fragment
+            other = &fragment.next
+
+
+cdef void join_others(Leaving* leaving) noexcept:
+    """Undo set_others_apart()."""
+    cdef Fragment** link = &leaving.fragments
+    if leaving.others == NULL:
+        return
+    while link[0] != NULL:
+        link = &link[0].next
+    link[0] = leaving.others
+    leaving.others = NULL
 
 
 @cython.no_gc  # __dealloc__ needs the envelopes
@@ -48,6 +77,7 @@ cdef class Finisher:
             leaving = self.first
             self.first = leaving.next
             self.envelopes.free_fragments(leaving.fragments)
+            self.envelopes.free_fragments(leaving.others)
             free(leaving)
         free(self.spare)
 
@@ -68,8 +98,10 @@ cdef class Finisher:
         self.spare = NULL
         leaving.next = NULL
         leaving.fragments = fragments
+        leaving.others = NULL
         leaving.cost = cost + sizeof(Leaving) + BLOCK_OVERHEAD
         leaving.threshold = threshold
+        leaving.randomness = randomness_of(fragments)
         leaving.spans = spans
         leaving.rule = rule
         leaving.reason = reason
@@ -137,6 +169,7 @@ cdef class Finisher:
         cdef uint64_t spent = 0
         try:
             while leaving != NULL and spent < SOME_EFFORT:
+                set_others_apart(leaving)
                 finished.append(self.finished(leaving))
                 spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.effort
                 leaving = leaving.next
@@ -154,6 +187,9 @@ cdef class Finisher:
             for kept in finished:
                 self.outlets.deliver(kept)
                 leaving = self.taken
+                if leaving.others != NULL:
+                    self.go_on_with_others(leaving, kept.spans)
+                    break
                 self.taken = leaving.next
                 self.spans -= leaving.spans
                 self.memory.leaving -= leaving.cost
@@ -169,13 +205,30 @@ cdef class Finisher:
                 free(leaving)
         return 0
 
+    cdef void go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept:
+        """Have what is left of a trace be finished next; the part that has been delivered, `spans`, is freed."""
+        cdef uint64_t cost = 0
+        cdef Fragment* fragment = leaving.fragments
+        while fragment != NULL:
+            cost += fragment_cost(fragment)
+            fragment = fragment.next
+        self.envelopes.free_fragments(leaving.fragments)
+        leaving.fragments = leaving.others
+        leaving.others = NULL
+        leaving.spans -= spans
+        leaving.cost -= cost
+        self.spans -= spans
+        self.memory.leaving -= cost
+
     cdef void put_back(self) noexcept:
         """Put what has been taken and not delivered back to the beginning of the line."""
         cdef Leaving* end = self.taken
         if end == NULL:
             return
+        join_others(end)
         while end.next != NULL:
             end = end.next
+            join_others(end)
         end.next = self.first
         if self.first == NULL:
             self.last = end
@@ -185,8 +238,8 @@ cdef class Finisher:
     cdef KeptTrace finished(self, Leaving* leaving):
         """Return a trace as it leaves."""
         return self.stamper.finish(
-            leaving.fragments, leaving.threshold, randomness_of(leaving.fragments), self.attributes_of(leaving),
-            leaving.rule, leaving.sampled_out,
+            leaving.fragments, leaving.threshold, leaving.randomness, self.attributes_of(leaving), leaving.rule,
+            leaving.sampled_out,
         )
 
     cdef bytes attributes_of(self, Leaving* leaving):

@@ -178,9 +178,10 @@ class Intake:
     """The requests of one transport, on one thread: its scanner works outside the lock."""
 
     def __init__(self, pipeline: Pipeline, transport: str, effort: int = 0) -> None: ...
-    def accept(self, request: bytes, now_ns: int) -> bytes:
+    def accept(self, request: bytes, now_ns: int, metadata: bytes | None = None) -> bytes:
         """Take a whole request, and answer with an encoded ExportTraceServiceResponse: b"", or a partial_success where
-        spans without valid ids were rejected alone. Returns when the spans are in the buffer, or decided.
+        spans without valid ids were rejected alone. Returns when the spans are in the buffer, or decided. `metadata`
+        stays with the spans, as encoded by otlp/metadata.py; it takes no part in telling traces apart.
 
         Late spans (their trace has been decided) follow the decision at once, with the same threshold, rule and reason,
         or change it: a rule that keeps everything, stands before the one that decided, and holds for them and the

@@ -925,7 +925,7 @@ cdef class Intake:
         with pipeline.lock:
             self.transport = pipeline.ledger.transport_id(transport)
 
-    def accept(self, bytes request not None, int64_t now_ns):
+    def accept(self, bytes request not None, int64_t now_ns, bytes metadata=None):
         cdef Scanned scanned
         cdef Pipeline pipeline = self.pipeline
         cdef bytes answer = b""
@@ -933,7 +933,7 @@ cdef class Intake:
         try:
             if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
                 self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed, local_roots=pipeline.local_roots)
-            scanned = self.scanner.scan(request, self.effort)
+            scanned = self.scanner.scan(request, self.effort, metadata)
             if scanned.invalid_trace_ids or scanned.invalid_span_ids:  # before anything is taken: it may find no memory
                 answer = response(scanned.invalid_trace_ids, scanned.invalid_span_ids)
         except MemoryError:

@@ -42,7 +42,7 @@ doing once core has it."""
 SILENT_S = 20.0
 """How long a connection may take to begin: to its client's acknowledgement of our SETTINGS."""
 
-INSPECT_S = 0.25
+INSPECT_S = 0.5
 """How long a connection's first call is waited for from then on. Clients connect when they have something to send."""
 
 LINGER_S = 2.0
@@ -303,7 +303,7 @@ class Acceptor:
             connection.socket.getpeername()  # else the client has gone, of which core would write a line to stderr
             verdict, received = connection.opening.verdict, connection.opening.received
             if connection.is_unix or verdict == RECODING or (verdict != CORE and self.relay.has_room):
-                recoder = None if verdict == CORE else Recoder()
+                recoder = None if verdict == CORE else Recoder(undecided=verdict != RECODING)
                 self.relay.add(connection.listener, connection.socket, received, connection.peer, recoder)
             else:
                 self._hand_over(connection.listener, connection.socket, received)
@@ -327,7 +327,9 @@ class Acceptor:
     def _refuse(self, connection: _Connection, kind: str) -> None:
         self._on_connection_refused(kind)
         self._warn(kind, connection)
-        answer = bad_request(_TEXT) if kind == "http1" else client_hello.answer(kind, connection.opening.received)
+        answer = client_hello.answer(kind, connection.opening.received)
+        if kind == "http1" and not answer:
+            answer = bad_request(_TEXT)
         if answer:
             connection.socket.sendall(answer)
             self._linger(connection)

@@ -12,7 +12,10 @@ PLAINTEXT, TOO_OLD = "plaintext", "tls_version"
 KINDS = (PLAINTEXT, TOO_OLD)
 """The verdicts on who does not speak TLS, or only versions that are too old."""
 
-_PROTOCOL_VERSION_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"  # fatal, protocol_version (RFC 8446, 6)
+HTTP1 = "http1"
+"""The verdict on who speaks HTTP/1.1 over TLS, as on a plaintext port: one of `opening.FOREIGN`."""
+
+_ALERT = b"\x15\x03\x01\x00\x02\x02"  # a fatal one, without its description (RFC 8446, 6)
 
 MAX_BYTES = 1 << 16
 """What a ClientHello may have; it is some hundred bytes, or two thousand with post-quantum keys."""
@@ -22,7 +25,7 @@ MAX_RECORDS = 16
 
 _RECORD_HEAD, _HANDSHAKE_HEAD = 5, 4
 _HANDSHAKE, _CLIENT_HELLO = 0x16, 1
-_SUPPORTED_VERSIONS, _TLS_1_3 = 43, b"\x03\x04"
+_PROTOCOLS, _SUPPORTED_VERSIONS, _TLS_1_3 = 16, 43, b"\x03\x04"
 
 
 class TlsOpening:
@@ -35,7 +38,7 @@ class TlsOpening:
         self._min_version = min_version
         self._received = bytearray()
         self.verdict: str | None = None
-        """The verdict: CORE or one of KINDS; None as long as it is open."""
+        """The verdict: CORE, HTTP1 or one of KINDS; None as long as it is open."""
 
     @property
     def received(self) -> bytes:
@@ -56,7 +59,7 @@ class TlsOpening:
             return None
         if self._min_version == "1.3" and not _offers_1_3(hello):
             return TOO_OLD
-        return CORE
+        return HTTP1 if _speaks_http1_only(hello) else CORE
 
 
 def _handshake(data: bytearray) -> bytes | None:
@@ -82,8 +85,9 @@ def _handshake(data: bytearray) -> bytes | None:
     return b""
 
 
-def _offers_1_3(hello: bytes) -> bool:
-    """Tell whether a ClientHello names TLS 1.3 among the versions that its client speaks (RFC 8446, 4.2.1)."""
+def _extension(hello: bytes, wanted: int, prefix: int) -> bytes | None:
+    """Return what an extension of a ClientHello lists (RFC 8446, 4.2), behind the length of the list, which has
+    `prefix` bytes; None where there is no such extension."""
     at = 2 + 32  # legacy_version, random
     for size in (1, 2, 1):  # session id, cipher suites, compression methods: each behind its length
         at += size + int.from_bytes(hello[at : at + size], "big")
@@ -91,11 +95,26 @@ def _offers_1_3(hello: bytes) -> bool:
     at += 2
     while at + 4 <= min(end, len(hello)):
         kind, length = int.from_bytes(hello[at : at + 2], "big"), int.from_bytes(hello[at + 2 : at + 4], "big")
-        if kind == _SUPPORTED_VERSIONS:
-            versions = hello[at + 5 : at + 4 + length]
-            return any(versions[i : i + 2] == _TLS_1_3 for i in range(0, len(versions), 2))
+        if kind == wanted:
+            return hello[at + 4 + prefix : at + 4 + length]
         at += 4 + length
-    return False
+    return None
+
+
+def _offers_1_3(hello: bytes) -> bool:
+    """Tell whether a ClientHello names TLS 1.3 among the versions that its client speaks (RFC 8446, 4.2.1)."""
+    versions = _extension(hello, _SUPPORTED_VERSIONS, 1) or b""
+    return any(versions[i : i + 2] == _TLS_1_3 for i in range(0, len(versions), 2))
+
+
+def _speaks_http1_only(hello: bytes) -> bool:
+    """Tell whether a ClientHello names HTTP/1.1 among the protocols that its client speaks, and not HTTP/2 (RFC 7301,
+    3.1)."""
+    listed, names, at = _extension(hello, _PROTOCOLS, 2) or b"", set(), 0
+    while at < len(listed):
+        names.add(listed[at + 1 : at + 1 + listed[at]])
+        at += 1 + listed[at]
+    return b"http/1.1" in names and b"h2" not in names
 
 
 _TEXT = b"This port takes TLS. At the sender, write https:// in OTEL_EXPORTER_OTLP_ENDPOINT.\n"
@@ -106,7 +125,9 @@ def answer(kind: str, received: bytes) -> bytes:
     `received`: how it began. A client of HTTP/2 is told nothing: one that is greeted comes back at once, and one whose
     connection is closed after a pause."""
     if kind == TOO_OLD:
-        return _PROTOCOL_VERSION_ALERT
+        return _ALERT + b"\x46"  # protocol_version
+    if kind == HTTP1 and classify(received) == "tls":
+        return _ALERT + b"\x78"  # no_application_protocol
     if kind == PLAINTEXT and classify(received) == "http1":
         return bad_request(_TEXT)
     return b""

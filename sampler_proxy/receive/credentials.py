@@ -85,6 +85,15 @@ class Credentials:
         """The number of requests that came in by each credential."""
         return {each.name: each.uses for each in self._all()}
 
+    def replace(self, others: Credentials) -> None:
+        """Put the credentials of `others` into force. Those of the same name go on with what they have counted, and
+        with the requests that are in flight."""
+        before = {each.name: each for each in self._all()}
+        for each in others._all():
+            if (same := before.get(each.name)) is not None:
+                each.uses, each.leases = same.uses, same.leases
+        self._bearers, self._users = others._bearers, others._users
+
     def admit(self, authorization: bytes | str | None, peer: str) -> Lease:
         """Let a request in, by the value of its header `authorization`, None where it has none. The lease has to be
         kept until the request has been answered. Raises Unauthenticated, which is logged with `peer`, and

@@ -5,8 +5,8 @@ the grpcio at hand. The contract is the same, save for what core does without te
 twice the size limit, so `on_refused` is called only for those between; and it listens itself, so that calls in an
 unknown compression and connections that are not HTTP/2 end without a count. Methods are registered as client-streaming
 ones, since only such a method may read when it chooses, and is told of a call without a message. Places are
-shared among connections all the same; bytes in flight and broken calls are not seen here, and large messages are
-handled like all others.
+shared among connections all the same; bytes in flight and broken calls are not seen here, large messages are handled
+like all others, and how many calls of streaming methods there are is bounded for a connection only.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.receive import grpc_server, grpc_status
 from sampler_proxy.receive.grpc_server import GrpcEngine, Method, Streaming
 from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.metadata import bind
 from sampler_proxy.receive.places import Places
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -144,7 +145,9 @@ class AioEngine(GrpcEngine):
             self._in_flight += 1
             try:
                 _admitted = await self._ask(context, name)
-                answer = await self._answer(handler, context)
+                noted = self._door.metadata
+                bound = handler if noted is None else bind(handler, noted.of(context.invocation_metadata()))
+                answer = await self._answer(bound, context)
             finally:
                 self._in_flight -= 1
             if isinstance(answer, bytes):

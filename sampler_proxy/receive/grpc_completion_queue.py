@@ -60,6 +60,7 @@ from sampler_proxy.receive.grpc_server import GrpcEngine, Method
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.grpc_streams import Step, Stream, Streams
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation
+from sampler_proxy.receive.metadata import bind
 from sampler_proxy.receive.opening import Opening
 from sampler_proxy.receive.places import Places
 from sampler_proxy.receive.relay import Relay, Relayed
@@ -286,6 +287,7 @@ class CompletionQueueEngine(GrpcEngine):
                     self._open = lost.call
                     self._answer_open(out_of_memory=True)
             self._fill_places(time.monotonic())
+            self._streams.recover()
             answering = sys.getrefcount(self._answered) - self._references[0]
             self._in_flight = len(self._places.receiving) + self._places.waiting + len(self._streams) + answering
             self._request_calls()
@@ -315,6 +317,10 @@ class CompletionQueueEngine(GrpcEngine):
             self._answer(call, admitted)
         else:
             handlers = self._handlers.get(event.call_details.method)
+            if self._door.metadata is not None and handlers is not None:
+                metadata = self._door.metadata.of(event.invocation_metadata)
+                if metadata:
+                    handlers = bind(handlers[0], metadata), handlers[1] and bind(handlers[1], metadata)
             its = self._other(event) if handlers is None else Call(call, call.peer(), *handlers)
             if admitted is not None and its is not None:
                 its.lease = admitted

@@ -28,8 +28,10 @@ from sampler_proxy.receive.listeners import UnixListener, listen
 from sampler_proxy.receive.refusal_counts import RefusalCounts
 from sampler_proxy.receive.tls import HANDSHAKE_S
 
-Handler = Callable[[bytes], bytes]
-Method = Callable[[bytes], bytes | Refusal]
+Handler = Callable[..., bytes]
+"""What answers a request: called with its message, and with its metadata (otlp/metadata.py) where these are kept."""
+
+Method = Callable[..., bytes | Refusal]
 """What answers a call: handlers, and methods of gRPC's own services."""
 
 
@@ -37,7 +39,7 @@ class Streaming(NamedTuple):
     """A method whose calls have more than one answer: one to each message; or, of one that `watches`, to its only
     message another one whenever that has changed."""
 
-    answer: Handler
+    answer: Callable[[bytes], bytes]
     watches: bool
 
 

@@ -35,7 +35,10 @@ class Stream(Call):
 
     request = last = b""
     """Of a call that is watched: its message, and what it was answered last."""
-    writing = False
+    writing: weakref.ref[Step] | None = None
+    """The tag of a message that is being written to it."""
+    closing: weakref.ref[Step] | None = None
+    """Of a call that is watched: the tag of its end."""
     talking = False
     """Whether it neither waits for a message nor has ended."""
 
@@ -47,7 +50,7 @@ class Stream(Call):
 class Step:
     """The tag of another batch of a streaming call."""
 
-    __slots__ = ("done", "stream")
+    __slots__ = ("__weakref__", "done", "stream")
 
     def __init__(self, done: Callable[[Stream, bool], None], stream: Stream) -> None:
         self.done = done
@@ -120,6 +123,19 @@ class Streams:
             for stream in list(self._open):
                 self._update(stream)
 
+    def recover(self) -> None:
+        """End the calls that wait for an event which is lost, for want of memory: its tag is gone."""
+        for stream in list(self._open):
+            if stream.closing is not None and stream.closing() is None:
+                stream.talking = False
+            elif stream.writing is not None and stream.writing() is None:
+                stream.writing = None
+                if stream.watches:
+                    self._end_watched(stream, grpc_status.OUT_OF_MEMORY)
+                else:
+                    stream.talking = False
+                    self._refuse(stream, grpc_status.OUT_OF_MEMORY)
+
     def end(self) -> None:
         """End all calls, since the server is shutting down; those that are being written to, behind that."""
         with self._changing:
@@ -127,7 +143,7 @@ class Streams:
             streams = list(self._open)
         for stream in streams:
             if stream.watches and stream.talking:
-                self._end_watched(stream)
+                self._end_watched(stream, grpc_status.STOPPING)
             elif not stream.talking and self._engine.leave(stream, None) is not None:
                 self._refuse(stream, grpc_status.STOPPING)
 
@@ -147,23 +163,29 @@ class Streams:
             return
         opening = () if stream.opened else (_NO_INITIAL_METADATA,)
         with self._changing:
-            stream.opened = stream.writing = stream.talking = True
-            stream.request, stream.last = message, answer
-            stream.call.start_server_batch(
-                (*opening, cygrpc.SendMessageOperation(answer, 0)), Step(self._written, stream)
-            )
+            stream.opened = stream.talking = True
+            stream.request = message
+            self._write(stream, answer, opening)
             if stream.watches:
-                stream.call.start_server_batch((_CLOSE,), Step(self._closed, stream))
+                step = Step(self._closed, stream)
+                stream.call.start_server_batch((_CLOSE,), step)
+                stream.closing = weakref.ref(step)
+
+    def _write(self, stream: Stream, answer: bytes, opening: tuple[Any, ...] = ()) -> None:
+        """Write to a call. The lock is held."""
+        step = Step(self._written, stream)
+        stream.call.start_server_batch((*opening, cygrpc.SendMessageOperation(answer, 0)), step)
+        stream.last, stream.writing = answer, weakref.ref(step)
 
     def _written(self, stream: Stream, success: bool) -> None:
         if stream.watches:
             with self._changing:
-                stream.writing = False
+                stream.writing = None
                 self._update(stream)
             if self._ending:
-                self._end_watched(stream)
+                self._end_watched(stream, grpc_status.STOPPING)
             return
-        stream.writing = stream.talking = False
+        stream.writing, stream.talking = None, False
         if not success or self._ending:
             self._refuse(stream, grpc_status.STOPPING)  # which a client that has gone does not hear
         else:
@@ -171,18 +193,17 @@ class Streams:
 
     def _update(self, stream: Stream) -> None:
         """Write to a call that is watched what has changed. The lock is held."""
-        if not stream.watches or not stream.talking or stream.writing or self._ending:
+        if not stream.watches or not stream.talking or stream.writing is not None or stream.answered:
             return
         answer = stream.ask(stream.request)
         if answer != stream.last:
-            stream.call.start_server_batch((cygrpc.SendMessageOperation(answer, 0),), Step(self._written, stream))
-            stream.last, stream.writing = answer, True
+            self._write(stream, answer)
 
-    def _end_watched(self, stream: Stream) -> None:
+    def _end_watched(self, stream: Stream, refusal: Refusal) -> None:
         with self._changing:
-            if stream.talking and not stream.writing:
-                stream.writing = True  # nothing may be written behind it
-                stream.call.start_server_batch((_status(grpc_status.STOPPING),), Step(_nothing, stream))
+            if stream.talking and stream.writing is None and not stream.answered:
+                stream.answered = True  # nothing may be written behind it
+                stream.call.start_server_batch((_status(refusal),), Step(_nothing, stream))
 
     def _closed(self, stream: Stream, _: bool) -> None:
         """Take note that a call that was watched has ended, whoever has ended it."""

@@ -35,7 +35,7 @@ class Health:
         self._draining = False
         self._hurry = threading.Event()
 
-    def methods(self) -> dict[str, Callable[[bytes], bytes | Refusal]]:
+    def methods(self) -> dict[str, Callable[..., bytes | Refusal]]:
         """Return the methods that answer once; List only where the installed protocol has it."""
         has_list = "List" in health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name
         return {CHECK: self.check, **({LIST: self.list} if has_list else {})}
@@ -52,7 +52,7 @@ class Health:
         if self._asked:
             self._hurry.wait(min(NOTICE_S, grace_s))
 
-    def check(self, request: bytes) -> bytes | Refusal:
+    def check(self, request: bytes, _metadata: bytes = b"") -> bytes | Refusal:
         """Answer Check. Raises MalformedRequest."""
         state = self._states.get(self._service(request))
         return UNKNOWN_SERVICE if state is None else _response(state)
@@ -61,7 +61,7 @@ class Health:
         """Answer Watch with the state as it is now. Raises MalformedRequest."""
         return _response(self._states.get(self._service(request), _Status.SERVICE_UNKNOWN))
 
-    def list(self, request: bytes) -> bytes:
+    def list(self, request: bytes, _metadata: bytes = b"") -> bytes:
         """Answer List. Raises MalformedRequest."""
         self._asked = True
         _parse(health_pb2.HealthListRequest, request)

@@ -14,9 +14,10 @@ import logging
 import resource
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from aiohttp import HttpVersion10, web
@@ -29,22 +30,23 @@ from sampler_proxy.errors import (
     RequestTooLarge,
     StartError,
 )
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive import http_answers, http_bodies
 from sampler_proxy.receive.cors import Cors
 from sampler_proxy.receive.credentials import Lease
 from sampler_proxy.receive.door import OPEN, Door
-from sampler_proxy.receive.failures import FailureLog, RefusalCount
+from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import IN_FLIGHT_BYTES, Handler
 from sampler_proxy.receive.http_answers import JSON, PROTOBUF, TYPES, Answer, Refused
 from sampler_proxy.receive.http_connections import HTTP2, HttpConnection, HttpConnections, Limits
 from sampler_proxy.receive.http_plain import Heads, PlainReader, PlainRequest
 from sampler_proxy.receive.listeners import WILDCARDS, UnixListener, listen_at
+from sampler_proxy.receive.metadata import bind
+from sampler_proxy.receive.refusal_counts import RefusalCounts
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
 from sampler_proxy.settings import Endpoint
-
-PATH = "/v1/traces"
 
 KINDS = (HTTP2, FAILED)
 """Why a connection is refused, beside the kinds that the gRPC port knows, too."""
@@ -77,14 +79,28 @@ _WARNINGS = {
     "proxy_protocol": "http: a load balancer speaks the PROXY protocol to this port; switch it off for this port",
     "other": "http: a connection began with something that is not HTTP; was another port meant?",
 }
-# HTTP/2: SETTINGS, then GOAWAY with HTTP_1_1_REQUIRED and what to set (RFC 9113, 6.8 and 7).
+# HTTP/2: GOAWAY with HTTP_1_1_REQUIRED and what to set (RFC 9113, 6.8 and 7). Without the SETTINGS that HTTP/2 wants in
+# front: gRPC's clients come back at once to who has greeted them, hundreds of times a second, and else after a pause.
 _TEXT = b"This port takes OTLP over HTTP/1.1: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or send to the gRPC port"
-_GOAWAY = bytes(3) + b"\x04" + bytes(5) + (8 + len(_TEXT)).to_bytes(3, "big") + b"\x07" + bytes(12) + b"\x0d" + _TEXT
+_GOAWAY = (8 + len(_TEXT)).to_bytes(3, "big") + b"\x07" + bytes(12) + b"\x0d" + _TEXT
 
 _silent = logging.getLogger(f"{__name__}.aiohttp")  # any sender can cause what aiohttp logs, and it quotes the sender
 _silent.disabled = True
 
 log = structlog.get_logger()
+
+
+class Route(NamedTuple):
+    """The handlers of a signal: `handler` takes a message on the loop and may raise EffortSpent; `large_handler` takes
+    one on another thread, and does not."""
+
+    signal: Signal
+    handler: Handler
+    large_handler: Handler
+
+    def bound(self, metadata: bytes) -> Route:
+        """Return the route of requests with these metadata."""
+        return Route(self.signal, bind(self.handler, metadata), bind(self.large_handler, metadata))
 
 
 class _Large:
@@ -115,8 +131,8 @@ class _Large:
 class HttpReceiver:
     """The HTTP server.
 
-    `handler` takes a request's message on the loop and may raise EffortSpent; `large_handler` takes one on another
-    thread, and does not. `on_refused(reason)` is called for every request that is refused here: the reasons of
+    `handler` and `large_handler` take traces, see Route; `others` has the way of other signals. `on_refused(reason)` is
+    called for every request that is refused here: the reasons of
     GrpcEngine, "malformed" (chunks that are none) and "content_type"; `on_not_served(kind)` for other paths, see
     `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1, or come
     to no TLS. `door` says whether senders have to speak TLS, and show credentials: the others are refused before their
@@ -134,14 +150,15 @@ class HttpReceiver:
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
         door: Door = OPEN,
+        others: Sequence[Route] = (),
     ) -> None:
         self._door = door
         self._endpoint = endpoint
         self._cors = cors
         self._max_request_bytes = max_request_bytes
-        self._handler = handler
-        self._large_handler = large_handler
-        self._on_refused = RefusalCount(on_refused)
+        routes = (Route(Signal.TRACES, handler, large_handler), *others)
+        self._routes: Mapping[str, Route] = {f"/{route.signal.path}": route for route in routes}
+        self._on_refused = RefusalCounts(on_refused).add
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
@@ -219,6 +236,7 @@ class HttpReceiver:
         if self._server is not None:
             server, self._server = self._server, None
             await server.shutdown(0.1)
+            self._connections.abort_all()
         if self._lane.alive:
             self._lane.close()
 
@@ -255,7 +273,7 @@ class HttpReceiver:
             self._in_hand -= 1
             if self._draining and not self._in_hand:
                 self._answered.set()
-            self._connections.leave(connection, last)
+            self._connections.leave(connection, last, unread=not request.content.is_eof())
         headers = {**answer.headers, "Server": "sampler-proxy"}
         if self._cors.on:
             headers.update(self._cors.headers(request.headers.get("Origin")))
@@ -278,7 +296,8 @@ class HttpReceiver:
         headers = request.headers
         content_type = _content_type(request)
         path = request.raw_path.partition("?")[0]
-        if path != PATH and request.path != PATH:  # the second is a target in absolute form
+        route = self._routes.get(path) or self._routes.get(request.path)  # the second is a target in absolute form
+        if route is None:
             kind, refused = http_answers.not_served(path)
             self._on_not_served(kind)
             return refused.answer(content_type)
@@ -306,30 +325,37 @@ class HttpReceiver:
             return self._refuse("in_flight", http_answers.TOO_MANY_BYTES, content_type)
         except (RequestTooLarge, MalformedRequest) as error:
             return self._refuse(error.reason, http_answers.refusal(error, last=True), content_type)
-        return await self._handle(connection, parts, encoding.replace("identity", ""), content_type)
+        try:
+            metadata = b"" if self._door.metadata is None else self._door.metadata.of(headers.items())
+        except MalformedRequest as error:
+            return self._refuse(error.reason, http_answers.refusal(error), content_type)
+        route = route.bound(metadata) if metadata else route
+        return await self._handle(route, connection, parts, encoding.replace("identity", ""), content_type)
 
     def _preflight(self, request: web.BaseRequest | PlainRequest) -> Answer:
         origin = request.headers.get("Origin")
         allowed = self._cors.preflight(origin, request.headers.get("Access-Control-Request-Headers", ""))
         return Answer(204, b"", allowed) if allowed else http_answers.NO_PAGES.answer(JSON)
 
-    async def _handle(self, connection: HttpConnection, parts: list[bytes], encoding: str, content_type: str) -> Answer:
+    async def _handle(
+        self, route: Route, connection: HttpConnection, parts: list[bytes], encoding: str, content_type: str
+    ) -> Answer:
         """Answer a request that is here: on the loop, where that will not take long."""
         now = time.monotonic()
         size = sum(map(len, parts))
         small = min(INLINE_BYTES, self._max_request_bytes)
         if now >= self._away_until and size <= (small // 4 if encoding else small):
             with suppress(EffortSpent, _Larger):
-                answer = self._take(self._handler, parts, encoding, content_type, small)
+                answer = self._take(route, route.handler, parts, encoding, content_type, small)
                 if time.monotonic() - now > BLOCKED_S:
                     self._away_until = time.monotonic() + AWAY_S
                 return answer
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        handler, most = self._large_handler, self._max_request_bytes
+        most = self._max_request_bytes
 
         def work() -> Answer:
             try:
-                return self._take(handler, parts, encoding, content_type, most)
+                return self._take(route, route.large_handler, parts, encoding, content_type, most)
             except MemoryError:  # for the refusal
                 return self._out_of_memory(content_type)
             finally:
@@ -338,14 +364,16 @@ class HttpReceiver:
         self._lane.add(connection, _Large(work, done))
         return await done
 
-    def _take(self, handler: Handler, parts: list[bytes], encoding: str, content_type: str, most: int) -> Answer:
+    def _take(
+        self, route: Route, handler: Handler, parts: list[bytes], encoding: str, content_type: str, most: int
+    ) -> Answer:
         """Answer a request of `most` bytes at most, once inflated. Raises EffortSpent if the handler does, and _Larger
         where it has more bytes than that, though not more than a request may have."""
         try:
             try:
                 message = http_bodies.decode(parts, encoding, most)
                 if content_type == JSON:
-                    message = http_bodies.from_json(message, self._max_request_bytes)
+                    message = http_bodies.from_json(message, route.signal, self._max_request_bytes)
             except RequestTooLarge as error:
                 if most < self._max_request_bytes:
                     raise _Larger from None

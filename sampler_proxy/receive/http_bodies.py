@@ -13,10 +13,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
 from sampler_proxy.otlp.json_wire import to_wire
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive.http_connections import HttpConnection, HttpConnections
 from sampler_proxy.receive.inflate import ZSTD_WINDOW_LOG
 
@@ -31,10 +30,11 @@ ENCODINGS = ("gzip", "deflate", "zstd")
 BODY_S, MIN_BYTES_PER_S = 20.0, 1000.0
 """How long a body may take: so many seconds, and more of them at this rate of what has come."""
 
+_NOTE_BYTES = 8 * 1024
+"""How much has to come before the time is set anew: who sends byte by byte shall cost no timer each."""
+
 MAX_PARTS = 1000
 """Members or frames of one body. Senders that compress piece by piece make a few."""
-
-_MESSAGE = ExportTraceServiceRequest.DESCRIPTOR.full_name
 
 _STEP = 64 * 1024
 """What is given to a decompressor at once: what it leaves over behind a part is copied."""
@@ -79,7 +79,7 @@ async def read(
             raise too_large(max_bytes)
         return [body]
     parts: list[bytes] = []
-    size = 0
+    size = noted = 0
     begun = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(BODY_S) as timeout:
@@ -89,13 +89,15 @@ async def read(
                 size += len(part)
                 if size > max_bytes:
                     raise too_large(max_bytes)
-                if not connection.crowded:
+                if not connection.crowded and size - noted >= _NOTE_BYTES:
+                    noted = size
                     timeout.reschedule(begun + BODY_S + size / MIN_BYTES_PER_S)
     except TimeoutError:
         raise Crowded if connection.crowded else Stalled from None
     except RequestTooLarge:
         raise
     except Exception as error:  # of aiohttp, which has no common class for what may be wrong with a body
+        parts.clear()  # the content keeps the error, which keeps this frame, which keeps the content
         if connection.transport.is_closing() or isinstance(error, ConnectionError):
             raise Lost from None
         raise MalformedRequest("the body of the HTTP request is damaged or incomplete") from None
@@ -125,10 +127,10 @@ def decode(parts: list[bytes], encoding: str, max_bytes: int) -> bytes:
     return plain[0] if len(plain) == 1 else b"".join(plain)
 
 
-def from_json(text: bytes, max_bytes: int) -> bytes:
-    """Return the message that OTLP/JSON stands for. Raises MalformedRequest with the place of the fault, and
-    RequestTooLarge where the message has more than `max_bytes`."""
-    return to_wire(text, _MESSAGE, max_bytes)
+def from_json(text: bytes, signal: Signal, max_bytes: int) -> bytes:
+    """Return the request of a signal that OTLP/JSON stands for. Raises MalformedRequest with the place of the fault,
+    and RequestTooLarge where the message has more than `max_bytes`."""
+    return to_wire(text, signal.message, max_bytes)
 
 
 def _decompressor(encoding: str, data: bytes) -> Any:

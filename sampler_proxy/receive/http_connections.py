@@ -18,6 +18,10 @@ from typing import Protocol, cast
 from sampler_proxy.receive.listeners import readable_address, unix_peer
 from sampler_proxy.receive.opening import PREFACE_BYTES, classify
 
+SLICE_BYTES, MAX_HEAD_BYTES = 8192, 64 * 1024
+"""What the protocol is given of a head at once, and in all: what it refuses it quotes in errors, which live on for a
+while, so it shall not be much."""
+
 HTTP2 = "http2"
 """What a connection begins with that speaks HTTP/2, such as gRPC; the other kinds are those of `opening.FOREIGN`."""
 
@@ -48,7 +52,7 @@ class HttpConnections:
     """
 
     make: Callable[[], asyncio.BaseProtocol] | None = None
-    reader: Callable[[asyncio.Transport, asyncio.Protocol, Callable[[bytes], None]], Reader] | None = None
+    reader: Callable[[asyncio.Transport, Callable[[bytes], None]], Reader] | None = None
     """Makes what reads each connection first, with the function that hands all further bytes to the protocol."""
 
     def __init__(self, limits: Limits, on_foreign: Callable[[str, HttpConnection], None] | None = None) -> None:
@@ -60,8 +64,7 @@ class HttpConnections:
         self._peak = 0
 
     def __call__(self) -> asyncio.Protocol:
-        assert self.make is not None
-        return HttpConnection(self, cast(asyncio.Protocol, self.make()), self._on_foreign is not None)
+        return HttpConnection(self, self._on_foreign is not None)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -77,17 +80,19 @@ class HttpConnections:
         if connection is not None:
             self._waiting.pop(connection, None)
             connection.expect(None)
-            connection.serving = True
+            connection.serving, connection.asked = True, False
         return connection
 
-    def leave(self, connection: HttpConnection, last: bool = False) -> None:
-        """End serving a request; `last`: the connection is closed once its client has read the answer."""
+    def leave(self, connection: HttpConnection, last: bool = False, unread: bool = False) -> None:
+        """End serving a request; `last`: the connection is closed once its client has read the answer; `unread`: of its
+        body there is more to come."""
         connection.serving, connection.last = False, last
         self._held -= connection.held
         connection.held = 0
         if connection.transport in self._open:
             connection.idle = True
             self._wait(connection, self._limits.idle_s)
+            connection.give_head(unread)
 
     def reading(self, connection: HttpConnection, timeout: asyncio.Timeout | None) -> None:
         """Note that the body of a connection's request is waited for, until `timeout`; None: no longer. That timeout
@@ -97,6 +102,12 @@ class HttpConnections:
             self._waiting.pop(connection, None)
         else:
             self._waiting[connection] = None
+            connection.give_body()
+
+    def abort_all(self) -> None:
+        """End every connection, whatever it waits for."""
+        for connection in list(self._open.values()):
+            connection.abort()
 
     def close_idle(self) -> None:
         """Close the connections that wait for a request of which nothing has come."""
@@ -140,18 +151,27 @@ class HttpConnections:
 
 
 class HttpConnection(asyncio.Protocol):
-    """Passes everything on to the protocol that speaks HTTP, and ends the connection when its time is over."""
+    """Passes everything on to the protocol that speaks HTTP, and ends the connection when its time is over.
+
+    The protocol is made when something has come that it has to read: who only connects costs little. It is given a head
+    in slices, and what follows when the request is served and its body is wanted. Meanwhile the connection is not read.
+    """
 
     transport: asyncio.Transport
 
-    def __init__(self, connections: HttpConnections, inner: asyncio.Protocol, inspected: bool) -> None:
+    def __init__(self, connections: HttpConnections, inspected: bool) -> None:
         self._connections = connections
-        self._inner = inner
+        self._inner: asyncio.Protocol | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = math.inf
         self._reader: Reader | None = None
         self._beginning: bytes | None = b"" if inspected else None  # None: it speaks HTTP/1, as far as is known
+        self._held_back: list[bytes] = []  # what the protocol is not given yet
+        self._given, self._most = 0, float(MAX_HEAD_BYTES)  # bytes of what should be a head
+        self._slicing = False
+        self._congested = False  # answers are not read
         self.idle = False  # since the last request was handled, nothing has come
+        self.asked = False  # the protocol has a whole head, and does not serve it yet
         self.serving = False
         self.last = False  # what still comes is dropped
         self.held = 0  # bytes received of requests that have not been answered
@@ -206,10 +226,9 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._inner.connection_made(transport)
         self._connections._add(self)
         if self._connections.reader is not None:
-            self._reader = self._connections.reader(self.transport, self._inner, self._pass_on)
+            self._reader = self._connections.reader(self.transport, self._pass_on)
 
     def data_received(self, data: bytes) -> None:
         if self._beginning is not None:
@@ -231,18 +250,72 @@ class HttpConnection(asyncio.Protocol):
             return
         if self.idle:
             self._connections._head_begins(self)
-        self._inner.data_received(data)
+        self._take(data)
 
     def _pass_on(self, data: bytes) -> None:
         """Leave a connection that has a reader of its own to the protocol, from these bytes on."""
         self._reader = None
-        if self.transport.is_closing():  # aiohttp does not take a request of a connection that it is about to lose
+        if not self.transport.is_closing():  # else aiohttp would serve a request that it is told is lost
+            self._connections._head_begins(self)
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        if self.body_timeout is not None and self._inner is not None:
+            self._inner.data_received(data)
             return
-        self._connections._head_begins(self)
-        self._inner.data_received(data)
+        self._held_back.append(data)
+        if not self.serving and not self._slicing:
+            self._give_slice()
+        if self._held_back:
+            self.transport.pause_reading()
+
+    def give_head(self, unread: bool) -> None:
+        """Begin to give what is held back, now that a request has been answered; `unread`: of its body there is more to
+        come first."""
+        self._given, self._most = 0, math.inf if unread else MAX_HEAD_BYTES
+        if self._held_back and not self._slicing:
+            self._slicing = True
+            asyncio.get_running_loop().call_soon(self._give_slice)
+
+    def give_body(self) -> None:
+        """Give all that is held back, and what comes: it is waited for."""
+        data, self._held_back = b"".join(self._held_back), []
+        if data and self._inner is not None:
+            self.transport.resume_reading()
+            self._inner.data_received(data)  # may pause it again
+
+    def _give_slice(self) -> None:
+        """Give the protocol a part of one head, at most, and go on later, if that was not all of it."""
+        self._slicing = False
+        if self.transport.is_closing():
+            self._held_back.clear()
+        if self.serving or self.asked or not self._held_back:
+            return
+        data = b"".join(self._held_back)
+        end = data.find(b"\r\n\r\n", 0, SLICE_BYTES)
+        size = SLICE_BYTES if end < 0 else end + 4
+        part, rest = data[:size], data[size:]
+        self._held_back = [rest] if rest else []
+        self._given += len(part)
+        self.asked = end >= 0 and self._most < math.inf
+        if not rest:
+            self.transport.resume_reading()
+        self._protocol().data_received(part)
+        if rest and not self.asked and self._given < self._most:
+            self._slicing = True
+            asyncio.get_running_loop().call_soon(self._give_slice)
+
+    def _protocol(self) -> asyncio.Protocol:
+        if self._inner is None:
+            assert self._connections.make is not None
+            self._inner = cast(asyncio.Protocol, self._connections.make())
+            self._inner.connection_made(self.transport)
+            if self._congested:
+                self._inner.pause_writing()
+        return self._inner
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        return None if self._inner is None else self._inner.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._deadline = math.inf
@@ -251,10 +324,16 @@ class HttpConnection(asyncio.Protocol):
         if self._reader is not None:
             self._reader.close()
         self._connections._remove(self)
-        self._inner.connection_lost(error)
+        self._held_back.clear()
+        if self._inner is not None:
+            self._inner.connection_lost(error)
 
     def pause_writing(self) -> None:
-        self._inner.pause_writing()
+        self._congested = True
+        if self._inner is not None:
+            self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._inner.resume_writing()
+        self._congested = False
+        if self._inner is not None:
+            self._inner.resume_writing()

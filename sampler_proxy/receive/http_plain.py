@@ -36,6 +36,7 @@ SOON_S = 0.1
 MAX_KNOWN = 256
 """Heads that are remembered."""
 
+_NOBODY: Any = None
 _BEGINNING = b"POST "
 _LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
@@ -93,7 +94,7 @@ class Heads:
     def __init__(self) -> None:
         self._known: dict[bytes, Head | None] = {}
 
-    def find(self, head: bytes, length: re.Match[bytes], protocol: Any) -> Head | None:
+    def find(self, head: bytes, length: re.Match[bytes]) -> Head | None:
         """Return what a head says, None where it is not plain. `head` ends with the first CRLF of the empty line."""
         key = head[: length.start(1)] + head[length.end(1) :]
         try:
@@ -101,12 +102,13 @@ class Heads:
         except KeyError:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            found = self._known[key] = _parsed(head[: length.start(1)] + b"0" + head[length.end(1) :], protocol)
+            found = self._known[key] = _parsed(head[: length.start(1)] + b"0" + head[length.end(1) :])
             return found
 
 
-def _parsed(head: bytes, protocol: Any) -> Head | None:
-    parser = HttpRequestParser(protocol, asyncio.get_running_loop(), 65536)
+def _parsed(head: bytes) -> Head | None:
+    loop = asyncio.get_running_loop()
+    parser = HttpRequestParser(_NOBODY, loop, 65536)  # with no body, nothing is asked of the protocol
     try:
         messages, upgraded, rest = parser.feed_data(head + b"\r\n")
     except HttpProcessingError:
@@ -123,20 +125,18 @@ def _parsed(head: bytes, protocol: Any) -> Head | None:
 
 class PlainReader:
     """Reads the plain requests of one connection, until something else comes: then `give_up` is called with all that
-    has come and was not answered, and nothing more may be fed. `protocol` is aiohttp's of the same connection."""
+    has come and was not answered, and nothing more may be fed."""
 
     def __init__(
         self,
         heads: Heads,
         respond: Respond,
         transport: asyncio.Transport,
-        protocol: Any,
         give_up: Callable[[bytes], None],
     ) -> None:
         self._heads = heads
         self._respond = respond
         self._transport = transport
-        self._protocol = protocol
         self._give_up = give_up
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []  # of a request that is not whole
@@ -182,7 +182,7 @@ class PlainReader:
         length = _LENGTH.search(data, 0, end + 2)
         if length is None or int(length[1]) > MAX_BODY_BYTES:
             return False
-        self._head = self._heads.find(data[: end + 2], length, self._protocol)
+        self._head = self._heads.find(data[: end + 2], length)
         self._body_at = end + 4
         self._missing = int(length[1]) + self._body_at - len(data)
         return self._head is not None

@@ -195,7 +195,10 @@ class Inflation:
     def begin(self, most: int) -> bool:
         """Inflate `most` bytes at most; return whether that was all. Called once, before `finish`, or not at all."""
         self._plain = self._source.read(most)
-        return not self._source.more
+        more = self._source.more
+        if more and isinstance(self._source, _Zstd):  # whose window is too large to wait with: it begins anew
+            self._source, self._plain = _Zstd(self._data), b""
+        return not more
 
     def finish(self) -> bytes:
         """Return the plain message; the data itself where it only looks like zlib. Takes twice `max_bytes` of memory at

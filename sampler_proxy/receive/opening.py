@@ -7,9 +7,10 @@ port is one of the commonest mistakes in setting up OpenTelemetry, and who has m
 Core also ends every call whose `grpc-encoding` it does not know with INTERNAL before anybody hears of it, where gRPC's
 specification (PROTOCOL-HTTP2, compression.md) asks for UNIMPLEMENTED and `grpc-accept-encoding`; and what this proxy
 could inflate, core must not hear of by its name (recoding.py). A sender compresses all calls alike, so its first call
-tells. Most clients wait with that for the server's SETTINGS, so these are sent before core has seen anything; core
-sends its own later, as a server may at any time. The client acknowledges both, but core would take the first
-acknowledgement for a violation: it is taken out of what core is given.
+tells, unless a middleman puts the calls of many senders on one connection: it names itself in headers. Most clients
+wait with that for the server's SETTINGS, so these are sent before core has seen anything; core sends its own later, as
+a server may at any time. The client acknowledges both, but core would take the first acknowledgement for a violation:
+it is taken out of what core is given.
 
 A client that waits longer, for the server to acknowledge its SETTINGS or because it has nothing to call yet, must be
 given to core before its first call: whoever holds the connection decides when (`acknowledged`).
@@ -28,7 +29,7 @@ CORE = "core"
 """The verdict on what gRPC core understands (or rejects with a word of its own, being invalid HTTP/2)."""
 
 RECODING = "recoding"
-"""The verdict on calls in a compression that this proxy inflates, and that core does not know."""
+"""The verdict on calls that may be in a compression that core does not know, and this proxy inflates."""
 
 COMPRESSION = "compression"
 """The verdict on calls in a compression that neither knows."""
@@ -62,6 +63,8 @@ _HEAD = 9
 _KNOWN_TO_CORE = frozenset((b"identity", b"gzip", b"deflate"))
 RECODED = frozenset((b"zstd", b"snappy"))
 """Compressions that core does not know and this proxy inflates."""
+_MIDDLEMEN = (b"via", b"forwarded", b"x-forwarded-", b"x-envoy-", b"x-request-id")
+"""How the headers begin by which a proxy of HTTP/2 shows (RFC 9110, 7.6.3; RFC 7239; Envoy's)."""
 _NAMED = frozenset((b"lz4", b"br", b"zlib", b"bzip2", b"lzma", b"xz"))
 """Compressions that may be named in logs: what a sender writes there may be anything."""
 
@@ -154,18 +157,26 @@ class Opening:
         except HPACKError:
             return CORE
         encoding = encoding_of(fields)
+        self.encoding = unreadable(encoding)
+        if not self.encoding and may_need_recoding(fields):
+            return RECODING
         self._uncompressed = encoding == b"identity"
         if self._uncompressed:
             return CORE if flags & _END_STREAM else None
-        if encoding in RECODED:
-            return RECODING
-        self.encoding = unreadable(encoding)
         return COMPRESSION if self.encoding else CORE
 
 
 def encoding_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the compression that a call's headers name; b"identity" where they name none."""
     return next((bytes(value) for name, value in fields if name == b"grpc-encoding"), b"identity")
+
+
+def may_need_recoding(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell from a connection's first call whether one of them may be in a compression that core does not know."""
+    fields = list(fields)
+    if encoding_of(fields) not in _KNOWN_TO_CORE:
+        return True
+    return any(bytes(name).startswith(_MIDDLEMEN) for name, _ in fields)
 
 
 def unreadable(encoding: bytes) -> str:

@@ -6,6 +6,9 @@ just the header blocks are written anew, with gzip for a compression that core h
 is. New blocks use no table of HPACK (RFC 7541), whatever the client's did.
 
 A call in a compression that nobody knows here, on the connection of others, becomes one of the method UNKNOWN.
+
+Of a client that connects and calls later, the first call decides whether anything is written anew. Where not, its
+header blocks reach core as they are from the first one on, so that both have the same table.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from sampler_proxy.receive.opening import (
     PREFACE_BYTES,
     RECODED,
     encoding_of,
+    may_need_recoding,
     unpadded,
     unreadable,
 )
@@ -39,9 +43,13 @@ class NotHttp2(Exception):
 
 
 class Recoder:
-    """One client's stream, from its preface on. Used by one thread at a time."""
+    """One client's stream, from its preface on. Used by one thread at a time. `undecided`: the first call decides
+    whether it is recoded."""
 
-    def __init__(self) -> None:
+    def __init__(self, undecided: bool = False) -> None:
+        self._undecided = undecided
+        self._off = False
+        self._frames: list[bytes] = []  # of the block, as they came
         self._decoder = Decoder(max_header_list_size=MAX_BLOCK_BYTES)
         self._passing = PREFACE_BYTES  # bytes that pass as they are
         self._held = bytearray()  # the beginning of a frame whose header block, or head, is not complete
@@ -50,6 +58,8 @@ class Recoder:
 
     def receive(self, data: bytes) -> bytes:
         """Take what the client has sent, and return what core is to be given of it. Raises NotHttp2."""
+        if self._off:
+            return data
         if not self._held and len(data) <= self._passing:
             self._passing -= len(data)
             return data
@@ -66,15 +76,22 @@ class Recoder:
             elif size > MAX_BLOCK_BYTES:
                 raise NotHttp2
             elif len(left) >= end:
-                out += self._headers(kind, left[4], bytes(left[5:_HEAD]), bytes(left[_HEAD:end]))
+                out += self._headers(kind, bytes(left[:_HEAD]), bytes(left[_HEAD:end]))
+                if self._off:
+                    out += left[end:]
+                    self._held.clear()
+                    return bytes(out)
             else:
                 break
             left = left[end:]
         self._held = bytearray(left)
         return bytes(out)
 
-    def _headers(self, kind: int, flags: int, stream: bytes, payload: bytes) -> bytes:
+    def _headers(self, kind: int, head: bytes, payload: bytes) -> bytes:
         """Return what stands for a frame of a header block: nothing, before the last one."""
+        flags, stream = head[4], head[5:]
+        if self._undecided:
+            self._frames.append(head + payload)
         if kind == HEADERS:
             payload = unpadded(payload, flags)
             self._block, self._call = payload[5:] if flags & _HAS_PRIORITY else payload, (stream, flags)
@@ -89,6 +106,10 @@ class Recoder:
         except HPACKError:
             raise NotHttp2 from None
         self._block = None
+        if self._undecided:
+            self._undecided, self._off = False, not may_need_recoding(fields)
+            if self._off:
+                return b"".join(self._frames)
         return _frames(stream, self._call[1], _literals(_renamed(fields)))
 
 

@@ -1,4 +1,4 @@
-"""Counts the requests that an engine refuses, also where there is no memory to count with."""
+"""Counts the requests that a receiver refuses itself, also where there is no memory to count with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ REASONS = (
 
 
 class RefusalCounts:
-    """Passes each refusal on to `on_refused(reason)`. From any thread."""
+    """Passes each refusal on to `on_refused(reason)`, which may raise MemoryError, and has then not counted it. From
+    any thread."""
 
     def __init__(self, on_refused: Callable[[str], None]) -> None:
         self._on_refused = on_refused
@@ -25,7 +26,7 @@ class RefusalCounts:
     def add(self, reason: str) -> None:
         """Count a refusal; later on, with the next one, where there is no memory for it now."""
         with self._counting, suppress(MemoryError):
-            self._uncounted[reason] += 1
+            self._uncounted[reason] = self._uncounted.get(reason, 0) + 1
             for each in self._uncounted:
                 while self._uncounted[each]:
                     self._on_refused(each)

@@ -10,6 +10,7 @@ A connection has at most READ_BYTES in each direction here; whoever does not rea
 
 from __future__ import annotations
 
+import resource
 import selectors
 import socket
 import threading
@@ -24,7 +25,8 @@ from sampler_proxy.receive.recoding import NotHttp2, Recoder
 from sampler_proxy.receive.throttle import Throttle
 
 MAX_UNDECIDED = 2048
-"""Connections here from which on those that only may need it are not taken: each costs two more descriptors."""
+"""Connections here from which on those that only may need it are not taken, or an eighth of the descriptors that this
+process may have, where that is less: each costs two more."""
 
 READ_BYTES = 128 * 1024
 """What is read at once."""
@@ -110,6 +112,10 @@ class Relay:
 
     def __init__(self, hand_over: Callable[[socket.socket, socket.socket, bytes, Relayed], None]) -> None:
         self._hand_over = hand_over
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = MAX_UNDECIDED
+        if descriptors != resource.RLIM_INFINITY:
+            self._most = min(MAX_UNDECIDED, descriptors // 8)
         self._new: deque[Relayed] = deque()
         self._here: dict[Relayed, None] = {}
         self._end_s: float | None = None
@@ -127,7 +133,7 @@ class Relay:
     @property
     def has_room(self) -> bool:
         """Tell whether a connection should be relayed that may do without."""
-        return len(self._here) + len(self._new) < MAX_UNDECIDED
+        return len(self._here) + len(self._new) < self._most
 
     def add(
         self, listener: socket.socket, client: socket.socket, received: bytes, peer: str, recoder: Recoder | None

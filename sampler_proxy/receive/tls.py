@@ -134,7 +134,8 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        context.set_alpn_protocols(["http/1.1"])
+        # In this order. Who speaks HTTP/2 only is told so, which a client does not hear over no protocol at all.
+        context.set_alpn_protocols(["http/1.1", "h2"])
         try:
             context.load_cert_chain(config.cert_file, config.key_file, lambda: "")
             if authorities is not None:

@@ -98,6 +98,7 @@ class TlsListener:
         self._throttles = {kind: Throttle() for kind in (PLAINTEXT, FAILED)}
         # Oldest first, with the connection as long as it is ours and not its transport's.
         self._handshakes: dict[asyncio.Task[None], socket.socket | None] = {}
+        self._ending: dict[asyncio.Task[None], socket.socket | None] = {}  # those that have been told to
         self._closed = False
         for listener in listening:
             listener.setblocking(False)
@@ -133,10 +134,12 @@ class TlsListener:
             self._handshakes[task] = connection
             task.add_done_callback(self._done)
             if len(self._handshakes) > MAX_HANDSHAKES:
-                next(iter(self._handshakes)).cancel()
+                oldest = next(iter(self._handshakes))
+                self._ending[oldest] = self._handshakes.pop(oldest)
+                oldest.cancel()
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        connection = self._handshakes.pop(task)
+        connection = (self._ending if task in self._ending else self._handshakes).pop(task)
         if connection is not None:
             connection.close()
 

@@ -587,7 +587,19 @@ def test_schema_describes_the_file():
     schema = config.json_schema()
     definitions = schema["$defs"]
     assert set(schema["properties"]) == {
-        *("receive", "buffer", "rules", "limit", "redact", "stamp", "export", "storage", "admin", "shutdown_timeout")
+        *(
+            "receive",
+            "passthrough",
+            "buffer",
+            "rules",
+            "limit",
+            "redact",
+            "stamp",
+            "export",
+            "storage",
+            "admin",
+            "shutdown_timeout",
+        )
     }
     assert schema["additionalProperties"] is False
     buffer = definitions["Buffer"]["properties"]

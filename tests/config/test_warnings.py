@@ -48,6 +48,27 @@ def test_rules_that_keep_others_from_deciding_early(
     assert all(f"(such as {blocked})" in message and message.startswith("warning: ") for *_, message in found)
 
 
+REDACT = "redact: {preset: common}\n"
+TO = "export: [{name: a, endpoint: 'http://somewhere:4317'}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (TO + REDACT, (2, 1)),
+        (TO + REDACT + "passthrough: all\n", (3, 14)),
+        (TO + REDACT + "passthrough: off\n", None),
+        (TO + REDACT + "passthrough: discard\n", None),
+        (TO, None),
+        (TO + "redact: {}\n", None),
+        (REDACT, None),  # a file takes traces only
+    ],
+)
+def test_redaction_is_for_traces_only(tmp_path: Path, text: str, found: tuple[int, int] | None) -> None:
+    given = [one for one in warnings(tmp_path, text) if "passed on as they are" in one[2]]
+    assert [one[:2] for one in given] == ([] if found is None else [found])
+
+
 RECEIVE = "receive: {grpc: {endpoint: '0.0.0.0:4317'}}\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import random
@@ -599,7 +600,6 @@ def test_a_link_that_is_given_up_finishes_what_is_under_way(run):
 
 def test_without_isal_gzip_is_the_standard_library_s(monkeypatch):
     import builtins
-    import gzip
     import importlib
 
     genuine = builtins.__import__

@@ -18,7 +18,7 @@ Run = Callable[[int, float], Counter[str]]
 STREAMS = 1000  # a part of a flood
 
 
-def _each(count: int, work: Callable[[float], Counter[str]], end: float) -> Counter[str]:
+def each_again(count: int, work: Callable[[float], Counter[str]], end: float) -> Counter[str]:
     """Work so often at once, each again and again until the time is over."""
     found: Counter[str] = Counter()
 
@@ -47,7 +47,7 @@ def endless(connections: int, calls: int, announce: int, size: int) -> Run:
             client.run(end)
             return client.statuses
 
-    return lambda port, end: _each(connections, partial(one, port), end)
+    return lambda port, end: each_again(connections, partial(one, port), end)
 
 
 def flood(make: Callable[[int], bytes], reads: bool, connections: int = 4, settings: bytes = b"") -> Run:
@@ -61,7 +61,7 @@ def flood(make: Callable[[int], bytes], reads: bool, connections: int = 4, setti
                     break
             return Counter({"connections": 1})
 
-    return lambda port, end: _each(connections, partial(one, port), end)
+    return lambda port, end: each_again(connections, partial(one, port), end)
 
 
 def _streams(first: int) -> Iterator[int]:

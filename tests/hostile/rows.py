@@ -3,9 +3,10 @@
     with Scene(configuration) as scene:
         row = scene.measure(attack)
 
-The neighbour is a well-behaved gRPC client that sends 8 spans every 20 ms, whatever has become of the requests before;
-the prober asks /healthz every 100 ms. Both measure all the time. An attack prepares its bytes first; it is measured
-from its first byte until it has ended, and `AFTER_S` longer, in which what it has sent is decided and leaves.
+The neighbour is a well-behaved client that sends 8 spans every 20 ms, whatever has become of the requests before, over
+gRPC or, where the attack comes over it, HTTP; the prober asks /healthz every 100 ms. Both measure all the time. An
+attack prepares its bytes first; it is measured from its first byte until it has ended, and `AFTER_S` longer, in which
+what it has sent is decided and leaves.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -65,6 +67,7 @@ class Attack:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     backend_limit: int = -1  # bytes of the largest request that the back end takes
     seconds: float = SECONDS
+    http: bool = False  # it goes to the HTTP port, and the neighbour does, too
 
 
 @dataclass(frozen=True)
@@ -169,12 +172,12 @@ class Call:
     failed: str = ""
 
 
-def neighbour(connection: Connection, port: int, admin_port: int) -> None:
+def neighbour(connection: Connection, port: int, admin_port: int, over_http: bool) -> None:
     """Send and probe; answer each question by (calls, probes) since the last one, with those that are under way."""
     calls: list[Call] = []
     probes: list[Call] = []
     threading.Thread(target=_probe, args=(admin_port, probes), daemon=True).start()
-    sending = threading.Thread(target=_send, args=(port, calls), daemon=True)
+    sending = threading.Thread(target=_send, args=(port, calls, over_http), daemon=True)
     sending.start()
     while True:
         connection.recv()
@@ -184,10 +187,10 @@ def neighbour(connection: Connection, port: int, admin_port: int) -> None:
             each[: len(seen)] = [call for call, copy in zip(each, seen, strict=False) if copy.took is None]
 
 
-def _send(port: int, calls: list[Call]) -> None:
+def _send(port: int, calls: list[Call], over_http: bool) -> None:
     resource = attribute(1, "service.name", text("neighbour"))
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        export = channel.unary_unary(EXPORT)
+    with ExitStack() as stack:
+        call_later = _over_http(port) if over_http else _over_grpc(port, stack)
         at = time.monotonic()
         for number in range(10**9):
             spans = []
@@ -199,10 +202,45 @@ def _send(port: int, calls: list[Call]) -> None:
                 spans.append(b"\x12" + bytes([len(body)]) + body)
             call = Call(time.monotonic())
             calls.append(call)
-            future = export.future(request(spans, resource), timeout=60)
-            future.add_done_callback(lambda future, call=call: _done(future, call))
+            call_later(request(spans, resource), call)
             at += EVERY_S
             time.sleep(max(0, at - time.monotonic()))
+
+
+def _over_grpc(port: int, stack: ExitStack) -> Callable[[bytes, Call], None]:
+    export = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}")).unary_unary(EXPORT)
+
+    def call_later(message: bytes, call: Call) -> None:
+        future = export.future(message, timeout=60)
+        future.add_done_callback(lambda future: _done(future, call))
+
+    return call_later
+
+
+def _over_http(port: int) -> Callable[[bytes, Call], None]:
+    """Connections as they are needed, each used again."""
+    free: list[http.client.HTTPConnection] = []
+    pool = ThreadPoolExecutor(256)
+
+    def work(message: bytes, call: Call) -> None:
+        try:
+            connection = free.pop()
+        except IndexError:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.request("POST", "/v1/traces", message, {"Content-Type": "application/x-protobuf"})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                call.failed = str(answer.status)
+        except (OSError, http.client.HTTPException) as error:
+            call.failed = type(error).__name__
+            connection.close()
+        else:
+            free.append(connection)
+        call.took = time.monotonic() - call.started
+
+    return lambda message, call: pool.submit(work, message, call) and None
 
 
 def _done(future: grpc.Future, call: Call) -> None:
@@ -260,14 +298,17 @@ def attacker(connection: Connection, attack: Attack) -> None:
 class Scene:
     """One proxy with all that stands around it. Attacks follow one another."""
 
-    def __init__(self, folder: Path, configuration: Mapping[str, Any], backend_limit: int = -1) -> None:
+    def __init__(
+        self, folder: Path, configuration: Mapping[str, Any], backend_limit: int = -1, http: bool = False
+    ) -> None:
         self._helpers: list[Helper] = []
         self._proxy: Proxy | None = None
         self._sent = 0  # spans that the neighbour got an OK for
         try:
             self._backend = self._helper(backend, backend_limit)
             self._proxy = Proxy(_configured(configuration, self._backend.answer()), folder)
-            self._neighbour = self._helper(neighbour, self.proxy.port, self.proxy.admin_port)
+            self._port = self._proxy.http_port if http else self._proxy.port
+            self._neighbour = self._helper(neighbour, self._port, self.proxy.admin_port, http)
             until(lambda: self._calls() and self._sent > 25 * SPANS)
             self._base = self.proxy.rss_bytes()
         except BaseException:
@@ -299,7 +340,7 @@ class Scene:
         calls, probes = [c for c in calls if c.took is None], [p for p in probes if p.took is None]
         before = self._metrics()
         rss_before = rss_peak = self.proxy.rss_bytes()
-        attacking.tell((self.proxy.port, attack.seconds))
+        attacking.tell((self._port, attack.seconds))
         while not attacking.has_answered(0.02):
             rss_peak = max(rss_peak, self.proxy.rss_bytes())
         begun, end, answers = attacking.answer()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile import connections, contents
+from tests.hostile import connections, contents, http1
 from tests.hostile.rows import (
     BUFFER,
     CALLS,
@@ -59,15 +59,28 @@ def _content(
     return Attack(name, prepare, arguments, CONTENT_P99_S, bound, settings or {}, **more)
 
 
+BY_CONTENT: Mapping[str, Any] = {"p99_s": CONTENT_P99_S, "bound": RECEIVED + KEPT}
+
+
+def _http(
+    name: str, prepare: Callable[..., Any], *arguments: Any, bound: int = CALLS, p99_s: float = CONNECTION_P99_S
+) -> Attack:
+    return Attack(f"HTTP: {name}", prepare, arguments, p99_s, bound, KEEP_NONE, http=True)
+
+
 SHORT = (
     _connection("1 x 1000 messages of 60 MB that never end", connections.endless, 1, 1000, 60_000_000, 100),
     _connection("rapid reset, read", connections.flood, connections.resets, True),
     _connection("answers unread", connections.flood, connections.empty, False),
     _connection("pings, unread", connections.flood, connections.pings, False),
     _content("redaction: 10 000 errors, one 834 kB resource", contents.shared_header, 10_000, 834_000, settings=REDACT),
-    _content("gzip bombs of 64 MB, 20 a second", contents.bombs, 64_000_000, 0.05),
+    _content("gzip bombs of 64 MB, 20 a second", contents.bombs, "gzip", 64_000_000, 0.05),
+    _content("zstd bombs of 64 MB, 20 a second", contents.bombs, "zstd", 64_000_000, 0.05),
+    _http("1000 slow bodies, 100 kB each", http1.slow_bodies, 1000, 100_000, bound=RECEIVED),
+    _http("gzip bombs of 64 MB, 20 a second", http1.bombs, "gzip", 64_000_000, 0.05, **BY_CONTENT),
 )
 HEAVY = (
+    _content("snappy bombs of 64 MB, 5 a second", contents.bombs, "snappy", 64_000_000, 0.2),
     _connection("16 x 64 messages of 60 MB that never end", connections.endless, 16, 64, 60_000_000, 100),
     _connection("64 x 30 MB unfinished", connections.endless, 1, 64, 31_000_000, 30_000_000, bound=RECEIVED),
     _connection("rapid reset, unread", connections.flood, connections.resets, False),
@@ -99,6 +112,18 @@ HEAVY = (
     _content("64 MB of empty events", contents.empty_events, 64_000_000, settings=LARGE),
     _content("20 regexes, 100 000 values", contents.distinct_values, 100_000, settings=_regexes(20)),
     _content("100 regexes, 100 000 values", contents.distinct_values, 100_000, settings=_regexes(100)),
+    _http("1000 slow heads", http1.slow_heads, 1000),
+    _http("10 000 idle connections", http1.idle, 10_000, bound=2 * CALLS),
+    _http("heads of many lines", http1.headers, 8, b"X: y\r\n"),
+    _http("heads of one line", http1.headers, 8, b"x"),
+    _http("broken off", http1.broken_off, 8),
+    _http("answers unread", http1.unread, 8),
+    _http("deflate bombs of 64 MB, 20 a second", http1.bombs, "deflate", 64_000_000, 0.05, **BY_CONTENT),
+    _http("zstd bombs of 64 MB, 20 a second", http1.bombs, "zstd", 64_000_000, 0.05, **BY_CONTENT),
+    *(
+        _http(f"64 MB of JSON, {kind}", http1.json, kind, 64_000_000, **BY_CONTENT)
+        for kind in ("empty spans", "a string", "unknown arrays", "unknown members")
+    ),
     _content("20 aggregates, 29 MB of tiny spans", contents.tiny_spans, 29_000_000, settings=AGGREGATES),
 )
 
@@ -106,16 +131,16 @@ HEAVY = (
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Attack], Row]]:
     """Attacks that follow one another with one configuration meet one proxy, as long as it does well."""
-    scenes: list[tuple[tuple[Any, int], Scene]] = []
+    scenes: list[tuple[tuple[Any, ...], Scene]] = []
     print(f"\n{Row.TITLE}")
 
     def measure(attack: Attack) -> Row:
-        key = (attack.configuration, attack.backend_limit)
+        key = (attack.configuration, attack.backend_limit, attack.http)
         if not scenes or scenes[0][0] != key:
             while scenes:
                 scenes.pop()[1].close()
             folder = tmp_path_factory.mktemp("scene") / "proxy"
-            scenes.append((key, Scene(folder, attack.configuration, attack.backend_limit)))
+            scenes.append((key, Scene(folder, *key)))
         well = False
         try:
             row = scenes[0][1].measure(attack)

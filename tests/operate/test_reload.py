@@ -384,6 +384,33 @@ def test_keys_that_want_a_restart_are_named_until_it_comes(file: Path, logs: Log
     asyncio.run(main())
 
 
+def test_credentials_are_taken_over_where_there_are_some(file: Path, logs: Logs) -> None:
+    """Neither the first nor the last of a port: the one would be believed to guard it, the other would open it."""
+
+    def auth(token: str) -> str:
+        return f"{A}receive: {{grpc: {{auth: {{bearer_tokens: [{{name: a, token: {token}}}]}}}}}}\n"
+
+    async def main() -> None:
+        file.write_text(auth("one"))
+        async with running(file, watching=False) as bench:
+            for text, changed, pending in (
+                (auth("two"), ["auth"], ()),
+                (A, None, ("receive.grpc.auth",)),
+                (A + "limit: {spans: 5/s}\n", ["limit"], ("receive.grpc.auth",)),
+                (auth("two"), ["limit"], ()),
+                (auth("three"), ["auth"], ()),
+                (auth("three") + "admin: {auth: {bearer_tokens: [{name: a, token: b}]}}\n", None, ("admin.auth",)),
+            ):
+                before = len(bench.changed)
+                file.write_text(text)
+                await bench.ask()
+                assert [list(each) for each in bench.changed[before:]] == ([] if changed is None else [changed])
+                assert bench.reloader.pending == pending
+        assert "auth reloaded: the rules have not changed" in events(logs, "info")
+
+    asyncio.run(main())
+
+
 EXPORT = "export: [{name: t, endpoint: 'http://h:1', headers: {k: v}}, {name: f, protocol: file, path: x}]\n"
 
 

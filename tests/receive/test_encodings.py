@@ -135,6 +135,18 @@ def test_who_calls_later_may_compress_with_anything(server: Server) -> None:
     assert server.refused == ["unknown_compression"] * 2
 
 
+def test_calls_of_many_senders_by_way_of_a_middleman(server: Server) -> None:
+    with Connection(server.port) as connection:
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", EXPORT), (":authority", "x"), ("te", "trailers")]
+        fields += [("content-type", "application/grpc"), ("x-request-id", "1")]
+        connection.send(HEADERS, 4, 1, raw_http2.block(fields))
+        connection.data(1, message(b"plain"))
+        assert connection.answer(1)[1].payload == message(b"answer to plain")
+        assert b"answer to packed" in exchange(connection, 3, zstd.compress(b"packed"), "zstd")
+        assert b"grpc-status\x0212" in exchange(connection, 5, b"...", "br")
+    assert server.refused == ["unknown_compression"]
+
+
 # The relay
 
 
@@ -233,8 +245,11 @@ def test_what_is_no_http2_ends_a_relayed_connection(server: Server, garbage: byt
     server.check_alive()
 
 
-def test_those_that_may_do_without_are_relayed_within_a_bound(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_may_do_without_are_relayed_within_a_bound(
+    launch: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(relay, "MAX_UNDECIDED", 2)
+    server = launch()
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(server.port, patient=True)) for _ in range(4)]
         assert len(server.engine._acceptor.relay._here) == 2
@@ -293,6 +308,25 @@ def test_recoding_at_every_cut() -> None:
         assert recoder.receive(sent[:cut]) + recoder.receive(sent[cut:]) == expected, cut
     recoder = Recoder()
     assert b"".join(recoder.receive(bytes((byte,))) for byte in sent) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "changed"),
+    [((), False), ((("grpc-encoding", "gzip"),), False), ((("grpc-encoding", "br"),), True), ((("via", "x"),), True)],
+)
+def test_the_first_call_of_who_is_undecided(first: tuple[tuple[str, str], ...], changed: bool) -> None:
+    """Where nothing has to be renamed, all passes as it is, in whatever pieces it comes."""
+    encoder = Encoder()
+    base = [(":method", "POST"), (":scheme", "http"), (":path", EXPORT), (":authority", "x"), ("x-long", "v" * 300)]
+    block, later = encoder.encode([*base, *first]), encoder.encode([*base, ("grpc-encoding", "zstd")])
+    sent = PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, 0, 1, block[:3]) + frame(CONTINUATION, 4, 1, block[3:])
+    sent += frame(DATA, 1, 1, message(b"hello")) + frame(HEADERS, 4, 3, later) + frame(DATA, 1, 3, message(b"there"))
+    expected = Recoder(undecided=True).receive(sent)
+    assert (expected != sent) == changed
+    assert dict(fields_of(expected)[1])[b"grpc-encoding"] == (b"gzip" if changed else b"zstd")
+    for cut in range(len(sent) + 1):
+        recoder = Recoder(undecided=True)
+        assert recoder.receive(sent[:cut]) + recoder.receive(sent[cut:]) == expected, cut
 
 
 @given(st.lists(st.tuples(st.text("abc-", min_size=1, max_size=200), st.binary(max_size=20_000)), max_size=5))
@@ -374,6 +408,15 @@ def test_every_truncation(encoding: str) -> None:
 def test_snappy_that_is_damaged(chunks: bytes) -> None:
     with pytest.raises(MalformedRequest):
         inflate(SNAPPY_START + chunks, 100_000)
+
+
+def test_what_waits_to_be_inflated_holds_little() -> None:
+    packed = zstd.compress(bytes(1 << 24), options={zstd.CompressionParameter.window_log: 23})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    waiting = [Inflation(packed, 1 << 25) for _ in range(50)]
+    assert not any(inflation.begin(1 << 20) for inflation in waiting)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # KiB
+    assert waiting[0].finish() == bytes(1 << 24)
 
 
 def test_zstd_of_many_frames_and_windows_is_bounded() -> None:

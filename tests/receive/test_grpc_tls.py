@@ -294,6 +294,20 @@ def test_who_speaks_plaintext_is_told_so(ca: Authority, sent: bytes, answer: byt
         server.close()
 
 
+def test_http1_over_tls_is_told_so(ca: Authority) -> None:
+    server = Server(CompletionQueueEngine, Door(tls(ca.issue("server"))))
+    try:
+        context = client_context(ca)
+        context.set_alpn_protocols(["http/1.1"])
+        with structlog.testing.capture_logs() as logs, pytest.raises(ssl.SSLError, match=r"(?i)application.protocol"):
+            raw(server, context)
+        eventually(lambda: logs)
+        assert logs[0]["event"].startswith("grpc: a sender speaks HTTP/1.1 to this port; at the sender, set OTEL_")
+        assert server.connections == ["http1"]
+    finally:
+        server.close()
+
+
 def test_half_open_handshakes_end_and_harm_nobody(ca: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sampler_proxy.receive.grpc_server.HANDSHAKE_S", 1.0)
     server = Server(CompletionQueueEngine, Door(tls(ca.issue("server"))))

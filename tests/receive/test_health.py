@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import structlog.testing
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -17,10 +21,11 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from sampler_proxy.receive import grpc_streams, health
 from sampler_proxy.receive.grpc_aio import AioEngine
+from sampler_proxy.receive.grpc_streams import Step, Stream
 from sampler_proxy.receive.reflection import METHODS, Reflection
 
 from .raw_http2 import EXPORT, Connection, message
-from .test_grpc_engines import Server
+from .test_grpc_engines import LosesEvents, Server
 from .waiting import Held, eventually
 
 SERVICE = EXPORT.split("/")[1]
@@ -179,6 +184,74 @@ def test_a_watch_without_its_message_does_not_hold_up_a_drain(server: Server) ->
         connection.begin(1, health.WATCH)
         server.check_alive()
         assert server.engine.drain(10)
+
+
+DRAINS = """
+import contextlib, random, threading
+import grpc
+from tests.receive.test_grpc_engines import Server
+from sampler_proxy.receive import health
+from sampler_proxy.receive.grpc_completion_queue import CompletionQueueEngine
+from sampler_proxy.receive.reflection import METHODS
+
+health.NOTICE_S = 0.05
+
+def calls(server, stop, chance):
+    while not stop.is_set():
+        with contextlib.suppress(grpc.RpcError), server.channel() as channel:
+            method = chance.choice((health.WATCH, METHODS[0]))
+            message = b"" if method == health.WATCH else b":\x01*"
+            call = channel.stream_stream(method)(iter((message,) * chance.randrange(3)), timeout=5)
+            next(call, None)
+            call.cancel() if chance.random() < 0.5 else [*call]
+
+for number in range(12):
+    server, stop = Server(CompletionQueueEngine), threading.Event()
+    clients = [threading.Thread(target=calls, args=(server, stop, random.Random(i))) for i in range(6)]
+    for client in clients:
+        client.start()
+    while not server.engine._health._asked:
+        stop.wait(0.01)
+    stop.wait(0.02 * number)
+    assert server.engine.drain(5)
+    stop.set()
+    for client in clients:
+        client.join()
+    server.close()
+    assert not server.engine._thread.is_alive()
+    assert server.engine._in_flight == len(server.engine._streams._open) == 0
+print("drained")
+"""
+
+
+def test_draining_while_streams_begin_and_end_does_not_end_the_process() -> None:
+    """Nothing may be begun on a queue that has been shut down, and nothing is left."""
+    process = subprocess.run(
+        [sys.executable, "-c", DRAINS], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=90
+    )
+    assert (process.returncode, process.stdout) == (0, "drained\n"), process.stderr[-2000:]
+
+
+@pytest.mark.parametrize("method", [health.WATCH, METHODS[0]])
+@pytest.mark.parametrize("kind", [Stream, Step])
+def test_events_of_streams_that_are_lost_for_want_of_memory(
+    losing: tuple[Server, LosesEvents], kind: type, method: str
+) -> None:
+    """The call is ended, and the books are right."""
+    server, queue = losing
+    engine: Any = server.engine
+    with structlog.testing.capture_logs(), server.channel() as channel:
+        call = channel.stream_stream(method)
+        for number in range(5):
+            queue.lose = lambda event: type(event.tag) is kind
+            ended = call(iter((b"",)), timeout=60)
+            with pytest.raises(grpc.RpcError):
+                list(ended)
+            eventually(lambda number=number: queue.lost > number)  # type: ignore[misc]
+        queue.lose = lambda _: False
+        server.method().future(b"alive?", timeout=10).result()
+        eventually(lambda: not engine._in_flight and not len(engine._streams._open))
+    assert engine.drain(5)
 
 
 # Reflection

@@ -7,10 +7,12 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 import structlog.testing
 import uvloop
@@ -210,36 +212,69 @@ def test_a_certificate_is_exchanged_while_a_client_sends(serve: Serve, ca: Autho
     serve(Door(used), test)
 
 
-def test_half_open_handshakes_are_bounded_in_number_and_time(
-    serve: Serve, ca: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sampler_proxy.receive.tls_listener.MAX_HANDSHAKES", 10)
-    monkeypatch.setattr("sampler_proxy.receive.tls_listener.HANDSHAKE_S", 1.0)
-    context = client_context(ca)
+def begun_handshake(context: ssl.SSLContext) -> bytes:
+    """What a client begins with."""
     hello = ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
-    begun = hello.read()
+    return hello.read()
 
-    async def half(port: int, data: bytes) -> None:
-        """Begin a handshake, and read until the server ends it."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(data)
-        try:
-            while await reader.read(65536):
-                pass
-        except ConnectionError:
+
+async def read_to_end(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        while await loop.sock_recv(connection, 65536):
             pass
-        finally:
-            writer.close()
+
+
+def test_half_open_handshakes_are_bounded_in_number_and_time(
+    serve: Serve, ca: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty that come at once: the oldest fifty end now, ten when their time is over; a client comes in meanwhile."""
+    monkeypatch.setattr("sampler_proxy.receive.tls_listener.MAX_HANDSHAKES", 10)
+    monkeypatch.setattr("sampler_proxy.receive.tls_listener.HANDSHAKE_S", 3.0)
+    context = client_context(ca)
+    begun = begun_handshake(context)
 
     async def test(server: Server) -> None:
-        halves = [asyncio.create_task(half(server.port, data)) for data in (begun, begun[:100], b"\x16", b"") * 5]
-        assert (await server.send(context))[0] == 200
-        await asyncio.gather(*halves)
-        assert (await server.send(context))[0] == 200
+        halves: list[socket.socket] = []
+        with ExitStack() as stack:
+            for data in (begun, begun[:100], b"\x16", b"") * 15:
+                half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                half.sendall(data)
+                half.setblocking(False)
+                halves.append(half)
+            ended = [asyncio.create_task(read_to_end(half)) for half in halves]
+            await until(lambda: sum(task.done() for task in ended) >= 50)
+            assert not all(task.done() for task in ended)
+            assert (await server.send(context))[0] == 200
+            await asyncio.gather(*ended)
 
     serve(Door(tls(ca.issue("server"))), test)
+
+
+@pytest.mark.parametrize("with_tls", [True, False])
+def test_a_grpc_sender_is_told_so_and_does_not_come_back_at_once(serve: Serve, ca: Authority, with_tls: bool) -> None:
+    def send(port: int) -> grpc.RpcError:
+        credentials = grpc.ssl_channel_credentials(ca.pem) if with_tls else None
+        with (
+            grpc.insecure_channel(f"localhost:{port}")
+            if credentials is None
+            else grpc.secure_channel(f"localhost:{port}", credentials)
+        ) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/a/b")(b"", timeout=20)
+            return caught.value
+
+    async def test(server: Server) -> None:
+        error = await asyncio.to_thread(send, server.port)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+    with structlog.testing.capture_logs() as logs:
+        server = serve(Door(tls(ca.issue("server")) if with_tls else None), test)
+    assert "http: a sender speaks HTTP/2 (most likely gRPC) to this port" in logs[0]["event"]
+    assert server.connections[0] == "http2"
+    assert len(server.connections) < 5
 
 
 def test_openssl_comes_in_and_leaves(serve: Serve, ca: Authority) -> None:

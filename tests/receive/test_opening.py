@@ -97,6 +97,12 @@ FIRST_CALLS = {
         COMPRESSION,
         "",
     ),
+    "by way of a middleman": ([frame(HEADERS, END_HEADERS, block("gzip") + b"\0\3via\1x")], RECODING, ""),
+    "in no compression, by way of Envoy": (
+        [frame(HEADERS, END_HEADERS, block(None) + b"\0\x11x-forwarded-proto\4http")],
+        RECODING,
+        "",
+    ),
     "no message": ([headers(None, END_HEADERS | END_STREAM)], CORE, ""),
     "no message, said later": ([headers(None), frame(DATA, END_STREAM)], CORE, ""),
     "reset": ([headers(None), frame(RST_STREAM, payload=b"\0\0\0\x08")], CORE, ""),

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
@@ -246,4 +247,27 @@ def test_a_token_is_exchanged(proxy: Guarded) -> None:
         send_once(connect, proxy, proxy.ca, NEXT)
         with pytest.raises((grpc.RpcError, AssertionError)):
             send_once(connect, proxy, proxy.ca, TOKEN)
+    assert proxy.terminate() == 0
+
+
+def test_credentials_of_the_file_are_exchanged(proxy: Guarded) -> None:
+    """By SIGHUP, or as the file changes: a token is added, another one goes, and no sender is cut off."""
+    sender = Sender(by_grpc(proxy, proxy.ca, TOKEN))
+    sender.goes_on()
+    file = proxy.token_file.with_name("sampler-proxy.yaml")
+    settings = yaml.safe_load(file.read_text())
+    auth = {"bearer_tokens": [{"name": "shop", "file": str(proxy.token_file)}, {"name": "next", "token": NEXT}]}
+    settings["receive"]["grpc"]["auth"] = auth
+    settings["admin"]["auth"]["bearer_tokens"][0]["token"] = NEXT
+    file.write_text(yaml.safe_dump(settings))
+    proxy.await_event("auth reloaded")
+    send_once(by_grpc, proxy, proxy.ca, NEXT)
+    with pytest.raises(AssertionError):
+        send_once(by_http, proxy, proxy.ca, NEXT)
+    assert proxy.get("/rules", ADMIN)[0] == 401
+    found = Metrics(proxy.get("/metrics", NEXT)[1])
+    assert found.total("credential_requests_total", section="receive.grpc", credential="shop") > 5
+    assert found.total("credential_requests_total", section="receive.grpc", credential="next") == 1
+    sender.goes_on()
+    sender.stop()
     assert proxy.terminate() == 0

@@ -1,8 +1,9 @@
 """Finds secrets in texts by their form and their check digits; no I/O, no clock, and no state between calls.
 
-Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. Finding takes two steps, since
-nearly all texts hold nothing: `sieve` asks one RE2 set about many values joined by `SEPARATOR` which detectors could
-find something in them; only these are asked for ranges, value by value (`Values` in `redact/values.py` does that).
+Texts are bytes as they came off the wire: usually UTF-8, which nobody vouches for. Finding takes three steps, since
+nearly all texts hold nothing: which of many values, joined by `SEPARATOR`, have a detector's sign; which of these its
+pattern matches (`redact/sieve.py` asks both; of users' patterns, which have no signs, `sieve` makes one RE2 set for all
+values); and only there are detectors asked for ranges (`Values` in `redact/values.py` does that).
 
 Presets:
 
@@ -30,14 +31,9 @@ from sampler_proxy.redact.detectors import (
     provider_keys,
 )
 from sampler_proxy.redact.detectors.custom import custom, sieve
-from sampler_proxy.redact.detectors.types import Detector, Range
+from sampler_proxy.redact.detectors.types import SEPARATOR, Detector, Range
 
 __all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "sieve"]
-
-SEPARATOR = b"\n\x00\n"
-"""The bytes between joined values, and nowhere else (not before the first, not after the last). The line breaks let `^`
-and `$` see the edges of a value, and none of our patterns reaches across one; the zero byte is rare in users'
-patterns."""
 
 COMMON: tuple[str, ...] = (
     "card",

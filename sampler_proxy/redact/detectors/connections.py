@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, merged, until_settled
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, is_placeholder, merged, signs, until_settled
 from sampler_proxy.redact.regexes import regex
 
 _NO_LETTERS = b"0123456789+.-"
@@ -52,6 +53,7 @@ def _in_urls(text: bytes) -> list[Range]:
         scheme = before[len(before.rstrip(_SCHEME)) :].lstrip(_NO_LETTERS).lower()
         at = following
         if scheme and text.find(b"@", start, stop) >= 0:
+            budget.spend(4)
             line = _LINE.match(text, start, stop)
             url = line[0] if line else b""
             if _MASKED.match(url):
@@ -147,6 +149,7 @@ def _in_lines(text: bytes) -> list[Range]:
     for sign, pattern in zip(_SIGNS, _LINES, strict=True):
         if sign in text:
             for match in pattern.finditer(text):
+                budget.spend(3)
                 group = match.lastindex
                 assert group is not None
                 secret = match.group(group)
@@ -181,4 +184,10 @@ URL_CREDENTIALS = Detector(
     r"|login\s+[!-~]+\s+(?:account\s+[!-~]+\s+)?password\s|machine\s+[!-~]+\s+password\s"
     rf"|:(?:{_PORT_OF_STORE}):[^\s:]+:[^\s:]+:|\bAUTH[ \t]+[^\x00-\x20]|HELLO[ \t]+[23][ \t]+AUTH",
     until_settled(_url_credentials),
+    signs=(
+        *signs("@ :*: :6432: :6543: :26257:"),
+        Sign(":5", then="0-9", times=3, until=":"),
+        Sign("password", then=r"\s"),
+        Sign("AUTH", before="^0-9A-Za-z_"),
+    ),
 )

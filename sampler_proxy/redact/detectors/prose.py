@@ -29,6 +29,12 @@ _TUPLE = re.compile(
 )
 _KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
+_CHANGE = re.compile(
+    rb"[ \t]{1,3}(?:was |has been )?(?:changed|updated|reset|rotated)[ \t]from[ \t]"
+    rb"([^\s,;]{1,128}+)[ \t]to[ \t]([^\s,;]{1,128}+)"
+)
+_ATTRIBUTE = re.compile(rb"[A-Za-z][A-Za-z:._-]{0,32}=(?:\\{0,3}[\"']|&quot;)")
+_DIRECTIVES = (b"requirepass", b"masterauth")
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
 _BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 
@@ -39,7 +45,7 @@ def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: b
         return None
     inside = text[value.start : value.end]
     if is_secret(inside, name.kind, name.text, sentence=sentence, quoted=value.quoted):
-        return Range(value.start, value.end)
+        return value.whole(text)
     return None
 
 
@@ -55,10 +61,14 @@ def in_prose(text: bytes, name: SecretName) -> Range | None:
     kind = name.kind
     if name.text.lower() == b"secret" and _word_before(text, name.start) not in _OWNERS:
         kind = Announces.KEY_LIKE  # Kubernetes' secrets have names
+    if name.text in _DIRECTIVES:
+        kind = Announces.CERTAIN
     if before in _BEFORE_TUPLE and (sign := _TUPLE.match(text, name.end)):
         return _in_tuple(text, sign, name, kind)
+    if (change := _CHANGE.match(text, name.end)) and is_told(change[1], kind, name.text, quoted=False):
+        return Range(change.start(1), change.end(2))
     tells = _TELLS.match(text, name.end)
-    if tells is None:
+    if tells is None or _ATTRIBUTE.match(text, tells.end()):
         return None
     if bracket := _IN_BRACKETS.match(text, tells.end()):
         return Range(*bracket.span(1)) if is_told(bracket[1], kind, name.text, quoted=True) else None
@@ -78,10 +88,10 @@ def _in_tuple(text: bytes, sign: re.Match[bytes], name: SecretName, kind: Announ
         return None
     end = value.start + len(text[value.start : value.end].rstrip(b"])"))
     in_cell = not sign[0].lstrip(b"\"'").startswith(b",")
-    return _if_told(text, Value(value.start, end, value.quoted or in_cell), name, kind)
+    return _if_told(text, value._replace(end=end, quoted=value.quoted or in_cell), name, kind)
 
 
 def _if_told(text: bytes, value: Value | None, name: SecretName, kind: Announces) -> Range | None:
     if value is None or not is_told(text[value.start : value.end], kind, name.text, quoted=value.quoted):
         return None
-    return Range(value.start, value.end)
+    return value.whole(text)

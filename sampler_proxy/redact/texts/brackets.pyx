@@ -231,7 +231,7 @@ cdef class _Reader:
         return 0
 
     cdef int sign(self, uint8_t sign) except -1:
-        cdef Open* top = &self.stack[self.depth - 1]
+        cdef Open* top = &self.stack[self.depth - 1] if self.depth else NULL  # outside there are opening brackets only
         cdef Piece last
         if sign in b"{[(":
             self.open(sign)

@@ -144,7 +144,6 @@ class HttpTransport(Transport[HttpLink]):
             aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # nothing was asked for: what comes so is not read, however large it would be
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 trace_configs=[_tracing()],

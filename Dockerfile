@@ -1,8 +1,8 @@
 # docker build -t sampler-proxy .
 # docker run -p 4317:4317 -p 4318:4318 -v ./config:/etc/sampler-proxy:ro sampler-proxy     # config/sampler-proxy.yaml
 #
-# Without a file of your own the image runs deploy/sampler-proxy.yaml. Set `admin: {endpoint: 0.0.0.0:8888}` in yours to
-# have Prometheus scrape /metrics from outside of the container; another port than 8888 needs a health check of its own.
+# Without a file of your own the image runs deploy/sampler-proxy.yaml. Set `admin: {endpoint: 0.0.0.0:8888}` in yours,
+# with `auth` or `insecure: true`, to have Prometheus scrape /metrics from outside of the container; another port than 8888 needs a health check of its own.
 # A stop takes up to `shutdown_timeout` (30 s) and Docker's patience is 10 s: docker stop -t 40.
 
 FROM python:3.12-slim AS build

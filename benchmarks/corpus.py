@@ -242,13 +242,13 @@ def generate(corpus: Corpus) -> Iterator[Request]:
 
 
 _FRAME = struct.Struct("<II")
-_HEADER_BYTES = 4096  # the first line is padded to this, since what it says is known only at the end
+HEADER_BYTES = 4096  # the first line is padded to this, since what it says is known only at the end
 
 
 def write(path: str, corpus: Corpus) -> None:
     """Generate a corpus into a file."""
     with open(path, "wb") as file:
-        file.seek(_HEADER_BYTES)
+        file.seek(HEADER_BYTES)
         for message, spans in generate(corpus):
             file.write(_FRAME.pack(len(message), spans))
             file.write(message)
@@ -256,11 +256,11 @@ def write(path: str, corpus: Corpus) -> None:
         file.write(b"".join(corpus.must + corpus.random))
         numbers = {**dataclasses.asdict(corpus), "must": len(corpus.must), "random": len(corpus.random), "ids": ids}
         file.seek(0)
-        file.write(json.dumps(numbers).encode().ljust(_HEADER_BYTES - 1) + b"\n")
+        file.write(json.dumps(numbers).encode().ljust(HEADER_BYTES - 1) + b"\n")
 
 
 def _header(file: BinaryIO) -> tuple[Corpus, int]:
-    numbers = json.loads(file.read(_HEADER_BYTES))
+    numbers = json.loads(file.read(HEADER_BYTES))
     ids = numbers.pop("ids")
     file.seek(ids)
     must, picked = ([file.read(16) for _ in range(numbers.pop(key))] for key in ("must", "random"))
@@ -277,7 +277,7 @@ def requests(path: str) -> Iterator[Request]:
     """Yield the requests of a corpus file."""
     with open(path, "rb") as file:
         corpus, _ = _header(file)
-        file.seek(_HEADER_BYTES)
+        file.seek(HEADER_BYTES)
         for _ in range(corpus.requests):
             length, spans = _FRAME.unpack(file.read(_FRAME.size))
             yield Request(file.read(length), spans)

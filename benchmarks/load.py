@@ -20,7 +20,7 @@ and overslept does it start at the sending. A refused request waits as long as i
 clock starts anew.
 
 usage: python -m benchmarks.load --endpoint HOST:PORT --corpus FILE [--protocol grpc|http|http/json] [--connections 4]
-    [--in-flight 8]
+    [--in-flight 8] [--method NAME]
 for example: echo '{}' | python -m benchmarks.load --endpoint localhost:4317 --corpus spans.bin
 """
 
@@ -126,13 +126,16 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("grpc", *senders.TYPES), default="grpc")
     parser.add_argument("--connections", type=int, default=4, help="of gRPC")
     parser.add_argument("--in-flight", type=int, default=8)
+    parser.add_argument("--method", default=senders.METHOD)
     arguments = parser.parse_args()
     requests = list(corpus.requests(arguments.corpus))
     if arguments.protocol == "http/json":
         requests = [request._replace(message=json_line(request.message)) for request in requests]
     gc.freeze()
     sys.setswitchinterval(_SWITCH_S)
-    connected = senders.connect(arguments.protocol, arguments.endpoint, arguments.connections, arguments.in_flight)
+    connected = senders.connect(
+        arguments.protocol, arguments.endpoint, arguments.connections, arguments.in_flight, arguments.method
+    )
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)

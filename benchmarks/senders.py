@@ -45,16 +45,16 @@ def retry_after_s(error: Any) -> float | None:
     return _PAUSE_S if error.code().name in _RETRYABLE else None
 
 
-def connect_grpc(endpoint: str, connections: int, in_flight: int) -> list[Sender]:
+def connect_grpc(endpoint: str, connections: int, in_flight: int, method: str = METHOD) -> list[Sender]:
     """Return so many senders, over so many channels, which are connected."""
     channels = [grpc.insecure_channel(endpoint, _OPTIONS) for _ in range(connections)]
     for channel in channels:
         grpc.channel_ready_future(channel).result(timeout=30)
-    return [_grpc_sender(channels[n % len(channels)]) for n in range(in_flight)]
+    return [_grpc_sender(channels[n % len(channels)], method) for n in range(in_flight)]
 
 
-def _grpc_sender(channel: grpc.Channel) -> Sender:
-    call = channel.unary_unary(METHOD)
+def _grpc_sender(channel: grpc.Channel, method: str) -> Sender:
+    call = channel.unary_unary(method)
 
     def send(message: bytes) -> None:
         try:
@@ -107,8 +107,8 @@ def _field(head: bytes, name: bytes) -> bytes:
     return head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip()
 
 
-def connect(protocol: str, endpoint: str, connections: int, in_flight: int) -> list[Sender]:
-    """Return so many connected senders. Over HTTP/1.1 each has a connection of its own."""
+def connect(protocol: str, endpoint: str, connections: int, in_flight: int, method: str = METHOD) -> list[Sender]:
+    """Return so many connected senders; `method` is for gRPC. Over HTTP/1.1 each has a connection of its own."""
     if protocol == "grpc":
-        return connect_grpc(endpoint, connections, in_flight)
+        return connect_grpc(endpoint, connections, in_flight, method)
     return [HttpSender(endpoint, TYPES[protocol]) for _ in range(in_flight)]

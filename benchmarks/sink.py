@@ -4,10 +4,13 @@ While it receives it only keeps the requests' bytes (gRPC has undone their gzip)
 shares with the sender; spans are counted when asked for. So it holds all it got since the last tally in memory: the few
 percent that a sampler lets through, or everything, where what is measured does not sample.
 
+Logs are taken, too, and counted in requests and bytes.
+
 It prints `{"ready": "HOST:PORT"}`, then answers each line it reads with a line of JSON, until its input ends:
     count   {"requests": …, "bytes": …}         so far; cheap
     tally   {"requests": …, "bytes": …, "spans": …, "duplicates": …, "traces": {"HEX ID": SPANS, …}}; forgets all;
             duplicates are spans whose trace and span ids had come before; they are not counted in `traces`
+    forget  {}                                  forgets all
 
 usage: python -m benchmarks.sink [--listen 127.0.0.1:0]
 """
@@ -41,6 +44,10 @@ class Sink:
         received = self._received.copy()
         return {"requests": len(received), "bytes": sum(map(len, received))}
 
+    def forget(self) -> dict[str, Any]:
+        self._received = []
+        return {}
+
     def tally(self) -> dict[str, Any]:
         received, self._received = self._received, []
         size = sum(map(len, received))
@@ -71,16 +78,16 @@ def main() -> None:
     listen = parser.parse_args().listen
     sink = Sink()
     handler = grpc.unary_unary_rpc_method_handler(sink.export)
-    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    services = (f"opentelemetry.proto.collector.{name}" for name in ("trace.v1.TraceService", "logs.v1.LogsService"))
     server = grpc.server(
         ThreadPoolExecutor(_THREADS),
-        handlers=[grpc.method_handlers_generic_handler(service, {"Export": handler})],
+        handlers=[grpc.method_handlers_generic_handler(service, {"Export": handler}) for service in services],
         options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
     )
     port = server.add_insecure_port(listen)
     server.start()
     print(json.dumps({"ready": f"{listen.rpartition(':')[0]}:{port}"}), flush=True)
-    answers = {"count": sink.count, "tally": sink.tally}
+    answers = {"count": sink.count, "tally": sink.tally, "forget": sink.forget}
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()]()), flush=True)
     server.stop(None).wait()

@@ -19,6 +19,7 @@ from sampler_proxy import __version__
 from sampler_proxy.config.check import Loaded, check, load_config
 from sampler_proxy.config.file import STDIN
 from sampler_proxy.config.model import Config, json_schema
+from sampler_proxy.config.otel_environment import configured
 from sampler_proxy.errors import SamplerProxyError, printable
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
 
@@ -92,8 +93,8 @@ def main() -> None:
     "--config",
     "path",
     metavar="FILE",
-    help="YAML file, or - for standard input; without one, the defaults, and a summary every 5 s in which something "
-    "has changed.",
+    help="YAML file, or - for standard input; without one, the defaults, with the destination that "
+    "OTEL_EXPORTER_OTLP_ENDPOINT names, and a summary every 5 s in which something has changed.",
 )
 @click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False), default="info", show_default=True)
 def run(path: str | None, log_level: str) -> None:
@@ -102,7 +103,7 @@ def run(path: str | None, log_level: str) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_logging(log_level)
     try:
-        loaded = _load(path)
+        loaded = _load_environment() if path is None else _load(path)
         if path == STDIN:
             loaded = loaded._replace(path=None)  # it cannot be read again, so that there is nothing to reload
         from sampler_proxy import service  # importing grpc takes time, which the other commands need not wait for
@@ -226,6 +227,12 @@ def schema() -> None:
 def _load(path: str | None) -> Loaded:
     """Check a configuration file, or standard input; None: the built-in configuration. Raises ConfigError."""
     return load_config(Config()) if path is None else check(path, os.environ, is_here, memory_bytes())
+
+
+def _load_environment() -> Loaded:
+    """Take the built-in configuration, with the destination that OpenTelemetry's variables name. Raises ConfigError."""
+    config, warnings = configured(os.environ, is_here)
+    return load_config(config)._replace(warnings=warnings)
 
 
 def _read_stdin_once(*paths: str | None) -> None:

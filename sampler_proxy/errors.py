@@ -98,7 +98,7 @@ class RequestError(SamplerProxyError):
 
 
 class MalformedRequest(RequestError):
-    """Bytes that are not an `ExportTraceServiceRequest`."""
+    """Bytes that are not the request they were sent as."""
 
     reason = "malformed"
     grpc_status = 3  # INVALID_ARGUMENT
@@ -129,12 +129,36 @@ class Overloaded(RequestError):
     http_status = 503
 
 
+class QueueFull(RequestError):
+    """The queue in front of a destination has no room for what is passed on as it is."""
+
+    reason = "queue_full"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 503
+
+
 class OutOfMemory(RequestError):
     """The system gave no memory for the request. What had been taken of it before is counted, and stays."""
 
     reason = "out_of_memory"
     grpc_status = 14  # UNAVAILABLE
     http_status = 503
+
+
+class Unauthenticated(RequestError):
+    """A request without credentials that are known here."""
+
+    reason = "unauthenticated"
+    grpc_status = 16  # UNAUTHENTICATED
+    http_status = 401
+
+
+class TooManyInFlight(RequestError):
+    """More requests at once than a credential may have."""
+
+    reason = "credential_busy"
+    grpc_status = 14  # UNAVAILABLE
+    http_status = 429
 
 
 class Draining(RequestError):

@@ -5,6 +5,11 @@ The ledger holds in every single scrape, because a scrape takes one `Snapshot` a
     spans_received = spans_sampled_out + buffer_spans + spans_kept                    summed over their labels
     spans_routed = spans_exported + queue_spans + spans_rejected + spans_lost         for each destination
 
+What is passed on as it is has a ledger of its own, in requests, for each signal and destination:
+
+    received = discarded + routed
+    routed = exported + queue + rejected + unwanted + lost
+
 Declaring and rendering live here; counting does not. The stages count in plain integers of their own and
 `operate/status.py` assembles the snapshot, so that no metric object stands on the path of a span. A metric is a key,
 compared by identity: the constants below, each named like its metric without `_total`, are all there are. A metric that
@@ -162,7 +167,7 @@ UNKNOWN_FIELDS_DROPPED = _counter(
 )
 CALLS_NOT_SERVED = _counter(
     "calls_not_served_total",
-    "Calls of methods that are not served: kind is metrics, logs, profiles, health, reflection or other.",
+    "Calls of methods that are not served: kind is metrics, logs, profiles or other.",
     "kind",
 )
 CONNECTIONS_REFUSED = _counter(
@@ -298,6 +303,88 @@ DESTINATION_UP = _gauge(
     "destination",
 )
 
+# The ledger of what is passed on; signal is logs, metrics or profiles.
+PASSTHROUGH_REQUESTS_RECEIVED = _counter(
+    "passthrough_requests_received_total", "Requests of the signal that were taken.", "signal", "transport"
+)
+PASSTHROUGH_REQUESTS_DISCARDED = _counter(
+    "passthrough_requests_discarded_total",
+    "Requests that were taken and have no destination: passthrough is discard, or all destinations take traces only; "
+    "also those that hold nothing.",
+    "signal",
+)
+PASSTHROUGH_REQUESTS_ROUTED = _counter(
+    "passthrough_requests_routed_total",
+    "Requests meant for the destination, those it had no room for (when_full: drop) included.",
+    "destination",
+    "signal",
+)
+PASSTHROUGH_REQUESTS_EXPORTED = _counter(
+    "passthrough_requests_exported_total", "Requests that the destination has acknowledged.", "destination", "signal"
+)
+PASSTHROUGH_QUEUE_REQUESTS = _gauge(
+    "passthrough_queue_requests",
+    "Requests waiting for the destination, those in flight included.",
+    "destination",
+    "signal",
+)
+PASSTHROUGH_REQUESTS_REJECTED = _counter(
+    "passthrough_requests_rejected_total",
+    "Requests that the destination refused for good, or that failed for retry.give_up while others passed.",
+    "destination",
+    "signal",
+)
+PASSTHROUGH_REQUESTS_UNWANTED = _counter(
+    "passthrough_requests_unwanted_total",
+    "Requests discarded since the destination does not know their signal.",
+    "destination",
+    "signal",
+)
+PASSTHROUGH_REQUESTS_LOST = _counter(
+    "passthrough_requests_lost_total",
+    "Requests given up without a final answer; reason is shutdown (not sent in time), queue_full (when_full: drop) or "
+    "internal (an error of sampler-proxy).",
+    "destination",
+    "signal",
+    "reason",
+)
+PASSTHROUGH_REQUESTS_REFUSED = _counter(
+    "passthrough_requests_refused_total",
+    "Requests refused by what they hold, or for want of room; those refused before that, in requests_refused_total.",
+    "signal",
+    "transport",
+    "reason",
+)
+PASSTHROUGH_ITEMS_REJECTED = _counter(
+    "passthrough_items_rejected_total",
+    "Log records, data points or profiles of acknowledged requests that the destination has rejected by a partial "
+    "success.",
+    "destination",
+    "signal",
+)
+PASSTHROUGH_RECEIVED_BYTES = _counter(
+    "passthrough_received_bytes_total", "Size, after decompression, of the requests taken.", "signal", "transport"
+)
+PASSTHROUGH_EXPORTED_BYTES = _counter(
+    "passthrough_exported_bytes_total",
+    "Size, before compression, of the requests that the destination has acknowledged.",
+    "destination",
+    "signal",
+)
+PASSTHROUGH_QUEUE_BYTES = _gauge(
+    "passthrough_queue_bytes", "Memory held by passthrough_queue_requests.", "destination", "signal"
+)
+PASSTHROUGH_QUEUE_MAX_BYTES = _gauge(
+    "passthrough_queue_max_bytes", "Bound of passthrough_queue_bytes, all signals together.", "destination"
+)
+PASSTHROUGH_FAILURES = _counter(
+    "passthrough_failures_total",
+    "Tries to pass on that failed; code is a gRPC status, or HTTP with its status.",
+    "destination",
+    "signal",
+    "code",
+)
+
 # Configuration.
 RULES_INFO = _gauge("rules_info", "Always 1; version is a hash of the active rules, equal for equal rules.", "version")
 RULES_LOADED_TIMESTAMP_SECONDS = _gauge(
@@ -310,6 +397,24 @@ CONFIG_RELOADS = _counter(
 )
 CONFIG_LAST_RELOAD_SUCCESSFUL = _gauge(
     "config_last_reload_successful", "1, or 0 while the configuration file is at fault and the former rules decide."
+)
+
+# Certificates and credentials.
+TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS = _gauge(
+    "tls_certificate_expires_timestamp_seconds",
+    "When the certificate in use expires, since the epoch; section is that of the configuration.",
+    "section",
+)
+FILES_LAST_RELOAD_SUCCESSFUL = _gauge(
+    "files_last_reload_successful",
+    "1, or 0 while a file of a certificate, a key or a secret cannot be used, and what it held before is in use.",
+    "section",
+)
+CREDENTIAL_REQUESTS = _counter(
+    "credential_requests_total", "Requests that came in by a credential, by its name.", "section", "credential"
+)
+CREDENTIALS_REFUSED = _counter(
+    "credentials_refused_total", "Requests without a credential that is known: none at all, or a wrong one.", "section"
 )
 
 BUILD_INFO = _gauge("build_info", "Always 1; the labels say what is running.", "version", "grpc_engine")

@@ -26,14 +26,18 @@ import uvloop
 
 from sampler_proxy import __version__, metrics
 from sampler_proxy.config.check import Loaded, check
-from sampler_proxy.config.model import Config, FileExport, GrpcExport
+from sampler_proxy.config.model import Config, ConsoleExport, Export, OtlpExport
 from sampler_proxy.errors import StartError
+from sampler_proxy.export.console import ConsoleExporter
 from sampler_proxy.export.exporter import Dependencies, Exporter
 from sampler_proxy.export.file import FileExporter
-from sampler_proxy.export.otlp_grpc import GrpcExporter
+from sampler_proxy.export.otlp import OtlpExporter
+from sampler_proxy.export.pass_queue import SHARE
+from sampler_proxy.export.passing import PassThrough
 from sampler_proxy.operate import allocator, memory_limit
 from sampler_proxy.operate.admin import Admin, Readiness
 from sampler_proxy.operate.descriptors import DescriptorWatch, raise_file_limit
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.full_queues import FullQueues
 from sampler_proxy.operate.learned_rates import Prepared, Rates
 from sampler_proxy.operate.memory_pressure import MemoryPressure, Signs
@@ -41,21 +45,23 @@ from sampler_proxy.operate.messages import log_faults
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.status import Status, log_introduction
 from sampler_proxy.operate.this_machine import is_here, memory_bytes
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.pipeline.pipeline import Pipeline
 from sampler_proxy.pipeline.stamp import assemble
 from sampler_proxy.receive import accepting, grpc_status
 from sampler_proxy.receive import grpc as receive_grpc
 from sampler_proxy.receive import http as receive_http
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.http import HttpReceiver
+from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
+from sampler_proxy.receive.http import HttpReceiver, Route
+from sampler_proxy.receive.keepalive import Keepalive
+from sampler_proxy.receive.passthrough import handler as passing_handler
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.rules.rule_set import Keep
 from sampler_proxy.settings import Endpoint
 from sampler_proxy.storage.learned import Storage, UnusableError
 from sampler_proxy.traceql.compiler import Compiled
 from sampler_proxy.units import format_size
-
-TRACE_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 TICK_S = 0.05
 """The longest delay of a decision beyond the configured wait."""
@@ -114,21 +120,17 @@ class Service:
         }
         self._exporters = [self._new_exporter(export) for export in config.export]
         self._rates = Rates(secrets.randbits(64))
+        self._doors = Doors(config)
         self._storage = self._open_storage(config.storage.path)
         self._pipeline = self._new_pipeline(loaded)
         kinds = {
             metrics.CALLS_NOT_SERVED: dict.fromkeys(grpc_status.KINDS, 0),
             metrics.CONNECTIONS_REFUSED: dict.fromkeys((*accepting.KINDS, *receive_http.KINDS), 0),
         }
-        self._engine = receive_grpc.create(
-            {TRACE_EXPORT: self._handler(INLINE_EFFORT)},
-            str(config.receive.grpc.endpoint),
-            config.receive.max_request_bytes,
-            partial(self._pipeline.count_refused, "grpc"),
-            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
-            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
-            {TRACE_EXPORT: self._handler(0)},
+        self._passing = PassThrough.configured(
+            config, self._exporters, lambda: self._pipeline.max_bytes // SHARE, time.monotonic_ns, random.random
         )
+        self._engine = self._new_engine(config, kinds)
         self._http = self._new_http(config, kinds)
         self._reloader = Reloader(
             loaded, partial(check, loaded.path or "", os.environ, is_here, memory_bytes()), self._apply, time.time
@@ -141,6 +143,8 @@ class Service:
             self._latencies,
             self._engine.name,
             kinds,
+            self._passing.values,
+            self._doors,
             clock=time.monotonic_ns,
             time=time.time,
         )
@@ -148,36 +152,66 @@ class Service:
         self._pressure = MemoryPressure(
             lambda: Signs(*signs(time.monotonic_ns())), time.monotonic_ns, config.buffer.decision_wait_ns
         )
-        self._admin = Admin(
+        self._admin = self._new_admin(config)
+
+    def _new_admin(self, config: Config) -> Admin:
+        return Admin(
             config.admin.endpoint,
             self._status.instant,
-            lambda: replace(self._readiness, detail={**self._reloader.detail(), **self._status.unwell()}),
+            lambda: replace(self._readiness, detail=self._unusual()),
             lambda: self._reloader.active.describe(),
             self._status.rates,
             self._status.find,
             self._status.destinations,
             self._failure,
+            self._doors.admin,
+        )
+
+    def _unusual(self) -> dict[str, object]:
+        """Describe, as JSON values, all that is not as it should be."""
+        return {**self._reloader.detail(), **self._doors.detail(), **self._status.unwell()}
+
+    def _new_engine(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> GrpcEngine:
+        transport = config.receive.grpc.endpoint.transport("grpc")
+        passed = {each.method: self._passing_handler(each, transport) for each in self._passing.signals}
+        return receive_grpc.create(
+            {Signal.TRACES.method: self._handler(INLINE_EFFORT, transport), **passed},
+            str(config.receive.grpc.endpoint),
+            config.receive.max_request_bytes,
+            partial(self._pipeline.count_refused, transport),
+            partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
+            partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            {Signal.TRACES.method: self._handler(0, transport), **passed},
+            Keepalive(**dict(config.receive.grpc.keepalive)),
+            self._doors.grpc,
         )
 
     def _new_http(self, config: Config, kinds: dict[metrics.Metric, dict[str, int]]) -> HttpReceiver | None:
         if config.receive.http.endpoint is None:
             return None
-        cors = config.receive.http.cors
+        cors, transport = config.receive.http.cors, config.receive.http.endpoint.transport("http")
+        headers = (*cors.allowed_headers, *(["authorization"] if self._doors.http.credentials is not None else []))
         return HttpReceiver(
             config.receive.http.endpoint,
-            Cors(cors.allowed_origins, cors.allowed_headers, cors.max_age_ns // 1_000_000_000),
+            Cors(cors.allowed_origins, headers, cors.max_age_ns // 1_000_000_000),
             config.receive.max_request_bytes,
-            self._handler(INLINE_EFFORT, "http"),
-            self._handler(0, "http"),
-            partial(self._pipeline.count_refused, "http"),
+            self._handler(INLINE_EFFORT, transport),
+            self._handler(0, transport),
+            partial(self._pipeline.count_refused, transport),
             partial(_count, kinds[metrics.CALLS_NOT_SERVED]),
             partial(_count, kinds[metrics.CONNECTIONS_REFUSED]),
+            [Route(each, *2 * (self._passing_handler(each, transport),)) for each in self._passing.signals],
+            self._doors.http,
         )
 
-    def _handler(self, effort: int, transport: str = "grpc") -> Callable[[bytes], bytes]:
+    def _handler(self, effort: int, transport: str) -> Handler:
         """Return a way into the pipeline, for one thread. `effort`: what scanning one request may cost it."""
         accept, clock = self._pipeline.intake(transport, effort).accept, time.monotonic_ns
-        return lambda request: accept(request, clock())
+        return lambda request, metadata=b"", /: accept(request, clock(), metadata)
+
+    def _passing_handler(self, signal: Signal, transport: str) -> Handler:
+        """Return a way in for requests that are passed on, for any threads."""
+        return passing_handler(self._passing.queues.way(signal, transport))
 
     def _failure(self) -> str | None:
         """Say why this process has to end though nobody has told it to, from then on until it has; None: it has not."""
@@ -188,12 +222,21 @@ class Service:
     def _receives(self) -> bool:
         return self._engine.alive and (self._http is None or self._http.alive)
 
-    def _new_exporter(self, config: GrpcExport | FileExport) -> Exporter:
+    def _new_exporter(self, config: Export) -> Exporter:
         observe_latency = self._latencies[config.name].observe
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, observe_latency, os.environ)
-        if isinstance(config, GrpcExport):
-            return GrpcExporter(config, dependencies)
+        if isinstance(config, OtlpExport):
+            return OtlpExporter(config, dependencies)
+        if isinstance(config, ConsoleExport):
+            return ConsoleExporter(config, dependencies)
         return FileExporter(config, dependencies)
+
+    def _routes(self, config: Config) -> dict[str, list[int]]:
+        """Return the numbers of the destinations that rules name; a rule that names none of those which run (a new one
+        runs after a restart) is left out, so that its traces go to all."""
+        numbers = {exporter.name: number for number, exporter in enumerate(self._exporters)}
+        routes = {rule.name: [numbers[name] for name in rule.to or () if name in numbers] for rule in config.rules}
+        return {rule: route for rule, route in routes.items() if route}
 
     def _open_storage(self, path: str | None) -> Storage | None:
         """Open the folder and restore the learned rates from it; None where none is configured. Raises StartError."""
@@ -213,6 +256,8 @@ class Service:
         try:
             return Pipeline(
                 rules=_rule_set(loaded, prepared),
+                routes=self._routes(config),
+                archives=[number for number, export in enumerate(config.export) if export.dropped],
                 destinations=[exporter.queue for exporter in self._exporters],
                 max_bytes=config.buffer.max_bytes,
                 max_trace_bytes=config.buffer.max_trace_bytes,
@@ -235,7 +280,7 @@ class Service:
         `Pipeline.replace_rules` does, and has then changed nothing."""
         if "rules" in changed:  # else all that is buffered would be read again
             prepared = self._rates.prepare(loaded)
-            self._pipeline.replace_rules(_rule_set(loaded, prepared))
+            self._pipeline.replace_rules(_rule_set(loaded, prepared), self._routes(loaded.config))
             self._rates.adopt(prepared)
         if "redact" in changed:  # else what the cache has learned would be lost
             self._pipeline.replace_redaction(loaded.redact)
@@ -277,6 +322,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for exporter in self._exporters:
             exporter.start()
+        self._passing.start()
         port = self._engine.start()
         http = {} if self._http is None else {"http": str(await self._http.start())}
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -288,7 +334,7 @@ class Service:
         self._readiness = Readiness("ready")
         log.info(
             "ready",
-            grpc=str(Endpoint(self._config.receive.grpc.endpoint.host, port)),
+            grpc=str(self._config.receive.grpc.endpoint.at(port)),
             **http,
             admin=admin_address,
             export=[exporter.name for exporter in self._exporters],
@@ -296,13 +342,15 @@ class Service:
         )
         log_faults("warning", self._warnings)
         memory_limit.warn(self._config)
+        self._passing.introduce()
         if self._summary:
             log_introduction(self._config)
 
     async def _work(self) -> None:
         """Keep time, reload and save until it is time to stop."""
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(self._reloader.run()), loop.create_task(self._keep_learned())]
+        running = (self._reloader.run(), self._keep_learned(), self._doors.follow())
+        tasks = [loop.create_task(each) for each in running]
         try:
             await self._keep_time()
         finally:
@@ -353,7 +401,7 @@ class Service:
         and goes between two looks leaves memory behind, too."""
         queued = sum(exporter.queue.counters().queued_bytes for exporter in self._exporters)
         arriving = self._engine.peak_in_flight() + (0 if self._http is None else self._http.peak_in_flight())
-        return self._pipeline.peak_bytes() + queued + arriving
+        return self._pipeline.peak_bytes() + queued + arriving + self._passing.queues.held
 
     def _decide(self, step: Callable[[int], bool]) -> bool | None:
         """Do one step of deciding, and return what it returns; None where there was no memory for it. What it was at is
@@ -411,6 +459,7 @@ class Service:
         http = [] if self._http is None else [self._http.drain(left_s / 2)]
         await asyncio.gather(asyncio.to_thread(self._engine.drain, left_s / 2), *http)
         self._pipeline.close()
+        self._passing.queues.close()
         while time.monotonic_ns() < deadline_ns and not hurry.is_set():
             more = await asyncio.to_thread(self._decide, self._pipeline.drain)
             if more is None:
@@ -424,6 +473,9 @@ class Service:
             empty = [await exporter.drain(slice_ns) for exporter in self._exporters]
             if not more and all(empty):
                 break
+        while time.monotonic_ns() < deadline_ns and not hurry.is_set():  # what is passed on comes after traces
+            if await self._passing.drain(min(deadline_ns, time.monotonic_ns() + int(TICK_S * 1e9))):
+                break
 
     async def _stop(self) -> int:
         """End every part. Whatever is still buffered is decided first, so that lost spans are counted and logged;
@@ -434,6 +486,7 @@ class Service:
         while await asyncio.to_thread(self._decide, partial(self._pipeline.drain, hurry=True)) is not False:
             if self._without_memory >= MAX_WITHOUT_MEMORY:
                 break
+        await self._passing.stop()
         lost = sum([await exporter.stop() for exporter in self._exporters])
         if self._storage is not None:
             self._storage.close()

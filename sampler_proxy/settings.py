@@ -6,8 +6,10 @@ JSON Schema. A refusal is a `ValueError` that says what to write, never what was
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -202,9 +204,13 @@ class Choice(_Setting):
     """One of a few words."""
 
     words: tuple[str, ...]
+    hints: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What to say of other words that somebody may try."""
 
     def parse(self, value: object) -> str:
         if value not in self.words:
+            if isinstance(value, str) and value in self.hints:
+                raise ValueError(self.hints[value])
             raise ValueError(f"write {' or '.join(self.words)}")
         return str(value)
 
@@ -278,6 +284,24 @@ class HeaderName(_Setting):
         return {"type": "string"}
 
 
+_OF_REQUESTS = {
+    *("accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect"),
+    *("host", "keep-alive", "origin", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+    "user-agent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataName(HeaderName):
+    """The name of a header of requests that goes out with what they carry, in lower case."""
+
+    def parse(self, value: object) -> str:
+        name = HeaderName.parse(self, value)
+        if name in _OF_REQUESTS:
+            raise ValueError(f"{name} says how a request is sent: name headers that say for whom, as x-scope-orgid")
+        return name
+
+
 HEADER_VALUE = r"[ -~]*"
 
 
@@ -329,13 +353,29 @@ class HeaderValue(_Setting):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address to listen on. `str` gives `host:port`, an IPv6 address in brackets; port 0 stands for any free one."""
+    """An address to listen on. `str` gives `host:port`, an IPv6 address in brackets; port 0 stands for any free one.
+    Or, with `path`, a unix socket: `unix:PATH`."""
 
     host: str
     port: int
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def transport(self, protocol: str) -> str:
+        """Return the name of what brings requests here, a label of metrics: unix for a unix socket."""
+        return "unix" if self.path else protocol
+
+    def at(self, port: int) -> Endpoint:
+        """Return this address with the port that was bound for it; a unix socket has none."""
+        return self if self.path else replace(self, port=port)
+
+
+_MAX_SOCKET_PATH = 107
+"""Bytes of a unix socket's path (unix(7): sun_path, without its zero)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +384,8 @@ class ListenAddress(_Setting):
 
     or_off: bool = False
     """`off`, as None, stands for no address at all."""
+    or_unix: bool = False
+    """`unix:PATH` stands for a unix socket."""
 
     def parse(self, value: object) -> Endpoint | None:
         if isinstance(value, Endpoint):
@@ -351,20 +393,44 @@ class ListenAddress(_Setting):
         if self.or_off and value in ("off", None, False):
             return None
         text = value if isinstance(value, str) else ""
+        if text.startswith("unix:") and self.or_unix:
+            return self._unix(text.removeprefix("unix:"))
         if "://" in text:
-            raise ValueError("write host:port, without a scheme, for example 0.0.0.0:4317")
+            raise ValueError("write host:port, without a scheme, for example [::]:4317")
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
         if not match:
-            raise ValueError("write host:port, for example 0.0.0.0:4317; an IPv6 address in brackets: [::]:4317")
+            raise ValueError(
+                f"write host:port, for example 0.0.0.0:4317; an IPv6 address in brackets: {_in_brackets(text)}"
+            )
         if int(match[3]) > 65535:
             raise ValueError("a port is at most 65535")
         return Endpoint(match[1] or match[2], int(match[3]))
+
+    @staticmethod
+    def _unix(path: str) -> Endpoint:
+        path = path[2:] if path.startswith("///") else path
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise ValueError("write the socket's path from the root, for example unix:/run/sampler-proxy/otlp.sock")
+        if len(path.encode()) > _MAX_SOCKET_PATH:
+            raise ValueError(f"the path of a unix socket has at most {_MAX_SOCKET_PATH} bytes")
+        return Endpoint("", 0, path)
 
     def format(self, value: Endpoint | None) -> str:
         return "off" if value is None else str(value)
 
     def schema(self) -> Schema:
-        return {"type": "string", "pattern": rf":[0-9]+$|\$\{{env:{'|^off$' if self.or_off else ''}"}
+        more = ("|^off$" if self.or_off else "") + ("|^unix:/" if self.or_unix else "")
+        return {"type": "string", "pattern": rf":[0-9]+$|\$\{{env:{more}"}
+
+
+def _in_brackets(text: str) -> str:
+    """Return what to write instead of an IPv6 address and a port without brackets."""
+    host, _, port = text.rpartition(":")
+    try:
+        address = ipaddress.IPv6Address(host.strip("[]"))
+    except ValueError:
+        return "[::]:4317"
+    return f"[{address}]:{port}" if re.fullmatch("[0-9]{1,5}", port) else "[::]:4317"
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,3 +470,34 @@ class Url(_Setting):
 
     def schema(self) -> Schema:
         return {"type": "string", "pattern": r"^https?://.+:[0-9]+/?$|\$\{env:"}
+
+
+@dataclass(frozen=True, slots=True)
+class BaseUrl(_Setting):
+    """The URL of an HTTP back end, with a path or without. `added`: what is added to it, and does not belong into it;
+    without it the URL is used as it stands."""
+
+    added: str = ""
+
+    def parse(self, value: object) -> str:
+        text = value if isinstance(value, str) else ""
+        wanted = "write http://host:port/path, or https:// for TLS"
+        try:
+            url = urlsplit(text)
+            port = url.port
+        except ValueError:
+            raise ValueError(f"not a URL: {wanted}") from None
+        if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch(r"[!-~]+", text) or port == 0:
+            raise ValueError(wanted)
+        if "@" in url.netloc:
+            raise ValueError(f"credentials do not belong into a URL: {wanted}, and the credentials into headers")
+        if url.fragment:
+            raise ValueError(f"a fragment (#) is not sent: {wanted}")
+        if self.added and url.query:
+            raise ValueError(f"{self.added} is added to this, behind the query (?): write the whole as traces_endpoint")
+        if self.added and url.path.rstrip("/").endswith(self.added):
+            raise ValueError(f"{self.added} is added to this: remove it here")
+        return text.rstrip("/") if self.added else text
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": r"^https?://.+|\$\{env:"}

@@ -95,7 +95,7 @@ def test_of_a_long_line_what_is_near_is_shown(tmp_path):
 def test_check_of_several_files(tmp_path):
     bad, odd, good = tmp_path / "bad.yaml", tmp_path / "odd.yaml", tmp_path / "good.yaml"
     bad.write_text("bufer: {}\nbuffer: {max_bytes: 1G}\n")
-    odd.write_text("admin: {endpoint: '0.0.0.0:4317'}\n")
+    odd.write_text("admin: {endpoint: '0.0.0.0:4317', insecure: true}\n")
     good.write_text("")
     missing = tmp_path / "none.yaml"
     done = command("check", *map(str, (bad, good, missing, odd)))
@@ -439,3 +439,17 @@ def test_a_bound_that_the_machine_cannot_give(tmp_path):
     assert done.returncode == 1
     assert "buffer.decision_memory: the system does not give 100TiB: write less" in done.stderr.splitlines()
     assert "Traceback" not in done.stderr
+
+
+def test_a_start_without_a_file_goes_by_opentelemetry_s_variables():
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "nonsense://h", "OTEL_EXPORTER_OTLP_TIMEOUT": SECRET}
+    done = command("run", **variables)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "OTEL_EXPORTER_OTLP_ENDPOINT: write http://host:port/path, or https:// for TLS",
+            "OTEL_EXPORTER_OTLP_TIMEOUT: write a whole number of milliseconds, such as 10000",
+        ],
+    )
+    done = command("check", str(ROOT / "deploy" / "sampler-proxy.yaml"), **variables)  # with a file they are not read
+    assert done.returncode == 0

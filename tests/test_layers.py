@@ -34,7 +34,7 @@ LEVEL = {
 }
 
 NETWORK = {"grpc", "aiohttp", "asyncio", "socket", "ssl", "uvloop"}
-READ_CERTIFICATES = {("config", "authorities")}  # ssl does, without a connection
+READ_CERTIFICATES = {("config", "authorities"), ("config", "key_pairs")}  # ssl does, without a connection
 MAY_USE_NETWORK = {"receive", "export", "operate", "service", "cli"}
 
 # Bytes and decisions know no I/O, no clock and no chance: these enter as arguments.

@@ -23,7 +23,9 @@ FILE = re.compile(r"(?<![\w./*{<$-])((?:[\w.-]+/)*\w[\w-]*\.(?:pyx|pxd|pyi|py))\
 DOTTED = re.compile(r"(?<![\w./])sampler_proxy(?:\.\w+)+")
 
 # Attributes of spans, and names of metrics' kin, that only look like modules.
-ATTRIBUTES = {f"sampler_proxy.{name}" for name in ("rule", "reason", "incomplete", "adjusted_count", "redacted")}
+ATTRIBUTES = {
+    f"sampler_proxy.{name}" for name in ("rule", "reason", "incomplete", "adjusted_count", "redacted", "sampled_out")
+}
 
 # Files that are somebody else's, or a reader's own.
 FOREIGN = {"app.py", "pricing.py", "stock.py", "fraud.py"}

@@ -35,6 +35,11 @@ def _is_loopback(address: Address | str) -> bool:
     return _is_local_name(address) if isinstance(address, str) else address.is_loopback
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a host that is listened on."""
+    return _is_loopback(address_of(host))
+
+
 def _is_wildcard(address: Address | str) -> bool:
     return not isinstance(address, str) and address.is_unspecified
 
@@ -57,6 +62,8 @@ def leads_to(listening: Endpoint, host: str, port: int | None, is_here: Callable
 
 def collide(one: Endpoint, other: Endpoint) -> bool:
     """Tell whether only one process, and one server in it, can listen on both."""
+    if one.path or other.path:
+        return one.path == other.path
     if not one.port or one.port != other.port:
         return False
     at, to = address_of(one.host), address_of(other.host)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 from base64 import b64decode
+from contextlib import suppress
 from functools import lru_cache
 
 from sampler_proxy.config.named_files import read_named
@@ -37,16 +38,28 @@ def _check(content: bytes) -> None:
         raise ValueError("holds a damaged certificate: copy the file anew")
 
 
-def _is_certificate(block: bytes) -> bool:
-    """Tell whether Base64 text stands for a certificate in DER, which OpenSSL's words for trust may follow."""
-    try:
-        data = b64decode(b"".join(block.split()), validate=True)
-    except ValueError:
-        return False
+def in_der(content: bytes) -> bytes:
+    """Return certificates in PEM, one behind the other in DER. What cannot be read is left out."""
+    ders = []
+    for block in re.findall(_BEGIN + rb"([^-]*)" + _END, content):
+        with suppress(ValueError):
+            ders.append(_der(block))
+    return b"".join(ders)
+
+
+def _der(block: bytes) -> bytes:
+    """Decode Base64 text that stands for a certificate in DER, which OpenSSL's words for trust may follow. Raises
+    ValueError for what is no Base64."""
+    data = b64decode(b"".join(block.split()), validate=True)
     size = data[1] & 0x7F if data[1:2] >= b"\x80" else 0  # bytes of the length of the outermost SEQUENCE
     length = int.from_bytes(data[2 : 2 + size]) if size else int.from_bytes(data[1:2])
+    return data[: 2 + size + length]
+
+
+def _is_certificate(block: bytes) -> bool:
+    """Tell whether Base64 text stands for a certificate."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data[: 2 + size + length])
-    except (ssl.SSLError, ValueError):  # ValueError: there is nothing
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=_der(block))
+    except (ssl.SSLError, ValueError):  # ValueError: it is no Base64, or there is nothing
         return False
     return True

@@ -12,16 +12,16 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sampler_proxy.config.addresses import collide, leads_to
-from sampler_proxy.config.authorities import read_authorities
+from sampler_proxy.config.doors_check import faults_of_destinations, faults_of_doors, warnings_of_doors
 from sampler_proxy.config.file import ParsedFile, contents, read
-from sampler_proxy.config.model import Adaptive, Config, GrpcExport, Rule
+from sampler_proxy.config.model import Adaptive, Config, OtlpExport, Rule
 from sampler_proxy.config.named_files import read_named
 from sampler_proxy.config.yaml_positions import Path
 from sampler_proxy.errors import ConfigError, Fault, TraceQLError
 from sampler_proxy.redact.policy import Policy, only_of
 from sampler_proxy.redact.section import AllowOnly, KeyFile, Redact, check_hash_key
 from sampler_proxy.settings import Endpoint, Section
-from sampler_proxy.traceql.ast import Expression, Filter
+from sampler_proxy.traceql.ast import METADATA, Attribute, Expression, Filter, walk
 from sampler_proxy.traceql.compiler import Compiled, Compiler
 from sampler_proxy.traceql.keys import parse_key
 from sampler_proxy.traceql.lint import lint
@@ -77,7 +77,7 @@ def check(
             hash_key = _hash_key(file.config.redact)
         except ValueError as error:
             faults.append(file.fault(file.positions.value(("redact", "hash_key", "file")), str(error)))
-        faults += _faults_of_authorities(file, file.config)
+        faults += (*faults_of_destinations(file, file.config), *faults_of_doors(file, file.config))
     if faults or file.config is None:
         raise ConfigError(faults)
     try:
@@ -93,8 +93,12 @@ def check(
             *_warnings_of_order(file, file.config, loaded.compiled),
             *_warnings_of_ports(file, file.config, is_here),
             *_warnings_of_roots(file, file.config),
+            *_warnings_of_routes(file, file.config),
             *_warnings_of_headers(file, file.config),
+            *_warnings_of_metadata(file, file.config, expressions),
+            *_warnings_of_passthrough(file, file.config),
             *_warnings_of_memory(file, file.config, machine_bytes),
+            *warnings_of_doors(file, file.config),
         ),
     )
 
@@ -207,15 +211,6 @@ def _hash_key(config: Redact) -> bytes:
     return key
 
 
-def _faults_of_authorities(file: ParsedFile, config: Config) -> Iterator[Fault]:
-    for index, export in enumerate(config.export):
-        if isinstance(export, GrpcExport) and export.tls.ca_file is not None:
-            try:
-                read_authorities(export.tls.ca_file)
-            except ValueError as error:
-                yield file.fault(file.positions.value(("export", index, "tls", "ca_file")), str(error))
-
-
 def _fault_of_expression(file: ParsedFile, at: Path, error: TraceQLError) -> Fault:
     message = error.message
     if _quotes_environment(message, file.positions.references(at)):
@@ -280,16 +275,16 @@ def _warnings_of_order(file: ParsedFile, config: Config, compiled: Compiled) -> 
 
 def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str], bool]) -> Iterator[Fault]:
     """Warn of a destination that is this proxy, whose traces would go round, and of two servers on one port."""
-    received = config.receive.grpc.endpoint
+    received, http = config.receive.grpc.endpoint, config.receive.http.endpoint
     for index, export in enumerate(config.export):
-        if isinstance(export, GrpcExport) and "export" in config.model_fields_set:
-            url = urlsplit(export.endpoint)
-            if leads_to(received, url.hostname or "", url.port, is_here):
-                yield file.fault(
-                    file.positions.value(("export", index, "endpoint")),
-                    "warning: this is where the proxy itself receives: kept traces would come back again and again",
-                )
-    http = config.receive.http.endpoint
+        if not isinstance(export, OtlpExport) or "export" not in config.model_fields_set:
+            continue
+        if goes_round(config, export, is_here):
+            key = "endpoint" if export.endpoint is not None else "traces_endpoint"
+            yield file.fault(
+                file.positions.value(("export", index, key)),
+                "warning: this is where the proxy itself receives: kept traces would come back again and again",
+            )
     servers: list[tuple[str, Path, Endpoint]] = [
         ("admin", ("admin", "endpoint"), config.admin.endpoint),
         *([] if http is None else [("receive.http", ("receive", "http", "endpoint"), http)]),
@@ -298,10 +293,19 @@ def _warnings_of_ports(file: ParsedFile, config: Config, is_here: Callable[[str]
     for (name, path, endpoint), (other, path_of_other, endpoint_of_other) in combinations(servers, 2):
         if collide(endpoint, endpoint_of_other):
             written = _is_set(config, path)
+            where = "one unix socket" if endpoint.path else f"port {endpoint.port}"
             yield file.fault(
                 file.positions.value(path if written else path_of_other),
-                f"warning: {other} and {name} are both on port {endpoint.port}: write another for one of them",
+                f"warning: {other} and {name} are both on {where}: write another for one of them",
             )
+
+
+def goes_round(config: Config, export: OtlpExport, is_here: Callable[[str], bool]) -> bool:
+    """Tell whether a destination is a port where this proxy receives."""
+    url = urlsplit(export.url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    servers = (config.receive.grpc.endpoint, config.receive.http.endpoint)
+    return any(at is not None and leads_to(at, url.hostname or "", port, is_here) for at in servers)
 
 
 def _is_set(config: Config, path: Path) -> bool:
@@ -325,16 +329,58 @@ def _warnings_of_roots(file: ParsedFile, config: Config) -> Iterator[Fault]:
         )
 
 
+def _warnings_of_routes(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of a destination to which no rule sends anything."""
+    if any(rule.to is None and rule.keep != 0.0 for rule in config.rules):
+        return
+    named = {name for rule in config.rules for name in rule.to or ()}
+    for index, export in enumerate(config.export):
+        if export.name not in named and not export.dropped:
+            yield file.fault(
+                file.positions.value(("export", index, "name")),
+                "warning: nothing goes there: name it in `to` of a rule that keeps something, or remove it",
+            )
+
+
 def _warnings_of_headers(file: ParsedFile, config: Config) -> Iterator[Fault]:
     """Warn of a header that seems to name an environment variable as a shell does, and is sent as it stands."""
     for index, export in enumerate(config.export):
-        for name, value in export.headers.items() if isinstance(export, GrpcExport) else ():
+        for name, value in export.headers.items() if isinstance(export, OtlpExport) else ():
             at: Path = ("export", index, "headers", name)
             if isinstance(value, str) and _SHELL_VARIABLE.search(value) and not file.positions.references(at):
                 yield file.fault(
                     file.positions.value(at),
                     "warning: this is sent as it stands, with its $: write ${env:NAME} for an environment variable",
                 )
+
+
+def _warnings_of_metadata(file: ParsedFile, config: Config, expressions: _Expressions) -> Iterator[Fault]:
+    """Warn of rules that name metadata which are not kept."""
+    for index, rule in enumerate(config.rules if "rules" in config.model_fields_set else ()):
+        for part, text in (("match", rule.match), ("unless", rule.unless)):
+            expression = expressions.parsed(index, part, text)
+            at: Path = ("rules", index, part)
+            for node, _ in walk(expression.root) if expression is not None else ():
+                name = node.key.decode() if isinstance(node, Attribute) else ""
+                if name.startswith(METADATA) and name.removeprefix(METADATA) not in config.receive.metadata:
+                    yield file.fault(
+                        file.positions.value(at, node.start),
+                        f"warning: requests lose this header: write it into receive.metadata, too: "
+                        f"[{name.removeprefix(METADATA)}]",
+                        file.positions.excerpt(at, node.start),
+                    )
+
+
+def _warnings_of_passthrough(file: ParsedFile, config: Config) -> Iterator[Fault]:
+    """Warn of signals that leave as they are though something is to be redacted."""
+    passes_on = config.passthrough == "all" and any(isinstance(export, OtlpExport) for export in config.export)
+    if passes_on and config.redact.active:
+        written: Path = ("passthrough",)
+        yield file.fault(
+            file.positions.value(written) if _is_set(config, written) else file.positions.key(("redact",)),
+            "warning: logs, metrics and profiles are passed on as they are: redact is for traces only. Write "
+            "passthrough: off, or discard, if their secrets must not leave",
+        )
 
 
 _SHELL_VARIABLE = re.compile(r"(?:^| )\$[A-Za-z_][A-Za-z0-9_]*$")

@@ -6,6 +6,7 @@ faults, so that whoever compiles the texts can add to the faults.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -102,6 +103,11 @@ def _text(content: bytes) -> str:
         raise _UnreadableError("not UTF-8: save the file in that encoding", position) from None
 
 
+MAX_NAMED = 10
+"""So many destinations are named where one is not known."""
+
+_PROTOCOLS = "grpc, http/protobuf, file or console"
+
 _WANTED = {
     "model_type": "a mapping is wanted here: lines of `key: value`",
     "mapping_type": "a mapping is wanted here: lines of `name: value`",
@@ -129,7 +135,7 @@ def _explain(error: ErrorDetails, data: Any, positions: Positions, *, look_up: b
         path = (*path, "protocol")
         if not isinstance(_at(data, path[:-1]), dict):
             return path, positions.value(path), _WANTED["model_type"]
-        return path, positions.value(path), "write grpc or file"
+        return path, positions.value(path), f"write {_PROTOCOLS}"
     if kind == "value_error":
         position = positions.key(path) if "[key]" in error["loc"] else positions.value(path)
         return path, position, str(error["ctx"]["error"])
@@ -205,6 +211,7 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
     if isinstance(data, dict) and data.get("redact", ()) is None:  # all of it commented out would redact nothing
         path = ("redact",)
         yield path, positions.key(path), "no value: write for example {preset: common}, or remove the key"
+    yield from _unknown_destinations(data, positions)
     rules = _entries(data, "rules")
     for index, rule in rules:
         if isinstance(keep := rule.get("keep"), dict) and "minimum" in keep and keep["minimum"] is None:
@@ -218,6 +225,24 @@ def _in_lists(data: Any, positions: Positions) -> Iterator[tuple[Path, Position,
         if keys and index == len(data["rules"]) - 1:
             message = f"the last rule must match everything: add one without match, or remove `{keys[0]}`"
             yield ("rules", index), positions.key(("rules", index, keys[0])), message
+
+
+def _unknown_destinations(data: Any, positions: Positions) -> Iterator[tuple[Path, Position, str]]:
+    """Find the names in `to` that no destination has, and lists without a name."""
+    known = [name for _, entry in _entries(data, "export") if isinstance(name := entry.get("name"), str)]
+    if not isinstance(data, dict) or "export" not in data:
+        known = [export.name for export in Config.DEFAULT_EXPORT]
+    for index, rule in _entries(data, "rules"):
+        path: Path = ("rules", index, "to")
+        names = rule.get("to", ())
+        if names is None or names == []:
+            position = positions.value(path) if names == [] else positions.key(path)
+            yield path, position, "no destination: write their names, or remove the key for all of them"
+        for number, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and known and name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                instead = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:MAX_NAMED])}"
+                yield (*path, number), positions.value((*path, number)), f"no destination has this name: {instead}"
 
 
 def _expressions(data: Any) -> Iterator[tuple[Path, str]]:

@@ -13,8 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from sampler_proxy.config.doors import GIVEN, AdminAuth, SenderAuth, ServerTls
 from sampler_proxy.redact.section import Redact
 from sampler_proxy.settings import (
+    BaseUrl,
     Choice,
     Count,
     Duration,
@@ -26,6 +28,7 @@ from sampler_proxy.settings import (
     HeaderName,
     HeaderValue,
     ListenAddress,
+    MetadataName,
     Name,
     Origin,
     Probability,
@@ -44,9 +47,30 @@ _MAX_GRPC_MESSAGE = (1 << 31) - 1  # gRPC's limits are signed 32-bit integers
 Address = Annotated[Endpoint, ListenAddress()]
 
 
+_ConnectionTime = Annotated[int, Duration(at_least_ns=SECOND)]
+
+
+class Keepalive(Section):
+    time_ns: _ConnectionTime = Field(default=7200 * SECOND, alias="time")
+    """A connection of which nothing has come for so long is asked whether it is there."""
+    timeout_ns: _ConnectionTime = Field(default=20 * SECOND, alias="timeout")
+    """It is closed if nothing comes for so long then."""
+    max_connection_idle_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_idle")
+    """A client that has had no call for so long is asked to connect anew."""
+    max_connection_age_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_age")
+    """So is one that has been connected for so long, a tenth more or less, so that load balancers can spread them."""
+    max_connection_age_grace_ns: _ConnectionTime | None = Field(default=None, alias="max_connection_age_grace")
+    """How long its calls may take to end before the connection is closed; absent: as long as they like."""
+
+
 class GrpcReceiver(Section):
-    endpoint: Address = Endpoint("0.0.0.0", 4317)
-    """Where OTLP/gRPC is received; port 0 binds a free one."""
+    endpoint: Annotated[Endpoint, ListenAddress(or_unix=True)] = Endpoint("::", 4317)
+    """Where OTLP/gRPC is received: host:port, or unix:PATH; port 0 binds a free one."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Senders have to speak TLS; absent: plaintext."""
+    auth: Annotated[SenderAuth | None, GIVEN] = None
+    """Senders have to show one of these credentials; absent: none."""
+    keepalive: Keepalive = Field(default_factory=Keepalive)
 
 
 class Cors(Section):
@@ -59,8 +83,12 @@ class Cors(Section):
 
 
 class HttpReceiver(Section):
-    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True)] = Endpoint("0.0.0.0", 4318)
-    """Where OTLP/HTTP is received; port 0 binds a free one, off none."""
+    endpoint: Annotated[Endpoint | None, ListenAddress(or_off=True, or_unix=True)] = Endpoint("::", 4318)
+    """Where OTLP/HTTP is received: host:port, or unix:PATH; port 0 binds a free one, off none."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Senders have to speak TLS; absent: plaintext."""
+    auth: Annotated[SenderAuth | None, GIVEN] = None
+    """Senders have to show one of these credentials; absent: none."""
     cors: Cors = Field(default_factory=Cors)
 
 
@@ -69,6 +97,9 @@ class Receive(Section):
     http: HttpReceiver = Field(default_factory=HttpReceiver)
     max_request_bytes: Annotated[int, Size(at_least=KIB, at_most=_MAX_GRPC_MESSAGE)] = 64 * MIB
     """The largest request, after decompression; a larger one is refused."""
+    metadata: tuple[Annotated[str, MetadataName()], ...] = ()
+    """Headers of requests that stay with their spans (and with what is passed on): rules may name them, as
+    metadata.NAME, and they go out as headers of the requests that carry the spans."""
 
 
 class Buffer(Section):
@@ -144,6 +175,8 @@ class Rule(Section):
     """TraceQL; the rule applies where `match` holds and this does not."""
     keep: Keep = Field(examples=["1%"])
     """`all`, `none`, a percentage of the traces, or a target that the percentage follows."""
+    to: tuple[Annotated[str, Name()], ...] | None = Field(default=None, examples=[["sentry"]])
+    """Names of the destinations that the kept traces go to; absent, all of them."""
 
 
 class Limit(Section):
@@ -221,6 +254,8 @@ class Retry(Section):
 class Destination(Section):
     name: Annotated[str, Name()] = Field(examples=["tempo"])
     """Unique; the metrics carry it."""
+    dropped: Annotated[bool, Flag()] = False
+    """It takes what was sampled out, too, with the attribute sampler_proxy.sampled_out."""
     batch: Batch = Field(default_factory=Batch)
     queue: Queue = Field(default_factory=Queue)
 
@@ -229,18 +264,31 @@ class Tls(Section):
     ca_file: Annotated[str, Text()] | None = Field(default=None, examples=["/etc/ssl/company-ca.pem"])
     """Certificates in PEM, of the authorities that may vouch for the back end; absent: those of the system. Read again
     when it changes."""
+    cert_file: Annotated[str, Text()] | None = None
+    """The certificate that is shown to the back end, and those that vouch for it, in PEM (mTLS); absent: none. Read
+    again when it changes."""
+    key_file: Annotated[str, Text()] | None = None
+    """The certificate's key, in PEM, not encrypted; read again when it changes."""
+    server_name_override: Annotated[str, Text()] | None = None
+    """The name that the back end's certificate has to be for, instead of the host in `endpoint`."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Tls:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("a certificate needs its key: write both cert_file and key_file")
+        return self
 
 
-class GrpcExport(Destination):
-    protocol: Literal["grpc"] = "grpc"
-    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
-    """http://host:port, or https://host:port for TLS."""
+class OtlpExport(Destination):
+    """A back end that speaks OTLP, over whatever transport."""
+
+    endpoint: str | None
     tls: Tls = Field(default_factory=Tls)
 
     @field_validator("tls")
     @classmethod
     def _is_used(cls, value: Tls, info: ValidationInfo) -> Tls:
-        if value.ca_file is not None and not info.data.get("endpoint", "https:").startswith("https:"):
+        if value != Tls() and not (info.data.get("endpoint") or "https:").startswith("https:"):
             raise ValueError("this endpoint is reached without TLS: write https://host:port there, or remove tls")
         return value
 
@@ -256,12 +304,50 @@ class GrpcExport(Destination):
             raise ValueError("a header is written twice, in upper and lower case: remove one")
         return value
 
-    compression: Annotated[Literal["gzip", "none"], Choice(("gzip", "none"))] = "gzip"
+    compression: str
     timeout_ns: Annotated[int, Duration(at_least_ns=MILLISECOND)] = Field(default=10 * SECOND, alias="timeout")
     """How long one request may take."""
     concurrency: Annotated[int, Count(1, 1000)] = 4
     """Requests in flight."""
     retry: Retry = Field(default_factory=Retry)
+
+    @property
+    def url(self) -> str:
+        """Return where it is reached."""
+        return self.endpoint or ""
+
+
+class GrpcExport(OtlpExport):
+    protocol: Literal["grpc"] = "grpc"
+    endpoint: Annotated[str, Url()] = Field(examples=["http://localhost:14317"])
+    """http://host:port, or https://host:port for TLS."""
+    compression: Annotated[
+        Literal["gzip", "none"],
+        Choice(("gzip", "none"), {"zstd": "gRPC has no zstd here: write gzip, or protocol: http/protobuf"}),
+    ] = "gzip"
+
+
+class HttpExport(OtlpExport):
+    protocol: Literal["http/protobuf"] = Field(examples=["http/protobuf"])
+    endpoint: Annotated[str | None, BaseUrl("/v1/traces")] = Field(default=None, examples=["https://otlp.example.com"])
+    """http://host:port/path, or https:// for TLS; /v1/traces is added, and for other signals what belongs to them."""
+    traces_endpoint: Annotated[str | None, BaseUrl()] = Field(default=None, examples=["https://example.com/traces"])
+    """Instead of endpoint: the whole URL for traces, to which nothing is added. Other signals do not go there."""
+    compression: Annotated[Literal["gzip", "zstd", "none"], Choice(("gzip", "zstd", "none"))] = "gzip"
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> HttpExport:
+        if (self.endpoint is None) == (self.traces_endpoint is None):
+            raise ValueError(
+                "'endpoint' is missing: write for example `endpoint: https://otlp.example.com`"
+                if self.endpoint is None
+                else "write either endpoint or traces_endpoint, not both"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        return self.endpoint or self.traces_endpoint or ""
 
 
 class FileExport(Destination):
@@ -270,11 +356,25 @@ class FileExport(Destination):
     """OTLP JSON lines."""
     max_bytes: Annotated[int, Size()] = 64 * MIB
     """Bound of the file."""
+    max_age_ns: Annotated[int, Duration(at_least_ns=SECOND)] | None = Field(
+        default=None, alias="max_age", examples=["168h"]
+    )
+    """What was written longer ago is removed; absent, nothing is for its age."""
+
+
+class ConsoleExport(Destination):
+    protocol: Literal["console"] = Field(examples=["console"])
 
 
 class Admin(Section):
     endpoint: Address = Endpoint("127.0.0.1", 8888)
     """Where /metrics, /healthz, /readyz, /rules and /traces are served; port 0 binds a free one."""
+    insecure: Annotated[bool, Flag()] = False
+    """Other machines may ask, though neither credentials nor client certificates are wanted."""
+    tls: Annotated[ServerTls | None, GIVEN] = None
+    """Who asks has to speak TLS; absent: plain HTTP."""
+    auth: Annotated[AdminAuth | None, GIVEN] = None
+    """Who asks has to show one of these credentials, but for /healthz and /readyz; absent: none."""
 
 
 def _protocol(entry: object) -> object:
@@ -283,7 +383,10 @@ def _protocol(entry: object) -> object:
 
 
 Export = Annotated[
-    Annotated[GrpcExport, Tag("grpc")] | Annotated[FileExport, Tag("file")],
+    Annotated[GrpcExport, Tag("grpc")]
+    | Annotated[HttpExport, Tag("http/protobuf")]
+    | Annotated[FileExport, Tag("file")]
+    | Annotated[ConsoleExport, Tag("console")],
     Discriminator(_protocol),
 ]
 
@@ -297,6 +400,9 @@ class Config(Section):
     DEFAULT_EXPORT: ClassVar = (FileExport(name="local", protocol="file", path="sampler-proxy-traces.jsonl"),)
 
     receive: Receive = Field(default_factory=Receive)
+    passthrough: Annotated[Literal["all", "off", "discard"], Choice(("all", "off", "discard"))] = "all"
+    """Logs, metrics and profiles: `all` passes them on to every destination that takes them, as they are; `off` refuses
+    them; `discard` takes them, counts them and drops them."""
     buffer: Buffer = Field(default_factory=Buffer)
     rules: tuple[Rule, ...] = Field(default=DEFAULT_RULES, json_schema_extra={"minItems": 1})
     """Read from the top; the first that matches decides. The last one matches everything."""
@@ -305,7 +411,7 @@ class Config(Section):
     """What is removed from kept spans. Without any key in this section nothing is."""
     stamp: Stamp = Field(default_factory=Stamp)
     export: tuple[Export, ...] = Field(default=DEFAULT_EXPORT, json_schema_extra={"minItems": 1})
-    """Where kept traces go: each destination gets all of them."""
+    """Where kept traces go: each destination gets all of them, save where rules name some in `to`."""
     storage: Storage = Field(default_factory=Storage)
     admin: Admin = Field(default_factory=Admin)
     shutdown_timeout_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="shutdown_timeout")

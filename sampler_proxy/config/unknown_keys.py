@@ -26,7 +26,13 @@ _MEANT = {  # ours, in the order in which they are looked for: a section has few
     "max_bytes": "size capacity limit memory max_size max_memory num_traces max_traces queue_size limit_mib",
     "path": "dir directory folder file filename",
     "protocol": "type exporter",
+    "client_ca_file": "client_ca client_cacert clients_ca",
     "ca_file": "ca cacert ca_cert ca_pem root_ca",
+    "cert_file": "cert certificate cert_pem certificate_file crt tls_cert",
+    "key_file": "key private_key key_pem private_key_file tls_key",
+    "auth": "authentication authenticator authorization credentials",
+    "bearer_tokens": "bearer bearertokenauth tokens bearer_token",
+    "basic": "basicauth basic_auth htpasswd users",
     "when_full": "on_full overflow full",
     "concurrency": "workers num_consumers parallelism num_workers",
     "root": "root_span local_root",
@@ -46,7 +52,6 @@ _LEVEL = "write it into the command, as in sampler-proxy run --log-level debug"
 _INSTEAD = {  # first key of the path: key -> what is to be done
     "export": {"insecure": "remove it, http://host:port is without TLS and https://host:port with it"},
     "receive": {
-        "tls": "TLS for senders is not supported: remove it",
         "otlp": "write grpc here, in the place of otlp",
     },
     "rules": {"percentage": "a percentage is written without target, as in keep: 1%"},

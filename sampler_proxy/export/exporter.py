@@ -21,14 +21,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from sampler_proxy.config.model import FileExport, GrpcExport
+from sampler_proxy.config.model import Destination
 from sampler_proxy.export.fates import Fates
+from sampler_proxy.export.lasting import Lasting, is_to_end
 from sampler_proxy.export.parcel import PIECES, Batch, Parcel
 from sampler_proxy.export.queue import KeptTrace, Queue
 from sampler_proxy.export.reasons import LOST
@@ -38,8 +39,6 @@ from sampler_proxy.export.retry import OUT_OF_MEMORY, Accepted, Backoff, Failed,
 from sampler_proxy.export.suspects import Step, Suspects
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 HOPELESS = 32
 """After so many traces of a batch were refused one by one, spread over the batch, and none taken, its rest is not
@@ -94,7 +93,7 @@ class Exporter(ABC):
 
     def __init__(
         self,
-        config: GrpcExport | FileExport,
+        config: Destination,
         dependencies: Dependencies,
         persistence: Persistence,
         *,
@@ -117,7 +116,6 @@ class Exporter(ABC):
         self._turn = asyncio.Lock()  # of the slot that gets the next batch
         self._in_flight = asyncio.Semaphore(concurrency)
         self._workers = max(1, concurrency // 2)  # for suspects
-        self._tasks: list[asyncio.Task[None]] = []
         self._under_way: dict[Batch, list[Parcel]] = {}  # of each slot that has a batch
         self._suspects = Suspects(
             self._recent, self._backoff, self._clock, persistence.give_up_ns, share_slot=concurrency == 1
@@ -132,14 +130,22 @@ class Exporter(ABC):
         self._draining = False
         self._dropped_told = 0  # spans
         self.report = Reporter(config.name, dependencies.clock)
+        self._lasting = Lasting(config.name, self._backoff, self.report, self._pause)
         self.fates = Fates()
+
+    @property
+    def certificate_expires_s(self) -> float | None:
+        """The end of the certificate that is shown to the destination, in seconds since the epoch; None: none is."""
+        return None
 
     def start(self) -> None:
         """Begin to deliver. On the loop; from here on the queue may be offered traces."""
         loop = asyncio.get_running_loop()
         self.queue.wake = lambda: loop.call_soon_threadsafe(self._wakeup.set)
-        self._tasks = [self._lasting(loop, self._deliver_batches) for _ in range(self._slots)]
-        self._tasks += [self._lasting(loop, partial(self._try_suspects, n == 0)) for n in range(self._workers)]
+        for _ in range(self._slots):
+            self._lasting.begin(self._deliver_batches)
+        for number in range(self._workers):
+            self._lasting.begin(partial(self._try_suspects, number == 0))
 
     async def drain(self, deadline_ns: int) -> bool:
         """Send without waiting for batches to fill, until the queue is empty (True) or the clock says `deadline_ns`
@@ -163,9 +169,7 @@ class Exporter(ABC):
 
     async def stop(self) -> int:
         """End every delivery now. Spans not settled are lost for reason `shutdown`; returns their number."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lasting.end()
         self._suspects.clear()
         self.queue.wake = lambda: None
         self.queue.abandon("shutdown")
@@ -196,51 +200,9 @@ class Exporter(ABC):
         return "lost" if self.queue.dropped(trace_id) else self.fates.get(trace_id)
 
     @abstractmethod
-    async def _send(self, request: bytes) -> Accepted | Failed:
-        """Try once to deliver `request`. An exception (there should be none) loses its spans, not the exporter."""
-
-    def _lasting(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Create a task that works until it is cancelled, and begins anew after a pause if the work ends before."""
-
-        async def forever() -> None:
-            failures = 0
-            while True:
-                try:
-                    await work()
-                except (Exception, asyncio.CancelledError) as error:
-                    if _cancelled(error):
-                        raise
-                    self._note_error(error)
-                await self._rest(failures)
-                failures += 1
-
-        return loop.create_task(forever(), name=f"export {self.name}")
-
-    async def _once_there_is_memory(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Take a step, again and again after a pause where there is no memory for it."""
-        failures = 0
-        while True:
-            try:
-                return await step()
-            except Exception as error:
-                if not lacks_memory(error):
-                    raise
-                self._note_error(error)
-            await self._rest(failures)
-            failures += 1
-
-    async def _rest(self, failures: int) -> None:
-        try:
-            await self._pause(self._backoff.delay_ns(failures))
-        except MemoryError:
-            await asyncio.sleep(1)
-
-    def _note_error(self, error: BaseException) -> None:
-        with suppress(MemoryError):
-            if lacks_memory(error):
-                self.report.hindered(OUT_OF_MEMORY.code, OUT_OF_MEMORY.why)
-            else:
-                self.report.complain("unforeseen", 0, f"internal error: {type(error).__name__}; going on")
+    async def _send(self, request: bytes, metadata: bytes) -> Accepted | Failed:
+        """Try once to deliver `request`, whose traces came with `metadata`. An exception (there should be none) loses
+        its spans, not the exporter."""
 
     async def _deliver_batches(self) -> None:
         """Use one slot: deliver one batch after the other."""
@@ -262,20 +224,20 @@ class Exporter(ABC):
         """Settle every trace of the only batch in `taken`, from which it is removed, or make suspects of them."""
 
         async def begun() -> list[Parcel]:
-            parcels = [Parcel.of(taken[0])]
+            parcels = Parcel.by_metadata(taken[0])
             self._under_way[parcels[0].batch] = parcels
             return parcels
 
-        parcels = await self._once_there_is_memory(begun)
+        parcels = await self._lasting.once_there_is_memory(begun)
         batch = parcels[0].batch
         taken.clear()  # settled parts must not be kept alive from here
         try:
             while parcels:
-                outcome = await self._once_there_is_memory(partial(self._try, parcels[-1]))
-                await self._once_there_is_memory(partial(self._after_try, parcels, outcome))
+                outcome = await self._lasting.once_there_is_memory(partial(self._try, parcels[-1]))
+                await self._lasting.once_there_is_memory(partial(self._after_try, parcels, outcome))
             self._note_refusal(batch)
         except (Exception, asyncio.CancelledError) as error:
-            if _cancelled(error):
+            if is_to_end(error):
                 raise
             for parcel in parcels:
                 await self._lose(parcel, error)
@@ -319,14 +281,14 @@ class Exporter(ABC):
             started_ns = self._clock()
             passes_by_itself = False
             try:
-                outcome = await self._once_there_is_memory(partial(self._try, parcel))
-                await self._once_there_is_memory(partial(self._after_suspect, parcel, outcome))
+                outcome = await self._lasting.once_there_is_memory(partial(self._try, parcel))
+                await self._lasting.once_there_is_memory(partial(self._after_suspect, parcel, outcome))
                 if isinstance(outcome, Accepted):
                     self._suspects.passed()
                 else:
                     passes_by_itself = outcome.fault.passes_by_itself
             except (Exception, asyncio.CancelledError) as error:
-                if _cancelled(error):
+                if is_to_end(error):
                     raise
                 await self._lose(parcel, error)
             self._suspects.tried(parcel)
@@ -362,7 +324,7 @@ class Exporter(ABC):
         except Exception as error:
             if not lacks_memory(error):
                 raise
-            self._note_error(error)
+            self._lasting.note_error(error)
         self.failed_tries += 1
         parcel.batch.failures += 1
         return OUT_OF_MEMORY
@@ -380,7 +342,7 @@ class Exporter(ABC):
                 parcel.first_try_ns = started_ns
             if parcel.batch.first_try_ns is None:
                 parcel.batch.first_try_ns = started_ns
-            outcome = await self._sent(request)
+            outcome = await self._sent(request, parcel.metadata)
         if parcel.nbytes <= LEAST_LIMIT_BYTES and self._without_evidence(parcel, outcome):
             assert isinstance(outcome, Failed)
             outcome = replace(outcome, fault=Fault.OVERLOAD)
@@ -395,7 +357,7 @@ class Exporter(ABC):
             self._probe_passed(parcel.batch)
             if parcel.nbytes < parcel.part_of_nbytes and not self._recent.passed_with(parcel.part_of_nbytes):
                 self._learn_limit(parcel.part_of_nbytes // 2)
-            if outcome.rejected_spans < parcel.spans:
+            if outcome.rejected < parcel.spans:
                 self._passed_ns = max(started_ns, self._passed_ns or 0)
                 if self.report.succeeded():
                     self._end_pauses()
@@ -413,12 +375,12 @@ class Exporter(ABC):
             self.report.refused(outcome.code or "refused", f"{self.place}{outcome.verdict}")
         return outcome
 
-    async def _sent(self, request: bytes) -> Accepted | Failed:
+    async def _sent(self, request: bytes, metadata: bytes) -> Accepted | Failed:
         """Send; a call that was cancelled, but not by this side, counts as lost."""
         try:
-            return await self._send(request)
+            return await self._send(request, metadata)
         except asyncio.CancelledError as error:
-            if _cancelled(error):
+            if is_to_end(error):
                 raise
             return Failed(Fault.LOST, "CANCELLED", LOST)
 
@@ -451,7 +413,7 @@ class Exporter(ABC):
         parcel.batch.accepted = True
         if parcel.settled:
             return
-        rejected = parcel.exported(self.queue, outcome.rejected_spans)
+        rejected = parcel.exported(self.queue, outcome.rejected)
         if rejected < parcel.spans:
             parcel.batch.passed = True
         else:
@@ -591,7 +553,7 @@ class Exporter(ABC):
 
         if traces:
             self._probe = batch
-            await self._once_there_is_memory(added)
+            await self._lasting.once_there_is_memory(added)
 
     def _probe_passed(self, batch: Batch) -> None:
         """Learn a limit where a part passes of what was refused, for the second time, and nothing as large has passed
@@ -651,16 +613,10 @@ class Exporter(ABC):
 
         if parcel.settled:
             return
-        await self._once_there_is_memory(lost)
+        await self._lasting.once_there_is_memory(lost)
         with suppress(MemoryError):
             self.fates.lost(parcel.traces, None if parcel.divisible else parcel.spans)
             self.report.complain("internal", parcel.spans, f"spans lost to an internal error: {type(error).__name__}")
-
-
-def _cancelled(error: BaseException) -> bool:
-    """Tell whether an exception means that the running task is to end: a call may have been cancelled alone."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
 
 def _set(event: asyncio.Event) -> None:

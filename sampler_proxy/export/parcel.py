@@ -64,6 +64,24 @@ class Parcel:
     def of(cls, traces: Sequence[KeptTrace]) -> Parcel:
         return cls(traces, sum(trace.spans for trace in traces))
 
+    @classmethod
+    def by_metadata(cls, traces: Sequence[KeptTrace]) -> list[Parcel]:
+        """Make the parcels of a batch, the last of them for those traces that came with what the first one came with,
+        and so on: a request has one sender's metadata."""
+        groups: dict[bytes, list[KeptTrace]] = {}
+        for trace in traces:
+            groups.setdefault(trace.metadata, []).append(trace)
+        batch = Batch()
+        parcels = [cls.of(group) for group in reversed(groups.values())]
+        for parcel in parcels:
+            parcel.batch = batch
+        return parcels
+
+    @property
+    def metadata(self) -> bytes:
+        """What all of its traces came with."""
+        return self.traces[0].metadata
+
     @property
     def divisible(self) -> bool:
         """Tell whether there are several traces: what is wrong with one may leave the others alone."""

@@ -1,8 +1,9 @@
 """Uses the addresses behind a destination's name in turn, and leaves those alone that do not answer.
 
-Each address has a gRPC channel of its own, so that it is known which one a request went to: gRPC's own policies would
-stay with an address that accepts connections and never answers. The name is resolved again every RESOLVE_EVERY_S, and
-sooner when requests fail; requests under way on an address that is gone are finished.
+Each address has a link of its own (a gRPC channel, or a pool of HTTP connections), so that it is known which one a
+request went to: gRPC's own policies would stay with an address that accepts connections and never answers. The name is
+resolved again every RESOLVE_EVERY_S, and sooner when requests fail; requests under way on an address that is gone are
+finished.
 
 On one event loop. Nothing here raises for a back end's sake.
 """
@@ -11,12 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-
-import grpc
-import grpc.aio
+from typing import Generic, Protocol, TypeVar
 
 RESOLVE_EVERY_S = 60.0
 RESOLVE_AGAIN_S = 5.0
@@ -28,49 +27,56 @@ MAX_PEERS = 64
 """Of so many addresses of a name the first ones are used."""
 
 TIMEOUTS = 2
-"""After so many time-outs in succession an address is connected to anew; then it has to show that it speaks HTTP/2."""
+"""After so many time-outs in succession an address is connected to anew; then it has to show that it speaks the
+protocol."""
 
 REST_NS = (10**9, 30 * 10**9)
 """An address that failed rests so long while there are others, doubled with each further failure up to the second."""
 
-Call = Callable[..., Awaitable[bytes]]
+
+class Link(Protocol):
+    """Connects to one address."""
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether a request need not fear to find no connection."""
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Close once the requests under way have ended, or after `grace_s`; None: at once."""
+
+
+L = TypeVar("L", bound=Link)
 
 
 @dataclass(eq=False)
-class Peer:
-    """One address. `failures` and `timeouts`: requests in succession."""
+class Peer(Generic[L]):
+    """One address; None: the name itself, behind a proxy. `failures` and `timeouts`: requests in succession."""
 
-    target: str
-    channel: grpc.aio.Channel
-    call: Call
+    address: str | None
+    link: L
     failures: int = 0
     timeouts: int = 0
     rests_until_ns: int = 0
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Resolve a name into gRPC targets. Raises OSError, or UnicodeError for what cannot be a name."""
+    """Resolve a name into addresses. Raises OSError, or UnicodeError for what cannot be a name."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    targets = {
-        f"ipv6:%5B{address[0]}%5D:{port}" if family == socket.AF_INET6 else f"ipv4:{address[0]}:{port}": None
-        for family, _, _, _, address in infos
-        if family in (socket.AF_INET, socket.AF_INET6)
-    }
-    return list(targets)
+    found = (address[0] for family, _, _, _, address in infos if family in (socket.AF_INET, socket.AF_INET6))
+    return list(dict.fromkeys(map(str, found)))
 
 
 @dataclass
-class Peers:
-    """The addresses of one name. `open_channel` makes a channel to a target; `method` is called on it."""
+class Peers(Generic[L]):
+    """The addresses of one name. `open_link` makes a link to an address, without connecting yet."""
 
     host: str
     port: int
-    method: str
-    open_channel: Callable[[str], grpc.aio.Channel]
+    open_link: Callable[[str | None], L]
     clock: Callable[[], int]
-    linger_s: float  # how long requests may take that are under way on a channel that is given up
-    fixed_target: str | None = None  # used instead of the name's addresses: a proxy resolves by itself
-    _peers: list[Peer] = field(default_factory=list)
+    linger_s: float  # how long requests may take that are under way on a link that is given up
+    by_name: bool = False  # a proxy resolves by itself
+    _peers: list[Peer[L]] = field(default_factory=list)
     _turn: int = 0
     _asked: asyncio.Event = field(default_factory=asyncio.Event)
     _lingering: set[asyncio.Task[None]] = field(default_factory=set)
@@ -95,26 +101,29 @@ class Peers:
     async def _refresh(self) -> None:
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                targets = [self.fixed_target] if self.fixed_target else await resolve(self.host, self.port)
+                addresses: list[str | None] = [None] if self.by_name else [*await resolve(self.host, self.port)]
         except (OSError, UnicodeError):  # TimeoutError is an OSError
             return
-        known = {peer.target: peer for peer in self._peers}
-        peers = [known.pop(target) if target in known else self._new(target) for target in targets[:MAX_PEERS]]
+        known = {peer.address: peer for peer in self._peers}
+        peers = [
+            known.pop(address) if address in known else Peer(address, self.open_link(address))
+            for address in addresses[:MAX_PEERS]
+        ]
         if peers:
             self._peers = peers
             for gone in known.values():
-                self._give_up(gone.channel)
+                self._give_up(gone.link)
 
     def renew(self) -> None:
-        """Connect to every peer anew; requests under way are finished. To be called when `open_channel` has changed."""
+        """Connect to every peer anew; requests under way are finished. For when what `open_link` makes has changed."""
         for peer in self._peers:
             self._reopen(peer)
 
-    def uses(self, peer: Peer, channel: grpc.aio.Channel | None = None) -> bool:
-        """Tell whether a peer is in use; with `channel`: by this one, and not by another that was opened since."""
-        return peer in self._peers and channel in (None, peer.channel)
+    def uses(self, peer: Peer[L], link: L | None = None) -> bool:
+        """Tell whether a peer is in use; with `link`: by this one, and not by another that was opened since."""
+        return peer in self._peers and link in (None, peer.link)
 
-    async def candidates(self) -> list[Peer]:
+    async def candidates(self) -> list[Peer[L]]:
         """Return the peers in the order in which to try them, those that rest last; none: the name does not resolve."""
         if not self._peers:
             await self.refresh()
@@ -124,24 +133,24 @@ class Peers:
         turned = self._peers[self._turn :] + self._peers[: self._turn]
         return sorted(turned, key=self._rests)
 
-    def _rests(self, peer: Peer) -> bool:
+    def _rests(self, peer: Peer[L]) -> bool:
         """Tell whether a peer is better left alone: it has failed, and since then neither rested nor connected."""
         if peer.failures == 0:
             return False
         if peer.rests_until_ns > self.clock():
             return True
-        return peer.channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY
+        return not peer.link.ready
 
-    def answered(self, peer: Peer, channel: grpc.aio.Channel) -> None:
-        """Note that a peer has answered, whatever it said. What comes over a channel that was given up says nothing
+    def answered(self, peer: Peer[L], link: L) -> None:
+        """Note that a peer has answered, whatever it said. What comes over a link that was given up says nothing
         about the one that is used now."""
-        if not self.uses(peer, channel):
+        if not self.uses(peer, link):
             return
         peer.failures = peer.timeouts = 0
 
-    def failed(self, peer: Peer, channel: grpc.aio.Channel, *, timeout: bool) -> None:
-        """Note that a peer has not answered over `channel`; `timeout`: though it was connected."""
-        if not self.uses(peer, channel):
+    def failed(self, peer: Peer[L], link: L, *, timeout: bool) -> None:
+        """Note that a peer has not answered over `link`; `timeout`: though it was connected."""
+        if not self.uses(peer, link):
             return
         peer.timeouts += timeout
         self._asked.set()
@@ -159,21 +168,16 @@ class Peers:
         tasks = [*self._lingering, *([self._refreshing] if self._refreshing else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *(peer.channel.close() for peer in self._peers), return_exceptions=True)
+        await asyncio.gather(*tasks, *(peer.link.close() for peer in self._peers), return_exceptions=True)
 
-    def _new(self, target: str) -> Peer:
-        channel = self.open_channel(target)
-        return Peer(target, channel, channel.unary_unary(self.method))  # bytes in, bytes out
-
-    def _reopen(self, peer: Peer) -> None:
-        before = peer.channel
-        fresh = self._new(peer.target)
-        peer.channel, peer.call = fresh.channel, fresh.call
+    def _reopen(self, peer: Peer[L]) -> None:
+        before = peer.link
+        peer.link = self.open_link(peer.address)
         self._give_up(before)
 
-    def _give_up(self, channel: grpc.aio.Channel) -> None:
+    def _give_up(self, link: L) -> None:
         async def linger() -> None:
-            await channel.close(self.linger_s)
+            await link.close(self.linger_s)
 
         task = asyncio.get_running_loop().create_task(linger())
         self._lingering.add(task)

@@ -1,7 +1,9 @@
-"""Decides whether a destination is reached through an HTTP proxy, by the environment: gRPC's variables, in either case.
+"""Decides whether a destination is reached through an HTTP proxy, by the environment: variables in either case.
 
     grpc_proxy, https_proxy, http_proxy    the first that is set names the proxy: http://[user:password@]host:port
     no_grpc_proxy, no_proxy                the first that is set lists what is reached without it
+
+These are gRPC's. Over HTTP, `https_proxy` is for https://, `http_proxy` for http://, and `no_proxy` for both.
 
 The list is separated by commas or spaces. An entry is `*` (everything), a name (also the end of one, at a dot: with or
 without `.` or `*.` in front), an address or a network (10.0.0.0/8), each with `:port` where only that port is meant.
@@ -15,24 +17,34 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-PROXY = ("grpc_proxy", "https_proxy", "http_proxy")
-NO_PROXY = ("no_grpc_proxy", "no_proxy")
+
+class Variables(NamedTuple):
+    """The variables that a protocol goes by: in lower case, the first that is set counts."""
+
+    proxy: tuple[str, ...]
+    exceptions: tuple[str, ...]
 
 
-def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> str | None:
+GRPC = Variables(("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy"))
+HTTP = Variables(("http_proxy",), ("no_proxy",))
+HTTPS = Variables(("https_proxy",), ("no_proxy",))
+
+
+def proxy_for(host: str, port: int, environ: Mapping[str, str], variables: Variables = GRPC) -> str | None:
     """Return the URL of the proxy in front of a destination; None: it is reached directly. The URL may be of a kind
     that is not `usable`."""
-    proxy = _first(PROXY, environ)
-    exceptions = re.split(r"[,\s]+", _first(NO_PROXY, environ) or "")
+    proxy = _first(variables.proxy, environ)
+    exceptions = re.split(r"[,\s]+", _first(variables.exceptions, environ) or "")
     if proxy is None or any(_matches(entry, host.lower().rstrip("."), port) for entry in exceptions if entry):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def usable(proxy: str) -> bool:
-    """Tell whether gRPC's core can use a proxy: it has CONNECT by plain HTTP only, and passes all others by."""
+    """Tell whether a proxy can be used: gRPC's core has CONNECT by plain HTTP only, and passes all others by."""
     url = urlsplit(proxy)
     return url.scheme == "http" and bool(url.hostname)
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from sampler_proxy.config.model import FileExport, GrpcExport
+from sampler_proxy.config.model import Destination
 
 FULL = "queue_full"
 """The reason of spans lost for want of room."""
@@ -43,6 +43,10 @@ class KeptTrace(Protocol):
 
     @property
     def trace_id(self) -> bytes: ...
+    @property
+    def metadata(self) -> bytes:
+        """What its requests came with, as encoded by otlp/metadata.py; b"" for none."""
+
     @property
     def spans(self) -> int:
         """The number of spans."""
@@ -123,7 +127,7 @@ class Queue:
         self._refused_bytes: int | None = None  # the smallest trace refused since there was room
 
     @classmethod
-    def configured(cls, config: GrpcExport | FileExport, clock: Callable[[], int]) -> Queue:
+    def configured(cls, config: Destination, clock: Callable[[], int]) -> Queue:
         """Build the queue that a destination's configuration asks for."""
         return cls(
             max_bytes=config.queue.max_bytes,

@@ -12,12 +12,16 @@ import re
 import grpc
 
 NO_NAME = "the name does not resolve"
+CONNECTING = "connecting takes too long"
 
 CONNECTION = (
     (r"resolv|Domain name not found|DNS", NO_NAME),
     (r"Connection refused", "nothing listens there: connection refused"),
     (r"certificate has expired", "its certificate has expired"),
-    (r"Hostname Verification|doesn't match|PEER_DID_NOT_RETURN", "its certificate is for another name"),
+    (
+        r"Hostname Verification|doesn't match|PEER_DID_NOT_RETURN|(?:Hostname|IP address) mismatch",
+        "its certificate is for another name",
+    ),
     (r"CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
     (r"WRONG_VERSION_NUMBER|HTTP_REQUEST", "TLS is met by plaintext: write http://, or the port that speaks TLS"),
     (r"CERTIFICATE_REQUIRED|certificate required|BAD_CERTIFICATE", "it wants a certificate of this side"),
@@ -27,21 +31,40 @@ CONNECTION = (
     ),
     (r"Tls handshake failed|SSL_ERROR", "the TLS handshake failed"),
     (r"No route to host|Network is unreachable|EHOSTUNREACH|ENETUNREACH", "there is no route to it"),
-    (r"timed? ?out|Deadline|handshake timeout", "connecting takes too long"),
+    (r"timed? ?out|Deadline|handshake timeout", CONNECTING),
 )
 """What the library says of a connection, and what to say. The first that is found holds."""
 
 CUT_OFF_PLAIN = "it closes the connection at once: does it want TLS? Then write https://"
 CUT_OFF_TLS = "it closes the connection during the TLS handshake: does it want a certificate of this side?"
 UNCONNECTED = "no connection"
+NO_ANSWER = "no answer in time"
+NOT_HTTP = "it does not speak HTTP/1.1: is that the port for OTLP/HTTP?"
+PROXY_REFUSES = "the HTTP proxy of the environment does not connect to it"
 
 STATUSES = {
     grpc.StatusCode.UNAVAILABLE: "it is unavailable",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "it is overloaded, or limits the rate",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
+    grpc.StatusCode.DEADLINE_EXCEEDED: NO_ANSWER,
     grpc.StatusCode.UNAUTHENTICATED: "it refuses the credentials in headers",
     grpc.StatusCode.PERMISSION_DENIED: "it refuses these credentials the permission",
 }
+HTTP_STATUSES = {
+    401: "it refuses the credentials in headers",
+    403: "it refuses these credentials the permission",
+    404: "it has no such path: is that the endpoint for OTLP/HTTP?",
+    405: "it has no such path: is that the endpoint for OTLP/HTTP?",
+    407: "a proxy in between, or another server, refuses the credentials",
+    415: "it does not take protobuf, or not this compression",
+    429: "it is overloaded, or limits the rate",
+    502: "a proxy in between does not reach it",
+    503: "it is unavailable",
+    504: "a proxy in between gets no answer from it in time",
+}
+"""Statuses over OTLP/HTTP, and what to say of them."""
+REDIRECTED = "it redirects to another URL: write that one"
+TRACES_ONLY = "only traces go to traces_endpoint"
+UNREAD = "standard output takes nothing"
 NO_MEMORY = "this process is out of memory: lower buffer.max_bytes, or allow it more memory"
 LOST = "the connection was lost before an answer came"
 ANSWERED = "it answers with an error"
@@ -76,6 +99,14 @@ def why_unreachable(details: str, secure: bool) -> str:
     if re.search("Socket closed|Connection reset|EOF|Broken pipe", details):
         return CUT_OFF_TLS if secure else CUT_OFF_PLAIN
     return UNCONNECTED
+
+
+def why_broken(details: str) -> str | None:
+    """Say why a TLS connection ended that seemed to be there: in TLS 1.3 the server refuses this side's certificate
+    only then. None: for another reason."""
+    if "SSL" not in details:
+        return None
+    return next((sentence for pattern, sentence in _CONNECTION if pattern.search(details)), CUT_OFF_TLS)
 
 
 def why_refused(code: grpc.StatusCode) -> str:

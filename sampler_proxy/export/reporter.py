@@ -37,13 +37,14 @@ class _Kind:
 
 
 class Reporter:
-    """State and log of one destination. On the loop; `clock` tells monotonic nanoseconds."""
+    """State and log of one destination. On the loop; `clock` tells monotonic nanoseconds. `what`: is sent."""
 
-    def __init__(self, name: str, clock: Callable[[], int]) -> None:
+    def __init__(self, name: str, clock: Callable[[], int], what: str = "traces") -> None:
         self.failures: Counter[str] = Counter()  # tries, by code
         self.last_error: str | None = None
         self.last_error_ns = 0
         self._name = name
+        self._what = what
         self._clock = clock
         self._failing_since_ns: int | None = None
         self._failed_tries = 0  # since then
@@ -89,7 +90,7 @@ class Reporter:
     def failed_alone(self, code: str, why: str) -> None:
         """Report a try that failed, while others pass."""
         self._note(code, why)
-        self._repeat("alone", f"{why}; others pass, so these traces are tried apart from them")
+        self._repeat("alone", f"{why}; others pass, so these {self._what} are tried apart from them")
 
     def refused(self, code: str, why: str) -> None:
         """Count a try that got a final answer: what becomes of its spans is reported by itself."""

@@ -59,7 +59,7 @@ class Fault(Enum):
 class Accepted:
     """The outcome of a try: taken."""
 
-    rejected_spans: int = 0  # of those sent: the destination noted and dropped them (partial success)
+    rejected: int = 0  # spans (log records, data points) that the destination noted and dropped: a partial success
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ class Failed:
     why: str  # a sentence, for people; none of a back end's own words
     retry_after_ns: int | None = None  # the destination has asked for so much silence
     limit_bytes: int | None = None
+
+    @property
+    def not_served(self) -> bool:
+        """Tell whether the destination, or a proxy in between, has no such service: it takes other signals at most."""
+        return self.code in ("UNIMPLEMENTED", "HTTP 404")
 
     @property
     def verdict(self) -> str:

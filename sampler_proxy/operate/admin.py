@@ -1,4 +1,4 @@
-"""Serves the admin port: metrics, health, rules and decisions over plain HTTP, on the loop that `start` is awaited on.
+"""Serves the admin port: metrics, health, rules and decisions over HTTP(S), on the loop that `start` is awaited on.
 
     GET /metrics   Prometheus text, or OpenMetrics where the scraper asks for it; one consistent snapshot
     GET /healthz   200 as long as this loop runs and requests are received: a failure means "restart me"
@@ -11,7 +11,7 @@
 A full buffer is not unreadiness: that would push the load onto the neighbours, which are as full. The buffer's metrics
 show it, and senders are told to slow down one request at a time.
 
-Who may ask, and how long that may take, is said in `http_guard.py`.
+Who may ask is said in `roles.py` and `http_guard.py`, how long that may take in the latter.
 
 `StartError` is all that escapes. A handler that fails answers 500 and harms no other request. There is no access log: a
 probe every second would drown everything else. Of a failure only the class is logged: its text may quote the request.
@@ -34,7 +34,10 @@ from sampler_proxy import __version__
 from sampler_proxy.errors import StartError
 from sampler_proxy.metrics import Snapshot, new_registry
 from sampler_proxy.operate.http_guard import IDLE_S, Connections, refuse_pages
+from sampler_proxy.operate.roles import may_see_details, require_role
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.receive.listeners import WILDCARDS, listen
+from sampler_proxy.receive.tls_listener import Server, open_servers
 from sampler_proxy.settings import Endpoint
 
 _TRACE_ID = re.compile("[0-9a-f]{32}")
@@ -58,7 +61,7 @@ class Admin:
 
     `rules` describes the active rule set, `rates` its rules with a target, `find` the state of a trace id (None:
     unknown), `destinations` where kept traces go, all as JSON values. `failure` says why the process is of no use any
-    more (None: it is).
+    more (None: it is). `door` says whether TLS has to be spoken, and which credentials let in.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Admin:
         find: Callable[[bytes], Mapping[str, object] | None],
         destinations: Callable[[], Mapping[str, object]],
         failure: Callable[[], str | None] = lambda: None,
+        door: Door = OPEN,
     ) -> None:
+        self._door = door
         self._endpoint = endpoint
         self._instant = instant
         self._readiness = readiness
@@ -81,13 +86,13 @@ class Admin:
         self._destinations = destinations
         self._failure = failure
         self._runner: web.AppRunner | None = None
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Server] = []
         self._connections: Connections | None = None
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return the bound host and port. Raises StartError, and has then left nothing open."""
         connections = self._connections = Connections()
-        guards = [connections.serve, refuse_pages(self._endpoint.host)]
+        guards = [connections.serve, refuse_pages(self._endpoint.host), require_role(self._door.credentials)]
         app = web.Application(middlewares=[*guards, _list_instead_of_404])
         app.add_routes(
             [
@@ -112,8 +117,9 @@ class Admin:
         )
         await self._runner.setup()
         connections.make = self._runner.server
-        loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(connections, sock=one, backlog=_BACKLOG) for one in listening]
+        self._servers = await open_servers(
+            listening, connections, _BACKLOG, "admin", self._door.tls, on_refused=lambda _: None
+        )
         return self._endpoint.host if self._endpoint.host in WILDCARDS else host, port
 
     async def stop(self) -> None:
@@ -144,10 +150,11 @@ class Admin:
             return web.json_response({"status": failure, "version": __version__}, status=503)
         return web.json_response({"status": "ok", "version": __version__})
 
-    async def _get_readiness(self, _: web.Request) -> web.Response:
+    async def _get_readiness(self, request: web.Request) -> web.Response:
         readiness = self._readiness()
         status = 200 if readiness.status == "ready" else 503
-        return web.json_response({"status": readiness.status, **readiness.detail}, status=status)
+        detail = readiness.detail if may_see_details(self._door.credentials, request) else {}
+        return web.json_response({"status": readiness.status, **detail}, status=status)
 
     async def _get_rules(self, _: web.Request) -> web.Response:
         return web.json_response(self._rules())

@@ -3,8 +3,8 @@
 How long a connection may take, and what becomes of too many, is said in `receive/http_connections.py`; here are the
 figures: HEAD_S, IDLE_S, MAX_CONNECTIONS.
 
-What is served here is not secret to those who reach the port, and changes nothing. Pages of other sites are not among
-these, though a browser on this machine is:
+Credentials, where they are wanted, are asked for in `roles.py`. Without, what is served here is not secret to those who
+reach the port. Pages of other sites are not among these, though a browser on this machine is:
 
 - A request from a page of another site says so (`Origin`, `Sec-Fetch-Site`), and is refused. A link that is followed is
   not: no page sees where it leads.

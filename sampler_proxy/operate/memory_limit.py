@@ -16,7 +16,8 @@ from typing import Protocol
 
 import structlog
 
-from sampler_proxy.config.model import Config
+from sampler_proxy.config.model import Config, OtlpExport
+from sampler_proxy.export.pass_queue import SHARE
 from sampler_proxy.units import MIB, format_size
 
 PROCESS_BYTES = 128 << 20
@@ -65,11 +66,13 @@ def _group_files(root: Path) -> Iterator[Path]:
 def warn(config: Config, found: Iterator[tuple[str, int]] | None = None) -> None:
     """Log one line where the tightest limit is below what the bounds add up to."""
     others = config.buffer.decision_memory_bytes + sum(export.queue.max_bytes for export in config.export)
-    need = config.buffer.max_bytes + others + PROCESS_BYTES
+    passes_on = config.passthrough == "all" and any(isinstance(export, OtlpExport) for export in config.export)
+    share = 1 + 1 / SHARE if passes_on else 1  # of the buffer, with what is passed on
+    need = int(config.buffer.max_bytes * share) + others + PROCESS_BYTES
     where, limit = min(limits() if found is None else found, key=lambda one: one[1], default=("", need))
     if limit >= need:
         return
-    fits = limit - others - PROCESS_BYTES
+    fits = int((limit - others - PROCESS_BYTES) / share)
     fits -= fits % MIB
     smaller = f"set buffer.max_bytes to {format_size(fits)} or less" if fits >= MIB else "lower the bounds"
     log.warning(

@@ -65,7 +65,13 @@ class Active(NamedTuple):
             "loaded_at": iso_time(self.loaded_s),
             "source": self.path,
             "rules": [
-                {"name": rule.name, "match": rule.match, "unless": rule.unless, "keep": _shown(rule)["keep"]}
+                {
+                    "name": rule.name,
+                    "match": rule.match,
+                    "unless": rule.unless,
+                    "keep": _shown(rule)["keep"],
+                    **({"to": list(rule.to)} if rule.to else {}),
+                }
                 for rule in self.rules
             ],
         }

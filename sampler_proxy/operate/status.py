@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from sampler_proxy import __version__, metrics
-from sampler_proxy.config.model import Adaptive, Config, FileExport
+from sampler_proxy.config.model import Adaptive, Config, FileExport, OtlpExport
 from sampler_proxy.export.exporter import Exporter
 from sampler_proxy.export.queue import Counters
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.learned_rates import Rates
 from sampler_proxy.operate.messages import iso_time
 from sampler_proxy.operate.reload import Reloader
@@ -38,7 +39,7 @@ class Status:
     """The parts of a service, as far as questions are answered from them.
 
     `latencies` has the histogram of each destination by name, `kinds` the counts of metrics that have a kind for their
-    only label. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
+    only label, `passing` reads what is passed on. `clock` tells monotonic nanoseconds, `time` seconds since the epoch.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Status:
         latencies: Mapping[str, metrics.HistogramData],
         grpc_engine: str,
         kinds: Mapping[metrics.Metric, Mapping[str, int]],
+        passing: Callable[[], Mapping[metrics.Metric, Mapping[tuple[str, ...], float]]],
+        doors: Doors,
         *,
         clock: Callable[[], int],
         time: Callable[[], float],
@@ -61,6 +64,8 @@ class Status:
         self._latencies = latencies
         self._grpc_engine = grpc_engine
         self._kinds = kinds
+        self._passing = passing
+        self._doors = doors
         self._last_totals: tuple[int, ...] = (0,) * len(_SUMMED_UP)
         self._clock = clock
         self._time = time
@@ -81,6 +86,15 @@ class Status:
         for metric, counts in self._kinds.items():
             others[metric] = {(kind,): count for kind, count in counts.items()}
         others.update(self._configuration())
+        others.update({metric: {**series} for metric, series in self._passing().items()})
+        others.update(self._doors.values())
+        others[metrics.TLS_CERTIFICATE_EXPIRES_TIMESTAMP_SECONDS].update(
+            {
+                (f"export.{exporter.name}",): exporter.certificate_expires_s
+                for exporter in self._exporters
+                if exporter.certificate_expires_s is not None
+            }
+        )
         return lambda: {**instant.values(), **others}
 
     def _destinations(self, counters: Mapping[str, Counters]) -> _Values:
@@ -198,12 +212,14 @@ class Status:
             found["threshold"] = shown_threshold(threshold)
             found["probability"] = probability_of(threshold)
             found["decided_at"] = iso_time(self._time() - ago_s)
-            if found["keep"]:
-                with self._pipeline.lock:
-                    found["destinations"] = {
-                        exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
-                        for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
-                    }
+            with self._pipeline.lock:
+                destinations = {
+                    exporter.name: "queued" if waits else exporter.fate_of(trace_id) or "unknown"
+                    for exporter, waits in zip(self._exporters, self._pipeline.in_backlog(trace_id), strict=True)
+                    if waits is not None
+                }
+            if destinations or found["keep"]:
+                found["destinations"] = destinations
         return found
 
 
@@ -214,5 +230,9 @@ def log_introduction(config: Config) -> None:
         f"{rule.match or 'the rest'})"
         for rule in config.rules
     )
-    files = ", ".join(export.path for export in config.export if isinstance(export, FileExport))
-    log.info(f"no configuration file: by default these traces are kept, in {files}: {rules}")
+    where = ", ".join(
+        f"in {export.path}" if isinstance(export, FileExport) else f"for {export.url}"
+        for export in config.export
+        if isinstance(export, FileExport | OtlpExport)
+    )
+    log.info(f"no configuration file: by default these traces are kept, {where}: {rules}")

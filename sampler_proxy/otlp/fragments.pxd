@@ -31,9 +31,10 @@ cdef struct Form:
 
 
 cdef struct Envelope:
-    # The header of a ResourceSpans or ScopeSpans: the encoded fields other than its spans. Interned; `refs` counts the
-    # groups and the child envelopes that point here. Touched with the GIL held only.
-    Envelope* parent  # a scope's resource; NULL for a resource
+    # The header of a ResourceSpans or ScopeSpans: the encoded fields other than its spans; or a sender's metadata
+    # (otlp/metadata.py). Interned; `refs` counts the groups and the child envelopes that point here. Touched with the
+    # GIL held only.
+    Envelope* parent  # a scope's resource; a resource's metadata, NULL where it has none; NULL for metadata
     Envelope* next  # in its hash chain
     uint64_t hash
     uint32_t refs
@@ -136,6 +137,11 @@ cdef inline void absorb(Fragment* trace, Fragment* fragment) noexcept nogil:
             into[i] |= words[i]
 
 
+cdef inline Envelope* metadata_of(Fragment* fragment) noexcept nogil:
+    """Return the metadata that an adopted fragment came with, NULL where it has none: its request's."""
+    return groups_of(fragment).scope.envelope.parent.parent
+
+
 cdef inline Fragment* root_of(Fragment* trace) noexcept nogil:
     """Return the fragment with the trace's root, of several roots the one that starts first, then the one with the
     smallest id; NULL without a root."""
@@ -218,7 +224,8 @@ cdef inline bint next_span(SpanWalk* walk) noexcept nogil:
 cdef struct Header:
     # An envelope as found in a request, not interned yet.
     uint32_t offset, size  # in Scanned.header_bytes
-    int32_t parent  # index of the resource's header; -1 for a resource
+    int32_t parent  # index of the header that becomes the envelope's parent; -1: it has none
+    bint is_scope
     bint damaged_text  # some string in it is not UTF-8
 
 
@@ -264,5 +271,6 @@ cdef class KeptTrace:
     cdef readonly uint32_t spans
     cdef readonly bytes trace_id
     cdef readonly uint32_t rule  # its id in the ledger
+    cdef readonly bint sampled_out  # it was decided not to be kept, and leaves for destinations that take that, too
     cdef public int waiting  # destinations that have not taken it yet
     cdef int sum_headers(self) except -1

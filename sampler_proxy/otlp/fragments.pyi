@@ -62,6 +62,10 @@ class KeptTrace:
     @property
     def nbytes(self) -> int:
         """Bytes of memory held; envelopes apart."""
+    @property
+    def metadata(self) -> bytes:
+        """What its requests came with, as encoded by otlp/metadata.py; b"" for none. One for all of its spans: of a
+        trace that came with different metadata each part leaves as a trace of its own."""
     def header_bytes(self, seen: set[int]) -> int:
         """Return the bytes that the trace's headers take in a request, those in `seen` apart, and add them to `seen`:
         by numbers that are their own for as long as a trace with them lives. With `nbytes` that is no less than
@@ -72,5 +76,8 @@ class KeptTrace:
     @property
     def rule(self) -> int:
         """The pipeline's number of the rule that decided the trace."""
+    @property
+    def sampled_out(self) -> bool:
+        """Tell whether the trace was decided not to be kept: it leaves for destinations that take such ones, too."""
     waiting: int
     """Destinations that have not taken it yet. The pipeline's own."""

@@ -255,7 +255,7 @@ cdef class Envelopes:
                 parent = NULL if header.parent < 0 else found[header.parent]
                 if header.damaged_text:
                     text = repaired(
-                        M_RESOURCE_SPANS if header.parent < 0 else M_SCOPE_SPANS,
+                        M_SCOPE_SPANS if header.is_scope else M_RESOURCE_SPANS,
                         scanned.header_bytes + header.offset, header.size,
                     )
                     assert text is not None
@@ -312,6 +312,11 @@ cdef class KeptTrace:
         if self.group_count > MANY_GROUPS:
             self.all_headers = self.header_bytes(set())
         return 0
+
+    @property
+    def metadata(self):
+        cdef Envelope* found = self.group_list[0].scope.envelope.parent.parent
+        return b"" if found == NULL else (<const uint8_t*>found.data)[:found.size]
 
     def header_bytes(self, set seen not None):
         cdef uint64_t size = 0

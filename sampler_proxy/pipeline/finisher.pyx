@@ -11,7 +11,7 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD
+from sampler_proxy.otlp.fragments cimport BLOCK_OVERHEAD, Envelope, fragment_cost, metadata_of
 from sampler_proxy.rules.rule_set cimport randomness_of
 
 import threading
@@ -25,6 +25,35 @@ cdef enum:
     SOME_BYTES = 1 << 20
     SOME_EFFORT = 5_000
     BYTES_PER_UNIT = 512  # that are stamped in a microsecond
+
+
+cdef void set_others_apart(Leaving* leaving) noexcept:
+    """Set the fragments of a trace that came with other metadata than its first one apart, in their order: they leave
+    as a trace of their own. Without metadata there are none."""
+    cdef Envelope* metadata = metadata_of(leaving.fragments)
+    cdef Fragment** link = &leaving.fragments.next
+    cdef Fragment** other = &leaving.others
+    cdef Fragment* fragment
+    while link[0] != NULL:
+        fragment = link[0]
+        if metadata_of(fragment) == metadata:
+            link = &fragment.next
+        else:
+            link[0] = fragment.next
+            fragment.next = NULL
+            other[0] = fragment
+            other = &fragment.next
+
+
+cdef void join_others(Leaving* leaving) noexcept:
+    """Undo set_others_apart()."""
+    cdef Fragment** link = &leaving.fragments
+    if leaving.others == NULL:
+        return
+    while link[0] != NULL:
+        link = &link[0].next
+    link[0] = leaving.others
+    leaving.others = NULL
 
 
 @cython.no_gc  # __dealloc__ needs the envelopes
@@ -48,6 +77,7 @@ cdef class Finisher:
             leaving = self.first
             self.first = leaving.next
             self.envelopes.free_fragments(leaving.fragments)
+            self.envelopes.free_fragments(leaving.others)
             free(leaving)
         free(self.spare)
 
@@ -61,19 +91,22 @@ cdef class Finisher:
 
     cdef void add(
         self, Fragment* fragments, uint64_t cost, uint32_t spans, uint64_t threshold, uint16_t rule, uint8_t reason,
-        bint incomplete,
+        bint incomplete, bint sampled_out,
     ) noexcept:
-        """Take ownership of a kept trace's fragments, `cost` bytes, after reserve(). The lock is held."""
+        """Take ownership of a leaving trace's fragments, `cost` bytes, after reserve(). The lock is held."""
         cdef Leaving* leaving = self.spare
         self.spare = NULL
         leaving.next = NULL
         leaving.fragments = fragments
+        leaving.others = NULL
         leaving.cost = cost + sizeof(Leaving) + BLOCK_OVERHEAD
         leaving.threshold = threshold
+        leaving.randomness = randomness_of(fragments)
         leaving.spans = spans
         leaving.rule = rule
         leaving.reason = reason
         leaving.incomplete = incomplete
+        leaving.sampled_out = sampled_out
         if self.first == NULL:
             self.first = leaving
         else:
@@ -97,8 +130,10 @@ cdef class Finisher:
                 spent += 1  # another thread has finished some
             try:
                 self.lock.take()
-                self.take_some(forced)
-                self.lock.leave()
+                try:
+                    self.take_some(forced)
+                finally:
+                    self.lock.leave()
                 if self.taken == NULL:
                     break
                 spent += self.finish_some(finished)
@@ -106,7 +141,7 @@ cdef class Finisher:
                 self.turn.release()
         return spent
 
-    cdef void take_some(self, bint forced) noexcept:
+    cdef int take_some(self, bint forced) except -1:
         """Take the first traces out of the line, unless none is there, or can leave. The lock is held."""
         cdef Leaving* taken = self.first
         cdef Leaving* end = taken
@@ -115,7 +150,7 @@ cdef class Finisher:
         # With a backlog one by one, so that it shows when memory is full.
         cdef int most = 1 if self.outlets.backlog_spans else SOME_TRACES
         if taken == NULL or (not forced and self.memory.congested()):
-            return
+            return 0
         self.envelopes.room_for_forms = self.memory.bound - min(self.memory.bound, self.memory.in_use())
         nbytes = taken.cost
         while end.next != NULL and count < most and nbytes + end.next.cost <= SOME_BYTES:
@@ -125,6 +160,7 @@ cdef class Finisher:
         self.first = end.next
         end.next = NULL
         self.taken = taken
+        return 0
 
     cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF:
         """Finish and deliver the traces that were taken out of the line, and put back what SOME_EFFORT does not reach
@@ -133,6 +169,7 @@ cdef class Finisher:
         cdef uint64_t spent = 0
         try:
             while leaving != NULL and spent < SOME_EFFORT:
+                set_others_apart(leaving)
                 finished.append(self.finished(leaving))
                 spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.effort
                 leaving = leaving.next
@@ -150,6 +187,9 @@ cdef class Finisher:
             for kept in finished:
                 self.outlets.deliver(kept)
                 leaving = self.taken
+                if leaving.others != NULL:
+                    self.go_on_with_others(leaving, kept.spans)
+                    break
                 self.taken = leaving.next
                 self.spans -= leaving.spans
                 self.memory.leaving -= leaving.cost
@@ -165,13 +205,30 @@ cdef class Finisher:
                 free(leaving)
         return 0
 
+    cdef void go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept:
+        """Have what is left of a trace be finished next; the part that has been delivered, `spans`, is freed."""
+        cdef uint64_t cost = 0
+        cdef Fragment* fragment = leaving.fragments
+        while fragment != NULL:
+            cost += fragment_cost(fragment)
+            fragment = fragment.next
+        self.envelopes.free_fragments(leaving.fragments)
+        leaving.fragments = leaving.others
+        leaving.others = NULL
+        leaving.spans -= spans
+        leaving.cost -= cost
+        self.spans -= spans
+        self.memory.leaving -= cost
+
     cdef void put_back(self) noexcept:
         """Put what has been taken and not delivered back to the beginning of the line."""
         cdef Leaving* end = self.taken
         if end == NULL:
             return
+        join_others(end)
         while end.next != NULL:
             end = end.next
+            join_others(end)
         end.next = self.first
         if self.first == NULL:
             self.last = end
@@ -181,17 +238,17 @@ cdef class Finisher:
     cdef KeptTrace finished(self, Leaving* leaving):
         """Return a trace as it leaves."""
         return self.stamper.finish(
-            leaving.fragments, leaving.threshold, randomness_of(leaving.fragments), self.attributes_of(leaving),
-            leaving.rule,
+            leaving.fragments, leaving.threshold, leaving.randomness, self.attributes_of(leaving), leaving.rule,
+            leaving.sampled_out,
         )
 
     cdef bytes attributes_of(self, Leaving* leaving):
         """Return the encoded attributes that say which decision a span left by; cached, since they are few."""
-        key = (leaving.rule, leaving.reason, leaving.incomplete)
+        key = (leaving.rule, leaving.reason, leaving.incomplete, leaving.sampled_out)
         found = self.attributes.get(key)
         if found is None:
             found = self.stamper.decision_attributes(
-                self.ledger.rule_names[leaving.rule], REASONS[leaving.reason], leaving.incomplete
+                self.ledger.rule_names[leaving.rule], REASONS[leaving.reason], leaving.incomplete, leaving.sampled_out
             )
             self.attributes[key] = found
         return found

@@ -17,6 +17,6 @@ cdef class Memory:
     cdef uint64_t largest_request  # bytes
     cdef uint64_t probe_at  # bytes in use at which it is tried next whether there is HEADROOM
     cdef uint64_t in_use(self) noexcept
-    cdef bint congested(self) noexcept
+    cdef bint congested(self) except -1
     cdef void lower_bound(self) noexcept
     cdef void expect(self, uint64_t need, uint64_t request_size) noexcept

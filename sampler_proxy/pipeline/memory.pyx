@@ -23,10 +23,11 @@ cdef class Memory:
         cdef uint64_t window = 0 if self.limit is None else self.limit.nbytes()
         return self.buffer.nbytes_() + self.in_hand + self.leaving + self.outlets.backlog_bytes + window
 
-    cdef bint congested(self) noexcept:
-        """Return whether finishing more traces would only make memory grow: they cannot leave, and a finished trace is
-        larger than it was, by its attributes."""
-        return self.outlets.backlog_spans and self.in_use() > self.bound
+    cdef bint congested(self) except -1:
+        """Return whether finishing more traces would only make memory grow: a finished trace is larger than it was, by
+        its attributes, and an object each. They cannot leave, or what lies in the backlog of one destination, which
+        others need not wait for, fills the memory."""
+        return self.outlets.backlog_spans and (self.in_use() > self.bound or self.outlets.blocked())
 
     cdef void lower_bound(self) noexcept:
         """Lower the bound to four fifths of what is in use: the system has no memory, and what the traces that are

@@ -7,10 +7,11 @@ the latest seen. Every method may be called from any thread; each takes the one 
 and holds it for a bounded slice of work. An `Intake` belongs to one thread.
 
 A trace that is decided to be kept is finished (redacted, stamped, offered to the destinations) by `tick`, `finish` or
-`drain`, or by `Intake.accept` where room is needed; until then it counts as buffered.
+`drain`, or by `Intake.accept` where room is needed; until then it counts as buffered. The same
+holds for one that was sampled out, where a destination takes such ones.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sampler_proxy.metrics import HistogramValue, Metric
@@ -29,6 +30,9 @@ Rules = tuple[Sequence[str], Sequence[float | Keep], Compiled]
 
 REASONS: tuple[str, ...]
 """What triggered a decision: root, wait, size, early, memory, shutdown."""
+
+Routes = Mapping[str, Sequence[int]]
+"""Of rules, by name: the numbers of the destinations that their kept traces go to."""
 
 class Destination(Protocol):
     """A receiver of kept traces, such as an exporter's queue."""
@@ -57,8 +61,12 @@ class Pipeline:
         local_roots: bool = True,
         limit: tuple[float, str, float] | None = None,
         redact: Policy | None = None,
+        routes: Routes | None = None,
+        archives: Sequence[int] = (),
     ) -> None:
-        """Create an empty pipeline. Every kept trace goes to every destination.
+        """Create an empty pipeline. `routes`: where the kept traces of some rules go; those of all others go to every
+        destination. `archives`: the numbers of the destinations that take traces which were sampled out, too; such
+        a trace is finished and delivered as a kept one is, with an attribute that tells them apart.
 
         `max_bytes` bounds the buffer and the kept traces that cannot leave; it may be exceeded by one finished trace,
         which is larger than it was, and by tables that grow. A trace that reaches `max_trace_bytes` is
@@ -106,11 +114,11 @@ class Pipeline:
     def configured_max_bytes(self) -> int: ...
     @property
     def max_trace_bytes(self) -> int: ...
-    def replace_rules(self, rules: Rules) -> None:
-        """Decide by other rules from now on, the traces that are buffered included: fragments that were scanned for the
-        old rules are read again. Counters go on under the rules' names. Late spans of traces decided before are judged
-        by the new rules before the one with the name of theirs, save those that exclude something. The rules are
-        compiled outside the lock.
+    def replace_rules(self, rules: Rules, routes: Routes | None = None) -> None:
+        """Decide by other rules from now on, and send what they keep by other routes, the traces that are buffered
+        included: fragments that were scanned for the old rules are read again. Counters go on under the rules' names.
+        Late spans of traces decided before are judged by the new rules before the one with the name of theirs, save
+        those that exclude something. The rules are compiled outside the lock.
 
         Raises ValueError and MemoryError, and has then changed nothing.
         """
@@ -128,9 +136,9 @@ class Pipeline:
         it waits for the limit); or "decided", with rule, keep, reason, threshold, incomplete, limited (the limit
         dropped it, though its rule would have kept it), and ago_seconds. None: unknown, or its decision was evicted.
         """
-    def in_backlog(self, trace_id: bytes) -> list[bool]:
-        """Tell of each destination whether a kept trace waits to be offered to it, the first time or again; the caller
-        holds the lock. Looks at all such traces."""
+    def in_backlog(self, trace_id: bytes) -> list[bool | None]:
+        """Tell of each destination whether a trace waits to be offered to it, the first time or again; None: it is not
+        meant for it. The caller holds the lock. Looks at all traces that wait."""
     def intake(self, transport: str, effort: int = 0) -> Intake:
         """Create a way in for one thread. `transport` is a label of metrics: "grpc". `effort`: what the scan of one
         request may cost, in microseconds, about; 0: what its size allows."""
@@ -170,9 +178,10 @@ class Intake:
     """The requests of one transport, on one thread: its scanner works outside the lock."""
 
     def __init__(self, pipeline: Pipeline, transport: str, effort: int = 0) -> None: ...
-    def accept(self, request: bytes, now_ns: int) -> bytes:
+    def accept(self, request: bytes, now_ns: int, metadata: bytes | None = None) -> bytes:
         """Take a whole request, and answer with an encoded ExportTraceServiceResponse: b"", or a partial_success where
-        spans without valid ids were rejected alone. Returns when the spans are in the buffer, or decided.
+        spans without valid ids were rejected alone. Returns when the spans are in the buffer, or decided. `metadata`
+        stays with the spans, as encoded by otlp/metadata.py; it takes no part in telling traces apart.
 
         Late spans (their trace has been decided) follow the decision at once, with the same threshold, rule and reason,
         or change it: a rule that keeps everything, stands before the one that decided, and holds for them and the

@@ -90,14 +90,14 @@ cdef class Pipeline:
 
     def __init__(self, *, rules, destinations, max_bytes, max_trace_bytes, wait_ns, wait_after_root_ns,
                  decision_memory_bytes, stamp_decision, stamp_adjusted_count, seed, local_roots=True, limit=None,
-                 redact=None):
+                 redact=None, routes=None, archives=()):
         cdef Stamper stamper
         self.lock = TurnLock()
         self.envelopes = Envelopes(seed=seed)
         self.buffer = Buffer(self.envelopes, wait_ns=wait_ns, wait_after_root_ns=wait_after_root_ns, seed=seed)
         self.decisions = Decisions(decision_memory_bytes, seed=seed)
         self.ledger = Ledger()
-        self.outlets = Outlets(destinations, self.ledger)
+        self.outlets = Outlets(destinations, archives, self.ledger)
         self.memory = Memory(self.buffer, self.outlets, max_bytes)
         stamper = Stamper(self.envelopes, decision=stamp_decision, adjusted_count=stamp_adjusted_count)
         self.finisher = Finisher(self.lock, self.envelopes, self.ledger, self.memory, self.outlets, stamper)
@@ -108,6 +108,7 @@ cdef class Pipeline:
         self.local_roots = local_roots
         self.uniformity = Uniformity()
         self.rules = self.rule_set(rules)
+        self.outlets.routes = self.routes_by_id(routes)
         self.set_limit(limit)
 
     def ledger_id(self, name):
@@ -119,10 +120,19 @@ cdef class Pipeline:
         names, keeps, compiled = rules
         return RuleSet(names=names, keeps=keeps, compiled=compiled, ledger_id=self.ledger_id, seed=self.buffer.seed)
 
-    def replace_rules(self, rules):
+    cdef dict routes_by_id(self, routes):
+        """Return the outlets of each rule that has not all, by the rule's id."""
+        return {
+            self.ledger_id(name): [self.outlets.outlets[number] for number in numbers]
+            for name, numbers in (routes or {}).items()
+        }
+
+    def replace_rules(self, rules, routes=None):
         cdef uint32_t i
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
+        cdef dict by_id = self.routes_by_id(routes)
         with self.lock:
+            self.outlets.routes = by_id
             rule_set.partly_read = self.rules.partly_read
             self.rules = rule_set
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.
@@ -527,10 +537,10 @@ cdef class Pipeline:
                 decision[0] = before
                 raise
             kept |= revived
-        if kept:
+        if kept or self.outlets.archiving:
             self.finisher.add(
                 fragment, fragment_cost(fragment), spans, decision.threshold, decision.rule, decision.reason,
-                decision.flags & INCOMPLETE,
+                decision.flags & INCOMPLETE, not kept,
             )
         if revived:
             self.ledger.rules[decision.rule].revived += 1
@@ -540,8 +550,9 @@ cdef class Pipeline:
         self.count_unequal_thresholds(fragment)
         owner[0] = NULL
         if not kept:
-            self.ledger.rules[decision.rule].sampled_out += spans
-            self.envelopes.free_fragment(fragment)
+            if not self.outlets.archiving:
+                self.ledger.rules[decision.rule].sampled_out += spans
+                self.envelopes.free_fragment(fragment)
         elif self.limit is not None and not (self.limit_unit == TRACES and was_kept):
             self.limit.charge(size, self.now_ns)  # a trace itself has been counted, unless it was dropped
         return 0
@@ -641,11 +652,12 @@ cdef class Pipeline:
         trace.state.mark = self.limit.count - 1
 
     cdef void carry_out(self, Candidate* candidate) noexcept:
-        """Carry out a decision: give the trace to the finisher, which has room for it, or drop it; remember the
-        decision; count it."""
+        """Carry out a decision: give the trace to the finisher, which has room for it, or drop it where no
+        destination takes what is sampled out; remember the decision; count it."""
         cdef Trace* trace = <Trace*>candidate.trace
         cdef int64_t delay_ns = self.now_ns - trace.first_ns
         cdef Fragment* fragments = trace.fragments
+        cdef bint leaves = candidate.admitted or self.outlets.archiving
         cdef Decision decision
         decision.trace_id = trace.fragments.trace_id
         decision.threshold = candidate.threshold
@@ -657,9 +669,10 @@ cdef class Pipeline:
         decision.flags = candidate.flags
         if candidate.admitted:
             decision.flags |= KEPT
+        if leaves:
             self.finisher.add(
                 fragments, trace.cost, trace.spans, candidate.threshold, candidate.rule, candidate.reason,
-                candidate.flags & INCOMPLETE,
+                candidate.flags & INCOMPLETE, not candidate.admitted,
             )
         else:
             self.ledger.rules[candidate.rule].sampled_out += trace.spans
@@ -668,7 +681,7 @@ cdef class Pipeline:
         if candidate.reason == WAIT and candidate.flags & INCOMPLETE:  # ROOTLESS, unless a root came in the window
             self.ledger.totals.rootless += 1
         self.count_unequal_thresholds(fragments)
-        self.buffer.remove(trace, candidate.admitted)
+        self.buffer.remove(trace, leaves)
 
     cdef int emit_window(self, int most) except -1:
         """Carry out the limit's decisions on its closed window, at most `most`; return their number."""
@@ -732,14 +745,15 @@ cdef class Pipeline:
         return self.finisher.finish(FINISH_EFFORT, False) >= FINISH_EFFORT
 
     cdef bint decide_due(self, int64_t now_ns, int slice) except -1:
-        """Decide what is due; return whether more may be."""
+        """Decide what is due; return whether more may be, or may leave a backlog."""
         cdef Trace* trace
+        cdef bint more = False
         cdef bint has_root = False
         cdef uint64_t effort = SLICE_EFFORT
         cdef uint64_t before = self.rules.effort_()
         self.now_ns = max(self.now_ns, now_ns)
         if self.outlets.backlog_spans:
-            self.outlets.flush()
+            more = self.outlets.flush()
         if self.memory.bound < self.memory.configured and self.memory.in_use() > self.memory.bound:
             self.make_room(0, &effort)
         if self.limit is not None:
@@ -752,7 +766,7 @@ cdef class Pipeline:
         while slice > 0 and self.rules.effort_() - before < SLICE_EFFORT:
             trace = self.buffer.due(self.now_ns, &has_root)
             if trace == NULL:
-                return False
+                return more
             slice -= 1
             if has_root and trace.state.only_remote and not self.rules.is_whole(trace.fragments):
                 self.buffer.break_off(trace)
@@ -832,9 +846,18 @@ cdef class Pipeline:
         return None
 
     def in_backlog(self, bytes trace_id not None):
-        if self.finisher.holds(trace_id):
-            return [True] * len(self.outlets.outlets)
-        return self.outlets.waiting(trace_id)
+        cdef uint64_t[2] key
+        cdef Decision* decision
+        cdef list taking = self.outlets.outlets
+        memcpy(key, <const char*>trace_id, 16)
+        decision = self.decisions.find(key)
+        if decision != NULL:
+            taking = self.outlets.taking(decision.rule, not decision.flags & KEPT)
+        held = self.finisher.holds(trace_id)
+        waiting = self.outlets.waiting(trace_id)
+        return [
+            (held or waits) if outlet in taking else None for outlet, waits in zip(self.outlets.outlets, waiting)
+        ]
 
     # Accounting.
 
@@ -902,7 +925,7 @@ cdef class Intake:
         with pipeline.lock:
             self.transport = pipeline.ledger.transport_id(transport)
 
-    def accept(self, bytes request not None, int64_t now_ns):
+    def accept(self, bytes request not None, int64_t now_ns, bytes metadata=None):
         cdef Scanned scanned
         cdef Pipeline pipeline = self.pipeline
         cdef bytes answer = b""
@@ -910,7 +933,7 @@ cdef class Intake:
         try:
             if self.scanner is None or self.scanner.plan is not pipeline.rules.plan:
                 self.scanner = Scanner(pipeline.rules.plan, seed=pipeline.buffer.seed, local_roots=pipeline.local_roots)
-            scanned = self.scanner.scan(request, self.effort)
+            scanned = self.scanner.scan(request, self.effort, metadata)
             if scanned.invalid_trace_ids or scanned.invalid_span_ids:  # before anything is taken: it may find no memory
                 answer = response(scanned.invalid_trace_ids, scanned.invalid_span_ids)
         except MemoryError:

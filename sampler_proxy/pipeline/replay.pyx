@@ -135,6 +135,6 @@ def redact(requests, policy, observer=None):
         stamper.redactor = Redactor(policy, traces.envelopes, counts, observer)
     for chain in traces.chains.values():
         trace = <Fragment*><size_t>chain[0]
-        kept = stamper.finish(trace, 0, randomness_of(trace), b"", 0)
+        kept = stamper.finish(trace, 0, randomness_of(trace), b"", 0, False)
         yield RedactedTrace(kept, dict(counts), 0 if policy is None else stamper.redactor.spent())
         counts.clear()

@@ -38,6 +38,9 @@ cdef class Scanner:
     cdef uint32_t table_mask
     cdef Header* headers
     cdef uint32_t header_count, header_room
+    cdef const uint8_t* metadata  # the encoded Resource with the request's metadata; NULL: it has none
+    cdef uint32_t metadata_size
+    cdef int32_t above_resources  # the metadata's header; -1: none
     cdef uint8_t* header_bytes
     cdef uint64_t header_used, header_bytes_room
     cdef Fragment** fragments
@@ -47,7 +50,10 @@ cdef class Scanner:
     cdef uint32_t legacy_spans  # spans in such fields that were left out, beside those of field 2
     cdef uint64_t cost
     cdef int scan_request(self, const uint8_t* p, const uint8_t* end) noexcept nogil
-    cdef int scan_header(self, const uint8_t* p, const uint8_t* end, int32_t parent, uint32_t* spans) noexcept nogil
+    cdef int add_metadata(self, const uint8_t* p, uint32_t size) noexcept nogil
+    cdef int scan_header(
+        self, const uint8_t* p, const uint8_t* end, int32_t parent, bint is_scope, uint32_t* spans
+    ) noexcept nogil
     cdef int add_header(self) noexcept nogil
     cdef int copy_to_header(self, const uint8_t* p, uint64_t size) noexcept nogil
     cdef int scan_resource_spans(self, const uint8_t* p, const uint8_t* end) noexcept nogil

@@ -31,11 +31,12 @@ class Scanner:
     @property
     def effort(self) -> int:
         """Units of effort, each about a microsecond, that all scans have cost so far."""
-    def scan(self, request: bytes, effort: int = 0) -> Scanned:
+    def scan(self, request: bytes, effort: int = 0, metadata: bytes | None = None) -> Scanned:
         """Cut a request into fragments: one for each trace, several for what is longer than 1 MiB, one behind the
         other, with the same trace id. `effort`: units that the scan may cost; 0: the full budget, 50 000 and 100 for
-        each kilobyte, and no more than that is ever granted. The GIL is released, save for regular expressions that
-        meet a value for the first time.
+        each kilobyte, and no more than that is ever granted. `metadata`: what the spans stay with, as encoded by
+        otlp/metadata.py; b"" is none. The GIL is released, save for regular expressions that meet a value for the first
+        time.
 
         Raises MalformedRequest for what is no ExportTraceServiceRequest and for 2 GiB and more, EffortSpent where
         `effort` did not suffice, but the full budget may, RequestTooCostly where that did not, and MemoryError. Nothing

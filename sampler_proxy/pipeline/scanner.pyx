@@ -20,6 +20,7 @@ from sampler_proxy.otlp.protobuf cimport (
 )
 from sampler_proxy.otlp.tracestate cimport HAS_RV, HAS_TH, read_tracestate
 from sampler_proxy.otlp.utf8 cimport strings_are_valid
+from sampler_proxy.rules.conditions cimport SOUND
 from sampler_proxy.rules.effort cimport STEPS_PER_UNIT, grant, is_spent
 from sampler_proxy.rules.slices cimport has_bytes
 from sampler_proxy.rules.span_matcher cimport has_duration, has_remote_parent
@@ -68,7 +69,7 @@ cdef class Scanner:
     def effort(self):
         return self.matcher.regexes.effort.steps // STEPS_PER_UNIT
 
-    def scan(self, const uint8_t[::1] request not None, uint64_t effort=0):
+    def scan(self, const uint8_t[::1] request not None, uint64_t effort=0, bytes metadata=None):
         cdef Scanned scanned = Scanned()
         cdef cbytes p = &request[0] if request.shape[0] else NULL
         cdef uint64_t size = <uint64_t>request.shape[0]
@@ -81,6 +82,10 @@ cdef class Scanner:
         grant(&self.matcher.regexes.effort, min(effort, budget) if effort else budget)
         self.invalid_trace_ids = self.invalid_span_ids = self.legacy_spans = 0
         self.unknown_of_request = self.unknown_of_resource_spans = self.unknown_of_scope_spans = 0
+        self.metadata = NULL
+        self.above_resources = -1
+        if metadata and self.add_metadata(<cbytes><const char*>metadata, <uint32_t>len(metadata)):
+            raise MemoryError
         if size:
             with nogil:
                 result = self.scan_request(p, p + size)
@@ -134,14 +139,34 @@ cdef class Scanner:
                 self.unknown_of_request += 1
         return ERROR if damaged(&field) else 0
 
-    cdef int scan_header(self, cbytes p, cbytes end, int32_t parent, uint32_t* spans) noexcept nogil:
+    cdef int add_metadata(self, cbytes p, uint32_t size) noexcept nogil:
+        """Have all resources lie under metadata, `size` bytes (otlp/metadata.py). Returns 0 or NO_MEMORY."""
+        cdef FieldCursor field = cursor(p, p + size, MAX_DEPTH)
+        cdef Header* header
+        if self.add_header() or self.copy_to_header(p, size):
+            return NO_MEMORY
+        header = &self.headers[0]
+        header.offset = 0
+        header.size = size
+        header.parent = -1
+        header.is_scope = header.damaged_text = False
+        self.header_count = 1
+        self.above_resources = 0
+        if next_field(&field):
+            self.metadata = field.content
+            self.metadata_size = field.size
+        return 0
+
+    cdef int scan_header(
+        self, cbytes p, cbytes end, int32_t parent, bint is_scope, uint32_t* spans
+    ) noexcept nogil:
         """Copy the known fields of a ResourceSpans or ScopeSpans other than field 2, which holds what is inside;
         validate them, and give the matcher what they say.
 
         Counts the fields 2 in `spans`, and the deprecated form of ResourceSpans's in `legacy_count`. Any other field is
         only counted: what it holds may belong to single spans, and a header leaves with every one of them that is kept.
         """
-        cdef int depth = MAX_DEPTH - (1 if parent < 0 else 2)
+        cdef int depth = MAX_DEPTH - (2 if is_scope else 1)
         cdef FieldCursor field = cursor(p, end, depth)
         cdef Header* header
         cdef bint damaged_text = False
@@ -156,13 +181,13 @@ cdef class Scanner:
                 spans[0] += 1
                 continue
             if field.wire == LEN and field.number == 1:
-                if not self.matcher.read_header(field.content, field.p, depth - 1, parent >= 0):
+                if not self.matcher.read_header(field.content, field.p, depth - 1, is_scope):
                     return ERROR
-                damaged_text |= not strings_are_valid(M_RESOURCE if parent < 0 else M_SCOPE, field.content, field.p)
+                damaged_text |= not strings_are_valid(M_SCOPE if is_scope else M_RESOURCE, field.content, field.p)
             elif field.wire == LEN and field.number == 3:
                 damaged_text |= not strings_are_valid(M_RESOURCE_SPANS, field.start, field.p)
             else:
-                if parent >= 0:
+                if is_scope:
                     self.unknown_of_scope_spans += 1
                 elif field.wire == LEN and field.number == LEGACY_SCOPE_SPANS:
                     self.legacy_count += 1
@@ -177,6 +202,7 @@ cdef class Scanner:
         header.offset = <uint32_t>begin
         header.size = <uint32_t>(self.header_used - begin)
         header.parent = parent
+        header.is_scope = is_scope
         header.damaged_text = damaged_text
         self.header_count += 1
         return 0
@@ -216,7 +242,9 @@ cdef class Scanner:
         cdef uint32_t left_out = self.invalid_trace_ids + self.invalid_span_ids
         self.legacy_count = 0
         self.matcher.begin_resource()
-        result = self.scan_header(p, end, -1, &inside)
+        if self.metadata != NULL:
+            self.matcher.read_header(self.metadata, self.metadata + self.metadata_size, SOUND, False)
+        result = self.scan_header(p, end, self.above_resources, False, &inside)
         if result == 0:
             result = self.scan_inside(p, end, own, 2, inside)
         if result == 0 and self.legacy_count:
@@ -260,7 +288,7 @@ cdef class Scanner:
         cdef uint64_t header_used = self.header_used
         cdef int result
         self.matcher.begin_scope()
-        result = self.scan_header(p, end, resource, &inside)
+        result = self.scan_header(p, end, resource, True, &inside)
         if result:
             return result
         if self.reserve(self.record_count + min(inside, <uint32_t>((end - p) // SMALLEST_SPAN))):

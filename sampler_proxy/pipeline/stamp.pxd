@@ -8,6 +8,7 @@ from sampler_proxy.redact.walker cimport Redacted, Redactor
 cdef struct Stamp:
     # What a decision writes into each span of a trace.
     uint64_t threshold, randomness
+    bint sampled_out
 
 cdef struct SpanState:
     # What becomes of a span's tracestate.
@@ -35,7 +36,8 @@ cdef class Stamper:
     cdef readonly uint64_t strings_mended  # spans in which some string was repaired
     cdef readonly uint64_t inconsistent  # spans whose own threshold was erased
     cdef KeptTrace finish(
-        self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule
+        self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule,
+        bint sampled_out,
     )
     cdef int stamp_trace(
         self, KeptTrace kept, Fragment* trace, Redacted* redacted, Stamp* stamp, bytes attributes
@@ -49,4 +51,4 @@ cdef class Stamper:
         self, cbytes body, cbytes end, uint32_t removed, bytes state, bytes attributes, bytes count
     ) except -1
     cdef int reserve(self, uint64_t more) except -1
-    cdef bytes decision_attributes(self, str rule, str reason, bint incomplete)
+    cdef bytes decision_attributes(self, str rule, str reason, bint incomplete, bint sampled_out)

@@ -4,6 +4,8 @@ A stamped span is the span that came, with its strings made UTF-8 (what is not b
 it), `ot=th` in its tracestate as OpenTelemetry's "TraceState: Probability Sampling" says (`sampling.py`), and behind
 its own attributes, where switched on: `sampler_proxy.rule` and `sampler_proxy.reason` (strings),
 `sampler_proxy.adjusted_count` (double; not on a span whose own `th` was erased because it contradicts the randomness).
+A span that was sampled out, and leaves all the same for a destination that takes such ones, has the attribute
+`sampler_proxy.sampled_out` (true) instead of a threshold, and an adjusted count of 0.
 All other bytes stay, in their order.
 """
 

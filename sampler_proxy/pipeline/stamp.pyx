@@ -41,6 +41,9 @@ cdef bytes _count_attribute(uint64_t threshold):
     return _attribute(b"sampler_proxy.adjusted_count", b"\x21" + struct.pack("<d", adjusted_count_of(threshold)))
 
 
+cdef bytes NO_COUNT = _attribute(b"sampler_proxy.adjusted_count", b"\x21" + struct.pack("<d", 0.0))
+
+
 cdef class Stamper:
     def __cinit__(self, Envelopes envelopes not None, *, decision, adjusted_count):
         self.envelopes = envelopes
@@ -50,11 +53,13 @@ cdef class Stamper:
     def __dealloc__(self):
         free(self.out)
 
-    cdef bytes decision_attributes(self, str rule, str reason, bint incomplete):
-        """Encode the attributes that say which rule decided, and why; b"" where they are switched off."""
+    cdef bytes decision_attributes(self, str rule, str reason, bint incomplete, bint sampled_out):
+        """Encode the attributes that say which rule decided, and why; where they are switched off, only that a trace
+        was sampled out: it must not be taken for a kept one."""
+        cdef bytes attributes = _attribute(b"sampler_proxy.sampled_out", b"\x10\x01") if sampled_out else b""
         if not self.decision:
-            return b""
-        return (_attribute(b"sampler_proxy.rule", _field(1, rule.encode()))
+            return attributes
+        return (attributes + _attribute(b"sampler_proxy.rule", _field(1, rule.encode()))
                 + _attribute(b"sampler_proxy.reason", _field(1, reason.encode()))
                 + (_attribute(b"sampler_proxy.incomplete", b"\x10\x01") if incomplete else b""))
 
@@ -72,22 +77,26 @@ cdef class Stamper:
     # Finishing.
 
     cdef KeptTrace finish(
-        self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule
+        self, Fragment* trace, uint64_t threshold, uint64_t randomness, bytes attributes, uint32_t rule,
+        bint sampled_out,
     ):
-        """Return a trace as it leaves, in memory of its own. `attributes`: decision_attributes()."""
+        """Return a trace as it leaves, in memory of its own. `attributes`: decision_attributes(). One that was sampled
+        out stands for nothing: its tracestate stays as it came, and its adjusted count is 0."""
         cdef KeptTrace kept = KeptTrace()
         cdef Fragment* fragment = trace
         cdef Stamp stamp
         cdef Redacted redacted
         cdef Redactor redactor = self.redactor  # another one may take its place meanwhile
         cdef uint32_t groups = 0
-        stamp.threshold = threshold
+        stamp.threshold = 0 if sampled_out else threshold
+        stamp.sampled_out = sampled_out
         stamp.randomness = randomness
         while fragment != NULL:
             groups += fragment.groups
             fragment = fragment.next
         kept.trace_id = (<const uint8_t*>trace.trace_id)[:16]
         kept.rule = rule
+        kept.sampled_out = sampled_out
         kept.group_list = <Group*>malloc(groups * sizeof(Group))
         if kept.group_list == NULL:
             raise MemoryError
@@ -176,7 +185,7 @@ cdef class Stamper:
         if look:
             state = self.leaving_state(body, body + size, stamp, plain_state, &found)
         if self.adjusted_count and found.consistent:
-            count = _count_attribute(found.threshold)
+            count = NO_COUNT if stamp.sampled_out else _count_attribute(found.threshold)
         return self.append_span(body, body + size, found.removed, state, attributes, count)
 
     cdef bytes leaving_state(self, cbytes body, cbytes end, Stamp* stamp, bytes plain_state, SpanState* found):

@@ -3,7 +3,9 @@
 opening.py reads how a connection begins. Then
 
     HTTP/2 goes to gRPC core, with what has been read;
-    calls in a compression that core does not know are refused here, each as gRPC's specification asks (unreadable.py);
+    unix sockets, calls in a compression that core does not know and this proxy inflates, and what does not call yet go
+    there by a relay (relay.py);
+    calls in a compression that nobody knows here are refused, each as gRPC's specification asks (unreadable.py);
     HTTP/1.1 is answered 400, with what to set at the sender; TLS and whatever else is not HTTP/2 is closed.
 
 What does not go to core is counted, and logged once a minute with its peer's address. A connection that is closed
@@ -24,12 +26,16 @@ from typing import Any
 
 import structlog
 
-from sampler_proxy.receive import connections
-from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, SETTINGS, UNACKNOWLEDGED, Opening
+from sampler_proxy.receive import client_hello, connections
+from sampler_proxy.receive.client_hello import PLAINTEXT, TOO_OLD, TlsOpening, bad_request
+from sampler_proxy.receive.listeners import readable_address, unix_peer
+from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, LATER, RECODING, SETTINGS, UNACKNOWLEDGED, Opening
+from sampler_proxy.receive.recoding import Recoder
+from sampler_proxy.receive.relay import Relay
 from sampler_proxy.receive.throttle import Throttle
 from sampler_proxy.receive.unreadable import UnreadableCalls
 
-KINDS = (*FOREIGN, "silent", UNACKNOWLEDGED, *connections.KINDS)
+KINDS = (*FOREIGN, *client_hello.KINDS, "silent", UNACKNOWLEDGED, *connections.KINDS)
 """Why a connection is refused: what it begins with, that it does not begin, that it never answers, or what it goes on
 doing once core has it."""
 
@@ -73,15 +79,14 @@ _TICK_S = 0.1
 _READ_BYTES = 8192
 """What is read of a connection at once: enough for a first call's headers. The rest is left for core."""
 
-_TEXT = b"This port takes OTLP over gRPC (HTTP/2 without TLS). At the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc.\n"
-_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_TEXT), _TEXT)
+_TEXT = (
+    b"This port takes OTLP over gRPC (HTTP/2 without TLS). At the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or the "
+    b"port for OTLP over HTTP in OTEL_EXPORTER_OTLP_ENDPOINT.\n"
 )
-
 _DROPPED = "dropped"
 _WARNINGS = {
-    "http1": "grpc: a sender speaks HTTP/1.1 to this port; at the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+    "http1": "grpc: a sender speaks HTTP/1.1 to this port; at the sender, set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or the "
+    "port of receive.http in OTEL_EXPORTER_OTLP_ENDPOINT",
     "tls": "grpc: a sender speaks TLS to this port, which takes plaintext; at the sender, write http:// in "
     "OTEL_EXPORTER_OTLP_ENDPOINT, or set OTEL_EXPORTER_OTLP_INSECURE=true",
     "proxy_protocol": "grpc: a load balancer speaks the PROXY protocol to this port; switch it off for this port",
@@ -89,6 +94,9 @@ _WARNINGS = {
     "silent": "grpc: a connection was closed since nothing, or no whole preface of HTTP/2, came",
     UNACKNOWLEDGED: "grpc: a connection was closed since its client does not acknowledge the SETTINGS of HTTP/2",
     COMPRESSION: "grpc: a sender compresses in a way that is not read here; at the sender, set the compression to gzip",
+    PLAINTEXT: "grpc: a sender speaks plaintext to this port, which takes TLS; at the sender, write https:// in "
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    TOO_OLD: "grpc: a sender speaks no version of TLS that is taken here (receive.grpc.tls.min_version)",
     _DROPPED: "grpc: a connection was dropped",
 }
 
@@ -98,22 +106,27 @@ log = structlog.get_logger()
 class _Connection:
     """A connection that core has not been given."""
 
-    def __init__(self, listener: socket.socket, sock: socket.socket, address: Any, now: float) -> None:
+    def __init__(
+        self, listener: socket.socket, sock: socket.socket, address: Any, now: float, opening: Opening | TlsOpening
+    ) -> None:
         self.listener = listener
         self.socket = sock
         self._address = address
         self.since = now  # monotonic seconds, as is the deadline
         self.deadline = now + SILENT_S
-        self.opening = Opening()
+        self.opening = opening
         self.size = 0  # bytes received
         self.unreadable: UnreadableCalls | None = None
         self.lingers = False
 
     @property
     def peer(self) -> str:
-        """The client's address, to be logged."""
-        host, port = self._address[0].removeprefix("::ffff:"), self._address[1]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        """The client's address, to be logged; of a unix socket its process."""
+        return unix_peer(self.socket) if self.is_unix else readable_address(self._address)
+
+    @property
+    def is_unix(self) -> bool:
+        return self.socket.family == socket.AF_UNIX
 
 
 class Acceptor:
@@ -123,19 +136,24 @@ class Acceptor:
         self,
         listeners: list[socket.socket],
         hand_over: Callable[[socket.socket, socket.socket, bytes], None],
+        relay: Relay,
         on_refused: Callable[[str], None],
         on_connection_refused: Callable[[str], None],
+        new_opening: Callable[[], Opening | TlsOpening] = Opening,
     ) -> None:
         """Make it; it owns `listeners` from then on.
 
-        `hand_over(listener, connection, received)` takes over a connection that speaks HTTP/2. `on_refused(reason)`
-        counts a call that is refused here: "compression". `on_connection_refused(kind)` counts a connection, see KINDS.
-        All are called on the accepting thread.
+        `hand_over(listener, connection, received)` takes over a connection that speaks HTTP/2, or `relay` does.
+        `on_refused(reason)` counts a call that is refused here: "unknown_compression", or "compression" where it names
+        none. `on_connection_refused(kind)` counts a connection, see KINDS. `new_opening` makes what reads the beginning
+        of a connection. All are called on the accepting thread.
         """
         self._listeners = listeners
         self._hand_over = hand_over
+        self.relay = relay
         self._on_refused = on_refused
         self._on_connection_refused = on_connection_refused
+        self._new_opening = new_opening
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._here: dict[_Connection, None] = {}  # oldest first
         self._unreadable: dict[_Connection, None] = {}  # those of them whose calls are refused here
@@ -228,7 +246,7 @@ class Acceptor:
             self._pause(now)
             return
         try:
-            connection = _Connection(listener, sock, address, now)
+            connection = _Connection(listener, sock, address, now, self._new_opening())
             self._here[connection] = None
         except BaseException:
             sock.close()
@@ -237,7 +255,8 @@ class Acceptor:
 
     def _begin(self, connection: _Connection) -> None:
         connection.socket.setblocking(False)
-        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not connection.is_unix:
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Core may close a descriptor twice, that of a client which goes while it takes it over: the second time it may
         # be one of ours. Then its number comes back with another connection.
         if (lost := self._selector.get_map().get(connection.socket.fileno())) is not None:
@@ -269,7 +288,7 @@ class Acceptor:
             connection.socket.sendall(SETTINGS)
         if opening.acknowledged and not acknowledged:
             connection.deadline = time.monotonic() + INSPECT_S
-        if opening.verdict == CORE:
+        if opening.verdict in (CORE, RECODING, LATER):
             self._give_to_core(connection)
         elif opening.verdict == COMPRESSION:
             self._refuse_calls(connection)
@@ -282,14 +301,19 @@ class Acceptor:
         self._forget(connection)
         try:
             connection.socket.getpeername()  # else the client has gone, of which core would write a line to stderr
-            self._hand_over(connection.listener, connection.socket, connection.opening.received)
+            verdict, received = connection.opening.verdict, connection.opening.received
+            if connection.is_unix or verdict == RECODING or (verdict != CORE and self.relay.has_room):
+                recoder = None if verdict == CORE else Recoder()
+                self.relay.add(connection.listener, connection.socket, received, connection.peer, recoder)
+            else:
+                self._hand_over(connection.listener, connection.socket, received)
         finally:
             connection.socket.close()  # nothing happens once it has been handed over
 
     def _refuse_calls(self, connection: _Connection) -> None:
         self._warn(COMPRESSION, connection, encoding=connection.opening.encoding or "none named")
         connection.deadline = time.monotonic() + UNREADABLE_S
-        connection.unreadable = UnreadableCalls(lambda: self._on_refused("compression"))
+        connection.unreadable = UnreadableCalls(self._on_refused)
         self._unreadable[connection] = None
         self._answer_unreadable(connection, connection.unreadable.receive(connection.opening.received))
         if len(self._unreadable) > MAX_UNREADABLE:
@@ -303,8 +327,9 @@ class Acceptor:
     def _refuse(self, connection: _Connection, kind: str) -> None:
         self._on_connection_refused(kind)
         self._warn(kind, connection)
-        if kind == "http1":
-            connection.socket.sendall(_ANSWER)
+        answer = bad_request(_TEXT) if kind == "http1" else client_hello.answer(kind, connection.opening.received)
+        if answer:
+            connection.socket.sendall(answer)
             self._linger(connection)
         else:
             self._drop(connection)

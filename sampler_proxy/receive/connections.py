@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import weakref
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
 import structlog
 
+from sampler_proxy.receive.relay import Relayed
 from sampler_proxy.receive.throttle import Throttle
 
 BROKEN_OFF, UNFINISHED = "calls_broken_off", "unfinished"
@@ -41,7 +43,10 @@ log = structlog.get_logger()
 
 
 def peer_of(address: Any) -> bytes:
-    """Return a socket address as core names a call's peer: a URI (RFC 3986) of the scheme ipv4 or ipv6."""
+    """Return a socket address as core names a call's peer: a URI (RFC 3986) of the scheme ipv4 or ipv6, or of a unix
+    socket with an abstract address, as relay.py makes them."""
+    if isinstance(address, bytes):
+        return b"unix-abstract:" + address[1:]
     host, port = address[0].removeprefix("::ffff:"), address[1]
     if ":" not in host:
         return f"ipv4:{host}:{port}".encode()
@@ -63,22 +68,31 @@ def goaway(text: str) -> bytes:
 class Connections:
     """The connections of one server. From any thread; they are closed by one."""
 
+    encrypted = False
+    """Whether they are TLS, so that nothing can be sent over them here."""
+
     def __init__(self) -> None:
         self._numbers: dict[bytes, tuple[int, int]] = {}  # peer -> descriptor and family
         self._peers: dict[int, bytes] = {}  # and the reverse: as many as there are descriptors, at most
+        self._relayed: weakref.WeakValueDictionary[bytes, Relayed] = weakref.WeakValueDictionary()
         self._throttles = {kind: Throttle() for kind in KINDS}
 
-    def add(self, connection: socket.socket) -> None:
-        """Take note of a connection that core is about to be given. OSError where its client has gone."""
+    def add(self, connection: socket.socket, relayed: Relayed | None = None) -> None:
+        """Take note of a connection that core is about to be given, which may be one that is relayed. OSError where its
+        client has gone."""
         number, peer = connection.fileno(), peer_of(connection.getpeername())
         gone = self._peers.get(number)
         if gone is not None and self._numbers.get(gone, (-1, 0))[0] == number:  # else its port is another connection's
             del self._numbers[gone]
         self._numbers[peer] = (number, connection.family)
         self._peers[number] = peer
+        if relayed is not None:
+            self._relayed[peer] = relayed
 
     def bytes_received(self, peer: bytes) -> int | None:
         """Return what a connection has received since it began; None where that, or the connection, is not known."""
+        if (relayed := self._relayed.get(peer)) is not None:
+            return relayed.received
         connection = self.duplicate(peer)
         if connection is None:
             return None
@@ -115,11 +129,14 @@ class Connections:
         connection = self.duplicate(peer)
         if connection is None:
             return False
+        relayed = self._relayed.get(peer)  # now: it goes with the connection
+        name = readable(peer) if relayed is None else relayed.peer
         with connection, suppress(OSError):  # the client has gone, or reads nothing
             with suppress(BlockingIOError):
-                connection.send(goaway(_REASONS[kind]), socket.MSG_DONTWAIT)
+                if not self.encrypted:
+                    connection.send(goaway(_REASONS[kind]), socket.MSG_DONTWAIT)
             connection.shutdown(socket.SHUT_RDWR)
         self._numbers.pop(peer, None)  # core may take a while; it must not be closed twice
         if (held_back := self._throttles[kind].due()) is not None:
-            log.warning(f"grpc: a connection was closed: {_REASONS[kind]}{held_back}", peer=readable(peer))
+            log.warning(f"grpc: a connection was closed: {_REASONS[kind]}{held_back}", peer=name)
         return True

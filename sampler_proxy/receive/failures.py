@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -47,22 +45,3 @@ class FailureLog:
                 error=type(error).__name__,
                 where=where,
             )
-
-
-class RefusalCount:
-    """Counts the requests that a receiver refuses itself; later on, where there is no memory for it now. From any
-    thread. `count(reason)` may raise MemoryError, and has then not counted."""
-
-    def __init__(self, count: Callable[[str], None]) -> None:
-        self._count = count
-        self._uncounted = {"out_of_memory": 0}
-        self._lock = threading.Lock()
-
-    def __call__(self, reason: str) -> None:
-        """Count a request, and those that could not be counted before."""
-        with self._lock, suppress(MemoryError):
-            self._uncounted[reason] = self._uncounted.get(reason, 0) + 1
-            for each, uncounted in self._uncounted.items():
-                for _ in range(uncounted):
-                    self._count(each)
-                    self._uncounted[each] -= 1

@@ -16,9 +16,11 @@ import grpc
 import structlog
 
 from sampler_proxy.errors import Overloaded, StartError
-from sampler_proxy.receive import grpc_server
+from sampler_proxy.receive import grpc_server, reflection
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.receive.grpc_aio import AioEngine
 from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
+from sampler_proxy.receive.keepalive import Keepalive
 
 CHECK_CALL_S = 5.0
 """How long one call of the self-check may take."""
@@ -34,6 +36,8 @@ def create(
     on_not_served: Callable[[str], None] = lambda _: None,
     on_connection_refused: Callable[[str], None] = lambda _: None,
     large_methods: Mapping[str, Handler] | None = None,
+    keepalive: Keepalive = grpc_server.DEFAULT_KEEPALIVE,
+    door: Door = OPEN,
 ) -> GrpcEngine:
     """Make the best engine that works with the grpcio at hand, not started. Blocks for the self-check (0.2 s).
 
@@ -55,7 +59,17 @@ def create(
             error=type(error).__name__,
         )
         chosen = AioEngine
-    return chosen(methods, address, max_request_bytes, on_refused, on_not_served, on_connection_refused, large_methods)
+    return chosen(
+        methods,
+        address,
+        max_request_bytes,
+        on_refused,
+        on_not_served,
+        on_connection_refused,
+        large_methods,
+        keepalive,
+        door,
+    )
 
 
 def loopback() -> str | None:
@@ -71,7 +85,7 @@ def self_check(engine_class: type[GrpcEngine], address: str = "127.0.0.1:0") -> 
     """Start an engine of this class at a loopback address, call it, and drain it.
 
     Raises unless every answer is as it should be: to a plain message, a compressed one, one that is too large, to a
-    refusal, and to a method that does not exist.
+    refusal, to a method that does not exist, and to a streaming one.
     """
     refused: list[str] = []
 
@@ -99,6 +113,7 @@ def self_check(engine_class: type[GrpcEngine], address: str = "127.0.0.1:0") -> 
                 call("/check/Echo", b"\n" * 4097),
                 call("/check/Refuse", b""),
                 call("/check/None", b""),
+                len(list(channel.stream_stream(reflection.METHODS[0])(iter((b"", b"")), timeout=CHECK_CALL_S))),
             ]
     finally:
         drained = engine.drain(5)
@@ -110,6 +125,7 @@ def self_check(engine_class: type[GrpcEngine], address: str = "127.0.0.1:0") -> 
         too_large,
         (grpc.StatusCode.UNAVAILABLE, 2),
         (grpc.StatusCode.UNIMPLEMENTED, 0),
+        2,
     ]
     if answers != expected or refused != ["too_large", "too_large"] or not drained:
         raise RuntimeError("self-check failed")

@@ -17,19 +17,21 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from sampler_proxy.errors import StartError
 from sampler_proxy.receive import grpc_server, grpc_status
-from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
+from sampler_proxy.receive.grpc_server import GrpcEngine, Method, Streaming
 from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.metadata import bind
 from sampler_proxy.receive.places import Places
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _FOREVER_S = 86_400.0  # longer than any drain
+_Found = TypeVar("_Found")
 
 BEAT_S = 1.0
 """How often the loop shows that it runs."""
@@ -44,6 +46,8 @@ class AioEngine(GrpcEngine):
     name = "grpc.aio"
 
     def start(self) -> int:
+        if self._door.tls is not None and self._door.tls.min_version != "1.2":
+            raise StartError("grpc: this engine (grpc.aio) cannot refuse TLS 1.2: remove tls.min_version")
         grpc_server.check_address(self.address)
         self._places: Places[Any] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING, _peer)
         self._turns: dict[Any, asyncio.Future[bool]] = {}  # of the calls that wait: whether they have a place, or never
@@ -74,11 +78,19 @@ class AioEngine(GrpcEngine):
             self._beats += 1
             await asyncio.sleep(BEAT_S)
 
+    def _tell_watchers(self) -> None:
+        self._wake(self._changed)
+
     def _begin_shutdown(self) -> None:
+        self._wake(self._ending)
         self._stop(_FOREVER_S)
 
     def _cancel_calls(self) -> None:
         self._stop(None)
+
+    def _wake(self, event: asyncio.Event) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(event.set)
 
     def _stop(self, grace_s: float | None) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -90,16 +102,23 @@ class AioEngine(GrpcEngine):
         try:
             self._loop = asyncio.get_running_loop()
             self._stops: list[asyncio.Task[None]] = []
+            self._changed, self._ending = asyncio.Event(), asyncio.Event()  # the health, and the server
             self._server = grpc.aio.server(options=self._core_options(2 * self._max_request_bytes))
             handlers = {**self._methods, **self._large_methods}  # there is one thread, and no need for both
-            behaviours = {method: self._behaviour(handler) for method, handler in handlers.items()}
-            self._server.add_generic_rpc_handlers((_Methods(behaviours, self._not_served),))
+            behaviours = {method: self._behaviour(method, handler) for method, handler in handlers.items()}
+            streaming = {name: self._conversation(name, method) for name, method in self._streaming.items()}
+            self._server.add_generic_rpc_handlers((_Methods(behaviours, streaming, self._not_served),))
             try:
-                port = self._server.add_insecure_port(self.address)
+                if self._door.tls is None:
+                    port = self._server.add_insecure_port(self.address)
+                else:
+                    port = self._server.add_secure_port(self.address, self._door.tls.grpc_credentials())
             except RuntimeError:
                 port = 0
             if not port:
                 raise StartError(f"grpc: cannot listen on {self.address}")
+            if self.address.startswith(grpc_server.UNIX):
+                port = 0
             await self._server.start()
         except BaseException as error:
             started.set_exception(error)
@@ -110,11 +129,25 @@ class AioEngine(GrpcEngine):
         await asyncio.gather(*self._stops)
         beating.cancel()
 
-    def _behaviour(self, handler: Handler) -> Callable[[object, Any], Awaitable[bytes]]:
+    async def _ask(self, context: Any, name: str) -> object:
+        """Ask a call for its credentials, unless it is a probe, and end it where they are refused. What is returned is
+        to be kept until it has been answered."""
+        credentials = self._door.credentials
+        if credentials is None or name.startswith(grpc_server.PROBES):
+            return None
+        admitted = self._admit(credentials, context.invocation_metadata(), context.peer().encode())
+        if isinstance(admitted, Refusal):
+            await context.abort(_CODES[admitted.code], admitted.message, admitted.trailers)
+        return admitted
+
+    def _behaviour(self, name: str, handler: Method) -> Callable[[object, Any], Awaitable[bytes]]:
         async def behaviour(_: object, context: Any) -> bytes:
             self._in_flight += 1
             try:
-                answer = await self._answer(handler, context)
+                _admitted = await self._ask(context, name)
+                noted = self._door.metadata
+                bound = handler if noted is None else bind(handler, noted.of(context.invocation_metadata()))
+                answer = await self._answer(bound, context)
             finally:
                 self._in_flight -= 1
             if isinstance(answer, bytes):
@@ -124,8 +157,45 @@ class AioEngine(GrpcEngine):
 
         return behaviour
 
+    def _conversation(self, name: str, method: Streaming) -> Callable[[object, Any], Awaitable[None]]:
+        async def behaviour(_: object, context: Any) -> None:
+            _admitted = await self._ask(context, name)
+            reading = asyncio.ensure_future(self._read(context))
+            first = True
+            while not isinstance(message := await self._unless_ending(reading, context), Refusal):
+                answer = self._handle(method.answer, message)
+                if isinstance(answer, Refusal):
+                    message = answer
+                    break
+                await context.write(answer)
+                first = False
+                if method.watches:
+                    await self._unless_ending(asyncio.ensure_future(self._changed.wait()), context)
+                    if (now := method.answer(message)) != answer:
+                        await context.write(now)
+                    await self._unless_ending(asyncio.ensure_future(asyncio.Event().wait()), context)
+                reading = asyncio.ensure_future(self._read(context))
+            if first or message is not grpc_status.NO_MESSAGE:  # else the client has sent all
+                await context.abort(_CODES[message.code], message.message, message.trailers)
+
+        return behaviour
+
+    async def _unless_ending(self, what: asyncio.Future[_Found], context: Any) -> _Found:
+        """Wait for something; end the call where the server shuts down before."""
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait((what, ending), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                refusal = grpc_status.STOPPING
+                await context.abort(_CODES[refusal.code], refusal.message, refusal.trailers)
+            return await what
+        finally:
+            ending.cancel()
+            what.cancel()
+
     def _not_served(self, method: str) -> Callable[[object, Any], Awaitable[bytes]]:
         async def behaviour(_: object, context: Any) -> bytes:
+            await self._ask(context, method)
             kind, refusal = grpc_status.not_served(method)
             self._on_not_served(kind)
             await context.abort(_CODES[refusal.code], refusal.message)
@@ -133,7 +203,12 @@ class AioEngine(GrpcEngine):
 
         return behaviour
 
-    async def _answer(self, handler: Handler, context: Any) -> bytes | Refusal:
+    async def _answer(self, handler: Method, context: Any) -> bytes | Refusal:
+        message = await self._read(context)
+        return message if isinstance(message, Refusal) else self._handle(handler, message)
+
+    async def _read(self, context: Any) -> bytes | Refusal:
+        """Return a call's message, for which it waits for its turn, or with what it has to be refused."""
         if not self._places.enter(context, time.monotonic()):
             turn = self._turns[context] = self._loop.create_future()
             if (crowded := self._places.crowded()) is not None:
@@ -145,9 +220,7 @@ class AioEngine(GrpcEngine):
             message = await context.read()
         finally:
             self._leave(context)
-        if message is grpc.aio.EOF:
-            return grpc_status.NO_MESSAGE
-        return self._handle(handler, message)
+        return grpc_status.NO_MESSAGE if message is grpc.aio.EOF else message
 
     async def _wait(self, context: Any, turn: asyncio.Future[bool]) -> bool:
         """Wait for a place; False where the call has to be refused."""
@@ -191,11 +264,20 @@ def _peer(context: Any) -> Hashable:
 
 
 _Behaviour = Callable[[object, Any], Awaitable[bytes]]
+_Conversation = Callable[[object, Any], Awaitable[None]]
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, behaviours: dict[str, _Behaviour], not_served: Callable[[str], _Behaviour]) -> None:
-        self._handlers = {name: grpc.stream_unary_rpc_method_handler(b) for name, b in behaviours.items()}
+    def __init__(
+        self,
+        behaviours: dict[str, _Behaviour],
+        streaming: dict[str, _Conversation],
+        not_served: Callable[[str], _Behaviour],
+    ) -> None:
+        self._handlers = {
+            **{name: grpc.stream_unary_rpc_method_handler(each) for name, each in behaviours.items()},
+            **{name: grpc.stream_stream_rpc_method_handler(each) for name, each in streaming.items()},
+        }
         self._not_served = not_served
 
     def service(self, handler_call_details: Any) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampler_proxy.receive.grpc_server import Handler
+from sampler_proxy.receive.credentials import Lease
+from sampler_proxy.receive.grpc_server import Method
 from sampler_proxy.receive.inflate import Inflation
 
 
@@ -19,10 +20,14 @@ class Call:
     """Of the message, as it came."""
     answered = False
     """Whether it has been on the thread of large messages."""
+    lease: Lease | None = None
+    """That of its credential, None where none was wanted."""
+    opened = False
+    """Whether it has been answered in part: a streaming one."""
     mark: tuple[int, int] | None = None
     """For BytesInFlight."""
 
-    def __init__(self, call: Any, peer: bytes, handler: Handler, large_handler: Handler | None) -> None:
+    def __init__(self, call: Any, peer: bytes, handler: Method, large_handler: Method | None) -> None:
         self.call = call
         self.peer = peer  # asked for at once: of a call that was broken off core knows it no more
         self.handler = handler

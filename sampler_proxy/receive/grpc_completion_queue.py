@@ -40,26 +40,34 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
 from grpc._cython import cygrpc
 
 from sampler_proxy.errors import EffortSpent
-from sampler_proxy.receive import grpc_server, grpc_status
+from sampler_proxy.receive import grpc_server, grpc_status, recoding
 from sampler_proxy.receive.accepting import Acceptor
 from sampler_proxy.receive.bounds import Bounds
+from sampler_proxy.receive.client_hello import TlsOpening
 from sampler_proxy.receive.core_acceptor import CoreAcceptor
+from sampler_proxy.receive.credentials import Credentials, Lease
 from sampler_proxy.receive.gathering import DEAR_S, SLICE_S, Gathering
 from sampler_proxy.receive.grpc_call import Call
 from sampler_proxy.receive.grpc_lane import Lane
-from sampler_proxy.receive.grpc_server import GrpcEngine, Handler
+from sampler_proxy.receive.grpc_server import GrpcEngine, Method
 from sampler_proxy.receive.grpc_status import Refusal
+from sampler_proxy.receive.grpc_streams import Step, Stream, Streams
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation
+from sampler_proxy.receive.metadata import bind
+from sampler_proxy.receive.opening import Opening
 from sampler_proxy.receive.places import Places
+from sampler_proxy.receive.relay import Relay, Relayed
 from sampler_proxy.receive.turns import Turns
 
 _DOWN = "down"
+_PROBES = grpc_server.PROBES.encode()
 
 _REQUESTED_CALLS = 64
 """Calls asked for in advance. More than these between two polls wait in core's queue, which costs core a lock."""
@@ -93,25 +101,42 @@ class CompletionQueueEngine(GrpcEngine):
     _draining = _cancelled = False
 
     def start(self) -> int:
-        self._handlers: dict[bytes, tuple[Handler, Handler | None]] = {
+        self._handlers: dict[bytes, tuple[Method, Method | None]] = {
             method.encode(): (handler, self._large_methods.get(method)) for method, handler in self._methods.items()
         }
         self._places: Places[Call] = Places(grpc_server.MAX_RECEIVING, grpc_server.MAX_WAITING, _peer)
         self._bounds = Bounds(self._in_flight_bound, self._on_connection_refused)
+        self._streams = Streams(self._streaming, self)
         self._ready: Turns[Call] = Turns()
         self._gathering = Gathering()  # in `_ready`
         listeners = grpc_server.open_listeners(self.address)
         try:
-            self._core = self._start_server()
+            core = self._start_server()
         except BaseException:
             for listener in listeners:
                 listener.close()
             raise
-        self._acceptor = Acceptor(listeners, self._hand_over, self._on_refused, self._on_connection_refused)
+
+        def hand_over(
+            listener: socket.socket, connection: socket.socket, received: bytes, relayed: Relayed | None = None
+        ) -> None:
+            self._bounds.connections.add(connection, relayed)
+            core.hand_over(listener, connection, received)
+
+        tls = self._door.tls
+        self._bounds.connections.encrypted = tls is not None
+        self._acceptor = Acceptor(
+            listeners,
+            hand_over,
+            Relay(hand_over),
+            self._on_refused,
+            self._on_connection_refused,
+            Opening if tls is None else partial(TlsOpening, tls.min_version),
+        )
         self._begun, self._answered = object(), object()  # objects of their own, so that their references count events
-        self._idle_references = sys.getrefcount(self._begun)
-        # What a tag whose event is lost is referred to by; it depends on the interpreter.
-        self._lost_references = _references({object(): None})[0][1]
+        # By what they are referred to while there are no events, and a tag whose event is lost: it depends on the
+        # interpreter.
+        self._references = sys.getrefcount(self._begun), _references({object(): None})[0][1]
         self._open: Any = None  # the call whose event is being handled, until it is answered or waits
         self._open_answer: bytes | Refusal | None = None  # what its request has been answered with; None: not yet
         self._request_calls()
@@ -120,9 +145,8 @@ class CompletionQueueEngine(GrpcEngine):
         self._thread = threading.Thread(target=self._serve, name="grpc", daemon=True)
         self._thread.start()
         self._lane.start()
-        port: int = listeners[0].getsockname()[1]
         self._acceptor.start()
-        return port
+        return grpc_server.port_of(listeners[0])
 
     def _start_server(self) -> CoreAcceptor:
         """Start core's server, and return the way in for connections: it listens to nothing by itself."""
@@ -130,22 +154,24 @@ class CompletionQueueEngine(GrpcEngine):
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server((*self._core_options(self._max_request_bytes), core.option), False)
         self._server.register_completion_queue(self._queue)
-        self._server.add_http2_port(core.port)  # what it returns differs between versions
+        tls = self._door.tls
+        credentials = None if tls is None else tls.grpc_credentials()._credentials
+        self._server.add_http2_port(core.port, credentials)  # what it returns differs between versions
         core.connect()
         self._server.start()
         return core
 
     @property
     def alive(self) -> bool:
-        return super().alive and self._lane.alive and (self._acceptor.alive or self._draining)
+        if not super().alive:
+            return False
+        return self._lane.alive and self._acceptor.relay.alive and (self._acceptor.alive or self._draining)
 
     def peak_in_flight(self) -> int:
         return self._bounds.bytes.peak()
 
-    def _hand_over(self, listener: socket.socket, connection: socket.socket, received: bytes) -> None:
-        """Give core a connection, on the accepting thread."""
-        self._bounds.connections.add(connection)
-        self._core.hand_over(listener, connection, received)
+    def _tell_watchers(self) -> None:
+        self._streams.tell()
 
     def _begin_shutdown(self) -> None:
         self._draining = True
@@ -168,6 +194,7 @@ class CompletionQueueEngine(GrpcEngine):
                 log.error("grpc: the receiving thread cannot go on, and ends", error=type(error).__name__)
         finally:
             self._lane.close()
+            self._acceptor.relay.close()
 
     def _run(self) -> None:
         poll, receiving = self._queue.poll, self._places.receiving
@@ -183,10 +210,14 @@ class CompletionQueueEngine(GrpcEngine):
                 if type(tag) is Call:
                     self._received(tag, event)
                 elif tag is self._begun:
-                    if event.success:  # else we are shutting down
+                    if event.success:
                         self._accept(event)
+                    else:  # we are shutting down
+                        self._streams.end()
                 elif tag is self._answered:
                     self._in_flight -= 1
+                elif type(tag) is Stream or type(tag) is Step:
+                    self._streams.happened(tag, event)
                 elif tag is _DOWN:
                     down = True
                 elif event.completion_type == cygrpc.CompletionType.queue_shutdown:
@@ -250,14 +281,14 @@ class CompletionQueueEngine(GrpcEngine):
         if failures > 1:
             time.sleep(_FAILURE_PAUSE_S)
         with suppress(Exception):  # it is tried again at the next failure
-            for lost in [each for each, count in _references(self._places.receiving) if count <= self._lost_references]:
+            for lost in [each for each, count in _references(self._places.receiving) if count <= self._references[1]]:
                 self._places.leave(lost)
                 if not lost.answered:
                     self._open = lost.call
                     self._answer_open(out_of_memory=True)
             self._fill_places(time.monotonic())
-            answering = sys.getrefcount(self._answered) - self._idle_references
-            self._in_flight = len(self._places.receiving) + self._places.waiting + answering
+            answering = sys.getrefcount(self._answered) - self._references[0]
+            self._in_flight = len(self._places.receiving) + self._places.waiting + len(self._streams) + answering
             self._request_calls()
 
     def _request_calls(self) -> None:
@@ -267,7 +298,7 @@ class CompletionQueueEngine(GrpcEngine):
 
     def _requested(self) -> int:
         """Return how many calls have been asked for that have not begun."""
-        return sys.getrefcount(self._begun) - self._idle_references
+        return sys.getrefcount(self._begun) - self._references[0]
 
     def _request_call(self) -> None:
         try:  # noqa: SIM105 - for every call
@@ -279,17 +310,54 @@ class CompletionQueueEngine(GrpcEngine):
         call = self._open = event.call
         self._request_call()
         self._in_flight += 1
-        handlers = self._handlers.get(event.call_details.method)
-        if handlers is None:
-            kind, refusal = grpc_status.not_served(event.call_details.method.decode("utf-8", "replace"))
-            self._open_answer = refusal
-            self._on_not_served(kind)
-            self._answer(call, refusal)
-            return
-        its, now = Call(call, call.peer(), *handlers), time.monotonic()
+        admitted = None if self._door.credentials is None else self._ask(self._door.credentials, event)
+        if isinstance(admitted, Refusal):
+            self._open_answer, its = admitted, None
+            self._answer(call, admitted)
+        else:
+            handlers = self._handlers.get(event.call_details.method)
+            if self._door.metadata is not None and handlers is not None:
+                metadata = self._door.metadata.of(event.invocation_metadata)
+                if metadata:
+                    handlers = bind(handlers[0], metadata), handlers[1] and bind(handlers[1], metadata)
+            its = self._other(event) if handlers is None else Call(call, call.peer(), *handlers)
+            if admitted is not None and its is not None:
+                its.lease = admitted
+        now = time.monotonic()
+        if its is not None:
+            self.enter(its, now)
+        if now >= self._bounds.next_look_s:
+            self._look(now)
+        if self._gathering.on and now >= self._gathering.until_s:
+            self._serve_ready()
+
+    def _ask(self, credentials: Credentials, event: Any) -> Lease | Refusal | None:
+        """Ask a call for its credentials; None: it needs none, being a probe."""
+        if event.call_details.method.startswith(_PROBES):
+            return None
+        return self._admit(credentials, event.invocation_metadata, event.call.peer())
+
+    def _other(self, event: Any) -> Call | None:
+        """Take a call of a streaming method; answer one of a method that nobody handles."""
+        method, call = event.call_details.method, event.call
+        if self._streams.knows(method):
+            if (stream := self._streams.begin(call, method)) is None:
+                self._refuse(Call(call, b"", bytes, None), "busy", grpc_status.TOO_MANY_CALLS)
+            return stream
+        if method == recoding.UNKNOWN:
+            self._refuse(Call(call, b"", bytes, None), "unknown_compression", grpc_status.UNKNOWN_COMPRESSION)
+            return None
+        kind, refusal = grpc_status.not_served(method.decode("utf-8", "replace"))
+        self._open_answer = refusal
+        self._on_not_served(kind)
+        self._answer(call, refusal)
+        return None
+
+    def enter(self, its: Call, now: float) -> None:
+        """Give a call a place, in which its message is read, or let it wait for one."""
         if self._places.enter(its, now):
             try:
-                call.start_server_batch((_Message(0),), its)
+                its.call.start_server_batch((_Message(0),), its)
             except BaseException:
                 self._places.leave(its)
                 raise
@@ -297,11 +365,7 @@ class CompletionQueueEngine(GrpcEngine):
         else:
             self._open = None
             if (crowded := self._places.crowded()) is not None:
-                self._refuse(crowded.call, "busy", grpc_status.TOO_MANY_CALLS)
-        if now >= self._bounds.next_look_s:
-            self._look(now)
-        if self._gathering.on and now >= self._gathering.until_s:
-            self._serve_ready()
+                self._refuse(crowded, "busy", grpc_status.TOO_MANY_CALLS)
 
     def _fill_places(self, now: float) -> None:
         """Give free places to the calls that wait. On an error they go on waiting."""
@@ -328,14 +392,42 @@ class CompletionQueueEngine(GrpcEngine):
     def _end(self, its: Call, reason: str, refusal: Refusal, now: float) -> None:
         """Refuse a call whose message is not there yet."""
         self._places.leave(its)
-        self._refuse(its.call, reason, refusal)
+        self._refuse(its, reason, refusal)
         self._bounds.did_not_finish(its.peer, now)
 
-    def _refuse(self, call: Any, reason: str, refusal: Refusal) -> None:
+    def _refuse(self, its: Call, reason: str, refusal: Refusal) -> None:
         """Count a refusal of the engine's own, and answer with it."""
-        self._open, self._open_answer = call, refusal
+        self._open, self._open_answer = its.call, refusal
         self._count_refused(reason)
-        self._answer(call, refusal)
+        if its.opened:
+            self.close(its, _operations(refusal)[1:])
+        else:
+            self._answer(its.call, refusal)
+
+    # For streams: what grpc_streams.Engine says
+
+    def leave(self, its: Call, event: Any) -> bytes | Refusal | None:
+        if not self._places.leave(its):
+            return None
+        message: bytes | None = None if event is None else event.batch_operations[0].message()
+        if message is not None:
+            if self._bounds.bytes.watched:
+                self._bounds.bytes.arrived(its.peer, len(message))
+        elif event is not None and not its.opened and event.success:
+            self._bounds.broke_off(its.peer, time.monotonic())
+        if self._places.waiting:
+            self._fill_places(time.monotonic())
+        return grpc_status.NO_MESSAGE if message is None else message
+
+    def answer(self, handler: Method, message: bytes) -> bytes | Refusal:
+        return self._handle(handler, message)
+
+    def close(self, its: Call, operations: tuple[Any, ...]) -> None:
+        its.call.start_server_batch(operations, self._answered)
+        self._open = self._open_answer = None
+
+    def ended(self) -> None:
+        self._in_flight -= 1
 
     def _received(self, its: Call, event: Any) -> None:
         if its.answered:
@@ -385,7 +477,7 @@ class CompletionQueueEngine(GrpcEngine):
             self._bounds.broke_off(its.peer, now)
         else:
             # Core has answered RESOURCE_EXHAUSTED; this only ends the call.
-            self._refuse(its.call, "too_large", grpc_status.NO_MESSAGE)
+            self._refuse(its, "too_large", grpc_status.NO_MESSAGE)
 
     def _leave(self, its: Call, now: float) -> None:
         """Let a call have its place no longer, and give the place to who waits."""

@@ -11,19 +11,40 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from sampler_proxy.errors import EffortSpent, OutOfMemory, RequestError, RequestTooLarge, StartError
-from sampler_proxy.receive import grpc_status
+from sampler_proxy.receive import grpc_status, health, reflection
 from sampler_proxy.receive.accepting import BACKLOG
+from sampler_proxy.receive.connections import readable
+from sampler_proxy.receive.credentials import Credentials, Lease
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_status import Refusal
 from sampler_proxy.receive.inflate import SIGNATURES, Inflation, inflate
-from sampler_proxy.receive.listeners import listen
+from sampler_proxy.receive.keepalive import Keepalive
+from sampler_proxy.receive.listeners import UnixListener, listen
+from sampler_proxy.receive.refusal_counts import RefusalCounts
+from sampler_proxy.receive.tls import HANDSHAKE_S
 
-Handler = Callable[[bytes], bytes]
+Handler = Callable[..., bytes]
+"""What answers a request: called with its message, and with its metadata (otlp/metadata.py) where these are kept."""
+
+Method = Callable[..., bytes | Refusal]
+"""What answers a call: handlers, and methods of gRPC's own services."""
+
+
+class Streaming(NamedTuple):
+    """A method whose calls have more than one answer: one to each message; or, of one that `watches`, to its only
+    message another one whenever that has changed."""
+
+    answer: Callable[[bytes], bytes]
+    watches: bool
+
+
+PROBES = f"/{health.SERVICE}/"
+"""The beginning of the methods that need no credentials."""
 
 MAX_RECEIVING = 128
 """Messages being received at once, beside the first one of each connection. places.py shares them: one connection alone
@@ -66,24 +87,27 @@ CANCEL_S = 1.0
 GOAWAY_S = 0.3
 """How long clients may take to close their connections (HTTP/2's GOAWAY asks them to) once all calls have ended."""
 
+DEFAULT_KEEPALIVE = Keepalive()
+
 _POLL_S = 0.01
 
 _MAX_CORE_BYTES = 2**31 - 1
 
 
 class GrpcEngine(ABC):
-    """A plaintext gRPC server for unary methods on bytes.
+    """A gRPC server for unary methods on bytes, with gRPC's health and reflection services.
 
     `methods` maps full names ("/package.Service/Method") to handlers: request message (after decompression) to response
     message, or raise `RequestError`. `on_refused(reason)` is called for every request that the engine refuses itself:
-    "too_large", "compression" (damaged gzip, or one that is not read here), "busy" (MAX_WAITING), "stalled"
-    (STALLED_S), "in_flight" (IN_FLIGHT_BYTES), "out_of_memory" (MemoryError, wherever it was met; its sender is told to
-    try again), "internal" (the handler raised something else).
+    "too_large", "compression" (damaged data, or none named), "unknown_compression" (one that is not read here), "busy"
+    (MAX_WAITING), "stalled" (STALLED_S), "in_flight" (IN_FLIGHT_BYTES), "out_of_memory" (MemoryError, wherever it was
+    met; its sender is told to try again), "internal" (the handler raised something else).
     `on_not_served(kind)` is called for every call of another method, see `grpc_status.not_served`, and
     `on_connection_refused(kind)` for every connection that does not speak HTTP/2 or is closed for what it does, see
     `accepting.KINDS`. `large_methods` are handlers for messages above LARGE_BYTES, and for those for which the first
     handler raises EffortSpent, to be called on another thread at the same time as the first ones; where there is none
-    for a method, all are handled alike. Handlers and hooks run on
+    for a method, all are handled alike. `door` says whether senders have to speak TLS, and show credentials:
+    the others are refused before their messages are read. Handlers and hooks run on
     threads of the engine. `start` once; the rest from any thread.
     """
 
@@ -98,19 +122,24 @@ class GrpcEngine(ABC):
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
         large_methods: Mapping[str, Handler] | None = None,
+        keepalive: Keepalive = DEFAULT_KEEPALIVE,
+        door: Door = OPEN,
     ) -> None:
         self.address = address
-        self._methods = dict(methods)
+        self._door = door
+        services = dict.fromkeys(method.split("/")[1] for method in methods)
+        self._health = health.Health(services)
+        self._methods: dict[str, Method] = {**self._health.methods(), **methods}
         self._large_methods = dict(large_methods or {})
         self._max_request_bytes = max_request_bytes
         self._on_refused = on_refused
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
+        # A handshake may take two minutes by default.
+        handshake = () if door.tls is None else (("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),)
+        self._connection_options = (*keepalive.options(), *handshake)
         self._failures = FailureLog("grpc")
-        self._uncounted: dict[str, int] = dict.fromkeys(
-            ("out_of_memory", "internal", "busy", "stalled", "in_flight", "too_large", "draining"), 0
-        )
-        self._counting = threading.Lock()
+        self._count_refused = RefusalCounts(on_refused).add
         self._thread: threading.Thread | None = None  # ends when the server has ended
         self._in_flight = 0  # calls begun and not answered; changed by that thread only
 
@@ -119,6 +148,15 @@ class GrpcEngine(ABC):
         """Tell whether the engine's threads run: from `start` to the end of `drain`, or until one of them dies. One
         that stands still is not told from one that waits, but where the engine says so."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def _streaming(self) -> dict[str, Streaming]:
+        """Make the streaming methods: once, for that of reflection takes its time."""
+        answer = reflection.Reflection(dict.fromkeys(method.split("/")[1] for method in self._methods)).answer
+        return {
+            health.WATCH: Streaming(self._health.watch, True),
+            **{method: Streaming(answer, False) for method in reflection.METHODS},
+        }
 
     def peak_in_flight(self) -> int:
         """Return the most bytes that unfinished messages have held since this was asked last; 0 where the engine does
@@ -138,15 +176,17 @@ class GrpcEngine(ABC):
         """
 
     def drain(self, grace_s: float) -> bool:
-        """Stop accepting (the port is closed, clients are told to go away), let calls in flight end, end the thread.
+        """Say that nothing is served any more (health.py), stop accepting (the port is closed, clients are told to go
+        away), let calls in flight end, end the thread.
 
         Blocks: `grace_s` at most, then cancels what is left, for which CANCEL_S must do. From asyncio: `to_thread`.
         True if every call ended by itself. May be called again, with a shorter grace to cut short one that is waiting.
         """
         if self._thread is None or not self._thread.is_alive():
             return True
-        self._begin_shutdown()
         end = time.monotonic() + grace_s
+        self._health.drain(grace_s, self._tell_watchers)
+        self._begin_shutdown()
         idle_s = 0.0
         # Core waits until every client has acknowledged the GOAWAY, for up to 20 s, but some have long gone.
         while self._thread.is_alive() and time.monotonic() < end and idle_s < GOAWAY_S:
@@ -157,6 +197,10 @@ class GrpcEngine(ABC):
             self._cancel_calls()
             self._thread.join(CANCEL_S)
         return complete
+
+    @abstractmethod
+    def _tell_watchers(self) -> None:
+        """Tell those who watch the health what has changed; does not block."""
 
     @abstractmethod
     def _begin_shutdown(self) -> None:
@@ -172,6 +216,7 @@ class GrpcEngine(ABC):
 
     def _core_options(self, max_message_bytes: int) -> tuple[tuple[str, int], ...]:
         return (
+            *self._connection_options,
             ("grpc.max_receive_message_length", min(max_message_bytes, _MAX_CORE_BYTES)),
             ("grpc.per_message_decompression", 0),  # inflate.py says why
             ("grpc.so_reuseport", 0),  # else a port that is taken is shared silently
@@ -190,7 +235,16 @@ class GrpcEngine(ABC):
             ("grpc.server.max_pending_requests_hard_limit", 4000),
         )
 
-    def _handle(self, handler: Handler, message: bytes | Inflation) -> bytes | Refusal:
+    def _admit(self, credentials: Credentials, metadata: Iterable[Any], peer: bytes) -> Lease | Refusal:
+        """Let a call in, which holds what is returned until it has been answered; or refuse it, which is counted."""
+        authorization = next((value for name, value in metadata if name == "authorization"), None)
+        try:
+            return credentials.admit(authorization, readable(peer))
+        except RequestError as error:
+            self._count_refused(error.reason)
+            return grpc_status.refusal(error)
+
+    def _handle(self, handler: Method, message: bytes | Inflation) -> bytes | Refusal:
         """Answer one received message, which may be compressed: by its handler, or by a refusal. Raises EffortSpent if
         the handler does, and nothing else."""
         try:
@@ -207,7 +261,7 @@ class GrpcEngine(ABC):
             return self._refuse_out_of_memory()
         return self._handle_plain(handler, message)
 
-    def _handle_plain(self, handler: Handler, message: bytes) -> bytes | Refusal:
+    def _handle_plain(self, handler: Method, message: bytes) -> bytes | Refusal:
         """Answer a message that is neither compressed nor too large, as `_handle` does."""
         try:
             return handler(message)
@@ -224,15 +278,6 @@ class GrpcEngine(ABC):
             self._failures.unexpected(error)
             return self._refuse_internal()
 
-    def _count_refused(self, reason: str) -> None:
-        """Count a request that the engine refuses; later on, where there is no memory for it now."""
-        with self._counting, suppress(MemoryError):
-            self._uncounted[reason] += 1
-            for each in self._uncounted:
-                while self._uncounted[each]:
-                    self._on_refused(each)
-                    self._uncounted[each] -= 1
-
     def _refuse_out_of_memory(self) -> Refusal:
         """Count and log a request for which there was no memory."""
         self._count_refused("out_of_memory")
@@ -245,6 +290,10 @@ class GrpcEngine(ABC):
         return grpc_status.INTERNAL
 
 
+UNIX = "unix:"
+"""What the address of a unix socket begins with; its path follows."""
+
+
 def parse_address(address: str) -> tuple[str, int]:
     """Return host (without brackets) and port; StartError where `address` is not HOST:PORT."""
     host, _, port = address.rpartition(":")
@@ -255,13 +304,20 @@ def parse_address(address: str) -> tuple[str, int]:
 
 def open_listeners(address: str) -> list[socket.socket]:
     """Listen on `address`; StartError, with the system's reason, where that fails."""
-    host, port = parse_address(address)
     try:
-        return listen(host, port, BACKLOG)
+        if address.startswith(UNIX):
+            return [UnixListener(address.removeprefix(UNIX), BACKLOG)]
+        return listen(*parse_address(address), BACKLOG)
     except OSError as error:
         raise StartError(f"grpc: cannot listen on {address}: {error.strerror}") from error
     except UnicodeError as error:
         raise StartError(f"grpc: cannot listen on {address}: not a host name") from error
+
+
+def port_of(listener: socket.socket) -> int:
+    """Return the port that is listened on; 0 of a unix socket."""
+    port: int = 0 if listener.family == socket.AF_UNIX else listener.getsockname()[1]
+    return port
 
 
 def check_address(address: str) -> None:

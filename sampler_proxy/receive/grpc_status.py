@@ -56,8 +56,9 @@ def _refusal(code: int, message: str, retry_after_ns: int | None) -> Refusal:
 # and gRPC's compression.md.
 UNKNOWN_METHOD = Refusal(12, "no such method")
 TRACES_ONLY = Refusal(12, "this proxy takes traces only: send metrics, logs and profiles elsewhere")
+UNKNOWN_SERVICE = Refusal(5, "no such service: list them by grpc.health.v1.Health/List, or ask without a name")
 NO_MESSAGE = Refusal(12, "a unary call has exactly one message")
-UNKNOWN_COMPRESSION = Refusal(12, "unknown compression: this proxy reads gzip and deflate")
+UNKNOWN_COMPRESSION = Refusal(12, "unknown compression: this proxy reads gzip, deflate, zstd and snappy")
 NO_COMPRESSION = Refusal(13, "the message is marked as compressed, but the call names no grpc-encoding")
 INTERNAL = Refusal(13, "internal error")
 TOO_MANY_CALLS = _refusal(14, "too many calls at once", 1_000_000_000)
@@ -70,8 +71,6 @@ _KINDS = (
     ("/opentelemetry.proto.collector.metrics.", "metrics"),
     ("/opentelemetry.proto.collector.logs.", "logs"),
     ("/opentelemetry.proto.collector.profiles.", "profiles"),
-    ("/grpc.health.", "health"),
-    ("/grpc.reflection.", "reflection"),
 )
 
 
@@ -83,5 +82,5 @@ def not_served(method: str) -> tuple[str, Refusal]:
     """Return the kind of a method that nobody handles (a label of metrics, so one of a few), and its answer."""
     for prefix, kind in _KINDS:
         if method.startswith(prefix):
-            return kind, TRACES_ONLY if prefix.startswith("/opentelemetry.") else UNKNOWN_METHOD
+            return kind, TRACES_ONLY
     return "other", UNKNOWN_METHOD

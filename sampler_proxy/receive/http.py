@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from aiohttp import HttpVersion10, web
@@ -28,21 +30,25 @@ from sampler_proxy.errors import (
     RequestTooLarge,
     StartError,
 )
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive import http_answers, http_bodies
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.failures import FailureLog, RefusalCount
+from sampler_proxy.receive.credentials import Lease
+from sampler_proxy.receive.door import OPEN, Door
+from sampler_proxy.receive.failures import FailureLog
 from sampler_proxy.receive.grpc_lane import Lane
 from sampler_proxy.receive.grpc_server import IN_FLIGHT_BYTES, Handler
 from sampler_proxy.receive.http_answers import JSON, PROTOBUF, TYPES, Answer, Refused
 from sampler_proxy.receive.http_connections import HTTP2, HttpConnection, HttpConnections, Limits
 from sampler_proxy.receive.http_plain import Heads, PlainReader, PlainRequest
-from sampler_proxy.receive.listeners import WILDCARDS, listen
+from sampler_proxy.receive.listeners import WILDCARDS, UnixListener, listen_at
+from sampler_proxy.receive.metadata import bind
+from sampler_proxy.receive.refusal_counts import RefusalCounts
 from sampler_proxy.receive.throttle import Throttle
+from sampler_proxy.receive.tls_listener import FAILED, Server, open_servers
 from sampler_proxy.settings import Endpoint
 
-PATH = "/v1/traces"
-
-KINDS = (HTTP2,)
+KINDS = (HTTP2, FAILED)
 """Why a connection is refused, beside the kinds that the gRPC port knows, too."""
 
 HEAD_S, IDLE_S = 10.0, 75.0
@@ -83,6 +89,19 @@ _silent.disabled = True
 log = structlog.get_logger()
 
 
+class Route(NamedTuple):
+    """The handlers of a signal: `handler` takes a message on the loop and may raise EffortSpent; `large_handler` takes
+    one on another thread, and does not."""
+
+    signal: Signal
+    handler: Handler
+    large_handler: Handler
+
+    def bound(self, metadata: bytes) -> Route:
+        """Return the route of requests with these metadata."""
+        return Route(self.signal, bind(self.handler, metadata), bind(self.large_handler, metadata))
+
+
 class _Large:
     """A request for the thread of large ones, and who waits for its answer."""
 
@@ -111,11 +130,12 @@ class _Large:
 class HttpReceiver:
     """The HTTP server.
 
-    `handler` takes a request's message on the loop and may raise EffortSpent; `large_handler` takes one on another
-    thread, and does not. `on_refused(reason)` is called for every request that is refused here: the reasons of
+    `handler` and `large_handler` take traces, see Route; `others` has the way of other signals. `on_refused(reason)` is
+    called for every request that is refused here: the reasons of
     GrpcEngine, "malformed" (chunks that are none) and "content_type"; `on_not_served(kind)` for other paths, see
-    `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1. The hooks
-    run on either thread.
+    `http_answers.not_served`; `on_connection_refused(kind)` for connections that do not begin with HTTP/1, or come
+    to no TLS. `door` says whether senders have to speak TLS, and show credentials: the others are refused before their
+    bodies are read. The hooks run on either thread.
     """
 
     def __init__(
@@ -128,18 +148,22 @@ class HttpReceiver:
         on_refused: Callable[[str], None],
         on_not_served: Callable[[str], None] = lambda _: None,
         on_connection_refused: Callable[[str], None] = lambda _: None,
+        others: Sequence[Route] = (),
+        door: Door = OPEN,
     ) -> None:
+        self._door = door
         self._endpoint = endpoint
         self._cors = cors
         self._max_request_bytes = max_request_bytes
-        self._handler = handler
-        self._large_handler = large_handler
-        self._on_refused = RefusalCount(on_refused)
+        routes = (Route(Signal.TRACES, handler, large_handler), *others)
+        self._routes: Mapping[str, Route] = {f"/{route.signal.path}": route for route in routes}
+        self._on_refused = RefusalCounts(on_refused).add
         self._on_not_served = on_not_served
         self._on_connection_refused = on_connection_refused
         self._throttles = {kind: Throttle() for kind in _WARNINGS}
         self._failures = FailureLog("http")
-        self._servers: list[asyncio.Server] = []
+        self._listening: list[socket.socket] = []
+        self._servers: list[Server] = []
         self._server: web.Server | None = None
         self._lane: Lane[_Large] = Lane(_Large.handle, "http-large")
         self._away_until = 0.0
@@ -164,11 +188,11 @@ class HttpReceiver:
     async def start(self) -> Endpoint:
         """Listen, and return the address. Raises StartError, and has then left nothing open."""
         try:
-            listening = listen(self._endpoint.host, self._endpoint.port, BACKLOG)
+            listening = listen_at(self._endpoint, BACKLOG)
         except (OSError, UnicodeError) as error:  # the latter where a host name cannot be one
             why = error.strerror if isinstance(error, OSError) else "not a host name"
             raise StartError(f"http: cannot listen on {self._endpoint}: {why}") from error
-        host, port = listening[0].getsockname()[:2]
+        self._listening = listening
         self._server = web.Server(
             self._serve,
             access_log=None,
@@ -181,8 +205,12 @@ class HttpReceiver:
         heads = Heads()
         self._connections.reader = partial(PlainReader, heads, self._respond)
         self._lane.start()
-        loop = asyncio.get_running_loop()
-        self._servers = [await loop.create_server(self._connections, sock=one, backlog=BACKLOG) for one in listening]
+        self._servers = await open_servers(
+            listening, self._connections, BACKLOG, "http", self._door.tls, self._on_connection_refused
+        )
+        if self._endpoint.path:
+            return self._endpoint
+        host, port = listening[0].getsockname()[:2]
         return Endpoint(self._endpoint.host if self._endpoint.host in WILDCARDS else host, port)
 
     async def drain(self, grace_s: float) -> None:
@@ -191,6 +219,9 @@ class HttpReceiver:
         self._draining = True
         for server in self._servers:
             server.close()
+        for one in self._listening:
+            if isinstance(one, UnixListener):
+                one.remove()
         self._connections.close_idle()
         if not self._in_hand:
             self._answered.set()
@@ -230,7 +261,8 @@ class HttpReceiver:
         self._in_hand += 1
         last = True
         try:
-            answer = await self._answer(request, connection)
+            admitted = self._admit(request, connection)  # kept until there is an answer
+            answer = admitted if isinstance(admitted, Answer) else await self._answer(request, connection)
             last = answer.last or self._draining
         except http_bodies.Lost:
             return Answer(400, b"", {}, last=True)
@@ -246,11 +278,25 @@ class HttpReceiver:
             headers.update(self._cors.headers(request.headers.get("Origin")))
         return Answer(answer.status, answer.body, headers, last)
 
+    def _admit(self, request: web.BaseRequest | PlainRequest, connection: HttpConnection) -> Lease | Answer | None:
+        """Let a request in by its credentials, or refuse it. Browsers send none with a preflight."""
+        credentials = self._door.credentials
+        if credentials is None or (request.method == "OPTIONS" and self._cors.on):
+            return None
+        try:
+            return credentials.admit(request.headers.get("Authorization"), connection.peer)
+        except RequestError as error:
+            refused = http_answers.refusal(error, last=not request.content.is_eof())
+            if error.http_status == 401:
+                refused = refused._replace(headers=(("WWW-Authenticate", credentials.challenge),))
+            return self._refuse(error.reason, refused, _content_type(request))
+
     async def _answer(self, request: web.BaseRequest | PlainRequest, connection: HttpConnection) -> Answer:
         headers = request.headers
-        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        content_type = _content_type(request)
         path = request.raw_path.partition("?")[0]
-        if path != PATH and request.path != PATH:  # the second is a target in absolute form
+        route = self._routes.get(path) or self._routes.get(request.path)  # the second is a target in absolute form
+        if route is None:
             kind, refused = http_answers.not_served(path)
             self._on_not_served(kind)
             return refused.answer(content_type)
@@ -262,7 +308,7 @@ class HttpReceiver:
             return self._refuse("content_type", http_answers.UNKNOWN_TYPE, content_type)
         encoding = headers.get("Content-Encoding", "").strip().lower().removeprefix("x-")
         if encoding not in ("", "identity", *http_bodies.ENCODINGS):
-            return self._refuse("compression", http_answers.UNKNOWN_ENCODING, content_type)
+            return self._refuse("unknown_compression", http_answers.UNKNOWN_ENCODING, content_type)
         try:
             if (request.content_length or 0) > self._max_request_bytes:
                 raise http_bodies.too_large(self._max_request_bytes)
@@ -278,30 +324,37 @@ class HttpReceiver:
             return self._refuse("in_flight", http_answers.TOO_MANY_BYTES, content_type)
         except (RequestTooLarge, MalformedRequest) as error:
             return self._refuse(error.reason, http_answers.refusal(error, last=True), content_type)
-        return await self._handle(connection, parts, encoding.replace("identity", ""), content_type)
+        try:
+            metadata = b"" if self._door.metadata is None else self._door.metadata.of(headers.items())
+        except MalformedRequest as error:
+            return self._refuse(error.reason, http_answers.refusal(error), content_type)
+        route = route.bound(metadata) if metadata else route
+        return await self._handle(route, connection, parts, encoding.replace("identity", ""), content_type)
 
     def _preflight(self, request: web.BaseRequest | PlainRequest) -> Answer:
         origin = request.headers.get("Origin")
         allowed = self._cors.preflight(origin, request.headers.get("Access-Control-Request-Headers", ""))
         return Answer(204, b"", allowed) if allowed else http_answers.NO_PAGES.answer(JSON)
 
-    async def _handle(self, connection: HttpConnection, parts: list[bytes], encoding: str, content_type: str) -> Answer:
+    async def _handle(
+        self, route: Route, connection: HttpConnection, parts: list[bytes], encoding: str, content_type: str
+    ) -> Answer:
         """Answer a request that is here: on the loop, where that will not take long."""
         now = time.monotonic()
         size = sum(map(len, parts))
         small = min(INLINE_BYTES, self._max_request_bytes)
         if now >= self._away_until and size <= (small // 4 if encoding else small):
             with suppress(EffortSpent, _Larger):
-                answer = self._take(self._handler, parts, encoding, content_type, small)
+                answer = self._take(route, route.handler, parts, encoding, content_type, small)
                 if time.monotonic() - now > BLOCKED_S:
                     self._away_until = time.monotonic() + AWAY_S
                 return answer
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        handler, most = self._large_handler, self._max_request_bytes
+        most = self._max_request_bytes
 
         def work() -> Answer:
             try:
-                return self._take(handler, parts, encoding, content_type, most)
+                return self._take(route, route.large_handler, parts, encoding, content_type, most)
             except MemoryError:  # for the refusal
                 return self._out_of_memory(content_type)
             finally:
@@ -310,14 +363,16 @@ class HttpReceiver:
         self._lane.add(connection, _Large(work, done))
         return await done
 
-    def _take(self, handler: Handler, parts: list[bytes], encoding: str, content_type: str, most: int) -> Answer:
+    def _take(
+        self, route: Route, handler: Handler, parts: list[bytes], encoding: str, content_type: str, most: int
+    ) -> Answer:
         """Answer a request of `most` bytes at most, once inflated. Raises EffortSpent if the handler does, and _Larger
         where it has more bytes than that, though not more than a request may have."""
         try:
             try:
                 message = http_bodies.decode(parts, encoding, most)
                 if content_type == JSON:
-                    message = http_bodies.from_json(message, self._max_request_bytes)
+                    message = http_bodies.from_json(message, route.signal, self._max_request_bytes)
             except RequestTooLarge as error:
                 if most < self._max_request_bytes:
                     raise _Larger from None
@@ -349,6 +404,10 @@ class HttpReceiver:
         """Count a request that is refused here, and return the answer."""
         self._on_refused(reason)
         return refused.answer(content_type)
+
+
+def _content_type(request: web.BaseRequest | PlainRequest) -> str:
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 class _Larger(Exception):

@@ -86,7 +86,7 @@ def refusal(error: RequestError, last: bool = False) -> Refused:
 _SECOND = 1_000_000_000
 NOT_FOUND = Refused(404, 12, "no such path: traces are taken at /v1/traces")
 TRACES_ONLY = Refused(404, 12, "this proxy takes traces only: send metrics, logs and profiles elsewhere")
-NOT_ALLOWED = Refused(405, 12, "traces are sent with POST", headers=(("Allow", "POST"),))
+NOT_ALLOWED = Refused(405, 12, "requests are sent with POST", headers=(("Allow", "POST"),))
 UNKNOWN_TYPE = Refused(415, 3, "unknown content type: this proxy reads application/x-protobuf and application/json")
 UNKNOWN_ENCODING = Refused(
     415,

@@ -13,11 +13,11 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
 from sampler_proxy.errors import MalformedRequest, RequestTooLarge
 from sampler_proxy.otlp.json_wire import to_wire
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.receive.http_connections import HttpConnection, HttpConnections
+from sampler_proxy.receive.inflate import ZSTD_WINDOW_LOG
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,11 +35,6 @@ _NOTE_BYTES = 8 * 1024
 
 MAX_PARTS = 1000
 """Members or frames of one body. Senders that compress piece by piece make a few."""
-
-ZSTD_WINDOW_LOG = 23
-"""The largest window of zstd data, 8 MiB: what a decoder needs beside the data. RFC 9659 allows senders no more."""
-
-_MESSAGE = ExportTraceServiceRequest.DESCRIPTOR.full_name
 
 _STEP = 64 * 1024
 """What is given to a decompressor at once: what it leaves over behind a part is copied."""
@@ -132,10 +127,10 @@ def decode(parts: list[bytes], encoding: str, max_bytes: int) -> bytes:
     return plain[0] if len(plain) == 1 else b"".join(plain)
 
 
-def from_json(text: bytes, max_bytes: int) -> bytes:
-    """Return the message that OTLP/JSON stands for. Raises MalformedRequest with the place of the fault, and
-    RequestTooLarge where the message has more than `max_bytes`."""
-    return to_wire(text, _MESSAGE, max_bytes)
+def from_json(text: bytes, signal: Signal, max_bytes: int) -> bytes:
+    """Return the request of a signal that OTLP/JSON stands for. Raises MalformedRequest with the place of the fault,
+    and RequestTooLarge where the message has more than `max_bytes`."""
+    return to_wire(text, signal.message, max_bytes)
 
 
 def _decompressor(encoding: str, data: bytes) -> Any:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from sampler_proxy.receive.listeners import readable_address, unix_peer
 from sampler_proxy.receive.opening import PREFACE_BYTES, classify
 
 SLICE_BYTES, MAX_HEAD_BYTES = 8192, 64 * 1024
@@ -179,11 +181,11 @@ class HttpConnection(asyncio.Protocol):
     @property
     def peer(self) -> str:
         """The client's address, to be logged."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None and connection.family == socket.AF_UNIX:
+            return unix_peer(connection)
         name = self.transport.get_extra_info("peername")
-        if not isinstance(name, tuple):
-            return "unknown"
-        host = name[0].removeprefix("::ffff:")
-        return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+        return readable_address(name) if isinstance(name, tuple) else "unknown"
 
     def expect(self, seconds: float | None) -> None:
         """Give the next request so many seconds to come; None: as long as it takes. A timer that would fire too early

@@ -5,13 +5,15 @@ connection that begins otherwise without a word to anybody; but to send OTLP ove
 port is one of the commonest mistakes in setting up OpenTelemetry, and who has made it wants to be told.
 
 Core also ends every call whose `grpc-encoding` it does not know with INTERNAL before anybody hears of it, where gRPC's
-specification (PROTOCOL-HTTP2, compression.md) asks for UNIMPLEMENTED and `grpc-accept-encoding`. A sender compresses
-all calls alike, so its first call tells. Most clients wait with that for the server's SETTINGS, so these are sent
-before core has seen anything; core sends its own later, as a server may at any time. The client acknowledges both, but
-core would take the first acknowledgement for a violation: it is taken out of what core is given.
+specification (PROTOCOL-HTTP2, compression.md) asks for UNIMPLEMENTED and `grpc-accept-encoding`; and what this proxy
+could inflate, core must not hear of by its name (recoding.py). A sender compresses all calls alike, so its first call
+tells, unless a middleman puts the calls of many senders on one connection: it names itself in headers. Most clients
+wait with that for the server's SETTINGS, so these are sent before core has seen anything; core sends its own later, as
+a server may at any time. The client acknowledges both, but core would take the first acknowledgement for a violation:
+it is taken out of what core is given.
 
-A client that waits longer, for the server to acknowledge its SETTINGS or because it has nothing to call yet, goes to
-core uninspected: whoever holds the connection decides when (`acknowledged`).
+A client that waits longer, for the server to acknowledge its SETTINGS or because it has nothing to call yet, must be
+given to core before its first call: whoever holds the connection decides when (`acknowledged`).
 """
 
 from __future__ import annotations
@@ -26,8 +28,14 @@ SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 CORE = "core"
 """The verdict on what gRPC core understands (or rejects with a word of its own, being invalid HTTP/2)."""
 
+RECODING = "recoding"
+"""The verdict on calls that may be in a compression that core does not know, and this proxy inflates."""
+
 COMPRESSION = "compression"
-"""The verdict on calls in a compression that core does not know."""
+"""The verdict on calls in a compression that neither knows."""
+
+LATER = "later"
+"""The verdict on a client that wants an answer before its first call, such as to a PING."""
 
 FOREIGN = ("http1", "tls", "proxy_protocol", "other")
 """The verdicts on what is not HTTP/2."""
@@ -46,14 +54,18 @@ PREFACE_BYTES = len(_PREFACE)
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"CONNECT ", b"TRACE ")
 _PROXY = (b"PROXY ", b"\r\n\r\n\x00\r\nQUIT\n")  # versions 1 and 2 of haproxy.org's proxy-protocol.txt
 
-_DATA, _HEADERS, _PRIORITY, _SETTINGS, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 2, 4, 8, 9
+_DATA, HEADERS, _PRIORITY, _SETTINGS, _WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 4, 8, 9
 _WITHOUT_ANSWER = frozenset((_PRIORITY, _SETTINGS, _WINDOW_UPDATE))
 """Frames that may wait for core to read them. An unknown kind is for core to ignore."""
 _ACK, _END_STREAM, _END_HEADERS, _PADDED, _HAS_PRIORITY = 1, 1, 4, 8, 32
 _HEAD = 9
 
 _KNOWN_TO_CORE = frozenset((b"identity", b"gzip", b"deflate"))
-_NAMED = frozenset((b"zstd", b"snappy", b"lz4", b"br", b"zlib", b"bzip2", b"lzma", b"xz"))
+RECODED = frozenset((b"zstd", b"snappy"))
+"""Compressions that core does not know and this proxy inflates."""
+_MIDDLEMEN = (b"via", b"forwarded", b"x-forwarded-", b"x-envoy-", b"x-request-id")
+"""How the headers begin by which a proxy of HTTP/2 shows (RFC 9110, 7.6.3; RFC 7239; Envoy's)."""
+_NAMED = frozenset((b"lz4", b"br", b"zlib", b"bzip2", b"lzma", b"xz"))
 """Compressions that may be named in logs: what a sender writes there may be anything."""
 
 
@@ -76,8 +88,8 @@ class Opening:
 
     @property
     def verdict(self) -> str | None:
-        """Return CORE, COMPRESSION, UNACKNOWLEDGED or one of FOREIGN; None as long as it is open, with HTTP/2 until the
-        client has acknowledged our SETTINGS."""
+        """Return CORE, RECODING, COMPRESSION, LATER, UNACKNOWLEDGED or one of FOREIGN; None as long as it is open, with
+        HTTP/2 until the client has acknowledged our SETTINGS."""
         if self.acknowledged or self._verdict in FOREIGN:
             return self._verdict
         return UNACKNOWLEDGED if len(self._received) > MAX_BYTES else None
@@ -121,17 +133,19 @@ class Opening:
 
     def _judge(self, kind: int, flags: int, payload: bytes) -> str | None:
         """Return the verdict that a frame brings, or None."""
-        if self._block is not None and kind == _CONTINUATION:
+        if self._block is not None and kind == CONTINUATION:
             return self._headers(self._block + payload, flags)
-        if kind == _HEADERS and self._block is None and not self._uncompressed:
-            payload = _unpadded(payload, flags)
+        if kind == HEADERS and self._block is None and not self._uncompressed:
+            payload = unpadded(payload, flags)
             return self._headers(payload[5:] if flags & _HAS_PRIORITY else payload, flags)
         if kind == _DATA and self._uncompressed:
-            message = _unpadded(payload, flags)
+            message = unpadded(payload, flags)
             if message.startswith(b"\x01"):  # the Compressed-Flag of a Length-Prefixed-Message
                 return COMPRESSION
             return CORE if message or flags & _END_STREAM else None
-        return None if kind in _WITHOUT_ANSWER else CORE
+        if kind in _WITHOUT_ANSWER:
+            return None
+        return CORE if self._uncompressed or self._block is not None else LATER
 
     def _headers(self, block: bytes, flags: int) -> str | None:
         if not flags & _END_HEADERS:
@@ -143,9 +157,13 @@ class Opening:
         except HPACKError:
             return CORE
         encoding = encoding_of(fields)
+        if any(bytes(name).startswith(_MIDDLEMEN) for name, _ in fields):
+            return RECODING
         self._uncompressed = encoding == b"identity"
         if self._uncompressed:
             return CORE if flags & _END_STREAM else None
+        if encoding in RECODED:
+            return RECODING
         self.encoding = unreadable(encoding)
         return COMPRESSION if self.encoding else CORE
 
@@ -156,9 +174,9 @@ def encoding_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def unreadable(encoding: bytes) -> str:
-    """Return the name of a compression that core does not know, "unknown" for one that is not well known; "" for those
-    that it knows."""
-    if encoding in _KNOWN_TO_CORE:
+    """Return the name of a compression that nobody knows here, "unknown" for one that is not well known; "" for those
+    that core knows, or this proxy inflates."""
+    if encoding in _KNOWN_TO_CORE or encoding in RECODED:
         return ""
     return encoding.decode() if encoding in _NAMED else "unknown"
 
@@ -175,7 +193,7 @@ def classify(first: bytes) -> str | None:
     return "other"
 
 
-def _unpadded(payload: bytes, flags: int) -> bytes:
+def unpadded(payload: bytes, flags: int) -> bytes:
     """Return a frame's payload without its padding (RFC 9113, 6.1)."""
     if not flags & _PADDED or not payload:
         return payload

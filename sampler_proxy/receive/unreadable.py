@@ -1,4 +1,4 @@
-"""Answers calls that gRPC core could not even refuse rightly: those in a compression that it does not know."""
+"""Answers calls that gRPC core could not even refuse rightly: those in a compression that nobody knows here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hpack import Encoder
 from sampler_proxy.receive.grpc_status import NO_COMPRESSION, UNKNOWN_COMPRESSION, Refusal
 from sampler_proxy.receive.opening import encoding_of, unreadable
 
-ACCEPTED = "identity,deflate,gzip"
-"""The compressions that core offers, as it names them itself (grpc-accept-encoding)."""
+ACCEPTED = "identity,deflate,gzip,zstd,snappy"
+"""The compressions that are read (grpc-accept-encoding)."""
 
 MAX_UNDECIDED = 100
 """Calls whose message is waited for, to see whether it is compressed."""
@@ -37,13 +37,14 @@ class _PlainEncoder(Encoder):
 class UnreadableCalls:
     """One HTTP/2 connection of which every call that cannot be read is refused. No I/O: bytes in, bytes out.
 
-    A call that core can read ends the connection: GOAWAY says that it has not been processed, and its client sends it
+    A call that can be read ends the connection: GOAWAY says that it has not been processed, and its client sends it
     again over another connection (RFC 9113, 6.8). So a middleman that puts the calls of many senders on one connection
     loses none of the others' to one sender.
     """
 
-    def __init__(self, on_call: Callable[[], None]) -> None:
-        """Make it; `on_call` is called for each call that is refused. SETTINGS that leave all at its defaults have been
+    def __init__(self, on_call: Callable[[str], None]) -> None:
+        """Make it; `on_call(reason)` is called for each call that is refused: "unknown_compression", or "compression"
+        where its message is compressed though it names none. SETTINGS that leave all at its defaults have been
         sent and acknowledged before."""
         self._on_call = on_call
         self._connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
@@ -106,7 +107,7 @@ class UnreadableCalls:
 
     def _refuse(self, stream: int, refusal: Refusal) -> None:
         """Answer with Trailers-Only, and ask the client not to send the rest (RFC 9113, 8.1: NO_ERROR)."""
-        self._on_call()
+        self._on_call("unknown_compression" if refusal is UNKNOWN_COMPRESSION else "compression")
         self._undecided.discard(stream)
         self._last = max(self._last, stream)
         answer = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.key_patterns import KeySet
 from sampler_proxy.redact.lanes import (
     ANY_TYPE,
@@ -35,6 +36,8 @@ MAX_CACHED_KEYS = 4096
 """Keys of JSON members whose lanes are cached; when there are more, the cache starts anew."""
 MAX_CACHED_KEY_BYTES = 256
 """A longer key of a member is not cached."""
+STEPS_OF_KEY = 6
+"""What finding the lane of a key takes."""
 _ALLOWED = ("span", "resource", "scope", "event", "link")
 
 Applies = Callable[[str | None], tuple[bool, bool]]
@@ -136,6 +139,7 @@ class KeyRules:
         """Return the lane of a member of JSON in a value, by its key; cached."""
         lane = self._member_lanes.get(key)
         if lane is None:
+            budget.spend(STEPS_OF_KEY)
             encoded = key.encode("utf-8", "replace")
             if len(encoded) > MAX_KEY_BYTES:
                 return OVERSIZE_LANE

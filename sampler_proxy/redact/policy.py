@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors import catalogue
 from sampler_proxy.redact.detectors.catalogue import Detector
 from sampler_proxy.redact.key_rules import Applies, KeyRules, strongest
@@ -148,11 +149,16 @@ class View:
         counts: Counter[Label] = Counter()
         if len(text) > MAX_VALUE_BYTES:
             return MASK_TEXT, ((OVERSIZE, 1),)
+        budget.begin(len(text))
         try:
             repaired = text.decode("utf-8", "replace").encode()
             result = self._values.apply(self.key_rules.lanes[lane], repaired, counts)
+        except budget.SpentError:
+            return MASK_TEXT, ((OVERSIZE, 1),)
         except Exception:  # of ours or of a library's: not a word of it, it might quote the value
             return MASK_TEXT, ((FAILURE, 1),)
+        finally:
+            budget.end()
         return None if result == repaired else (result, tuple((label, n) for label, n in counts.items() if n))
 
 

@@ -11,13 +11,14 @@ SET_MEMORY = 32 << 20
 """Bytes for the automaton of a set of detectors."""
 
 
-def options(*, utf8: bool, max_mem: int | None = None) -> re2.Options:
+def options(*, utf8: bool, max_mem: int | None = None, groups: bool = True) -> re2.Options:
     """Return options for patterns about characters (`utf8`; the dot matches line breaks) or about bytes (a byte that is
-    not UTF-8 is matched by classes that exclude, and hides nothing). RE2 writes nothing to stderr: it would quote the
-    pattern."""
+    not UTF-8 is matched by classes that exclude, and hides nothing). Without `groups`, only where a pattern matches is
+    found, which is faster. RE2 writes nothing to stderr: it would quote the pattern."""
     found = re2.Options()
     found.log_errors = False
     found.dot_nl = utf8
+    found.never_capture = not groups
     if not utf8:
         found.encoding = re2.Options.Encoding.LATIN1
     if max_mem is not None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.catalogue import SEPARATOR, Detector
 from sampler_proxy.redact.detectors.connections import password_behind_user
 from sampler_proxy.redact.detectors.secret_values import looks_like_key
@@ -24,7 +25,6 @@ from sampler_proxy.redact.lanes import (
     FAILURE,
     MASK_TEXT,
     MASKED,
-    OVERSIZE,
     SINGLE,
     Family,
     Label,
@@ -41,8 +41,13 @@ from sampler_proxy.redact.texts.urls import rewrite
 
 MAX_NESTED = 4
 """JSON in a string in JSON: deeper, the string is masked whole."""
-MAX_SUSPECTS = 64
-"""Members of JSON that must be looked at by themselves, beyond one in 24 bytes: with more, all of it is masked."""
+STEPS_OF_TEXT = 10
+STEPS_OF_STATEMENT = 16
+STEPS_OF_MEMBER = 1
+STEPS_OF_FINDING = 3
+BYTES_A_STEP = 128
+"""What it takes to read a text of its own, or a statement; to ask of a member what its rule is; to replace what is
+found; and what a detector reads in a step: see `budget.py`."""
 _ROUNDS = 4
 """How often a text is searched anew after its findings have been replaced."""
 
@@ -52,7 +57,8 @@ _HASHED = re.compile(rb"hash:[0-9a-f]{32}")
 _WITHOUT_ESCAPES = re.compile(rb"[0-9A-Za-z*:_.@ -]*")
 _QUOTED_KEY = re.compile(rb"""["'`][^"'`\n]*["'`](?=\s*+(?:=>|:))""")
 _NONE = re.compile(
-    rb"[*\xe2\x80\xa2]*|\?|(?i:null|nil|none|undefined|true|false)"
+    rb"[*\xe2\x80\xa2]*|\?|~|-+|[xX]{3,}"
+    rb"|(?i:[<(\[{]?(?:null|nil|none|undefined|true|false|n/a|empty|unset)?[>)\]}]?)"
     rb"|(?i:[\[<({*]{0,3}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|obfuscated|protected)[\])}>*]{0,3})"
 )
 _LONGEST_NONE = 64
@@ -97,22 +103,22 @@ class Values:
         self._innocent: set[bytes] = set()
         """Names that fall under no rule."""
 
-    def apply(self, lane: Lane, text: bytes, counts: Counter[Label]) -> bytes:
-        """Redact a text in a lane, and count the redactions."""
+    def apply(self, lane: Lane, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
+        """Redact a text in a lane, and count the redactions. `depth`: strings of JSON around it."""
         treatment = lane.treatment
         if treatment is Look.TEXT:
-            return self.text(text, counts)
+            return self.text(text, counts, depth)
         if treatment is Look.BYTES:
             return self._in_bytes(text, counts)
         if treatment is Look.URL:
-            return self.text(self._stripped(text, counts), counts)
+            return self.text(self._stripped(text, counts), counts, depth)
         if treatment is Look.USER:
-            return self.text(self._without_password(text, counts), counts)
+            return self.text(self._without_password(text, counts), counts, depth)
         if treatment in (Look.KEY_LIKE, Look.MIXED_KEY):
             if looks_like_key(text.strip(), mixed=treatment is Look.MIXED_KEY):
                 counts["key", "mask"] += 1
                 return MASK_TEXT
-            return self.text(text, counts)
+            return self.text(text, counts, depth)
         if isinstance(treatment, Family):
             return self._detected(self._obfuscated(treatment, text, counts), counts, by_key=True)
         assert isinstance(treatment, Action)
@@ -126,6 +132,7 @@ class Values:
         return text if self.text(spaced, counts) == spaced else MASK_TEXT
 
     def _obfuscated(self, family: Family, statement: bytes, counts: Counter[Label]) -> bytes:
+        budget.spend(STEPS_OF_STATEMENT)
         result = stores.obfuscate(family, statement)
         counts["sql", "obfuscate"] += result != statement
         return result
@@ -146,6 +153,7 @@ class Values:
     def text(self, text: bytes, counts: Counter[Label], depth: int = 0) -> bytes:
         """Redact a text: the members of JSON or a form, statements, URLs, and what detectors find. `depth`: strings of
         JSON around it."""
+        budget.spend(STEPS_OF_TEXT)
         if like_json(text) and self.plain(text) and self._says_nothing(text) and embedded.is_json(text):
             return text
         members, whole = embedded.read(text)
@@ -153,6 +161,8 @@ class Values:
             counts[FAILURE] += 1
             return MASK_TEXT
         changing = self._sql and statements.begins(text) is not None
+        if members or changing:
+            budget.spend(STEPS_OF_TEXT)
         named: bytes | None = None
         if not whole and (members or changing):  # before the names go with what is around them
             named = self._detected(text, counts, by_key=True, by_form=False, members=members)
@@ -176,9 +186,6 @@ class Values:
     def _members(self, text: bytes, members: Sequence[Member], counts: Counter[Label], depth: int) -> bytes:
         """Redact the members of JSON, or of a form, each by its key or as a text of its own."""
         suspects = set() if self.plain(text) else self._suspects(members)
-        if len(suspects) > MAX_SUSPECTS + len(text) // 24:
-            counts[OVERSIZE] += 1
-            return MASK_TEXT
         named = self._named(text, members)
         out: list[bytes] = []
         done = exempt = 0
@@ -191,14 +198,15 @@ class Values:
                 exempt = member.end
             elif lane.kind in (DELETED, MASKED) or (lane.kind == ANY_TYPE and member.holds_others):
                 assert lane.label is not None
-                if not _stands_for_none(member.text[offset:]) or member.holds_others:
+                inside = text[member.start : member.end] if member.holds_others else member.text[offset:]
+                if not _stands_for_none(inside):
                     counts[lane.label[0], "mask"] += 1
                     value = member.text[:offset] + MASK_TEXT
             elif not member.holds_others and (lane.kind != BATCHED or index in suspects):
                 if lane.kind == BATCHED:
                     value = self.text(member.text, counts, depth + 1)
                 else:
-                    value = member.text[:offset] + self.apply(lane, member.text[offset:], counts)
+                    value = member.text[:offset] + self.apply(lane, member.text[offset:], counts, depth + 1)
             if value is not None and value != member.text:
                 out += [text[done : member.start], member.encoded(value)]
                 done = member.end
@@ -207,6 +215,7 @@ class Values:
     def _named(self, text: bytes, members: Sequence[Member]) -> dict[int, tuple[Lane, int]]:
         """Find the members that fall under a rule by a name that stands elsewhere, and secrets in command lines: their
         lanes, and where in their texts the values begin."""
+        budget.spend(STEPS_OF_MEMBER * len(members))
         found = {}
         for index, name, offset in announced.announced(text, members):
             lane = self._key_rules.member_lane(name)
@@ -269,16 +278,7 @@ class Values:
         names = names_in_json(text, announced.COMMON_NAMES, announced.COMMON_VALUES)
         if names is None:
             return False
-        if names <= self._innocent:
-            return True
-        if len(self._innocent) > MAX_CACHED_KEYS:
-            self._innocent.clear()
-        for name in names:
-            if self._key_rules.member_lane(name.decode("utf-8", "replace")).kind != BATCHED:
-                return False
-            if len(name) <= MAX_CACHED_KEY_BYTES:
-                self._innocent.add(name)
-        return True
+        return names <= self._innocent or all(self._is_innocent(name) for name in names)
 
     def _detected(
         self,
@@ -299,12 +299,13 @@ class Values:
             hashes = any(one.action.word == "hash" for one in found)
             if hashes:  # a hash is not hashed again: all that is to be found must be found before
                 found = self._rest(text, found, by_key, by_form)
+            budget.spend(STEPS_OF_FINDING * len(found))
             out, done = [], 0
             for one in found:
                 out += [text[done : one.start], self._replacement(one, text[one.start : one.end], counts)]
                 done = one.end
             changed = b"".join((*out, text[done:]))
-            if changed == text or hashes:
+            if changed == text or hashes or all(_is_quoted(text, one) for one in found):
                 return changed
             text = changed
         counts[FAILURE] += 1
@@ -354,6 +355,7 @@ class Values:
                 if index < len(self._detectors):
                     detector, action = self._detectors[index], self._actions[index]
                     for look in looks if not detector.utf8 else looks[:1]:
+                        budget.spend(1 + len(look) // BYTES_A_STEP)
                         for start, end in detector.find(look):
                             if end > start:
                                 found.append(_Finding(place(start), place(end), detector.name, action))
@@ -365,13 +367,14 @@ class Values:
         """Find the values that fall under rules by their quoted keys, as members, or by another name."""
         found = []
         done = 0
-        for key in keyed.keys(text):
-            if key.end >= done and (lane := self._lane_by_key(key.text.decode("utf-8", "replace"))):
+        for key in keyed.keys(text, self._innocent):
+            if key.end >= done and (lane := self._lane_of_name(key.text)):
+                budget.spend(STEPS_OF_FINDING)
                 start, end, value = keyed.value_of(text, key)
                 done = end
                 found += self._by_rule(lane, text, (start, end), value, place)
         for name, start, end in announced.beside(text):
-            if lane := self._lane_by_key(name.decode("utf-8", "replace")):
+            if lane := self._lane_of_name(name):
                 found += self._by_rule(lane, text, (start, end), text[start:end], place)
         members = members or brackets.members(text)
         named = self._named(text, members)
@@ -386,14 +389,31 @@ class Values:
     ) -> list[_Finding]:
         """Make a finding of a value that falls under a rule for its key; none where it says nothing, or where the rule
         goes by the value and has nothing against it: others may find something in it."""
+        budget.spend(STEPS_OF_FINDING)
         start, end = span
         if start >= end or _stands_for_none(text[start:end]) or _HASHED.fullmatch(text[start:end]):
             return []
-        if lane.kind == SINGLE and self.apply(lane, value, Counter()) == value:
+        if lane.kind == SINGLE and not looks_like_key(value.strip(), mixed=lane.treatment is Look.MIXED_KEY):
             return []
         assert lane.label is not None
         action = Action(lane.label[1]) if lane.kind == ANY_TYPE else MASK
         return [_Finding(place(start), place(end), lane.label[0], action, lane, value)]
+
+    def _is_innocent(self, name: bytes) -> bool:
+        """Tell whether a name falls under no rule, and keep it in mind."""
+        if self._key_rules.member_lane(name.decode("utf-8", "replace")).kind != BATCHED:
+            return False
+        if len(self._innocent) > MAX_CACHED_KEYS:
+            self._innocent.clear()
+        if len(name) <= MAX_CACHED_KEY_BYTES:
+            self._innocent.add(name)
+        return True
+
+    def _lane_of_name(self, name: bytes) -> Lane | None:
+        """Return the lane of a name that falls under a rule; None for another."""
+        if name in self._innocent or self._is_innocent(name):
+            return None
+        return self._lane_by_key(name.decode("utf-8", "replace"))
 
     def _lane_by_key(self, key: str) -> Lane | None:
         """Return the lane of a key that falls under a rule; None for another."""
@@ -414,6 +434,14 @@ class Values:
 def _falls_under_rule(lane: Lane) -> bool:
     """Tell whether a lane is that of keys whose values are, or may be, secret."""
     return lane.kind in (DELETED, MASKED, ANY_TYPE) or (lane.kind == SINGLE and lane.label is not None)
+
+
+def _is_quoted(text: bytes, one: _Finding) -> bool:
+    """Tell whether a finding is a key's value in quotes: no other secret touches it."""
+    if one.lane is None or not one.start:
+        return False
+    quote = text[one.start - 1 : one.start]
+    return quote in (b'"', b"'") and text[one.end : one.end + 16].lstrip(b"\\")[:1] == quote
 
 
 def _stands_for_none(value: bytes) -> bool:

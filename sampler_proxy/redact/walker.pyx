@@ -142,7 +142,7 @@ cdef class Redactor:
 
     cdef uint32_t header(self, Envelope* envelope, bint is_scope) except? 0xFFFFFFFF:
         """Return the number of a header, redacted if nobody knows yet what becomes of it."""
-        cdef Envelope* parent = NULL
+        cdef Envelope* parent = envelope.parent  # a resource's: metadata, which leaves as it came, in requests' headers
         cdef uint32_t number
         # The number is another redactor's, or another trace's, where the header there is another one.
         if envelope.redacted < self.headers.count and self.headers.docs[envelope.redacted].envelope == envelope:

@@ -76,6 +76,7 @@ cdef class SpanMatcher:
     cdef void begin_resource(self) noexcept nogil
     cdef void begin_scope(self) noexcept nogil
     cdef bint read_header(self, const uint8_t* p, const uint8_t* end, int depth, bint scope) noexcept nogil
+    cdef void read_header_again(self, Envelope* header, bint scope) noexcept nogil
     cdef void load_header(self, Envelope* header, bint scope) noexcept nogil
     cdef void load_headers(self, Group* group, bint with_resource) noexcept nogil
     cdef bint read_attribute(

@@ -214,14 +214,20 @@ cdef class SpanMatcher:
         return not damaged(&field)
 
     cdef void load_header(self, Envelope* header, bint scope) noexcept nogil:
-        """Begin the level of an interned header, and read it, its first MAX_READ_AGAIN bytes; a resource's before its
-        scope's."""
-        cdef FieldCursor field = cursor(header.data, header.data + header.size, MAX_DEPTH)
-        cdef uint32_t size
+        """Begin the level of an interned header, and read it, its first MAX_READ_AGAIN bytes; a resource's, behind the
+        metadata above it, before its scope's."""
         if scope:
             self.begin_scope()
         else:
             self.begin_resource()
+            if header.parent != NULL:
+                self.read_header_again(header.parent, False)
+        self.read_header_again(header, scope)
+
+    cdef void read_header_again(self, Envelope* header, bint scope) noexcept nogil:
+        """Read an interned header into its level, which was begun."""
+        cdef FieldCursor field = cursor(header.data, header.data + header.size, MAX_DEPTH)
+        cdef uint32_t size
         while next_field(&field):
             if field.wire == LEN and field.number == 1:
                 size = min(field.size, MAX_READ_AGAIN)

@@ -51,6 +51,11 @@ class Scope(Enum):
     ANY = "."  # the span's, where it has the key, else the resource's
 
 
+METADATA = "metadata."
+"""A scope of ours: what spans came with (otlp/metadata.py), attributes of the resource with this prefix. Names of
+headers have no upper case."""
+
+
 class Name(Enum):
     """The intrinsics; the value is the scoped spelling."""
 

@@ -18,6 +18,7 @@ import re2
 from sampler_proxy.errors import TraceQLError
 from sampler_proxy.traceql import literals, other_words
 from sampler_proxy.traceql.ast import (
+    METADATA,
     NUMERIC,
     Aggregate,
     Arithmetic,
@@ -156,6 +157,8 @@ class Builder(lark.Transformer[lark.Token, Spanset]):
         key = _QUOTED_PART.sub(lambda part: _ESCAPED.sub(r"\1", part[1]), token[scope.end() :])
         if not key:
             raise TraceQLError("this key is empty", at(token) + scope.end())
+        if scope[0] == METADATA:
+            return Attribute(at(token), Scope.RESOURCE, (METADATA + key.lower()).encode())
         return Attribute(at(token), Scope(scope[0]), key.encode())
 
     def scoped(self, parts: list[lark.Token]) -> Intrinsic:

@@ -260,7 +260,7 @@ class _Position:
             raise TraceQLError(f"there is no operator {both}: write {_MISSPELT[both]}", at(previous))
         if self._in_braces and previous.type == "WORD":
             if both and token.type == "ATTRIBUTE":
-                scopes = ("span", "resource", "event", "link", "instrumentation")
+                scopes = ("span", "resource", "event", "link", "instrumentation", "metadata")
                 scope = previous.lower()
                 if (intrinsic := both.replace(".", ":", 1)) in _INTRINSICS:
                     hint = f": did you mean {intrinsic}?"

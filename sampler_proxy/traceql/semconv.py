@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from sampler_proxy.traceql.ast import Scope
+from sampler_proxy.traceql.ast import METADATA, Scope
 
 
 def _names(text: str) -> frozenset[str]:
@@ -218,6 +218,8 @@ _OTHER_SYNTAX = re.compile(
 
 def advise(scope: Scope, name: str) -> str | None:
     """Say what is probably wrong with an attribute in a rule; None where nothing seems to be."""
+    if name.startswith(METADATA):
+        return None
     if other := _OTHER_SYNTAX.match(name):
         key = other[1] or other[2]
         return f"this is the key {name}: for the attribute {key} write {scope.value}{key}"

@@ -14,7 +14,17 @@ from sampler_proxy.config import model as config
 from sampler_proxy.config import unknown_keys
 from sampler_proxy.config.check import check
 from sampler_proxy.config.file import contents, read
-from sampler_proxy.config.model import Adaptive, Config, FileExport, GrpcExport, Limit, Retry, Rule
+from sampler_proxy.config.model import (
+    Adaptive,
+    Config,
+    ConsoleExport,
+    FileExport,
+    GrpcExport,
+    HttpExport,
+    Limit,
+    Retry,
+    Rule,
+)
 from sampler_proxy.config.yaml_positions import parse
 from sampler_proxy.errors import ConfigError
 from sampler_proxy.settings import Endpoint
@@ -56,6 +66,7 @@ def faults(tmp_path: Path, text: str | bytes) -> list[tuple[int, int, str]]:
 
 RULE = "rules:\n  - {name: all, keep: all}\n"
 GRPC = "export:\n  - name: a\n    endpoint: http://h:1\n"
+HTTP = "export:\n  - name: a\n    protocol: http/protobuf\n"
 
 BAD = {
     # YAML itself
@@ -183,7 +194,17 @@ BAD = {
         [(1, 19, "write host:port, without a scheme")],
     ),
     "listen address without port": ("admin: {endpoint: localhost}\n", [(1, 19, "write host:port")]),
-    "listen address, bare IPv6": ("admin: {endpoint: '::1:80'}\n", [(1, 19, "in brackets")]),
+    "listen address, bare IPv6": ("admin: {endpoint: '::1:80'}\n", [(1, 19, "in brackets: [::1]:80")]),
+    "listen address, bare wildcard": ("receive: {grpc: {endpoint: ':::4317'}}\n", [(1, 28, "brackets: [::]:4317")]),
+    "listen address, IPv6 without port": ("admin: {endpoint: 'fe80::a'}\n", [(1, 19, "in brackets: [::]:4317")]),
+    "unix socket, relative": ("receive: {grpc: {endpoint: 'unix:x.sock'}}\n", [(1, 28, "path from the root")]),
+    "unix socket, a folder": ("receive: {http: {endpoint: 'unix:/run/'}}\n", [(1, 28, "path from the root")]),
+    "unix socket, too long": (
+        f"receive: {{http: {{endpoint: 'unix:/{'x' * 107}'}}}}\n",
+        [(1, 28, "at most 107 bytes")],
+    ),
+    "unix socket of admin": ("admin: {endpoint: 'unix:/run/x.sock'}\n", [(1, 19, "write host:port")]),
+    "keep-alive": ("receive: {grpc: {keepalive: {time: 10ms}}}\n", [(1, 36, "too short: write 1s or more")]),
     "port": ("admin: {endpoint: 'h:65536'}\n", [(1, 19, "a port is at most 65535")]),
     "mapping wanted": ("receive: {grpc: 4317}\n", [(1, 17, "a mapping is wanted here")]),
     "list wanted": ("rules: {}\n", [(1, 8, "a list is wanted here")]),
@@ -231,8 +252,14 @@ BAD = {
     ),
     # export
     "no export": ("export: []\n", [(1, 9, "an empty list")]),
-    "unknown protocol": ("export:\n  - {name: a, protocol: grcp}\n", [(2, 25, "write grpc or file")]),
-    "protocol that is no word": ("export:\n  - {name: a, protocol: [grpc]}\n", [(2, 25, "write grpc or file")]),
+    "unknown protocol": (
+        "export:\n  - {name: a, protocol: grcp}\n",
+        [(2, 25, "write grpc, http/protobuf, file or console")],
+    ),
+    "protocol that is no word": (
+        "export:\n  - {name: a, protocol: [grpc]}\n",
+        [(2, 25, "write grpc, http/protobuf, file or console")],
+    ),
     "export that is no mapping": ("export:\n  - tempo\n", [(2, 5, "a mapping is wanted here")]),
     "file without path": (
         "export:\n  - {name: a, protocol: file}\n",
@@ -252,7 +279,37 @@ BAD = {
         f"export:\n  - {{name: a, endpoint: 'http://u:{SECRET}@h:1'}}\n",
         [(2, 25, "credentials do not belong into a URL")],
     ),
-    "compression": (GRPC + "    compression: zstd\n", [(4, 18, "write gzip or none")]),
+    "compression": (GRPC + "    compression: deflate\n", [(4, 18, "write gzip or none")]),
+    "zstd over gRPC": (GRPC + "    compression: zstd\n", [(4, 18, "no zstd here: write gzip, or protocol: http/pro")]),
+    "no endpoint over HTTP": (HTTP, [(2, 5, "'endpoint' is missing: write for example `endpoint: https://")]),
+    "two endpoints": (
+        HTTP + "    endpoint: http://h\n    traces_endpoint: http://h/t\n",
+        [(2, 5, "write either endpoint or traces_endpoint, not both")],
+    ),
+    "a whole URL as endpoint": (HTTP + "    endpoint: http://h/v1/traces/\n", [(4, 15, "/v1/traces is added")]),
+    "a query in an endpoint": (
+        HTTP + "    endpoint: http://h/?key=x\n",
+        [(4, 15, "write the whole as")],
+    ),
+    "a fragment": (HTTP + "    traces_endpoint: http://h/#x\n", [(4, 22, "a fragment (#) is not sent")]),
+    "credentials in the URL of HTTP": (
+        HTTP + "    endpoint: https://user:${env:SECRET}@h\n",
+        [(4, 15, "credentials do not belong into a URL")],
+    ),
+    "no URL over HTTP": (HTTP + "    endpoint: h:4318\n", [(4, 15, "write http://host:port/path")]),
+    "a port that is none": (HTTP + "    endpoint: http://h:99999\n", [(4, 15, "not a URL: write http://host")]),
+    "ca_file over plain HTTP": (
+        HTTP + "    endpoint: http://h\n    tls: {ca_file: /x}\n",
+        [(5, 10, "this endpoint is reached without TLS")],
+    ),
+    "traces_endpoint over gRPC": (
+        GRPC + "    traces_endpoint: http://h\n",
+        [(4, 5, "did you mean 'endpoint'?")],
+    ),
+    "headers and file of HTTP": (
+        "export:\n  - {name: a, protocol: http/protobuf, endpoint: 'http://h', path: x}\n",
+        [(2, 62, "it is known with `protocol: file`")],
+    ),
     "concurrency": (GRPC + "    concurrency: 0\n", [(4, 18, "write a whole number from 1 to 1000")]),
     "no retry": (GRPC + "    retry: {initial: 0s}\n", [(4, 22, "too short: write 1ms or more")]),
     "retry turned round": (GRPC + "    retry: {initial: 2s, max: 1s}\n", [(4, 31, "shorter than initial")]),
@@ -265,6 +322,21 @@ BAD = {
         GRPC + "  - {name: a, endpoint: 'http://h:2'}\n",
         [(4, 12, "this name is taken by the entry in line 2")],
     ),
+    # destinations of rules
+    "unknown destination": (
+        "rules: [{name: a, keep: all, to: [tempp, sentry]}]\n" + GRPC.replace("name: a", "name: tempo"),
+        [
+            (1, 35, "no destination has this name: did you mean 'tempo'?"),
+            (1, 42, "no destination has this name: there are tempo"),
+        ],
+    ),
+    "destination beside the default": (
+        "rules: [{name: a, keep: all, to: [tempo]}]\n",
+        [(1, 35, "no destination has this name: there are local")],
+    ),
+    "no destination": ("rules: [{name: a, keep: all, to: []}]\n", [(1, 34, "no destination: write their names")]),
+    "empty destination": ("rules: [{name: a, keep: all, to: }]\n", [(1, 30, "no destination: write their names")]),
+    "destination that is no list": ("rules: [{name: a, keep: all, to: local}]\n", [(1, 34, "a list is wanted here")]),
     # references
     "variable not set": (
         GRPC + '    headers: {authorization: "Bearer ${env:NOPE}"}\n',
@@ -469,8 +541,9 @@ def with_examples(text: str) -> str:
 
 
 def without_alternatives(text: str) -> str:
-    """Of the shipped file: one limit, and no file of certificates, for the example's endpoint has no TLS."""
-    return re.sub(r"(?m)^ +(traces|bytes|tls|ca_file):.*\n", "", text)
+    """Of the shipped file: one limit, one endpoint, no credentials, no files of certificates (they are not there)."""
+    text = re.sub(r"(?m)^( +)(?:tls|auth):.*\n(?:\1 +.*\n)*", "", text)
+    return re.sub(r"(?m)^ +(traces|bytes|traces_endpoint):.*\n", "", text)
 
 
 def test_the_shipped_file_is_the_default():
@@ -495,8 +568,10 @@ def test_the_shipped_file_shows_every_key(tmp_path):
         assert keys <= shown, (path, keys - shown)
     # What it shows of an export over gRPC are the defaults too.
     loaded = load(tmp_path, without_alternatives(text))
-    _, tempo = loaded.export
+    _, tempo, collector, console = loaded.export
+    assert console == ConsoleExport(name="console", protocol="console")
     assert tempo == GrpcExport(name="tempo", endpoint="http://localhost:14317")
+    assert collector == HttpExport(name="collector", protocol="http/protobuf", endpoint="http://localhost:14318")
     # And so is what it shows of a target, but for what has no default.
     keep = loaded.rules[3].keep
     assert keep == Adaptive(target=keep.target, per=keep.per, minimum=keep.minimum)
@@ -512,7 +587,19 @@ def test_schema_describes_the_file():
     schema = config.json_schema()
     definitions = schema["$defs"]
     assert set(schema["properties"]) == {
-        *("receive", "buffer", "rules", "limit", "redact", "stamp", "export", "storage", "admin", "shutdown_timeout")
+        *(
+            "receive",
+            "passthrough",
+            "buffer",
+            "rules",
+            "limit",
+            "redact",
+            "stamp",
+            "export",
+            "storage",
+            "admin",
+            "shutdown_timeout",
+        )
     }
     assert schema["additionalProperties"] is False
     buffer = definitions["Buffer"]["properties"]
@@ -635,7 +722,9 @@ def test_half_a_character_is_none(tmp_path, half):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", Endpoint("0.0.0.0", 4318)),
+        ("", Endpoint("::", 4318)),
+        ("receive: {http: {endpoint: 'unix:/run/x.sock'}}\n", Endpoint("", 0, "/run/x.sock")),
+        ("receive: {http: {endpoint: 'unix:///run/x.sock'}}\n", Endpoint("", 0, "/run/x.sock")),
         ("receive: {http: {endpoint: '[::1]:0'}}\n", Endpoint("::1", 0)),
         ("receive: {http: {endpoint: off}}\n", None),
         ("receive: {http: {endpoint: 'off'}}\n", None),

@@ -67,9 +67,11 @@ NOT_HERE = [
     ("KEY", "logging: {}", "write it into the command"),
     (GRPC, "insecure: true", "http://host:port is without TLS"),
     (TLS, "insecure: true", "http://host:port is without TLS"),
-    ("receive: {grpc: {KEY}}", "tls: {}", "TLS for senders is not supported"),
+    ("receive: {grpc: {KEY}}", "cert_file: x", "it belongs into receive.grpc.tls"),
+    ("receive: {grpc: {tls: {KEY}}}", "certificate: x", "did you mean 'cert_file'?"),
+    ("receive: {grpc: {auth: {KEY}}}", "tokens: []", "did you mean 'bearer_tokens'?"),
     ("receive: {KEY}", "otlp: {}", "write grpc here"),
-    ("admin: {KEY}", "zzz: 1", "known here are endpoint"),
+    ("admin: {KEY}", "zzz: 1", "known here are endpoint, insecure, tls, auth"),
     (RULE, "zzz: 1", "known here are name, match, unless, keep"),
 ]
 
@@ -94,7 +96,7 @@ def test_all_words_lead_to_keys_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("admin: 8888\n", "lines of `key: value`, with keys such as endpoint"),
+        ("admin: 8888\n", "lines of `key: value`, with keys such as endpoint, insecure, tls"),
         ("redact: common\n", "with keys such as preset, keys, values"),
         ("limit: 100/s\n", "with keys such as traces, spans, bytes"),
         ("export: [{name: a, endpoint: 'http://h:1', headers: x}]\n", "lines of `name: value`"),

@@ -48,6 +48,27 @@ def test_rules_that_keep_others_from_deciding_early(
     assert all(f"(such as {blocked})" in message and message.startswith("warning: ") for *_, message in found)
 
 
+REDACT = "redact: {preset: common}\n"
+TO = "export: [{name: a, endpoint: 'http://somewhere:4317'}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (TO + REDACT, (2, 1)),
+        (TO + REDACT + "passthrough: all\n", (3, 14)),
+        (TO + REDACT + "passthrough: off\n", None),
+        (TO + REDACT + "passthrough: discard\n", None),
+        (TO, None),
+        (TO + "redact: {}\n", None),
+        (REDACT, None),  # a file takes traces only
+    ],
+)
+def test_redaction_is_for_traces_only(tmp_path: Path, text: str, found: tuple[int, int] | None) -> None:
+    given = [one for one in warnings(tmp_path, text) if "passed on as they are" in one[2]]
+    assert [one[:2] for one in given] == ([] if found is None else [found])
+
+
 RECEIVE = "receive: {grpc: {endpoint: '0.0.0.0:4317'}}\n"
 
 
@@ -121,26 +142,28 @@ def test_a_destination_that_is_the_address_received_on(
     ("text", "at"),
     [
         ("receive: {grpc: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
-        ("admin: {endpoint: '0.0.0.0:4317'}\n", (1, 19)),
-        ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0'}\n", None),
-        ("admin: {endpoint: '0.0.0.0:4318'}\n", (1, 19)),
+        ("admin: {endpoint: '0.0.0.0:4317', insecure: true}\n", (1, 19)),
+        ("receive: {grpc: {endpoint: 'unix:/x'}, http: {endpoint: 'unix:/x'}}\n", (1, 57)),
+        ("receive: {grpc: {endpoint: 'unix:/x'}, http: {endpoint: 'unix:/y'}}\n", None),
+        ("receive: {grpc: {endpoint: '0.0.0.0:0'}}\nadmin: {endpoint: '0.0.0.0:0', insecure: true}\n", None),
+        ("admin: {endpoint: '0.0.0.0:4318', insecure: true}\n", (1, 19)),
         ("receive: {http: {endpoint: '0.0.0.0:8888'}}\n", (1, 28)),
         ("receive: {http: {endpoint: '0.0.0.0:4317'}}\n", (1, 28)),
-        ("receive: {http: {endpoint: 'off'}}\nadmin: {endpoint: '0.0.0.0:4318'}\n", None),
-        ("admin: {endpoint: '[::]:4317'}\n", (1, 19)),
-        ("admin: {endpoint: '10.1.2.3:4317'}\n", (1, 19)),
+        ("receive: {http: {endpoint: 'off'}}\nadmin: {endpoint: '0.0.0.0:4318', insecure: true}\n", None),
+        ("admin: {endpoint: '[::]:4317', insecure: true}\n", (1, 19)),
+        ("admin: {endpoint: '10.1.2.3:4317', insecure: true}\n", (1, 19)),
         ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\n", None),
         ("receive: {grpc: {endpoint: '[::1]:8888'}}\n", None),
         ("receive: {grpc: {endpoint: 'localhost:8888'}}\n", (1, 28)),
-        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.3:8888'}\n", (2, 19)),
-        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.4:8888'}\n", None),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.3:8888', insecure: true}\n", (2, 19)),
+        ("receive: {grpc: {endpoint: '10.1.2.3:8888'}}\nadmin: {endpoint: '10.1.2.4:8888', insecure: true}\n", None),
         ("receive: {grpc: {endpoint: 'proxy.example:8888'}}\n", None),
     ],
 )
 def test_two_servers_on_one_port(tmp_path: Path, text: str, at: tuple[int, int] | None) -> None:
     found = warnings(tmp_path, text)
     assert [one[:2] for one in found] == ([] if at is None else [at])
-    assert all("are both on port" in message for *_, message in found)
+    assert all("are both on " in message for *_, message in found)
 
 
 @pytest.mark.parametrize(("root", "expected"), [("local", []), ("parentless", [(1, 16)])])
@@ -188,3 +211,27 @@ def test_bounds_beyond_the_machine(tmp_path: Path, text: str, expected: list[tup
     assert [(one.line, one.column) for one in found] == expected
     assert all("more than the 4GiB of memory that this machine has" in one.message for one in found)
     assert check(str(file), {}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "dropped", "at"),
+    [
+        ("keep: all, to: [a]", False, [(4, 12)]),
+        ("keep: all, to: [a]", True, []),
+        ("keep: all", False, []),
+        ("keep: none", False, [(3, 12), (4, 12)]),
+        ("keep: all, to: [a, b]", False, []),
+    ],
+)
+def test_a_destination_to_which_nothing_goes(
+    tmp_path: Path, rule: str, dropped: bool, at: list[tuple[int, int]]
+) -> None:
+    found = warnings(
+        tmp_path,
+        f"rules: [{{name: x, {rule}}}]\n"
+        "export:\n"
+        "  - {name: a, protocol: file, path: x}\n"
+        f"  - {{name: b, protocol: file, path: y, dropped: {str(dropped).lower()}}}\n",
+    )
+    assert [one[:2] for one in found] == at
+    assert all("nothing goes there" in message for *_, message in found)

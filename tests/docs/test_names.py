@@ -24,9 +24,16 @@ def documented() -> dict[str, str]:
     found = {}
     for cells in pages.rows(CONFIGURATION.read_text()):
         if cells[0] != "key":
-            assert cells[0] not in found, f"{cells[0]} is documented twice"
-            found[cells[0].strip("`")] = cells[2]
+            for key in expanded(cells[0].strip("`")):
+                assert key not in found, f"{key} is documented twice"
+                found[key] = cells[2]
     return found
+
+
+def expanded(key: str) -> list[str]:
+    """The keys that `{a,b}.c` stands for, as in a shell."""
+    match = re.fullmatch(r"(.*)\{(.*)\}(.*)", key)
+    return [key] if match is None else [f"{match[1]}{each}{match[3]}" for each in match[2].split(",")]
 
 
 def shown(default: Any) -> str:

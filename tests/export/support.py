@@ -29,9 +29,10 @@ from tests.support.sink import serve
 class Trace:
     """One trace: an ExportTraceServiceRequest of one ResourceSpans."""
 
-    __slots__ = ("__weakref__", "data", "spans", "trace_id")
+    __slots__ = ("__weakref__", "data", "metadata", "spans", "trace_id")
 
-    def __init__(self, number: int, spans: int = 2, padding: int = 0) -> None:
+    def __init__(self, number: int, spans: int = 2, padding: int = 0, metadata: bytes = b"") -> None:
+        self.metadata = metadata
         self.trace_id = number.to_bytes(16, "big")
         self.spans = spans
         request = ExportTraceServiceRequest()
@@ -56,6 +57,8 @@ def assemble(traces: Sequence[Trace]) -> bytes:
 
 class Kept:
     """A trace of any size, without the bytes. `headers`: their sizes by their numbers."""
+
+    metadata = b""
 
     def __init__(self, nbytes: int, spans: int = 1, headers: Mapping[int, int] | None = None) -> None:
         self.trace_id = bytes(16)

@@ -20,7 +20,7 @@ class Dead(Exporter):
         dependencies = Dependencies(assemble, time.monotonic_ns, random.Random(1).random, lambda _seconds: None)
         super().__init__(settings, dependencies, Persistence(NS, NS, NS), concurrency=1, limit_bytes=1 << 22)
 
-    async def _send(self, _request: bytes) -> Accepted | Failed:
+    async def _send(self, _request: bytes, _metadata: bytes) -> Accepted | Failed:
         return Failed(Fault.UNREACHABLE, "UNAVAILABLE", "no")
 
 

@@ -26,12 +26,13 @@ MS = 10**6
 
 
 @asynccontextmanager
-async def exporting(path, *, max_bytes=1 << 20, batch_bytes=1 << 20, wait_ms=5, assemble=assemble):
+async def exporting(path, *, max_bytes=1 << 20, batch_bytes=1 << 20, wait_ms=5, assemble=assemble, max_age_ns=None):
     settings = FileExport(
         name="local",
         protocol="file",
         path=str(path),
         max_bytes=max_bytes,
+        max_age_ns=max_age_ns,
         batch=Batch(max_bytes=batch_bytes, max_wait_ns=wait_ms * MS),
         queue=Queue(max_bytes=64 << 20),
     )
@@ -116,6 +117,82 @@ def test_what_a_larger_limit_left_is_cut_down(tmp_path):
     lines.append(b"z\n")
     assert path.read_bytes() == b"z\n"
     assert not predecessor.exists()
+
+
+class Clock:
+    """The time of day, which moves by hand; files get their times from it."""
+
+    def __init__(self, *paths):
+        self.now_s = time.time()
+        self.paths = paths
+
+    def __call__(self):
+        return self.now_s
+
+    def wrote(self, path):
+        os.utime(path, (self.now_s, self.now_s))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_no_line_stays_longer_than_the_age(tmp_path, restarts):
+    """A line every ten seconds, and 100 s as the bound: after each step no line is older, and those of the last 50 s
+    are all there. Then nothing comes any more, and the files go one after the other."""
+    path, predecessor = tmp_path / "t", tmp_path / "t.1"
+    clock = Clock()
+
+    def made():
+        return LineFile(str(path), 1 << 20, 100, clock)
+
+    def ages():
+        text = "".join(file.read_text() for file in (predecessor, path) if file.exists())
+        return [round(clock.now_s - float(json.loads(line)["startTimeUnixNano"]) / 1e9) for line in text.splitlines()]
+
+    lines, retired = made(), False
+    for _ in range(60):
+        if restarts:
+            lines = made()
+        lines.append(b'{"startTimeUnixNano":"%d"}\n' % int(clock.now_s * 1e9))
+        clock.wrote(path)
+        lines.remove_old()
+        retired |= predecessor.exists()
+        assert max(ages()) <= 100
+        assert [age for age in ages() if age <= 50] == list(range(min(50, max(ages())), -1, -10))
+        clock.now_s += 10
+    assert retired
+    for _ in range(11):
+        clock.now_s += 10
+        (made() if restarts else lines).remove_old()
+    assert not path.exists()
+    assert not predecessor.exists()
+    lines.remove_old()
+
+
+def test_a_file_whose_spans_have_no_sound_times_is_as_old_as_its_last_line(tmp_path):
+    for first in (b"{}\n", b'{"startTimeUnixNano":"99999999999999999999"}\n'):
+        path, clock = tmp_path / "t", Clock()
+        path.write_bytes(first)
+        clock.wrote(path)
+        clock.now_s += 40
+        LineFile(str(path), 1 << 20, 100, clock).append(b"{}\n")
+        assert path.read_bytes() == first + b"{}\n"
+        clock.wrote(path)
+        clock.now_s += 51
+        LineFile(str(path), 1 << 20, 100, clock).append(b"{}\n")
+        assert path.read_bytes() == b"{}\n"
+        (tmp_path / "t.1").unlink()
+
+
+def test_old_lines_are_removed_while_nothing_comes(run, tmp_path):
+    path = tmp_path / "traces.jsonl"
+
+    async def scenario():
+        async with exporting(path, max_age_ns=10**9) as exporter:
+            offer(exporter, [1])
+            await until(lambda: path.exists() and path.stat().st_size)
+            await until(lambda: not path.exists())
+            await until(lambda: not (tmp_path / "traces.jsonl.1").exists())
+
+    run(scenario())
 
 
 def test_a_torn_line_takes_no_other_with_it(tmp_path):

@@ -110,7 +110,7 @@ def test_a_want_of_memory_costs_time_and_nothing_else(run, monkeypatch, owner, n
             await until(lambda: exporter.queue.empty, 20)
             others = 2 * (number - 100)
             assert counts(exporter) == (6 + 400 + others, 4, {})
-            assert not any(task.done() for task in exporter._tasks)
+            assert not any(task.done() for task in exporter._lasting.tasks)
 
     def offer_ignoring(exporter, numbers, **kwargs):
         for number in numbers:

@@ -21,9 +21,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from sampler_proxy.config.model import Batch, GrpcExport, Queue, Retry, Tls
 from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import HOPELESS, Dependencies
-from sampler_proxy.export.otlp_grpc import GrpcExporter, _address
+from sampler_proxy.export.otlp import OtlpExporter
 from sampler_proxy.export.queue import BATCH_TRACES
 from sampler_proxy.export.retry import Backoff
+from sampler_proxy.export.transport import address_of
 from tests.export.support import (
     Trace,
     assemble,
@@ -56,7 +57,7 @@ def config(port, *, batch_bytes=1 << 20, wait_ms=5, queue_bytes=64 << 20, initia
 @asynccontextmanager
 async def exporting(settings, *, assemble=assemble, observe=lambda _seconds: None):
     dependencies = Dependencies(assemble, time.monotonic_ns, random.Random(1).random, observe)
-    exporter = GrpcExporter(settings, dependencies)
+    exporter = OtlpExporter(settings, dependencies)
     async with running(exporter):
         yield exporter
 
@@ -781,7 +782,7 @@ def test_tls_trusts_an_authority_of_one_s_own(run, backend, monkeypatch, tmp_pat
     """Its certificate is in no list of the system. The file changes to a stranger's, to nonsense, and back: a new
     connection goes by the last one that could be used."""
     caplog.set_level(logging.INFO, "sampler_proxy")
-    monkeypatch.setattr("sampler_proxy.export.otlp_grpc.FILES_EVERY_S", 0.02)
+    monkeypatch.setattr("sampler_proxy.export.transport.FILES_EVERY_S", 0.02)
     key, certificate = authority
     server = backend(credentials=grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())]))
     stranger, ca_file = tmp_path / "stranger.pem", tmp_path / "ca.pem"
@@ -850,4 +851,4 @@ def test_tls_without_readable_roots_is_refused_at_start(run, monkeypatch, tmp_pa
     ],
 )
 def test_address(endpoint, address):
-    assert _address(endpoint) == address
+    assert address_of(endpoint, (4317, 4317)) == address

@@ -15,10 +15,12 @@ import pytest
 
 from sampler_proxy.export import peers
 from sampler_proxy.export.exporter import Dependencies
-from sampler_proxy.export.otlp_grpc import GrpcExporter
+from sampler_proxy.export.otlp import OtlpExporter
+from sampler_proxy.export.otlp_grpc import GrpcLink, GrpcTransport
 from sampler_proxy.export.proxies import proxy_for, without_credentials
 from sampler_proxy.export.reasons import NO_NAME
 from sampler_proxy.export.retry import Accepted, Fault
+from sampler_proxy.export.signals import Signal
 from tests.export.support import assemble, counts, offer, running, until
 from tests.export.test_otlp_grpc import config, exporting
 from tests.support.http2_server import Http2Server
@@ -38,11 +40,11 @@ class Name:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
 
-    async def _resolve(self, _host, port):
+    async def _resolve(self, _host, _port):
         self.asked += 1
         if self.addresses is None:
             raise socket.gaierror("no such name")
-        return [f"ipv4:127.0.0.{last}:{port}" for last in self.addresses]
+        return [f"127.0.0.{last}" for last in self.addresses]
 
     def config(self, **settings):
         made = config(self.port, batch_bytes=1, **settings)
@@ -77,7 +79,7 @@ def test_new_addresses_are_taken_up_and_old_ones_left(run, backend, name):
             offer(exporter, range(1, 11))
             await until(lambda: exporter.queue.empty)
             name.addresses = [2]  # while the first still works
-            await until(lambda: [peer.target for peer in exporter._peers._peers] == [f"ipv4:127.0.0.2:{name.port}"])
+            await until(lambda: [peer.address for peer in exporter.transport._peers._peers] == ["127.0.0.2"])
             offer(exporter, range(11, 21))
             await until(lambda: exporter.queue.empty)
             assert exporter.failed_tries == 0
@@ -135,7 +137,7 @@ class HeldCalls:
 
     def __call__(self, target):
         self.opened.append(target)
-        return HeldChannel(self, target)
+        return GrpcLink(HeldChannel(self, target))
 
 
 class HeldChannel:
@@ -167,16 +169,15 @@ def unreachable():
 
 @pytest.fixture
 def sender(name):
-    """An exporter that is not started, with its peers over HeldCalls."""
+    """A transport that is not started, with its peers over HeldCalls."""
 
     def make(answers, addresses, **settings):
         name.addresses = addresses
         dependencies = Dependencies(assemble, time.monotonic_ns, random.random, lambda _seconds: None, {})
-        exporter = GrpcExporter(name.config(**settings), dependencies)
-        held = HeldCalls({f"ipv4:127.0.0.{last}:{name.port}": answer for last, answer in answers.items()})
-        exporter._metadata = grpc.aio.Metadata()
-        exporter._peers = peers.Peers("tempo.example", name.port, "/m", held, time.monotonic_ns, linger_s=0)
-        return exporter, held
+        transport = GrpcTransport(name.config(**settings), dependencies)
+        held = HeldCalls({f"127.0.0.{last}": answer for last, answer in answers.items()})
+        transport._peers = peers.Peers("tempo.example", name.port, held, time.monotonic_ns, linger_s=0)
+        return transport, held
 
     return make
 
@@ -186,14 +187,14 @@ def test_addresses_that_change_during_a_try_are_skipped(run, name, sender):
 
     async def moves():
         name.addresses = [3]
-        await exporter._peers.refresh()
+        await transport._peers.refresh()
         await asyncio.sleep(0)  # closing
         raise unreachable()
 
-    exporter, held = sender({1: moves, 2: moves, 3: None}, [1, 2])
+    transport, held = sender({1: moves, 2: moves, 3: None}, [1, 2])
 
     async def scenario():
-        outcome = await exporter._send(b"")
+        outcome = await transport.send(Signal.TRACES, b"")
         assert (outcome.fault, outcome.code) == (Fault.UNREACHABLE, "UNAVAILABLE")
 
     run(scenario())
@@ -208,11 +209,14 @@ def test_a_channel_that_closes_before_its_call_begins_is_passed_over(run, sender
         return b""
 
     async def scenario():
-        exporter, held = sender({1: closed, 2: works}, [1, 2])
-        assert [await exporter._send(b""), await exporter._send(b"")] == [Accepted(0), Accepted(0)]
+        transport, held = sender({1: closed, 2: works}, [1, 2])
+        assert [await transport.send(Signal.TRACES, b""), await transport.send(Signal.TRACES, b"")] == [
+            Accepted(0),
+            Accepted(0),
+        ]
         assert len(held.called) == 3
-        exporter, _ = sender({1: closed, 2: closed}, [1, 2])
-        assert (await exporter._send(b"")).fault is Fault.UNREACHABLE
+        transport, _ = sender({1: closed, 2: closed}, [1, 2])
+        assert (await transport.send(Signal.TRACES, b"")).fault is Fault.UNREACHABLE
 
     run(scenario())
 
@@ -224,9 +228,9 @@ def test_a_closed_channel_cancels_calls_and_not_their_tasks(run, name):
         with Http2Server(lambda _call: None, host="127.0.0.1", port=name.port) as server:
             name.addresses = [1]
             async with exporting(name.config()) as exporter:
-                sending = asyncio.create_task(exporter._send(b""))
+                sending = asyncio.create_task(exporter.transport.send(Signal.TRACES, b""))
                 await until(lambda: server.calls)
-                await exporter._peers._peers[0].channel.close(0.01)
+                await exporter.transport._peers._peers[0].link.close(0.01)
                 outcome = await sending
                 assert (outcome.fault, outcome.code) == (Fault.LOST, "CANCELLED")
 
@@ -235,8 +239,8 @@ def test_a_closed_channel_cancels_calls_and_not_their_tasks(run, name):
 
 def test_a_task_that_is_cancelled_ends(run, sender):
     async def scenario():
-        exporter, held = sender({1: asyncio.Event().wait}, [1])
-        sending = asyncio.create_task(exporter._send(b""))
+        transport, held = sender({1: asyncio.Event().wait}, [1])
+        sending = asyncio.create_task(transport.send(Signal.TRACES, b""))
         await until(lambda: held.called)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -247,23 +251,23 @@ def test_a_task_that_is_cancelled_ends(run, sender):
 
 def test_time_outs_of_old_calls_do_not_count_against_a_fresh_channel(run, sender, name):
     async def scenario():
-        exporter, held = sender({}, [1])
-        (peer,) = await exporter._peers.candidates()
-        old = peer.channel
+        transport, held = sender({}, [1])
+        (peer,) = await transport._peers.candidates()
+        old = peer.link
         for _ in range(10):
-            exporter._peers.failed(peer, old, timeout=True)
+            transport._peers.failed(peer, old, timeout=True)
         assert len(held.opened) == 2  # connected anew once
         assert (peer.failures, peer.timeouts) == (1, 0)
-        exporter._peers.answered(peer, old)
+        transport._peers.answered(peer, old)
         assert peer.failures == 1
-        exporter._peers.answered(peer, peer.channel)
+        transport._peers.answered(peer, peer.link)
         assert peer.failures == 0
 
         name.addresses = [2]
-        await exporter._peers.refresh()
+        await transport._peers.refresh()
         assert len(held.opened) == 3
         for _ in range(10):
-            exporter._peers.failed(peer, peer.channel, timeout=True)
+            transport._peers.failed(peer, peer.link, timeout=True)
         assert len(held.opened) == 3  # none for an address that is gone
 
     run(scenario())
@@ -278,9 +282,9 @@ def test_one_deadline_for_all_addresses(run, sender):
         raise unreachable()
 
     async def scenario():
-        exporter, held = sender(dict.fromkeys((1, 2, 3, 4), slow), [1, 2, 3, 4], timeout_ns=10 * 10**9)
-        exporter._clock = lambda: now[0]
-        assert (await exporter._send(b"")).fault is Fault.UNREACHABLE
+        transport, held = sender(dict.fromkeys((1, 2, 3, 4), slow), [1, 2, 3, 4], timeout_ns=10 * 10**9)
+        transport._clock = lambda: now[0]
+        assert (await transport.send(Signal.TRACES, b"")).fault is Fault.UNREACHABLE
         assert held.timeouts == pytest.approx([10, 6, 2])
 
     run(scenario())
@@ -298,16 +302,16 @@ def test_a_time_out_in_what_others_left_is_held_against_nobody(run, sender):
         raise grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, none, none, "Deadline Exceeded")
 
     async def scenario():
-        exporter, held = sender({1: times_out, 2: slow}, [1, 2], timeout_ns=10 * 10**9)
-        exporter._clock = lambda: now[0]
-        assert (await exporter._send(b"")).fault is Fault.TIMEOUT
+        transport, held = sender({1: times_out, 2: slow}, [1, 2], timeout_ns=10 * 10**9)
+        transport._clock = lambda: now[0]
+        assert (await transport.send(Signal.TRACES, b"")).fault is Fault.TIMEOUT
         assert held.timeouts == pytest.approx([10, 2])
-        assert [peer.timeouts for peer in exporter._peers._peers] == [0, 0]
-        assert [peer.failures for peer in exporter._peers._peers] == [0, 1]
+        assert [peer.timeouts for peer in transport._peers._peers] == [0, 0]
+        assert [peer.failures for peer in transport._peers._peers] == [0, 1]
         now[0] += 10**12
-        exporter._peers._turn = 1
-        await exporter._send(b"")
-        assert [peer.timeouts for peer in exporter._peers._peers] == [1, 0]
+        transport._peers._turn = 1
+        await transport.send(Signal.TRACES, b"")
+        assert [peer.timeouts for peer in transport._peers._peers] == [1, 0]
 
     run(scenario())
 
@@ -319,17 +323,17 @@ def test_resolving_is_shared_and_bounded_by_the_time_out(run, sender, monkeypatc
         async def resolve(_host, port):
             asked.append(port)
             await release.wait()
-            return [f"ipv4:127.0.0.1:{port}"]
+            return ["127.0.0.1"]
 
         monkeypatch.setattr(peers, "resolve", resolve)
 
         async def works():
             return b""
 
-        exporter, held = sender({1: works}, None, timeout_ns=100_000_000)
-        outcomes = await asyncio.gather(*(exporter._send(b"") for _ in range(8)))
+        transport, held = sender({1: works}, None, timeout_ns=100_000_000)
+        outcomes = await asyncio.gather(*(transport.send(Signal.TRACES, b"") for _ in range(8)))
         assert {(outcome.fault, outcome.why) for outcome in outcomes} == {(Fault.UNREACHABLE, NO_NAME)}
-        sending = [asyncio.create_task(exporter._send(b"")) for _ in range(8)]
+        sending = [asyncio.create_task(transport.send(Signal.TRACES, b"")) for _ in range(8)]
         await asyncio.sleep(0)
         sending[0].cancel()  # ends it for none of the others
         release.set()
@@ -350,10 +354,10 @@ def test_closing_ends_resolving(run, sender, monkeypatch):
             await asyncio.Event().wait()
 
         monkeypatch.setattr(peers, "resolve", resolve)
-        exporter, held = sender({}, None)
-        refreshing = asyncio.create_task(exporter._peers.refresh())
+        transport, held = sender({}, None)
+        refreshing = asyncio.create_task(transport._peers.refresh())
         await until(lambda: asked)
-        await exporter._peers.close()
+        await transport._peers.close()
         with pytest.raises(asyncio.CancelledError):
             await refreshing
         assert held.opened == []
@@ -444,7 +448,7 @@ class ConnectProxy:
 @asynccontextmanager
 async def exporting_in(environ, settings):
     dependencies = Dependencies(assemble, time.monotonic_ns, random.random, lambda _seconds: None, environ)
-    async with running(GrpcExporter(settings, dependencies)) as exporter:
+    async with running(OtlpExporter(settings, dependencies)) as exporter:
         yield exporter
 
 

@@ -305,7 +305,7 @@ def test_only_a_span_that_is_too_large_is_rejected(run, backend, caplog):
         def __init__(self):
             request = ExportTraceServiceRequest()
             scope_spans = request.resource_spans.add().scope_spans.add()
-            self.trace_id, self.spans = bytes(15) + b"\x63", 10
+            self.trace_id, self.spans, self.metadata = bytes(15) + b"\x63", 10, b""
             for i in range(10):
                 span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
                 span.trace_state = "x" * (5 * MIB if i == 4 else 10)
@@ -359,7 +359,7 @@ class Scripted(Exporter):
         self.tries = 0
         self.sizes = []
 
-    async def _send(self, request):
+    async def _send(self, request, _metadata):
         self.tries += 1
         self.sizes.append(len(request))
         await asyncio.sleep(0.001)
@@ -474,7 +474,7 @@ def test_poison_does_not_hold_the_only_slot(run):
     poison = b"\xfa" * 8
 
     class Slow(Scripted):
-        async def _send(self, request):
+        async def _send(self, request, _metadata):
             if poison in request:
                 await asyncio.sleep(0.2)
                 return Failed(Fault.TIMEOUT, "DEADLINE_EXCEEDED", "no")
@@ -520,7 +520,7 @@ def test_poison_is_given_up_though_others_recover_by_chance(run):
 
 def slow(answer_after_s, poison):
     class Slow(Scripted):
-        async def _send(self, request):
+        async def _send(self, request, _metadata):
             if poison in request:
                 await asyncio.sleep(answer_after_s)
                 return Failed(Fault.TIMEOUT, "DEADLINE_EXCEEDED", "no")
@@ -589,15 +589,15 @@ def test_a_trace_in_parts_says_how_many_of_its_spans_were_rejected(run):
     hold = asyncio.Event()
 
     class Held(Scripted):
-        async def _send(self, request):
+        async def _send(self, request, metadata):
             await hold.wait()
-            return await super()._send(request)
+            return await super()._send(request, metadata)
 
     class Uneven(Trace):
         def __init__(self):
             request = ExportTraceServiceRequest()
             scope_spans = request.resource_spans.add().scope_spans.add()
-            self.trace_id, self.spans = bytes(15) + b"\x63", 20
+            self.trace_id, self.spans, self.metadata = bytes(15) + b"\x63", 20, b""
             for i in range(20):
                 span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
                 span.trace_state = "x" * (300_000 if i == 7 else 10_000)
@@ -633,7 +633,7 @@ def test_headers_just_below_the_limit_cost_one_part_at_a_time(run):
             resource_spans = request.resource_spans.add()
             resource_spans.resource.attributes.add(key="k").value.string_value = "x" * (1900 << 10)
             scope_spans = resource_spans.scope_spans.add()
-            self.trace_id, self.spans = bytes(15) + b"\x63", 40
+            self.trace_id, self.spans, self.metadata = bytes(15) + b"\x63", 40, b""
             for i in range(self.spans):
                 span = scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
                 span.trace_state = "y" * (100 << 10)
@@ -710,7 +710,7 @@ def test_headers_over_the_limit_are_rejected_with_their_own_reason(run, caplog):
             resource_spans = request.resource_spans.add()
             resource_spans.resource.attributes.add(key="k").value.string_value = "x" * (40 << 10)
             scope_spans = resource_spans.scope_spans.add()
-            self.trace_id, self.spans = bytes(15) + b"\x63", 2000
+            self.trace_id, self.spans, self.metadata = bytes(15) + b"\x63", 2000, b""
             for i in range(self.spans):
                 scope_spans.spans.add(trace_id=self.trace_id, span_id=(i + 1).to_bytes(8, "big"))
             self.data = request.SerializeToString()

@@ -1,4 +1,5 @@
 """The beginnings of connections: one verdict, wherever the bytes are cut, and answers to calls that nobody can read.
+Calls are recoded alike wherever they are cut, and what is recoded once is not changed by it again.
 
 The first byte chooses where the rest is cut, and whether it follows a client's preface and acknowledgement.
 """
@@ -6,6 +7,7 @@ The first byte chooses where the rest is cut, and whether it follows a client's 
 from __future__ import annotations
 
 from sampler_proxy.receive.opening import COMPRESSION, SETTINGS, Opening
+from sampler_proxy.receive.recoding import NotHttp2, Recoder
 from sampler_proxy.receive.unreadable import UnreadableCalls
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -29,6 +31,18 @@ def one(data: bytes) -> None:
     assert parts.verdict == whole.verdict or not whole.greeted
     assert parts.encoding == whole.encoding
     if whole.verdict == COMPRESSION:
-        calls: list[None] = []
-        unreadable = UnreadableCalls(lambda: calls.append(None))
+        calls: list[str] = []
+        unreadable = UnreadableCalls(calls.append)
         assert unreadable.receive(whole.received).startswith(b"\x00\x00")
+    recoded = _recoded([PREFACE + sent])
+    assert _recoded([PREFACE, *(sent[at : at + step] for at in range(0, len(sent), step))]) == recoded
+    assert recoded is None or _recoded([recoded]) == recoded
+
+
+def _recoded(parts: list[bytes]) -> bytes | None:
+    """What core would be given; None for what is no HTTP/2."""
+    recoder = Recoder()
+    try:
+        return b"".join(map(recoder.receive, parts))
+    except NotHttp2:
+        return None

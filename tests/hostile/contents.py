@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from random import Random
 
+import cramjam
+
+from sampler_proxy.receive.http_bodies import zstd
 from tests.hostile.http2 import Client
 from tests.receive.raw_http2 import message
 from tests.support import wire
@@ -49,17 +52,25 @@ def request(spans: Iterable[bytes], resource: bytes = b"") -> bytes:
     return field(1, (field(1, resource) if resource else b"") + scope_spans)
 
 
-def requests(payloads: Sequence[bytes], *, gzip: bool = False, every_s: float = 0) -> Run:
-    packed = [message(gz.compress(payload, 6) if gzip else payload, gzip) for payload in payloads]
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    "gzip": lambda payload: gz.compress(payload, 6),
+    "zstd": zstd.compress,
+    "snappy": lambda payload: bytes(cramjam.snappy.compress(payload)),
+}
+
+
+def requests(payloads: Sequence[bytes], *, encoding: str = "", every_s: float = 0) -> Run:
+    packed = [message(COMPRESS[encoding](payload), bool(encoding)) for payload in payloads]
 
     def run(port: int, end: float) -> Counter[str]:
         with closing(Client(port)) as client:
             if not every_s:
-                client.call(packed, end, gzip=gzip)
+                client.call(packed, end, encoding=encoding)
                 return client.statuses
             at = time.monotonic()
             while at < end and client.open:
-                client.start(packed[0], gzip=gzip)
+                client.start(packed[0], encoding=encoding)
                 at += every_s
                 client.run(min(at, end))
             client.run(end + 1, until_answered=True)
@@ -71,7 +82,7 @@ def requests(payloads: Sequence[bytes], *, gzip: bool = False, every_s: float = 
 def shared_header(traces: int, nbytes: int) -> Run:
     """One-span error traces under one large resource."""
     values = (attribute(1, f"key.{n}", text(f"someone{n}@example.com and more of it")) for n in range(nbytes // 60))
-    return requests([request(spans([ERROR] * traces), b"".join(values))], gzip=True)
+    return requests([request(spans([ERROR] * traces), b"".join(values))], encoding="gzip")
 
 
 def many_headers(traces: int, nbytes: int, requests_: int) -> Run:
@@ -84,7 +95,7 @@ def many_headers(traces: int, nbytes: int, requests_: int) -> Run:
             for n, span in enumerate(spans([ERROR] * traces, seed=seed))
         )
 
-    return requests([payload(seed) for seed in range(requests_)], gzip=True)
+    return requests([payload(seed) for seed in range(requests_)], encoding="gzip")
 
 
 def new_emails(traces: int) -> Run:
@@ -102,7 +113,7 @@ def escaped_json(values: int, nbytes: int) -> Run:
         return inner
 
     contents = [ERROR + attribute(9, "body", text(value(n))) for n in range(values)]
-    return requests([request(spans(contents, one_trace=True))], gzip=True)
+    return requests([request(spans(contents, one_trace=True))], encoding="gzip")
 
 
 def small_values(values: int) -> Run:
@@ -128,7 +139,7 @@ def tracestates(count: int, members: int) -> Run:
             request(spans([ERROR + state] * min(per_request, count - first), seed=first))
             for first in range(0, count, per_request)
         ],
-        gzip=True,
+        encoding="gzip",
     )
 
 
@@ -137,7 +148,7 @@ def deep_damage(count: int, depth: int) -> Run:
     value = text(b"\xff")
     for _ in range(depth):
         value = field(5, field(1, value))
-    return requests([request(spans([ERROR + attribute(9, "k", value)] * count))], gzip=True)
+    return requests([request(spans([ERROR + attribute(9, "k", value)] * count))], encoding="gzip")
 
 
 def pairs(count: int, each: int) -> Run:
@@ -147,11 +158,11 @@ def pairs(count: int, each: int) -> Run:
         field(13, b"\x0a\x10" + b"\x01" * 16 + b"\x12\x08" + b"\x02" * 8 + attribute(4, "k", text(f"l{n}")))
         for n in range(each)
     )
-    return requests([request(spans([events + links] * count))], gzip=True)
+    return requests([request(spans([events + links] * count))], encoding="gzip")
 
 
 def empty_events(nbytes: int) -> Run:
-    return requests([request(spans([b"\x5a\x00" * (nbytes // 2 - 100)]))], gzip=True)
+    return requests([request(spans([b"\x5a\x00" * (nbytes // 2 - 100)]))], encoding="gzip")
 
 
 def distinct_values(count: int) -> Run:
@@ -165,6 +176,6 @@ def tiny_spans(nbytes: int) -> Run:
     return requests([request(spans([b""] * (nbytes // size), one_trace=True))])
 
 
-def bombs(nbytes: int, every_s: float) -> Run:
+def bombs(encoding: str, nbytes: int, every_s: float) -> Run:
     """An unknown field of zeros, which is not taken but has to be decompressed."""
-    return requests([field(1, field(1, attribute(1, "k", text(bytes(nbytes)))))], gzip=True, every_s=every_s)
+    return requests([field(1, field(1, attribute(1, "k", text(bytes(nbytes)))))], encoding=encoding, every_s=every_s)

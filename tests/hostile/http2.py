@@ -36,11 +36,11 @@ INITIAL_WINDOW_SIZE = 4
 FRAME = 16384  # bytes of data in one
 
 
-def headers(stream: int, gzip: bool = False, end: bool = True) -> bytes:
+def headers(stream: int, encoding: str = "", end: bool = True) -> bytes:
     fields = {":method": "POST", ":scheme": "http", ":path": EXPORT, ":authority": "x", "te": "trailers"}
     fields["content-type"] = "application/grpc"
-    if gzip:
-        fields["grpc-encoding"] = "gzip"
+    if encoding:
+        fields["grpc-encoding"] = encoding
     return frame(HEADERS, END_HEADERS if end else 0, stream, block(fields.items()))
 
 
@@ -68,23 +68,23 @@ class Client:
         self.open = False
         self._socket.close()
 
-    def start(self, whole: bytes, *, gzip: bool = False, endless: bool = False) -> int:
+    def start(self, whole: bytes, *, encoding: str = "", endless: bool = False) -> int:
         """Begin a call with a message; return its stream. `endless`: more of it is to come, and never does."""
         stream = self.stream
         self.stream += 2
-        self._out += headers(stream, gzip)
+        self._out += headers(stream, encoding)
         self._left[stream] = memoryview(whole)
         self._windows[stream] = self._initial
         if endless:
             self._endless.add(stream)
         return stream
 
-    def call(self, messages: Iterable[bytes], end: float, *, gzip: bool = False) -> None:
+    def call(self, messages: Iterable[bytes], end: float, *, encoding: str = "") -> None:
         """Send one after the other, each when the one before has been answered."""
         for whole in messages:
             if time.monotonic() > end or not self.open:
                 return
-            self.start(whole, gzip=gzip)
+            self.start(whole, encoding=encoding)
             self.run(end, until_answered=True)
 
     def run(self, end: float, *, until_answered: bool = False) -> None:

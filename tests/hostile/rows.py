@@ -47,7 +47,7 @@ BUFFER, QUEUE = 256 * MIB, 64 * MIB
 WAITS = {"decision_wait": "500ms", "decision_wait_after_root": "300ms"}
 CALLS = 64 * MIB  # what connections and calls without messages may take
 RECEIVED = 256 * MIB  # messages in flight, compressed and not
-OTHERS = 48 * MIB  # decisions remembered, and caches
+OTHERS = (64 + 16) * MIB  # decisions remembered (buffer.decision_memory), and caches
 KEPT = BUFFER + QUEUE + OTHERS  # what spans may take
 
 CONTENT_P99_S, CONNECTION_P99_S = 0.25, 0.1

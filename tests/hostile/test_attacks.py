@@ -74,11 +74,13 @@ SHORT = (
     _connection("answers unread", connections.flood, connections.empty, False),
     _connection("pings, unread", connections.flood, connections.pings, False),
     _content("redaction: 10 000 errors, one 834 kB resource", contents.shared_header, 10_000, 834_000, settings=REDACT),
-    _content("gzip bombs of 64 MB, 20 a second", contents.bombs, 64_000_000, 0.05),
+    _content("gzip bombs of 64 MB, 20 a second", contents.bombs, "gzip", 64_000_000, 0.05),
+    _content("zstd bombs of 64 MB, 20 a second", contents.bombs, "zstd", 64_000_000, 0.05),
     _http("1000 slow bodies, 100 kB each", http1.slow_bodies, 1000, 100_000, bound=RECEIVED),
     _http("gzip bombs of 64 MB, 20 a second", http1.bombs, "gzip", 64_000_000, 0.05, **BY_CONTENT),
 )
 HEAVY = (
+    _content("snappy bombs of 64 MB, 5 a second", contents.bombs, "snappy", 64_000_000, 0.2),
     _connection("16 x 64 messages of 60 MB that never end", connections.endless, 16, 64, 60_000_000, 100),
     _connection("64 x 30 MB unfinished", connections.endless, 1, 64, 31_000_000, 30_000_000, bound=RECEIVED),
     _connection("rapid reset, unread", connections.flood, connections.resets, False),

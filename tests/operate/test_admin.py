@@ -21,6 +21,7 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.metrics import Snapshot
 from sampler_proxy.operate import http_guard
 from sampler_proxy.operate.admin import Admin, Readiness
+from sampler_proxy.receive.door import OPEN, Door
 from sampler_proxy.settings import Endpoint
 
 RULES = {"version": "0123456789ab", "rules": [{"name": "all", "match": None, "unless": None, "keep": "all"}]}
@@ -55,7 +56,7 @@ class Service:
             metrics.BUFFER_SPANS: {(): 0},
         }
 
-    def admin(self, host: str = "127.0.0.1", port: int = 0) -> Admin:
+    def admin(self, host: str = "127.0.0.1", port: int = 0, door: Door = OPEN) -> Admin:
         return Admin(
             Endpoint(host, port),
             lambda: self.snapshot,
@@ -65,14 +66,16 @@ class Service:
             KNOWN.get,
             dict,
             lambda: self.broken,
+            door,
         )
 
 
 @asynccontextmanager
-async def serving(service: Service, host: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
-    admin = service.admin(host)
+async def serving(service: Service, host: str = "127.0.0.1", door: Door = OPEN) -> AsyncIterator[aiohttp.ClientSession]:
+    admin = service.admin(host, door=door)
     bound, port = await admin.start()
-    url = f"http://[{bound}]:{port}" if ":" in bound else f"http://{bound}:{port}"
+    scheme = "http" if door.tls is None else "https"
+    url = f"{scheme}://[{bound}]:{port}" if ":" in bound else f"{scheme}://{bound}:{port}"
     try:
         async with aiohttp.ClientSession(url, auto_decompress=False) as session:
             yield session

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from sampler_proxy.config.model import Config
+from sampler_proxy.config.model import Config, GrpcExport
 from sampler_proxy.operate import memory_limit
 from sampler_proxy.operate.memory_limit import BoundWatch, limits, warn
 
@@ -43,6 +43,17 @@ def test_one_line_for_the_tightest_limit(found: list[tuple[str, int]], expected:
     if expected is not None:
         assert expected in logs[0]["event"]
         assert logs[0]["log_level"] == "warning"
+
+
+@pytest.mark.parametrize(("passthrough", "share"), [("all", 64), ("off", 0), ("discard", 0)])
+def test_what_is_passed_on_has_its_share(passthrough: str, share: int) -> None:
+    """A sixteenth of the buffer, where a destination takes it."""
+    config = Config(export=(GrpcExport(name="a", endpoint="http://somewhere"),), passthrough=passthrough)
+    for room, logs_expected in ((NEED + share) * MIB, 0), ((NEED + share) * MIB - 1, 1):
+        with structlog.testing.capture_logs() as logs:
+            warn(config, iter([(OF_GROUP, room)]))
+        assert len(logs) == logs_expected
+    assert "set buffer.max_bytes to 1023MiB or less" in logs[0]["event"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from sampler_proxy.config.check import load_config
 from sampler_proxy.config.model import Adaptive, Config, FileExport, Limit, Rule
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.file import FileExporter
+from sampler_proxy.export.passing import PassThrough
+from sampler_proxy.operate.doors import Doors
 from sampler_proxy.operate.learned_rates import Rates
 from sampler_proxy.operate.reload import Reloader
 from sampler_proxy.operate.status import Status, log_introduction
@@ -65,6 +67,8 @@ class Bench:
             {"local": self.latency},
             "an engine",
             {metrics.CALLS_NOT_SERVED: {"logs": 3, "other": 0}, metrics.CONNECTIONS_REFUSED: {"tls": 1}},
+            PassThrough([], lambda: 1 << 20, lambda: self.now_ns, random.random).values,
+            Doors(Config()),
             clock=lambda: self.now_ns,
             time=lambda: 1_700_000_000.0,
         )

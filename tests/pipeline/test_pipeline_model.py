@@ -7,7 +7,10 @@ import gc
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from random import Random
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -38,6 +41,7 @@ class Ledger(RuleBasedStateMachine):
 
     max_bytes = 96 * KIB
     decides_by: tuple[tuple[str, str | None, float], ...] = (("half", None, 0.5),)
+    where: Mapping[str, Any] = {}  # routes and archives of the pipeline
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +51,7 @@ class Ledger(RuleBasedStateMachine):
             max_bytes=self.max_bytes,
             max_trace_bytes=16 * KIB,
             decision_memory_bytes=KIB,
+            **self.where,
         )
         self.empty_bytes = self.driver.pipeline.buffer.nbytes
         self.now = 0
@@ -140,12 +145,16 @@ class Ledger(RuleBasedStateMachine):
         self.driver.check_ledger()
         for which in range(2):
             self.take_from_destination(which, None)
-            self.check_kept(self.offered[which])
-        assert self.driver.total(metrics.SPANS_KEPT) == spans_of(self.offered[0]).total()
-        assert [t.trace_id for t in self.offered[0]] == [t.trace_id for t in self.offered[1]]
+        self.check_destinations()
         self.offered = [[], []]
         assert len(self.driver.pipeline.envelopes) == 0
         assert self.driver.pipeline.buffer.nbytes == self.empty_bytes
+
+    def check_destinations(self) -> None:
+        for traces in self.offered:
+            self.check_kept(traces)
+        assert self.driver.total(metrics.SPANS_KEPT) == spans_of(self.offered[0]).total()
+        assert [t.trace_id for t in self.offered[0]] == [t.trace_id for t in self.offered[1]]
 
     def check_kept(self, traces: list[KeptTrace]) -> None:
         assert spans_of(traces) == Counter({key: count for key, count in self.accepted.items() if key[0][-1]})
@@ -167,6 +176,37 @@ class LateErrors(Ledger):
                 assert not one.span.trace_state
 
 
+class Archive(LateErrors):
+    """The second destination takes what is sampled out, too: each accepted span comes to it, once."""
+
+    where = MappingProxyType({"archives": [1]})
+
+    def check_destinations(self) -> None:
+        kept, archived = self.offered
+        self.check_kept(kept)
+        self.check_kept([trace for trace in archived if not trace.sampled_out])
+        assert spans_of(archived) == self.accepted
+        assert not any(trace.sampled_out for trace in kept)
+        sampled_out = spans_of([trace for trace in archived if trace.sampled_out]).total()
+        assert self.driver.total(metrics.SPANS_SAMPLED_OUT) == sampled_out
+        assert self.driver.total(metrics.SPANS_KEPT) == spans_of(kept).total()
+
+
+class Routes(LateErrors):
+    """Errors go to the first destination only, and all else to the second."""
+
+    where = MappingProxyType({"routes": {"errors": [0], "half": [1]}})
+
+    def check_destinations(self) -> None:
+        self.check_kept([*self.offered[0], *self.offered[1]])
+        assert {self.driver.pipeline.ledger_id("errors")} >= {trace.rule for trace in self.offered[0]}
+        assert {self.driver.pipeline.ledger_id("half")} >= {trace.rule for trace in self.offered[1]}
+
+
+TestArchive = Archive.TestCase
+TestArchive.settings = settings(max_examples=60, stateful_step_count=60)
+TestRoutes = Routes.TestCase
+TestRoutes.settings = settings(max_examples=40, stateful_step_count=60)
 TestLateErrors = LateErrors.TestCase
 TestLateErrors.settings = settings(max_examples=60, stateful_step_count=60)
 TestLedger = Ledger.TestCase

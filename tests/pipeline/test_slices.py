@@ -143,6 +143,48 @@ def test_what_cannot_leave_is_found_out_at_once() -> None:
     assert driver.pipeline.nbytes <= MIB * 9 // 8
 
 
+def test_a_backlog_leaves_as_soon_as_its_destination_has_room() -> None:
+    """A round of the timer works until nothing more can leave, however much has gathered behind one destination."""
+    slow, quick = Destination(room=0), Destination()
+    driver = Driver(native=rules_of(KEEP_ALL), destinations=[slow, quick])
+    driver.intake.accept(request(*((i, 1) for i in range(10_000))).SerializeToString(), 0)
+    driver.tick(WAIT)
+    assert len(quick.traces) == 10_000
+    assert driver.total(metrics.BUFFER_SPANS) == 10_000
+    slow.room = 9_000
+    driver.tick(WAIT)
+    assert len(slow.traces) == 9_000
+    slow.room = None
+    driver.tick(WAIT)
+    assert slow.traces == quick.traces
+    driver.check_ledger()
+    assert driver.total(metrics.BUFFER_SPANS) == 0
+
+
+def test_what_can_leave_for_nowhere_is_not_finished() -> None:
+    """A finished trace is an object, and larger: behind the only destination a few of them are there at a time."""
+    finished = 0
+
+    class Counting(Destination):
+        def offer(self, trace: KeptTrace) -> bool:
+            nonlocal finished
+            finished += 1
+            return super().offer(trace)
+
+    only = Counting(room=0)
+    driver = Driver(native=rules_of(KEEP_ALL), destinations=[only])
+    driver.intake.accept(request(*((i, 1) for i in range(10_000))).SerializeToString(), 0)
+    driver.tick(WAIT)
+    assert finished < 100
+    with driver.pipeline.lock:
+        backlog = sum(driver.pipeline.in_backlog(trace_id(i))[0] for i in range(0, 10_000, 500))
+    assert backlog == 20  # those that are not finished yet, too
+    only.room = None
+    driver.tick(WAIT)
+    assert len(only.traces) == 10_000
+    driver.check_ledger()
+
+
 def test_the_lock_excludes_and_counts() -> None:
     lock = TurnLock()
     inside: list[int] = []

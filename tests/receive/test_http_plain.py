@@ -13,7 +13,7 @@ from aiohttp import web
 from sampler_proxy.errors import EffortSpent
 from sampler_proxy.receive import http_connections, http_plain
 from sampler_proxy.receive.cors import Cors
-from sampler_proxy.receive.failures import RefusalCount
+from sampler_proxy.receive.refusal_counts import RefusalCounts
 from tests.receive.test_http import LIMIT, TABLE, Answer, Server, read, request, serve, until
 
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_counted_for_want_of_memory_is_counted_later() -> None:
             raise MemoryError
         counted.append(reason)
 
-    counting = RefusalCount(count)
+    counting = RefusalCounts(count).add
     counting("out_of_memory")
     counting("malformed")
     memory = True

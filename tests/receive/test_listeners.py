@@ -12,6 +12,26 @@ import pytest
 from sampler_proxy.receive import listeners
 
 
+@pytest.mark.parametrize("kind", ["no dual stack", "no family", "no address"])
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+def test_a_wildcard_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch, host: str, kind: str) -> None:
+    if kind == "no dual stack":
+        monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    server = listeners._server
+
+    def without(address: Any, family: int, *more: Any, **options: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            number = errno.EAFNOSUPPORT if kind == "no family" else errno.EADDRNOTAVAIL
+            raise OSError(number, os.strerror(number))
+        return server(address, family, *more, **options)
+
+    monkeypatch.setattr(listeners, "_server", without)
+    (listening,) = listeners.listen(host, 0, 128)
+    with listening:
+        assert listening.getsockname()[0] == "0.0.0.0"
+        socket.create_connection(("127.0.0.1", listening.getsockname()[1]), timeout=10).close()
+
+
 @pytest.mark.parametrize(
     ("missing", "left"),
     [

@@ -10,7 +10,17 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hpack import Encoder
 
-from sampler_proxy.receive.opening import COMPRESSION, CORE, FOREIGN, MAX_BYTES, UNACKNOWLEDGED, Opening, classify
+from sampler_proxy.receive.opening import (
+    COMPRESSION,
+    CORE,
+    FOREIGN,
+    LATER,
+    MAX_BYTES,
+    RECODING,
+    UNACKNOWLEDGED,
+    Opening,
+    classify,
+)
 
 from . import raw_http2
 from .raw_http2 import PREFACE
@@ -75,8 +85,9 @@ FIRST_CALLS = {
     "identity": ([headers("identity"), frame(DATA, 0, message(False))], CORE, ""),
     "gzip": ([headers("gzip")], CORE, ""),
     "deflate": ([headers("deflate")], CORE, ""),
-    "zstd": ([headers("zstd")], COMPRESSION, "zstd"),
-    "snappy, and a window before": ([WINDOW, headers("snappy")], COMPRESSION, "snappy"),
+    "zstd": ([headers("zstd")], RECODING, ""),
+    "snappy, and a window before": ([WINDOW, headers("snappy")], RECODING, ""),
+    "brotli, and a window before": ([WINDOW, headers("br")], COMPRESSION, "br"),
     "a made-up one": ([headers("hunter2")], COMPRESSION, "unknown"),
     "an empty one": ([headers("")], COMPRESSION, "unknown"),
     "compressed without an encoding": ([headers(None), frame(DATA, 0, message(True))], COMPRESSION, ""),
@@ -86,10 +97,16 @@ FIRST_CALLS = {
         COMPRESSION,
         "",
     ),
+    "by way of a middleman": ([frame(HEADERS, END_HEADERS, block("gzip") + b"\0\3via\1x")], RECODING, ""),
+    "in no compression, by way of Envoy": (
+        [frame(HEADERS, END_HEADERS, block(None) + b"\0\x11x-forwarded-proto\4http")],
+        RECODING,
+        "",
+    ),
     "no message": ([headers(None, END_HEADERS | END_STREAM)], CORE, ""),
     "no message, said later": ([headers(None), frame(DATA, END_STREAM)], CORE, ""),
     "reset": ([headers(None), frame(RST_STREAM, payload=b"\0\0\0\x08")], CORE, ""),
-    "padded": ([frame(HEADERS, END_HEADERS | PADDED, b"\3" + block("zstd") + b"\0\0\0")], COMPRESSION, "zstd"),
+    "padded": ([frame(HEADERS, END_HEADERS | PADDED, b"\3" + block("lz4") + b"\0\0\0")], COMPRESSION, "lz4"),
     "with a priority": (
         [frame(HEADERS, END_HEADERS | HAS_PRIORITY, b"\0\0\0\0\x10" + block("br"))],
         COMPRESSION,
@@ -101,14 +118,14 @@ FIRST_CALLS = {
         "lz4",
     ),
     "continued": (
-        [frame(HEADERS, 0, block("zstd")[:7]), frame(CONTINUATION, 0), frame(CONTINUATION, 4, block("zstd")[7:])],
+        [frame(HEADERS, 0, block("xz")[:7]), frame(CONTINUATION, 0), frame(CONTINUATION, 4, block("xz")[7:])],
         COMPRESSION,
-        "zstd",
+        "xz",
     ),
     "continued by something else": ([frame(HEADERS, 0, block("zstd")[:7]), frame(DATA)], CORE, ""),
     "broken compression of headers": ([frame(HEADERS, END_HEADERS, b"\xff\xff\xff\xff\xff\xff\xff")], CORE, ""),
-    "a ping, which wants an answer": ([frame(PING, payload=b"12345678", stream=0)], CORE, ""),
-    "an unknown frame": ([GREASE], CORE, ""),
+    "a ping, which wants an answer": ([frame(PING, payload=b"12345678", stream=0)], LATER, ""),
+    "an unknown frame": ([GREASE], LATER, ""),
 }
 
 
@@ -139,7 +156,7 @@ def test_byte_by_byte() -> None:
         assert opening.verdict is None
         assert opening.greeted == (i >= len(PREFACE))
         opening.receive(sent[i : i + 1])
-    assert opening.verdict == COMPRESSION
+    assert opening.verdict == RECODING
 
 
 def test_there_is_no_verdict_before_the_acknowledgement() -> None:
@@ -198,7 +215,7 @@ def test_a_real_client_of_http2() -> None:
     fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "x"), ("grpc-encoding", "zstd")]
     client.send_headers(1, fields)
     opening.receive(client.data_to_send())
-    assert (opening.verdict, opening.encoding) == (COMPRESSION, "zstd")
+    assert (opening.verdict, opening.encoding) == (RECODING, "")
 
 
 def test_garbage_has_a_verdict_or_waits_and_never_fails() -> None:
@@ -209,4 +226,4 @@ def test_garbage_has_a_verdict_or_waits_and_never_fails() -> None:
             sent[chance.randrange(len(START) - 15, len(sent))] = chance.randrange(256)
         opening = Opening()
         opening.receive(bytes(sent))
-        assert opening.verdict in (None, CORE, COMPRESSION, "other")
+        assert opening.verdict in (None, CORE, COMPRESSION, RECODING, LATER, "other")

@@ -203,7 +203,7 @@ def test_what_entities_name_stays_however_many_keys_that_are() -> None:
 
 def test_each_trace_of_a_request_has_a_bound_of_its_own() -> None:
     """One that is beyond it takes nothing from the others."""
-    hostile = {f"k{i}": f"{i} " + "&pw=a" * 12_000 for i in range(4)}
+    hostile = {f"k{i}": f"{i} &pw=a" + "&x=a" * 12_000 for i in range(4)}
     request = ExportTraceServiceRequest()
     for number in range(40):
         request.MergeFrom(trace(number, {f"{number}.{key}": value for key, value in hostile.items()}))

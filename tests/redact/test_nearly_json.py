@@ -98,6 +98,13 @@ def test_members_behind_what_is_no_value(value: str, around: str) -> None:
         'x {\\\\\\"zugang\\\\\\":\\\\\\"V\\\\\\"}',
         '"{""zugang"":""V""}"',
         '\x1b[34m"zugang"\x1b[0m: \x1b[32m"V"\x1b[0m',
+        '[{<<"user">>,<<"bob">>},{<<"zugang">>,<<"V">>}]',
+        '(("user" . "bob") ("zugang" . "V"))',
+        '{"field":"zugang","newValue":"V"}',
+        '{"field":"zugang","old":"V","new":"V"}',
+        '{"name":"zugang","default_value":"V"}',
+        '{"path":"/user/zugang","op":"replace","value":"V"}',
+        ': [{"Key":[{"Key": "x", "zugang": "V"}]}',
         "{\"body\":\"{'zugang': 'V', 'n': None}\"}",
     ],
 )
@@ -125,6 +132,45 @@ def test_the_value_goes_and_nothing_else(text: str) -> None:
 )
 def test_values_of_several_tokens(text: str, expected: str) -> None:
     assert after(text.replace("V", SECRET)) == expected
+
+
+NONE = [
+    "null",
+    "None",
+    "nil",
+    "~",
+    "true",
+    "false",
+    "undefined",
+    "n/a",
+    '""',
+    "-",
+    "[]",
+    "{}",
+    "(null)",
+    "<none>",
+    "xxx",
+]
+
+
+@pytest.mark.parametrize("value", NONE)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"zugang": V}',
+        '{"n": NaN, "zugang": V, "m": 1}',
+        'x {"zugang": V} y',
+        "{zugang=V, n=1}",
+        '{"n": 1, "zugang": V, "m',
+        '{"zugang":"V","n":NaN}',
+        '{\\"zugang\\":V}',
+        '{"name":"zugang","value":V}',
+    ],
+)
+def test_what_says_that_there_is_none_stays(text: str, value: str) -> None:
+    if '"V"' in text:
+        value = value.strip('"')
+    assert after(text.replace("V", value)) == text.replace("V", value)
 
 
 def test_arguments_are_looked_at_as_a_line() -> None:

@@ -183,6 +183,20 @@ class Metrics:
             }
             if left != sum(right.values()):
                 found.append(f"{name}: routed {left} != {sum(right.values())}: {right}")
+        return found + [fault for signal in ("logs", "metrics", "profiles") for fault in self._unbalanced_of(signal)]
+
+    def _unbalanced_of(self, signal: str) -> list[str]:
+        """The equations of what is passed on, for one signal."""
+        found = []
+        of = {"signal": signal}
+        taken = self.total("passthrough_requests_received_total", **of)
+        taken -= self.total("passthrough_requests_discarded_total", **of)
+        for name in self.by("passthrough_requests_routed_total", "destination"):
+            left = self.total("passthrough_requests_routed_total", destination=name, **of)
+            parts = [f"passthrough_requests_{part}_total" for part in ("exported", "rejected", "unwanted", "lost")]
+            right = {part: self.total(part, destination=name, **of) for part in (*parts, "passthrough_queue_requests")}
+            if not taken == left == sum(right.values()):
+                found.append(f"{name}: {signal}: taken {taken}, routed {left} != {sum(right.values())}: {right}")
         return found
 
 
@@ -209,9 +223,9 @@ class Proxy(Process):
         limited = [] if limit is None else [*LIMITED, *map(str, (limit[0], *limit[1]))]
         super().__init__("proxy", [*limited, *run, *arguments], folder, **options)
         ready = self.await_event("ready", START_S)
-        self.port = int(ready["grpc"].rpartition(":")[2])
-        self.http_port = int(ready.get("http", ":0").rpartition(":")[2])
-        self.admin_port = int(ready["admin"].rpartition(":")[2])
+        self.port = _port(ready["grpc"])
+        self.http_port = _port(ready.get("http", ""))
+        self.admin_port = _port(ready["admin"])
 
     def log(self) -> list[dict[str, Any]]:
         """What it has logged. Every complete line must be JSON."""
@@ -264,6 +278,12 @@ class Proxy(Process):
         return self.await_metrics(lambda m: not m.total("buffer_spans") and not m.total("queue_spans"), seconds)
 
 
+def _port(address: str) -> int:
+    """0 for a unix socket, and for none."""
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 0
+
+
 class Scraper:
     """Scrapes on a thread of its own, every `interval_s`, until `stop` or until the port is closed. Checks the ledger's
     equations and that no counter of spans runs backwards, each time."""
@@ -276,6 +296,9 @@ class Scraper:
         "spans_exported_total",
         "spans_lost_total",
         "spans_rejected_total",
+        "passthrough_requests_received_total",
+        "passthrough_requests_routed_total",
+        "passthrough_requests_exported_total",
     )
 
     def __init__(self, proxy: Proxy, interval_s: float = 0.1) -> None:

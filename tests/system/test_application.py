@@ -7,6 +7,8 @@ through both tests; the proxy they send to does not.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import sysconfig
 import urllib.error
@@ -16,9 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from sampler_proxy.otlp.signals import Signal
 from tests.support import reference, tracestate
-from tests.support.processes import LOCAL, STARTED, Process, Proxy, environment, free_port
+from tests.support.processes import LOCAL, STARTED, Process, Proxy, environment, free_port, until
+from tests.support.signal_sink import SignalSink
 from tests.support.sink import Sink
 
 SERVICES = ("frontend", "backend", "database")
@@ -67,14 +73,22 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             OTEL_LOGS_EXPORTER="none",
             OTEL_BSP_SCHEDULE_DELAY="200",
         )
-        instrument = Path(sysconfig.get_path("scripts")) / "opentelemetry-instrument"
-        command = [str(instrument), sys.executable, str(Path(__file__).parent / "shop.py"), url]
+        command = [instrument(), sys.executable, str(Path(__file__).parent / "shop.py"), url]
         url = f"http://127.0.0.1:{Process(name, command, folder, env).line()}"
     processes = STARTED[before:]
     yield Shop(url, proxy_port)
     for process in processes:
         process.kill()
         STARTED.remove(process)
+
+
+def instrument() -> str:
+    """The script that instruments a program."""
+    found = shutil.which(
+        "opentelemetry-instrument", path=os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", "")))
+    )
+    assert found, "opentelemetry-instrument is not installed: pip install -e '.[dev]'"
+    return found
 
 
 def test_errors_arrive_whole_and_one_percent_of_the_rest(shop: Shop, sink: Sink, tmp_path: Path) -> None:
@@ -91,6 +105,59 @@ def test_the_share_that_is_configured_arrives(shop: Shop, sink: Sink, tmp_path: 
     fine, failed, kept = visited(shop, sink, tmp_path, {"rules": rules}, healthy=120, broken=10)
     check(sink, fine, failed, 0.1)
     assert kept == {"errors": SPANS * len(failed), "baseline": SPANS * len(expected(fine, 0.1))}
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("knows", [[*Signal], [Signal.TRACES]], ids=["a back end for all", "one for traces"])
+def test_an_application_that_logs_and_counts_has_no_error(protocol: str, knows: list[Signal], tmp_path: Path) -> None:
+    """With the line of the README, but for its default intervals: it exports ten times while this lasts."""
+    sink = SignalSink(knows)
+    proxy = Proxy(
+        {
+            "receive": {"grpc": {"endpoint": "127.0.0.1:0"}},
+            "export": [{"name": "sink", "endpoint": sink.endpoint}],
+            "admin": {"endpoint": "127.0.0.1:0"},
+        },
+        tmp_path,
+    )
+    port = proxy.port if protocol == "grpc" else proxy.http_port
+    env = environment(
+        OTEL_SERVICE_NAME="counting",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
+        OTEL_METRIC_EXPORT_INTERVAL="300",
+        OTEL_BSP_SCHEDULE_DELAY="300",
+        OTEL_BLRP_SCHEDULE_DELAY="300",
+    )
+    command = [instrument(), sys.executable, str(Path(__file__).parent / "counting.py")]
+    application = Process("application", command, tmp_path, env)
+    application.line()
+    received = "passthrough_requests_received_total"
+    proxy.await_metrics(
+        lambda m: (
+            all(m.total(received, signal=each) >= 10 for each in ("logs", "metrics"))
+            and m.total("spans_received_total") > 0
+        )
+    )
+    assert application.terminate() == 0
+    said = application.stderr().splitlines()
+    assert said
+    assert all(line.startswith("INFO:counting:order ") for line in said), "\n".join(said[:20])
+    metrics = proxy.metrics()
+    assert not metrics.unbalanced()
+    assert not metrics.total("requests_refused_total")
+    if Signal.LOGS in knows:
+        proxy.await_metrics(lambda m: not m.total("passthrough_queue_requests"))
+        until(lambda: "orders" in str(ExportMetricsServiceRequest.FromString(sink.of(Signal.METRICS))))
+        records = ExportLogsServiceRequest.FromString(sink.of(Signal.LOGS)).resource_logs
+        bodies = [r.body.string_value for each in records for scope in each.scope_logs for r in scope.log_records]
+        assert f"order {len(said)} was placed" in bodies
+        assert len(bodies) == len(said)
+    else:
+        assert metrics.total("passthrough_requests_unwanted_total") > 0
+    assert proxy.terminate() == 0
+    sink.stop()
 
 
 def visited(

@@ -83,7 +83,7 @@ def test_it_can_be_switched_off(sink: Sink, tmp_path: Path) -> None:
 
 
 def test_other_signals_and_other_protocols_are_counted_and_named(sink: Sink, tmp_path: Path) -> None:
-    proxy = Proxy(config(sink.endpoint), tmp_path)
+    proxy = Proxy(config(sink.endpoint, passthrough="off"), tmp_path)
     connection = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=20)
     connection.request("POST", "/v1/logs", b"", PROTOBUF)
     answer = connection.getresponse()

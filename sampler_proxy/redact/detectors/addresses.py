@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from sampler_proxy.redact.detectors.types import DIGITS, Detector, Range, just_before, stands_alone
+from sampler_proxy.redact.detectors.types import DIGITS, Detector, Range, Sign, just_before, signs, stands_alone
 from sampler_proxy.redact.regexes import regex
 
 # E-mail: the dot-atom form of RFC 5322 without the characters that end it in URLs and prose, RFC 6531 for what is not
@@ -48,7 +48,10 @@ def _is_top_level(label: bytes) -> bool:
 
 
 EMAIL = Detector(
-    "email", rf"""[A-Za-z0-9._%+'"~\x80-\xff-]{_AT}[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]""", _emails
+    "email",
+    rf"""[A-Za-z0-9._%+'"~\x80-\xff-]{_AT}[A-Za-z0-9\x80-\xff-]+\.[A-Za-z\x80-\xff0-9-]""",
+    _emails,
+    signs=signs("@ %40 \xef\xbc\xa0 &#64; &#X40; &#x40;", then=r"A-Za-z0-9\x80-\xff-"),
 )
 
 
@@ -90,7 +93,12 @@ def _ipv4s(text: bytes) -> list[Range]:
     return found
 
 
-IPV4 = Detector("ipv4", r"\b[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\b", _ipv4s)
+IPV4 = Detector(
+    "ipv4",
+    r"\b[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\b",
+    _ipv4s,
+    signs=(Sign(".", then="0-9", through="0-9", until=".", before="0-9"),),
+)
 
 
 _COLONS = regex(r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
@@ -134,4 +142,8 @@ IPV6 = Detector(
     "ipv6",
     r"(?i)\b(?:[23][0-9a-f]{3}|f[c-f][0-9a-f]{2}|0?0?64):[0-9a-f]{0,4}:|:ffff:",
     _ipv6s,
+    signs=(
+        Sign(":", through="0-9A-Fa-f", until=":", before="0-9A-Fa-f"),
+        Sign(":ffff:", any_case=True),
+    ),
 )

@@ -30,14 +30,9 @@ from sampler_proxy.redact.detectors import (
     provider_keys,
 )
 from sampler_proxy.redact.detectors.custom import custom, sieve
-from sampler_proxy.redact.detectors.types import Detector, Range
+from sampler_proxy.redact.detectors.types import SEPARATOR, Detector, Range
 
 __all__ = ["COMMON", "DETECTORS", "SEPARATOR", "STRICT", "Detector", "Range", "custom", "sieve"]
-
-SEPARATOR = b"\n\x00\n"
-"""The bytes between joined values, and nowhere else (not before the first, not after the last). The line breaks let `^`
-and `$` see the edges of a value, and none of our patterns reaches across one; the zero byte is rare in users'
-patterns."""
 
 COMMON: tuple[str, ...] = (
     "card",

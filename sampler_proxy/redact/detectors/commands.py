@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.secret_values import is_reference, is_stand_in
-from sampler_proxy.redact.detectors.types import Range
+from sampler_proxy.redact.detectors.types import Range, Sign
 from sampler_proxy.redact.regexes import regex
 
 MAX_ARGUMENTS = 128
@@ -97,11 +99,8 @@ _PROGRAMS = (
     _Program(r"(?:mysqladmin|pgpasswd) password", place=0),
 )
 _ALL = [re.compile(rf"{program.names}(?:\.exe)?(?=[ \t])".encode()) for program in _PROGRAMS]
-_BEGIN = regex(
-    r"(?:\A|[^A-Za-z0-9_.-])((?:"
-    + "|".join(re.sub(r"\(\?=[^()]*\)", "", program.names) for program in _PROGRAMS)
-    + r")(?:\.exe)?[ \t])"
-)
+_NAMES = [re.sub(r"\(\?=[^()]*\)", "", program.names) for program in _PROGRAMS]
+_BEGIN = regex(r"(?:\A|[^A-Za-z0-9_.-])((?:" + "|".join(_NAMES) + r")(?:\.exe)?[ \t])")
 _ARGUMENT = re.compile(
     rb"[ \t]++((?:[^\s\"'\\|;&<>()]|\\[^\r\n]|\"(?:[^\"\\\r\n]|\\.)*+\"|'[^'\r\n]*+'|[<>](?=[\w-]+>?))++)"
 )
@@ -119,8 +118,11 @@ PATTERN = (
 )
 """RE2: where it matches nothing, `find` finds nothing."""
 _SIGNS = (b" -", b"login", b" use", b"pass", b" set", b" /p", b"_user")
-SIGN = "|".join(sign.decode() for sign in _SIGNS)
-"""RE2: without any of these `find` finds nothing either."""
+SIGNS = (
+    *(Sign(space + "-", then="A-Za-z-") for space in " \t"),
+    *(Sign(sign.decode()) for sign in _SIGNS if sign != b" -"),
+)
+"""What `find` finds nothing without."""
 _ANY = regex(f"(?i){PATTERN}")
 
 
@@ -134,19 +136,32 @@ def find(text: bytes) -> list[Range]:
         start = begin.start(1)
         if start < done:
             continue
-        for program, pattern in zip(_PROGRAMS, _ALL, strict=True):
+        budget.spend(10)
+        for program, pattern in _programs(begin[1]):
             if command := pattern.match(text, start):
                 arguments, done = _arguments(text, command.end())
+                budget.spend(2 * len(arguments))
                 found += _of(program, text, arguments)
     for several in (_LITERAL, _PASS):
         found += [Range(*match.span(1)) for match in several.finditer(text)]
     for stdin in _STDIN.finditer(text):
+        budget.spend(12)
         line = text.rfind(b"\n", max(0, stdin.start() - 512), stdin.start()) + 1 or max(0, stdin.start() - 512)
         for match, base in ((_ECHOED.search(text[line : stdin.start()]), line), (_HERE.match(text, stdin.end()), 0)):
             if match is not None:
                 found.append(Range(base + match.start(1), base + match.end(1)))
     bare = [_without_quotes(text, one) for one in found]
     return [one for one in bare if one.start < one.end and not _stands_for_one(text[one.start : one.end])]
+
+
+@lru_cache(256)
+def _programs(begin: bytes) -> list[tuple[_Program, re.Pattern[bytes]]]:
+    """List the programs whose command line may begin so, each with its pattern."""
+    return [
+        (program, pattern)
+        for program, pattern, name in zip(_PROGRAMS, _ALL, _NAMES, strict=True)
+        if re.match(name.encode(), begin)
+    ]
 
 
 def _stands_for_one(value: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, is_placeholder, merged, until_settled
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, is_placeholder, merged, signs, until_settled
 from sampler_proxy.redact.regexes import regex
 
 _NO_LETTERS = b"0123456789+.-"
@@ -181,4 +181,10 @@ URL_CREDENTIALS = Detector(
     r"|login\s+[!-~]+\s+(?:account\s+[!-~]+\s+)?password\s|machine\s+[!-~]+\s+password\s"
     rf"|:(?:{_PORT_OF_STORE}):[^\s:]+:[^\s:]+:|\bAUTH[ \t]+[^\x00-\x20]|HELLO[ \t]+[23][ \t]+AUTH",
     until_settled(_url_credentials),
+    signs=(
+        *signs("@ :*: :6432: :6543: :26257:"),
+        Sign(":5", then="0-9", times=3, until=":"),
+        Sign("password", then=r"\s"),
+        Sign("AUTH", before="^0-9A-Za-z_"),
+    ),
 )

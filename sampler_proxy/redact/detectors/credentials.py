@@ -8,7 +8,7 @@ import json
 import re
 from itertools import islice
 
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged, signs
 from sampler_proxy.redact.regexes import regex
 
 # JSON Web Tokens (RFC 7519), signed or encrypted (RFC 7516: with `dir` and `ECDH-ES` the second part is empty), whole
@@ -41,7 +41,8 @@ def _is_jose_header(encoded: bytes) -> bool:
     return isinstance(header, dict) and isinstance(header.get("alg"), str)
 
 
-JWT = Detector("jwt", r"e(?:yJ|yA|wo|w0|wk)[A-Za-z0-9_-]{8,}\.\.?[A-Za-z0-9_-]", _jwts)
+_JWT_SIGNS = signs("eyJ eyA ewo ew0 ewk", then="A-Za-z0-9_-", times=8)
+JWT = Detector("jwt", r"e(?:yJ|yA|wo|w0|wk)[A-Za-z0-9_-]{8,}\.\.?[A-Za-z0-9_-]", _jwts, signs=_JWT_SIGNS)
 
 
 # Bearer (RFC 6750) and Basic (RFC 7617).
@@ -80,7 +81,12 @@ def _in_header(text: bytes, start: int, end: int) -> bool:
     return whole or just_before(_HEADER_BEFORE, text, start)
 
 
-BEARER = Detector("bearer", r"(?i)\bbearer(?:[ \t]|\+|%20)", _bearers)
+BEARER = Detector(
+    "bearer",
+    r"(?i)\bbearer(?:[ \t]|\+|%20)",
+    _bearers,
+    signs=signs("bearer", then=r" \t+%", before="^0-9A-Za-z_", any_case=True),
+)
 
 _BASIC = regex(r"(?i)\bbasic(?:[ \t]+|\+|%20)([A-Za-z0-9+/_-]{4,}(?:={0,2}|(?:%3D){0,2}))")
 
@@ -112,7 +118,12 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-BASIC = Detector("basic", r"(?i)\bbasic(?:[ \t]+|\+|%20)[A-Za-z0-9+/_-]{4}", _basics)
+BASIC = Detector(
+    "basic",
+    r"(?i)\bbasic(?:[ \t]+|\+|%20)[A-Za-z0-9+/_-]{4}",
+    _basics,
+    signs=signs("basic", then=r" \t+%", before="^0-9A-Za-z_", any_case=True),
+)
 
 
 # Private keys in PEM (RFC 7468) and its kin: OpenSSH, OpenPGP, SSH2.
@@ -154,4 +165,10 @@ PRIVATE_KEY = Detector(
     "private_key",
     rf"""BEGIN [A-Z0-9 ]*PRIVATE KEY|{_DER}|LS0tLS1CRUdJTiB|kty["'\\]{{0,4}}\s*(?:[:=]|=>)""",
     _private_keys,
+    signs=(
+        Sign("PRIVATE KEY"),
+        *signs("MII MIG MIH", then="A-Za-z0-9+/", times=6),
+        *signs("CAQAwBQYDK2V MHcCAQEEI b3BlbnNzaC1rZXktdjE LS0tLS1CRUdJTiB"),
+        Sign("kty", then=r"""\s"'\\:="""),
+    ),
 )

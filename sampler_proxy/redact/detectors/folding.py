@@ -13,7 +13,8 @@ from collections.abc import Callable
 from itertools import accumulate
 from operator import add, sub
 
-from sampler_proxy.redact.detectors.types import Range, merged
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.types import Range, Sign, merged, signs
 
 Find = Callable[[bytes], list[Range]]
 
@@ -29,6 +30,14 @@ OTHER_DIGIT = (
     r"|\xe0[\xb9\xbb][\x90-\x99]|\xf0\x9d\x9f[\x8e-\xbf])"
 )
 """RE2 and `re`: a decimal digit that is not ASCII."""
+OTHER_DIGIT_SIGNS = (
+    Sign("\xef\xbc", then=r"\x90-\x99"),
+    Sign("\xd9", then=r"\xa0-\xa9"),
+    Sign("\xdb", then=r"\xb0-\xb9"),
+    *signs("\xe0\xa5 \xe0\xa7 \xe0\xa9 \xe0\xab \xe0\xad \xe0\xaf \xe0\xb1 \xe0\xb3 \xe0\xb5", then=r"\xa6-\xaf"),
+    *signs("\xe0\xb9 \xe0\xbb", then=r"\x90-\x99"),
+    Sign("\xf0\x9d\x9f", then=r"\x8e-\xbf"),
+)
 
 _TO_FOLD = re.compile(rf"(%20|{_SIGN}|{OTHER_DIGIT}|\xef\xbc[\xa1-\xba]|\xef\xbd[\x81-\x9a])".encode("latin-1"))
 _MAX_KNOWN = 1024
@@ -46,6 +55,7 @@ def folding(find: Find) -> Find:
         if len(parts) == 1:
             return plain
         signs = parts[1::2]
+        budget.spend(len(signs) // 2)
         parts[1::2] = pieces = [_KNOWN[sign] for sign in signs]
         sizes = list(map(len, pieces))
         shifts = [0, *accumulate(map(sub, map(len, signs), sizes))]

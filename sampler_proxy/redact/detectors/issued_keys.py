@@ -1,5 +1,5 @@
-"""Detects keys by the forms that `providers.py` lists: one RE2 says where a key may begin, a table by its first two
-bytes which forms these can be."""
+"""Detects keys by the forms that `providers.py` lists: signs say where a key may begin, a table by its first two bytes
+which forms these can be."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sampler_proxy.redact.detectors.providers import AROUND, FORMS, Around, Check, Form, looks_random
-from sampler_proxy.redact.detectors.types import Detector, Range, merged, until_settled
+from sampler_proxy.redact.detectors.types import SEPARATOR, Detector, Range, Sign, merged, signs, until_settled
 from sampler_proxy.redact.regexes import regex
+from sampler_proxy.redact.signs import Signs
 
 _LONGEST = 256
 """Bytes of an open part that are read before it is judged: the time for a text of prefixes alone stays linear."""
@@ -17,8 +18,8 @@ _WORD_GOES_ON = re.compile(rb"[0-9A-Za-z+/=_-]*+")
 # Colours of terminals end in a letter, which belongs to no word.
 _COLOUR = re.compile(rb"\[[0-9;]{0,12}m\Z")
 _OPEN = re.compile(r"\{([0-9]+),\}")
-_FIRST = re.compile(r"(\[[^\]]+\])(?:\{([0-9]+))?")
-_HINTED, _SIGNED = 8, 3
+_FIRST = re.compile(r"\[([^\]]+)\](?![?*])(?:\{([0-9]+))?")
+_SIGNED = 16
 
 
 class _Compiled(NamedTuple):
@@ -35,48 +36,21 @@ def _compiled(form: Form) -> _Compiled:
     return _Compiled(re.compile(f"(?:{prefixes})({rest})".encode()), before, form.check)
 
 
-def _hint(form: Form, size: int = _HINTED) -> str:
-    """Write as RE2 what must be there: the prefix, and up to `size` characters behind it."""
-    prefixes = "|".join(map(re.escape, form.prefixes.split()))
+def _first(form: Form) -> tuple[str, int] | None:
+    """Read the class of what follows a prefix, and how often it does at least; None where it may be of several."""
     first = _FIRST.match(form.rest)
-    behind = f"{first[1]}{{{min(int(first[2] or 1), size)}}}" if first else f"[!-~]{{{size}}}"
-    return f"(?:{prefixes}){behind}"
+    return None if first is None or "|" in form.rest else (first[1], min(int(first[2] or 1), _SIGNED))
 
 
-# Nearly all keys: a delimiter, and a long word behind it. So they take a few states of the set's automaton, and not one
-# for each letter of each prefix.
-_LONG = 17
-_AFTER_DELIMITER = rf"[_.:$~-][0-9A-Za-z_-]{{{_LONG}}}"
-_DELIMITERS = "_.:$~-"
-_PART_OF_WORD = re.compile(r"\[([0-9A-Za-z_-]+)\](?:\{([0-9]+)(?:,[0-9]*)?\})?|([0-9A-Za-z_-])")
-_BEHIND_DELIMITER = re.compile(rf"\\?[{_DELIMITERS}](?![^\[]*\])|\)\?")
-
-
-def _is_long_word(form: Form) -> bool:
-    """Tell whether every key of a form has a delimiter and a long word behind it: the prefix ends in one, as do the
-    optional parts of the tables, or one stands inside."""
-    if re.sub(r"\([^()]*\)", "", form.rest).count("|"):
-        return False
-    at_start = all(prefix[-1] in _DELIMITERS for prefix in form.prefixes.split())
-    starts = [0] if at_start else []
-    starts += [one.end() for one in _BEHIND_DELIMITER.finditer(form.rest) if at_start or one[0] != ")?"]
-    return any(_word_from(form.rest, start) >= _LONG for start in starts)
-
-
-def _word_from(rest: str, at: int) -> int:
-    """Return the least length of the word that begins at a position of a pattern."""
-    length = 0
-    while part := _PART_OF_WORD.match(rest, at):
-        at = part.end()
-        if rest[at : at + 1] in ("?", "*"):
-            break
-        length += int(part[2] or 1)
-    return length
+def _signs(form: Form) -> tuple[Sign, ...]:
+    """Make signs of a form: its prefixes, with as much of what follows as is of one class."""
+    first = _first(form)
+    return signs(form.prefixes, then=first[0], times=first[1]) if first else signs(form.prefixes)
 
 
 def _prefixed(forms: Sequence[Form]) -> Callable[[bytes], list[Range]]:
     """Make a `find` for forms with a prefix."""
-    begin = regex("|".join(map(_hint, forms)))
+    begins = Signs([[sign for form in forms for sign in _signs(form)]])
     by_start: dict[bytes, list[_Compiled]] = {}
     for form in forms:
         compiled = _compiled(form)
@@ -86,9 +60,9 @@ def _prefixed(forms: Sequence[Form]) -> Callable[[bytes], list[Range]]:
     def find(text: bytes) -> list[Range]:
         found = []
         at = end = 0
-        while match := begin.search(text, at):
-            start = match.start()
-            at = start + 1
+        for start in begins.places(text + SEPARATOR):
+            if start < at:
+                continue
             for form in by_start[text[start : start + 2]]:
                 key = form.pattern.match(text, start)
                 if not key:
@@ -140,13 +114,8 @@ def _issued(text: bytes) -> list[Range]:
 
 PROVIDER_KEY = Detector(
     "provider_key",
-    "|".join(
-        (
-            _AFTER_DELIMITER,
-            *(_hint(form, _SIGNED) for form in FORMS if not _is_long_word(form)),
-            *(form.sign for form in AROUND if form.sign),
-        )
-    ),
+    "",
     until_settled(_issued),
-    finer="|".join((*map(_hint, FORMS), *(form.hint for form in AROUND))),
+    signs=tuple(sign for form in FORMS for sign in _signs(form))
+    + tuple(sign for form in AROUND for sign in form.signs),
 )

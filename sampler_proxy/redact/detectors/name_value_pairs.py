@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.reading import Value, read
-from sampler_proxy.redact.detectors.secret_values import is_secret, is_stand_in
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.reading import MAX_JUDGED, Value, read
+from sampler_proxy.redact.detectors.secret_values import is_secret, says_nothing
 from sampler_proxy.redact.detectors.types import Range, just_before
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
@@ -18,18 +19,21 @@ _PAIR = regex(
 _VALUE_OF_PAIR = re.compile(
     rb"""\\{0,3}["']?(?:[,;]?\s{0,40}(?:type[=:]\s?["']?\w+["']?[,;]?\s{1,8})?\\{0,3}["']?\b"""
     rb"""(?:value|val|v|content|data)\\{0,3}["']?\s{0,3}(?:[:=]|=>)\s{0,3}"""
-    rb"""|(?:\s[^<>*]{0,80})?>(?=[^<\s])|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
+    rb"""|(?:\s[^<>*]{0,80})?>(?:\s{0,40}<(?:value|string|data)>)?(?:\s{0,40}<!\[CDATA\[)?(?=[^<\s])"""
+    rb"""|</(?:name|key|header)>\s{0,40}<(?:value|string|data)>"""
     rb"""|(?:;[^\r\n]{0,80})?\r?\n(?:[A-Za-z-]{1,40}:[^\r\n]{0,80}\r?\n){0,3}\r?\n(?=[^\r\n-])"""
     rb"""|(?:;[^\r\n\\]{0,80})?\\r\\n(?:[A-Za-z-]{1,40}:[^\r\n\\]{0,80}\\r\\n){0,3}\\r\\n)""",
     re.IGNORECASE,
 )
 _TAG_BEFORE = regex(r"(?:<|&lt;)(?:[A-Za-z][\w.-]{0,32}:)?\z")
 _TAG_END = re.compile(rb"(?:[\s][^<>]{0,200}+)?(?:>|&gt;)\s{0,40}(?:(?:<|&lt;)!\[CDATA\[)?")
-_CONTENT = re.compile(rb"(?:[^<&\]]|&(?!lt;)|\](?!\]>))++")
+_CONTENT = re.compile(rb"(?:[^<&\]]++|&(?!lt;)|\](?!\]>))++")
 _CLOSING = re.compile(rb"\)(?=[ .,\"]|\xc2|\n|\Z)")
 _ANY_CLOSING = re.compile(rb"\)|\n|\Z")
 _IDENTIFIER = re.compile(rb"[A-Za-z_][\w$]*")
 _DUPLICATE = re.compile(rb"Duplicate entry '((?:[^'\n]|'(?! for key)){1,128})' for key '([^'\n]{1,200})'")
+_MAX_SUFFIX = 5
+"""Words behind a column's name in that of an index: `token_unique_idx`."""
 PATTERN = r"\)=\([^\s\x00]|Duplicate entry '"
 """RE2: where it matches nothing, `find` finds nothing."""
 
@@ -44,7 +48,7 @@ def value_of(text: bytes, end: int) -> Value | None:
     pair = _VALUE_OF_PAIR.match(text, end)
     if pair is None:
         return None
-    if pair[0].endswith(b">"):
+    if pair[0].endswith((b">", b"<![CDATA[")):
         return content(text, pair.end())
     if pair[0].endswith((b"\n", b"\\n")):
         line = re.compile(rb"[^\r\n\\]*").match(text, pair.end())
@@ -64,8 +68,12 @@ def element(text: bytes, start: int, end: int) -> Value | None:
 
 def content(text: bytes, at: int) -> Value | None:
     """Read the content of an element of XML up to the next tag; None where there is none."""
-    found = _CONTENT.match(text, at)
-    return Value(at, at + len(found[0].rstrip()), True) if found else None
+    found = _CONTENT.match(text, at, at + MAX_JUDGED + 1)
+    if found is None:
+        return None
+    if found.end() - at >= MAX_JUDGED:
+        return Value(at, found.end(), True, _CONTENT)
+    return Value(at, at + len(found[0].rstrip()), True)
 
 
 def find(text: bytes) -> list[Range]:
@@ -73,6 +81,7 @@ def find(text: bytes) -> list[Range]:
     found = []
     at = 0
     while (at := text.find(b")=(", at)) >= 0:
+        budget.spend(4)
         low = max(0, at - 300)
         begin = max(text.rfind(sign, low, at) for sign in (b" (", b'"(', b"\xbb("))
         begin = begin + 1 if begin >= 0 else text.rfind(b"(", low, at)
@@ -87,9 +96,7 @@ def find(text: bytes) -> list[Range]:
     if b"Duplicate entry" in text:
         for duplicate in _DUPLICATE.finditer(text):
             name = duplicate[2].rpartition(b".")[2]
-            kind = max(
-                in_text(name), *(in_text(name[: at.start()]) for at in re.finditer(rb"_", name)), Announces.NOTHING
-            )
+            kind = max(in_text(name.rsplit(b"_", words)[0]) for words in range(_MAX_SUFFIX))
             if is_secret(duplicate[1], kind, name, quoted=True):
                 found.append(Range(*duplicate.span(1)))
     return found
@@ -104,11 +111,11 @@ def _of_columns(names: bytes, place: Range, text: bytes) -> list[Range]:
     inside = text[place.start : place.end]
     values = inside.split(b", ")
     if len(values) != len(kinds):
-        return [place] if not is_stand_in(inside) else []
+        return [place] if not says_nothing(inside) else []
     found = []
     at = place.start
     for kind, value in zip(kinds, values, strict=True):
-        if kind >= Announces.AMBIGUOUS and value and not is_stand_in(value) and value != b"null":
+        if kind >= Announces.AMBIGUOUS and value and not says_nothing(value):
             found.append(Range(at, at + len(value)))
         at += len(value) + 2
     return found

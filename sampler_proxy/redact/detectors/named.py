@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 
+from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors import commands, name_value_pairs, names
 from sampler_proxy.redact.detectors.names import KEYS, SecretName
 from sampler_proxy.redact.detectors.prose import if_secret, in_prose
@@ -30,8 +31,15 @@ from sampler_proxy.redact.detectors.reading import (
     read_cookies,
     read_parameters,
 )
-from sampler_proxy.redact.detectors.secret_values import is_prose, is_secret, is_stand_in, is_told, looks_like_key
-from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
+from sampler_proxy.redact.detectors.secret_values import (
+    is_prose,
+    is_secret,
+    is_stand_in,
+    is_told,
+    looks_like_key,
+    says_nothing,
+)
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
 
@@ -39,7 +47,7 @@ from sampler_proxy.redact.secret_names import Announces, in_text
 _SIGN = re.compile(
     rb"(?:&" + HTML_QUOTE + rb"|[\"'`](?=[ \t]{0,3}=[^=>~]))?[*\]]{0,2}(?:[ ]?\([A-Za-z ]{1,16}\))?[ \t]{0,16}("
     rb":[ \t]{0,3}[A-Za-z_&'][\w<>\[\]:|?&']{0,40}+[ \t]{1,3}=(?=[ \t])"  # with a type: `password: String = x`
-    rb"|:=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
+    rb"|:=|\|\|=|\?\?=|[+?|]=|={2,3}|=>|->|=(?!~)|:(?!:|//)|\xe2\x86\x92)(?:\*\*(?=[ \t]))?([ \t]{0,16})"
 )
 _OPTION_GAP = re.compile(rb"[ \t]{1,3}(?=[^\s=-])")
 _SETS = re.compile(rb"\b(?:set|setx|env|setenv) (?://[^\s]{0,40}:)?\Z", re.IGNORECASE)
@@ -52,9 +60,11 @@ _SAID_INSTEAD = regex(
     r"|password"
 )
 _PHRASE = re.compile(rb"[a-z]{3,12}(?: [a-z]{3,12}){2,23}+(?![\w.])")
-_TEMPLATE = re.compile(rb"(?:\{\{[^}\n]*\}\}|[$#%]\{[^}\n]*\}|<[A-Za-z][^<>=\n]*>)(?=[\s\"'&;,)]|\Z)")
+_TEMPLATE = re.compile(rb"(?:\{\{[^}\n]{0,256}\}\}|[$#%]\{[^}\n]{0,256}\}|<[A-Za-z][^<>=\n]{0,256}>)(?=[\s\"'&;,)]|\Z)")
 _MAY_BE_KEY = re.compile(rb"[^\s]{0,64}?[0-9]")
 _LIST_GOES_ON = re.compile(rb"[&;](?:amp;)?[ ]?(?:\Z|[\w.%\[\]-][\w .%\[\]-]{0,40}=)")
+_TYPE = re.compile(rb"\[?[A-Z][A-Za-z]*+!?\]?!?(?=\s*+[,)=])")
+_ANOTHER = re.compile(rb"[a-z_][a-z_.]{0,32}=(?=[^\s=])")
 _ARN = regex(r"(?i)\b(?:arn|urn):[^\s\"',]*\z")
 _BEFORE_NAME_OF_PAIR = (b'"', b"'", b"=", b":", b">")
 _SPACED_PAIR = (b": ", b"= ", b"> ")
@@ -73,6 +83,7 @@ def _url_secrets(text: bytes) -> list[Range]:
     for name in names.secret_names(text):
         if name.start < done:
             continue
+        budget.spend(5)
         place = _of_name(text, name, quote)
         if place is not None and place.start < place.end:
             done = place.end
@@ -87,10 +98,12 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
     before = text[name.start - 1 : name.start]
     if before in (b"&", b"?") and text[name.end : name.end + 1] == b"=" and text[name.end + 1 : name.end + 2].isalnum():
         place = _in_list(text, name, name.end + 1, quote)
-        return None if place is None or is_stand_in(text[place.start : place.end]) else place
-    if (value := name_value_pairs.value_of(text, name.end)) is not None:
+        return None if place is None or says_nothing(text[place.start : place.end]) else place
+    if (value := name_value_pairs.value_of(text, name.end)) is not None and (
+        _names_value(text, name, before) or _stands_alone(text, value, name)
+    ):
         place = if_secret(text, value, name)
-        if place is not None and (_names_value(text, name, before) or _stands_alone(text, value, name)):
+        if place is not None:
             return place
     if before in (b"<", b":", b";"):
         element = name_value_pairs.element(text, name.start, name.end)
@@ -105,7 +118,7 @@ def _of_name(text: bytes, name: SecretName, quote: int) -> Range | None:
         if sign[1] == b"=" and not sign[2] and sign.start(1) == name.end:
             place = _in_list(text, name, sign.end(), quote)
             if place is not None:
-                return None if is_stand_in(text[place.start : place.end]) else place
+                return None if says_nothing(text[place.start : place.end]) else place
         if name.kind is Announces.PARAMETER:
             return None
         return None if _in_arn(text, name, sign) else _signed(text, name, sign)
@@ -165,6 +178,10 @@ def _signed(text: bytes, name: SecretName, sign: re.Match[bytes]) -> Range | Non
     start = sign.end()
     lower = name.text.lower()
     colon = sign[1] == b":"
+    if sign[2] and sign[1] == b"=" and sign.start(1) == name.end and _ANOTHER.match(text, start):
+        return None  # an empty field of logfmt
+    if colon and name.text[:1] == b"$" and _TYPE.match(text, start):
+        return None  # a parameter of GraphQL
     below = read_below(text, start)
     if below is not None:
         inside = text[below.start : below.end]
@@ -206,8 +223,11 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
     at_line = first == 0 or before in (b"\n", b"\r") or (before == b" " and (first == 1 or text[first - 2] == 0x0A))
     if not at_line and before not in (b"?", b"&", b";", b"#"):
         return None
-    limit = start + MAX_JUDGED + 1 if name.kind in KEYS else len(text)
-    value = (_VALUE_IN_LIST if at_line or before == b";" else _VALUE).match(text, start, limit)
+    if at_line and text[start : start + 1] == b"'":
+        return None
+    pattern = _VALUE_IN_LIST if at_line or before == b";" else _VALUE
+    disjoint = at_line and name.kind not in KEYS
+    value = pattern.match(text, start, len(text) if disjoint else start + MAX_JUDGED + 1)
     if value is None:
         return None
     end = value.end()
@@ -226,12 +246,14 @@ def _in_list(text: bytes, name: SecretName, start: int, quote: int) -> Range | N
         return None
     if at_line and not is_secret(inside, name.kind, name.text) and end == len(text):
         return None
+    if end - start > MAX_JUDGED and not disjoint and (rest := pattern.match(text, end)):
+        end = rest.end()
     return Range(start, end)
 
 
 URL_SECRETS = Detector(
     "url_secrets",
-    f"(?i){names.SIGN}|{name_value_pairs.PATTERN}|(?-i:{commands.SIGN})",
+    f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
     _url_secrets,
-    finer=f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{commands.PATTERN}",
+    signs=(*names.SIGNS, *commands.SIGNS, Sign(")=("), Sign("duplicate entry '", any_case=True)),
 )

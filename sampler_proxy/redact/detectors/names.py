@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.types import Sign, signs
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import TAIL, Announces, in_text
 
@@ -46,12 +48,17 @@ PATTERN = (
     rf"|(?:{_KEY_LIKE}){_END}[^A-Za-z0-9_.\x00][^\x00]*[A-Za-z0-9+/=_.~%-]{{16}}"
 )
 """RE2, of any case: where it matches nothing, no name is followed by a value."""
-SIGN = (
-    r"(?:assertion|auth|bearer|code|cookie|credential|[cx]srf|cv[vc]|honeycomb|jw[te]|key|otp|pass|pat|phrase|pin"
-    rf"|psk|pswd|pwd?|saml|secret|sess(?:ion)?[ _.-]?id|sid|signature|string|token|verifier){_CHARACTER}*{_THEN}"
-    rf"|(?:{_IN_LISTS})[\]%5d]*=[^\s\x00]"
+_WORDS = (
+    "assertion auth bearer code cookie credential csrf xsrf cvv cvc honeycomb jwt jwe key otp pass pat phrase pin psk"
+    " pswd pw saml secret sid signature string token verifier sessid sess_id sess.id sess-id sessionid session_id"
+    " session.id session-id"
 )
-"""RE2, of any case: what `PATTERN` cannot match without. It is short, as an automaton of many words is large."""
+SIGNS = (
+    *signs(_WORDS, through="0-9A-Za-z_.", until=r"\x01-\xff", any_case=True),
+    *(Sign(text, through="0-9A-Za-z_.", until=r"\x01-\xff", any_case=True) for text in ("sess id", "session id")),
+    *signs("sas sig session accessid access_id access.id access-id", then=r"\]%5Dd=", any_case=True),
+)
+"""What `PATTERN` cannot match without."""
 
 
 class SecretName(NamedTuple):
@@ -67,6 +74,7 @@ def secret_names(text: bytes) -> Iterator[SecretName]:
     """Find the names that may announce a secret, in order."""
     keys: bool | None = None  # whether there is anything that could be a key
     for match in _NAMES.finditer(text):
+        budget.spend(3)
         start, end = match.span()
         while end > start and text[end - 1] in b".-%$[":
             end -= 1

@@ -12,8 +12,19 @@ from stdnum import luhn, numdb
 from stdnum.us import itin as stdnum_itin
 from stdnum.us import ssn as stdnum_ssn
 
-from sampler_proxy.redact.detectors.folding import OTHER_DIGIT, SEPARATOR, folding
-from sampler_proxy.redact.detectors.types import DIGITS, WORD, Detector, Range, merged, stands_alone
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.folding import OTHER_DIGIT, OTHER_DIGIT_SIGNS, SEPARATOR, folding
+from sampler_proxy.redact.detectors.types import (
+    DIGITS,
+    WORD,
+    Detector,
+    Digits,
+    Range,
+    Sign,
+    merged,
+    signs,
+    stands_alone,
+)
 from sampler_proxy.redact.regexes import regex
 
 # Cards: ISO/IEC 7812. Ranges of the first four digits that issuers have, and how many digits there are in all.
@@ -79,6 +90,7 @@ def _is_card(digits: bytes) -> bool:
     # What fails most often is asked without a detour first.
     if (sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED)) - 0x30 * len(digits)) % 10:
         return False
+    budget.spend(4)
     return luhn.is_valid(digits.decode("ascii"))
 
 
@@ -154,7 +166,12 @@ def _is_grouped_card(text: bytes, start: int, end: int) -> bool:
     return _is_card(digits)
 
 
-CARD = Detector("card", _CARD_PATTERN, folding(_cards))
+CARD = Detector(
+    "card",
+    _CARD_PATTERN,
+    folding(_cards),
+    signs=(Digits(13), *signs("%B %b ;", then="0-9", times=12), *OTHER_DIGIT_SIGNS),
+)
 
 
 # The registry (ISO 13616, as stdnum has it): how a number goes on after its country and check digits.
@@ -205,6 +222,7 @@ def _is_iban(candidate: bytes) -> bool:
         return False
     if int((upper[4:] + upper[:4]).decode().translate(_VALUES_OF_LETTERS)) % 97 != 1:
         return False
+    budget.spend(20)
     return stdnum_iban.is_valid(upper.decode(), check_country=False)
 
 
@@ -213,6 +231,11 @@ IBAN = Detector(
     rf"(?:\b|[_a-z]|[\x80-\xff])(?:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[A-Z0-9]){{11}}"
     rf"|(?:\b|[_\x80-\xff])(?i:{_IBAN_COUNTRIES})[0-9]{{2}}(?:{_BETWEEN}[a-z0-9]){{11}}|{_OTHER_DIGITS}",
     folding(_ibans),
+    signs=(
+        *signs(" ".join(_REGISTRY), then="0-9", times=2, before="^0-9A-Z"),
+        *signs(" ".join(_REGISTRY), then="0-9", times=2, before="^0-9A-Za-z", any_case=True),
+        *OTHER_DIGIT_SIGNS,
+    ),
 )
 
 
@@ -222,6 +245,7 @@ _SSN = re.compile(
     rb"(?<![0-9])(?<![0-9][.-])(?<![^0-9A-Za-z_][A-Za-z])(?<!\A[A-Za-z])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9])(?!-[0-9A-Za-z])"
 )
 _SSN_WORD = r"(?:ssn|soc(?:ial)?[ ._-]?sec(?:urity)?|itin)"
+_SSN_WORDS = "ssn itin socsec soc.sec soc_sec soc-sec socialsec social.sec social_sec social-sec"
 _WITH_GAPS = rb"([0-9]{3})[ \t+./_-]{0,3}+([0-9]{2})[ \t+./_-]{0,3}+([0-9]{4})"
 _NAMED_SSNS = (
     re.compile(rb"(?i)" + _SSN_WORD.encode() + rb"[^0-9\r\n]{0,24}(?<![0-9])" + _WITH_GAPS + rb"(?![0-9])"),
@@ -240,6 +264,7 @@ def _ssns(text: bytes) -> list[Range]:
 
 
 def _is_ssn(number: bytes) -> bool:
+    budget.spend(10)
     text = number.decode("ascii")
     return stdnum_ssn.is_valid(text) or (stdnum_itin.is_valid(text) and not text.startswith("987-65-432"))
 
@@ -250,6 +275,14 @@ SSN = Detector(
     rf"|(?i:{_SSN_WORD})[^0-9\r\n]{{0,24}}[0-9]{{3}}{_BETWEEN}[0-9]{{2}}{_BETWEEN}[0-9]{{4}}"
     rf"|[0-9]{{9}}[^0-9A-Za-z]{{1,3}}(?i:{_SSN_WORD})|{_OTHER_DIGITS}",
     folding(_ssns),
+    signs=(
+        Digits(9, (3, 2, 4)),
+        *signs(_SSN_WORDS, through=r"^0-9\r\n", until="0-9", any_case=True),
+        *signs(_SSN_WORDS, before="^0-9A-Za-z", any_case=True),
+        Sign("soc sec", any_case=True),
+        Sign("social sec", any_case=True),
+        *OTHER_DIGIT_SIGNS,
+    ),
 )
 
 

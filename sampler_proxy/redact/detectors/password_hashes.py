@@ -4,7 +4,7 @@ can guess at it without limit."""
 from __future__ import annotations
 
 from sampler_proxy.redact.detectors.providers import looks_random
-from sampler_proxy.redact.detectors.types import Detector, Range, until_settled
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, signs, until_settled
 from sampler_proxy.redact.regexes import regex
 
 _CRYPT = r"[15678y9]|gy|apr1|md5|sha1|sm3|scrypt|bcrypt-sha256|pbkdf2(?:-[a-z0-9]+)?|A|14"
@@ -41,4 +41,11 @@ PASSWORD_HASH = Detector(
     rf"\$(?:2[abxy]?|argon2[id]*|{_CRYPT}|[PHS])\$[./0-9A-Za-z,=+_-]|(?:{_DJANGO}|{_WERKZEUG})\$[0-9A-Za-z./+=,_$-]"
     rf"|(?i:\{{(?:{_LDAP})\}})[0-9A-Za-z+/$.,=_-]{{4}}|SCRAM-SHA-[0-9]+\$|AQAAAA[EI]AA|aad3b435b51404ee|\*[0-9A-F]{{8}}",
     until_settled(_password_hashes),
+    signs=(
+        Sign("$", through="0-9A-Za-z-", until="$"),
+        Sign("$", then="0-9A-Za-z./+=,_$-", before="0-9t"),
+        *signs("{ssha {sha {smd5 {md5 {crypt {bcrypt {scrypt {argon2 {pbkdf2", any_case=True),
+        *signs("SCRAM-SHA- AQAAAA aad3b435b51404ee"),
+        Sign("*", then="0-9A-F", times=8),
+    ),
 )

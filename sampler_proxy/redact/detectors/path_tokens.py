@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from sampler_proxy.redact.detectors.types import Detector, Range, merged
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, merged, signs
 from sampler_proxy.redact.regexes import regex
 
 _UUID = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
@@ -44,6 +44,10 @@ _LINKS = (
     "|(?:verif|confirm)[a-z]*[/_-]?e?mail|(?:mail|account|user)s?[/_-]?(?:verif|confirm)"
 )
 _OTHERS = "verif|confirm|callback|(?:web)?hook|token|api[_-]?key|access[_-]?key"
+_BEGINNING = (
+    "reset passw recover forgot magic invit activat unsubscri optout opt-out onetime one-time loginlink login_link"
+    " login-link callback hook webhook token apikey api_key api-key accesskey access_key access-key"
+)
 _WORDS = regex(rf"(?i)/((?:[0-9a-z_.-]*[_-])?(?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*)/")
 _IS_LINK = re.compile(_LINKS.encode())
 _SEGMENT = re.compile(rb"""/([^/?#&\x00-\x20"'`<>()\\\x7f-\xff]*+)""")
@@ -105,6 +109,16 @@ def _looks_like_token(segment: bytes, link: bool) -> bool:
 
 PATH_TOKEN = Detector(
     "path_token",
-    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i)[/_-](?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*/[!-~]{{8}}",
+    rf"{'|'.join(hint for hint, _ in _KNOWN)}|(?i:[/_-](?:{_LINKS}|{_OTHERS})[0-9a-z_.-]*/[!-~]{{8}})",
     _path_tokens,
+    signs=(
+        Sign("/bot", then="0-9", times=5),
+        *signs("discord office.com/webhook hooks.zapier.com/ ifttt.com/trigger/ make.com/ integromat.com/"),
+        *signs("/webhook/send webhook.site/ hc-ping.com/ pagerduty.com/ victorops.com/ /v1/input/ loggly.com/ infura."),
+        *signs(
+            "open-apis/bot/ /receiver/v alchemy quiknode.pro/ /integrations/deploy/prj_ /webhooks/incoming/ tines.com/"
+        ),
+        *signs(_BEGINNING, through="0-9A-Za-z_.-", until="/", before="/_-", any_case=True),
+        *signs("verif confirm _hooks", through="0-9A-Za-z_.-", until="/", any_case=True),
+    ),
 )

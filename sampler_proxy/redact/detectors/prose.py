@@ -29,6 +29,7 @@ _TUPLE = re.compile(
 )
 _KEYWORD = re.compile(rb"[ \t]{1,3}(?=\")")  # of Clojure's
 _CALLED = re.compile(rb"\([ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])")
+_ATTRIBUTE = re.compile(rb"[A-Za-z][A-Za-z:._-]{0,32}=(?:\\{0,3}[\"']|&quot;)")
 _OWNERS = (b"client", b"app", b"webhook", b"shared", b"api", b"oauth", b"consumer", b"jwt", b"signing")
 _BEFORE_TUPLE = (b"(", b"[", b"{", b",", b" ", b":", b"|", b"\n", b"\t", b">")
 
@@ -39,7 +40,7 @@ def if_secret(text: bytes, value: Value | None, name: SecretName, *, sentence: b
         return None
     inside = text[value.start : value.end]
     if is_secret(inside, name.kind, name.text, sentence=sentence, quoted=value.quoted):
-        return Range(value.start, value.end)
+        return value.whole(text)
     return None
 
 
@@ -58,7 +59,7 @@ def in_prose(text: bytes, name: SecretName) -> Range | None:
     if before in _BEFORE_TUPLE and (sign := _TUPLE.match(text, name.end)):
         return _in_tuple(text, sign, name, kind)
     tells = _TELLS.match(text, name.end)
-    if tells is None:
+    if tells is None or _ATTRIBUTE.match(text, tells.end()):
         return None
     if bracket := _IN_BRACKETS.match(text, tells.end()):
         return Range(*bracket.span(1)) if is_told(bracket[1], kind, name.text, quoted=True) else None
@@ -78,10 +79,10 @@ def _in_tuple(text: bytes, sign: re.Match[bytes], name: SecretName, kind: Announ
         return None
     end = value.start + len(text[value.start : value.end].rstrip(b"])"))
     in_cell = not sign[0].lstrip(b"\"'").startswith(b",")
-    return _if_told(text, Value(value.start, end, value.quoted or in_cell), name, kind)
+    return _if_told(text, value._replace(end=end, quoted=value.quoted or in_cell), name, kind)
 
 
 def _if_told(text: bytes, value: Value | None, name: SecretName, kind: Announces) -> Range | None:
     if value is None or not is_told(text[value.start : value.end], kind, name.text, quoted=value.quoted):
         return None
-    return Range(value.start, value.end)
+    return value.whole(text)

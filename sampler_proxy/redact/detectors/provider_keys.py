@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 
 from sampler_proxy.redact.detectors.providers import looks_random
-from sampler_proxy.redact.detectors.types import Detector, Range, until_settled
+from sampler_proxy.redact.detectors.types import Detector, Range, Sign, signs, until_settled
 from sampler_proxy.redact.regexes import regex
 
 
@@ -31,13 +31,20 @@ def _groups(pattern: str, check: Callable[[bytes], bool] | None = None) -> Calla
 # What begins so is a key, whatever stands before it: an underscore, the colour of a terminal.
 AWS_KEY = Detector(
     "aws_key",
-    r"A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{8}|ABSK[A-Za-z0-9+/]{8}|FwoGZXIvYXdz|IQoJb3JpZ2lu|(?i)secret_?access_?key",
+    r"A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{8}|ABSK[A-Za-z0-9+/]{8}|FwoGZXIvYXdz|IQoJb3JpZ2lu|(?i:secret_?access_?key)",
     until_settled(
         _groups(
             r"(A(?:KIA|SIA|BIA|CCA|3T[A-Z0-9])[A-Z2-7]{16})(?:\b|_)|(ABSK[A-Za-z0-9+/]{100,}={0,2})"
             r"|((?:FwoGZXIvYXdz|IQoJb3JpZ2lu)(?:[A-Za-z0-9+/]|%2[BFbf]){80,}={0,2})"
             r"""|(?i:secret_?access_?key)[\\"']{0,3}\s{0,3}(?:[:=]|=>|%3D)\s{0,3}[\\"']{0,3}([A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+=]|\z)"""
         )
+    ),
+    signs=(
+        *signs("AKIA ASIA ABIA ACCA", then="A-Z2-7", times=8),
+        Sign("A3T", then="0-9A-Z", times=9),
+        Sign("ABSK", then="0-9A-Za-z+/", times=8),
+        *signs("FwoGZXIvYXdz IQoJb3JpZ2lu"),
+        *signs("secret_access secretaccess", any_case=True),
     ),
 )
 
@@ -53,6 +60,7 @@ GCP_KEY = Detector(
             looks_random,
         )
     ),
+    signs=signs("AIza ya29. GOCSPX- 1//0 4/0A AQ.Ab", then="0-9A-Za-z_.-", times=8),
 )
 
 # Keys with a signature inside (storage, Cosmos, Service Bus, Event Hubs, search, functions, cache, registries and the
@@ -60,7 +68,7 @@ GCP_KEY = Detector(
 AZURE_KEY = Detector(
     "azure_key",
     r"(?:\+A(?:St|Ba|Sb|Eh|Rm|MC|Do)|ACDb|AzCa|AzSe|AzFu|\+ACR|APIM|JQQJ9)[A-Za-z0-9+/=_-]{5}"
-    r"|(?i)(?:account|access|shared)key=[a-z0-9+/]|[0-9]Q~[A-Za-z0-9_~.-]{4}",
+    r"|(?i:(?:account|access|shared)key=[a-z0-9+/])|[0-9]Q~[A-Za-z0-9_~.-]{4}",
     until_settled(
         _groups(
             r"([A-Za-z0-9+/]{76}(?:\+A(?:St|Ba|MC)|ACDb|APIM)[A-Za-z0-9+/]{5}[AQgw]==)"
@@ -70,6 +78,13 @@ AZURE_KEY = Detector(
             r"|(?i:(?:account|access|shared)key)=([A-Za-z0-9+/]{40,88}={1,2})"
             r"|([A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34})(?:\.?(?:[^A-Za-z0-9_~.-]|\z)|\.[a-z]{2,4}\b)"
         )
+    ),
+    signs=(
+        *signs(
+            "+ASt +ABa +ASb +AEh +ARm +AMC +ADo ACDb AzCa AzSe AzFu +ACR APIM JQQJ9", then="0-9A-Za-z+/=_-", times=5
+        ),
+        *signs("accountkey= accesskey= sharedkey=", then="0-9A-Za-z+/", any_case=True),
+        Sign("Q~", then="0-9A-Za-z_~.-", times=4, before="0-9"),
     ),
 )
 
@@ -110,6 +125,7 @@ GITHUB_TOKEN = Detector(
     "github_token",
     r"gh[pousr]_[A-Za-z0-9]{8}|github_pat_[A-Za-z0-9]{8}",
     until_settled(_github_tokens),
+    signs=signs("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", then="0-9A-Za-z", times=8),
 )
 
 # Tokens of bots, users, apps, workflows and configuration, and the secret path of a webhook.
@@ -124,6 +140,7 @@ SLACK_TOKEN = Detector(
             lambda token: any(0x30 <= byte <= 0x39 for byte in token),
         )
     ),
+    signs=(Sign("xox", then="a-z", until=".-"), *signs("xapp xwfp", then=".-"), Sign("hooks.slack")),
 )
 
 # Secret and restricted keys, of tests too, and the secrets of webhooks. Publishable keys (pk_) are none. Two letters
@@ -138,4 +155,5 @@ STRIPE_KEY = Detector(
             looks_random,
         )
     ),
+    signs=signs("sk_live_ sk_test_ sk_prod_ rk_live_ rk_test_ rk_prod_ whsec_", then="0-9A-Za-z+/", times=8),
 )

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sampler_proxy.redact.detectors.types import Sign, signs
+
 Check = Callable[[bytes], bool]
 """Whether what follows the prefix may be the rest of a key."""
 
@@ -268,46 +270,72 @@ class Around(NamedTuple):
     """RE2: what must be there."""
     pattern: str
     """RE2, with the key as its only group."""
+    signs: tuple[Sign, ...]
+    """What stands in every text that `hint` and `pattern` match."""
     check: Check = looks_random
-    sign: str = ""
-    """RE2: a cheaper condition than `hint`, where no delimiter with a long word behind it is part of the key."""
 
 
 AROUND: tuple[Around, ...] = (
-    Around("Telegram", r"[0-9]{6}:AA[0-9A-Za-z_-]{8}", r"([0-9]{6,12}:AA[0-9A-Za-z_-]{32,34})(?:[^0-9A-Za-z-]|\z)"),
+    Around(
+        "Telegram",
+        r"[0-9]{6}:AA[0-9A-Za-z_-]{8}",
+        r"([0-9]{6,12}:AA[0-9A-Za-z_-]{32,34})(?:[^0-9A-Za-z-]|\z)",
+        signs(":AA", then="0-9A-Za-z_-", times=8, before="0-9"),
+    ),
     # The first part is a number in base 64.
     Around(
         "Discord",
         r"(?:[MNO][DTjz][AEIMQUYcgk][0-5w-z]){3}",
         r"((?:[MNO][DTjz][AEIMQUYcgk][0-5w-z]){5,6}[0-9A-Za-z_-]{0,6}\.[0-9A-Za-z_-]{6}\.[0-9A-Za-z_-]{25,})",
+        signs("MD MT Mj Mz ND NT Nj Nz OD OT Oj Oz", then="MNODTjzAEIQUYcgk0-5w-z", times=10),
     ),
     Around(
-        "Mailchimp", r"[0-9a-f]{4}-us[0-9]", r"(?:\b|[_m])([0-9a-f]{32}-us[0-9]{1,2})(?:\b|_)", sign=r"[0-9a-f]-us[0-9]"
+        "Mailchimp",
+        r"[0-9a-f]{4}-us[0-9]",
+        r"(?:\b|[_m])([0-9a-f]{32}-us[0-9]{1,2})(?:\b|_)",
+        signs("-us", then="0-9", before="0-9a-f"),
     ),
     Around(
         "Mailgun",
         r"-[0-9a-f]{8}-[0-9a-f]{8}",
         r"(?:\b|[_m])([0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8})(?:[^0-9A-Za-z-]|\z)",
+        (Sign("-", then="0-9a-f", times=8, until="-", before="0-9a-f"),),
     ),
-    Around("New Relic", r"NRAL|NRMA", r"([0-9a-z]{32,42}(?:FFFFNRAL|NRAL|-NRMA))(?:\b|_)", sign=r"NRAL|NRMA"),
+    Around(
+        "New Relic",
+        r"NRAL|NRMA",
+        r"([0-9a-z]{32,42}(?:FFFFNRAL|NRAL|-NRMA))(?:\b|_)",
+        signs("NRAL NRMA", before="0-9a-zF-"),
+    ),
     Around(
         "HashiCorp Vault",
         r"(?:\b|m)[bsr]\.[0-9A-Za-z]{16}",
         r"(?:[^0-9A-Za-z_.-]|\A|\[[0-9;]*m)([bsr]\.[0-9A-Za-z]{24})(?:[^0-9A-Za-z_.-]|\z|\.(?:\s|\z))",
+        signs("b. s. r.", then="0-9A-Za-z", times=24, until="^0-9A-Za-z_-"),
         is_mixed,
     ),
-    Around("HCP Terraform", r"\.atlasv1\.", r"([0-9A-Za-z]{14}\.atlasv1\.[0-9A-Za-z_-]{17}[0-9A-Za-z_=-]{23,})"),
-    Around("Asana", r"[0-9]{13}:[0-9a-f]{12}", r"([012]/[0-9]{13,18}(?:/[0-9]{13,18})?:[0-9a-f]{32})(?:\b|_)"),
+    Around(
+        "HCP Terraform",
+        r"\.atlasv1\.",
+        r"([0-9A-Za-z]{14}\.atlasv1\.[0-9A-Za-z_-]{17}[0-9A-Za-z_=-]{23,})",
+        signs(".atlasv1."),
+    ),
+    Around(
+        "Asana",
+        r"[0-9]{13}:[0-9a-f]{12}",
+        r"([012]/[0-9]{13,18}(?:/[0-9]{13,18})?:[0-9a-f]{32})(?:\b|_)",
+        signs(":", then="0-9a-f", times=32, until="^0-9A-Za-z", before="0-9"),
+    ),
     Around(
         "Salesforce",
         r"00[0-9A-Za-z]{13}!",
         r"(00[0-9A-Za-z]{13}![0-9A-Za-z_.-]{59,}[0-9A-Za-z_-])",
-        sign=r"![0-9A-Za-z_.-]{17}",
+        signs("!", then="0-9A-Za-z_.-", times=17, before="0-9A-Za-z"),
     ),
-    Around("MaxMind", r"_mmk", r"(?:\b|[_m])([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)"),
-    Around("Okta", r"SSWS ", r"SSWS (00[0-9A-Za-z_-]{40})", has_digit, sign=r"SSWS "),
-    Around("Firebase", r":APA91b", r"([0-9A-Za-z_-]{8,40}:APA91b[0-9A-Za-z_-]{80,})"),
-    Around("Bedrock", r"bedrock-api-key-", r"(bedrock-api-key-[0-9A-Za-z+/=_-]{40,})", sign=r"bedrock-api-key-"),
+    Around("MaxMind", r"_mmk", r"(?:\b|[_m])([0-9A-Za-z]{6}_[0-9A-Za-z]{29}_mmk)", signs("_mmk", before="0-9A-Za-z")),
+    Around("Okta", r"SSWS ", r"SSWS (00[0-9A-Za-z_-]{40})", (Sign("SSWS 00"),), has_digit),
+    Around("Firebase", r":APA91b", r"([0-9A-Za-z_-]{8,40}:APA91b[0-9A-Za-z_-]{80,})", signs(":APA91b")),
+    Around("Bedrock", r"bedrock-api-key-", r"(bedrock-api-key-[0-9A-Za-z+/=_-]{40,})", signs("bedrock-api-key-")),
 )
 
 _NAMES = (*(form.provider for form in FORMS), *(form.provider for form in AROUND))

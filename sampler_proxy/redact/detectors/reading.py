@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from sampler_proxy.redact.detectors.types import Range
+
 MAX_JUDGED = 1024
 """Bytes of a value that are judged: what is longer is taken for a secret."""
 
@@ -15,24 +17,31 @@ class Value(NamedTuple):
     start: int
     end: int
     quoted: bool
+    rest: re.Pattern[bytes] | None = None
+    """What the rest of a value is made of that is longer than MAX_JUDGED: names within it are not to read it again."""
+
+    def whole(self, text: bytes) -> Range:
+        """Return the bounds with the rest of the value."""
+        rest = self.rest.match(text, self.end) if self.rest else None
+        return Range(self.start, rest.end() if rest else self.end)
 
 
 HTML_QUOTE = rb"(?:quot|apos|#34|#39|#x22|#x27|QUOT);"
 _OPENING = re.compile(
-    rb"(?:!!?[a-z]+[ \t]+|<<(?=\"))?+"  # a tag of YAML, a binary of Erlang
+    rb"(?:(?:!!?[a-z]+|&[\w-]{1,40})[ \t]+|<<(?=\"))?+"  # a tag or anchor of YAML, a binary of Erlang
     rb"(?:(?:new[ \t]+)?[A-Za-z_][\w.:]{0,40}[(][ \t]{0,3}(?=[\"'`]|\\{1,7}[\"'])"  # Secret("V")
     rb"|(?:Some|Just|Ok|Right|Secret|SecretStr|SecretString|Optional|Value|String|Box|Sensitive)[(\[][ \t]{0,3}"
     rb"|Just[ \t]|[bBrRuUfFNn@]{1,2}(?=[\"']))?+"
 )
 _QUOTED = re.compile(
     rb'"""([^"]*)'
-    rb'|"((?:[^"\\\n]|\\.)*+)'
-    rb"|'((?:[^'\\\n]|\\.)*+)"
+    rb'|"((?:[^"\\\n]++|\\.)*+)'
+    rb"|'((?:[^'\\\n]++|\\.)*+)"
     rb"|`([^`\n]*)"
     rb"|\\{1,7}[\"']([^\"'\\\n]*)"
-    rb"|&" + HTML_QUOTE + rb"((?:[^&\n]|&(?!" + HTML_QUOTE + rb"))*+)"
-    rb"|\xe2\x80[\x98\x9c]((?:[^\xe2\n]|\xe2(?!\x80[\x98\x99\x9c\x9d]))*+)"
-    rb"|\xc2\xab[ ]?((?:[^\xc2\n]|\xc2(?![\xab\xbb]))*+)",
+    rb"|&" + HTML_QUOTE + rb"((?:[^&\n]++|&(?!" + HTML_QUOTE + rb"))*+)"
+    rb"|\xe2\x80[\x98\x9c]((?:[^\xe2\n]++|\xe2(?!\x80[\x98\x99\x9c\x9d]))*+)"
+    rb"|\xc2\xab[ ]?((?:[^\xc2\n]++|\xc2(?![\xab\xbb]))*+)",
     re.DOTALL,
 )
 # What else could end a bare value is part of it, unless a space or another name follows: `p&ss;word`.
@@ -42,8 +51,12 @@ _AROUND = b".,;:!?)}]\\"
 _PAIRED = {0x29: b"(", 0x7D: b"{", 0x5D: b"["}
 _SCHEME = re.compile(rb"[A-Za-z][\w-]{2,20}[ \t]{1,3}(?=[^\s])")
 _PARAMETERS = re.compile(rb"[\[\"']{0,2}[A-Za-z][\w-]{2,20}[ \t]{1,3}([\w-]{1,40}=[^=\s][^\r\n]*)")
-_PAIRS = re.compile(rb"[^\s=;,\"'<>]{1,128}=[^\s;\"'<>]*+(?:;[ ]?[^\s=;,\"'<>]{1,128}=[^\s;\"'<>]*+)*+")
+_COOKIE = rb"[^\s=;,\"'<>]{1,128}=[^\s;\"'<>]*+"
+_FIRST = re.compile(_COOKIE)
+_PAIRS = re.compile(_COOKIE + rb"(?:;[ ]?" + _COOKIE + rb")*+")
 _BLOCK = re.compile(rb"[ \t]*+(?:![\w!]+[ \t]*+)?+([|>][-+0-9]{0,2}[ \t]*+)?+\r?\n(?:[ \t]*+\r?\n)?+([ \t]*+)")
+_ITEM = re.compile(rb"- +(?=[^\s\-])[^\r\n]*")
+_NEXT_ITEM = re.compile(rb"\r?\n([ \t]*+)- +(?=[^\s\-])[^\r\n]*")
 _TOKEN = re.compile(rb"([\"'`]?)([^\s\"'`]++)\1[,;]?+[ \t]*+(?=\r?\n|\Z)")
 
 
@@ -56,8 +69,8 @@ def read(text: bytes, at: int) -> Value | None:
         return Value(*quoted.span(quoted.lastindex or 0), True)
     if bare := _BARE.match(text, begin, begin + MAX_JUDGED + 1):
         end = bare.end()
-        if end - begin > MAX_JUDGED and (whole := _BARE.match(text, begin)):
-            end = whole.end()
+        if end - begin >= MAX_JUDGED:
+            return Value(begin, end, False, _BARE)
         return Value(begin, _without_punctuation(text, begin, end), False)
     return None
 
@@ -88,13 +101,10 @@ def read_parameters(text: bytes, at: int) -> Value | None:
 
 def read_cookies(text: bytes, at: int, *, only_first: bool) -> Value | None:
     """Read the cookies in a header (RFC 6265): all pairs; of one that sets a cookie the value only."""
-    pairs = _PAIRS.match(text, at)
+    pairs = (_FIRST if only_first else _PAIRS).match(text, at)
     if pairs is None:
         return None
-    if only_first:
-        first = pairs[0].partition(b";")[0]
-        return Value(at + first.index(b"=") + 1, at + len(first), False)
-    return Value(*pairs.span(), False)
+    return Value(at + pairs[0].index(b"=") + 1 if only_first else at, pairs.end(), False)
 
 
 def read_below(text: bytes, at: int) -> Value | None:
@@ -114,5 +124,12 @@ def read_below(text: bytes, at: int) -> Value | None:
             if not text.startswith(indent, line + 1):
                 return Value(below.end(), line, True)
             end = line + 1
+    if item := _ITEM.match(text, below.end()):  # of a list
+        start = below.end() + 2
+        while following := _NEXT_ITEM.match(text, item.end()):
+            if following[1] != indent:
+                break
+            item = following
+        return Value(start, item.end(), True)
     word = _TOKEN.match(text, below.end())
     return None if word is None else Value(*word.span(2), bool(word[1]))

@@ -17,9 +17,11 @@ _STAND_IN = re.compile(
     rb"|hash:[0-9a-f]{32}|(?i:\W{0,2}(?:redacted|filtered|masked|sanitized|scrubbed|obfuscated)\W{0,2})"
 )
 _WORDS_OF_MASKS = frozenset(b"redacted filtered masked sanitized scrubbed obfuscated".split())
-_VARIABLE = re.compile(rb"[$:@?][A-Za-z0-9_]*|\$[A-Za-z_][\w:.]*|%\(\w+\)s|%[A-Za-z_]\w*%|\$\([^)]*\)?+")
+_VARIABLE = re.compile(
+    rb"[$:@?][A-Za-z0-9_]*|\$[A-Za-z_][\w:.]*|%\(\w+\)s|%[A-Za-z_]\w*%|\$\([^)]*\)?+|\$[A-Za-z_]\w*\)[\w\s{}()]*"
+)
 _TRIVIAL = frozenset(
-    b"true false null none nil undefined yes no ok on off unset empty optional required default nan".split()
+    b"true false null none nil undefined yes no ok on off unset empty optional required default nan ~ n/a".split()
 )
 _PROSE = frozenset(
     b"a about after again all already an and another any are as at attempts authentication be because been before"
@@ -51,14 +53,22 @@ _UNIT = re.compile(
 _UUID = re.compile(rb"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _KEY = re.compile(rb"[A-Za-z0-9+/=_.~%-]{1,1024}")
 _PARTS = re.compile(rb"[/._=+~%-]+")
+_NO_LETTERS = bytes(byte for byte in range(0x80) if not chr(byte).isalpha())
 _DIGITS = {b"cvv": (3, 4), b"cvc": (3, 4)}
 
 
 def is_stand_in(value: bytes) -> bool:
     """Tell whether a value only stands for a secret: a mask, a variable, a parameter, `[hidden]`."""
+    if len(value) > MAX_JUDGED:
+        return False
     if value[:1].isalnum() and value[:1] not in b"xXhH" and value.lower().rstrip(b"]>)*") not in _WORDS_OF_MASKS:
         return False
     return _STAND_IN.fullmatch(value) is not None
+
+
+def says_nothing(value: bytes) -> bool:
+    """Tell whether a value is none, or only stands for one."""
+    return is_stand_in(value) or value.lower() in _TRIVIAL
 
 
 def looks_like_key(value: bytes, least: int = MIN_KEY, *, mixed: bool = False) -> bool:
@@ -148,6 +158,7 @@ def is_secret(value: bytes, kind: Announces, name: bytes, *, sentence: bool = Fa
 def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool:
     """Tell whether a value that prose gives (`the password is V`, `token V expired`) is a secret: no word, date, file,
     path, version or unit."""
+    value = value[:MAX_JUDGED]
     if not value or is_stand_in(value) or b"***" in value or b"://" in value or _VARIABLE.fullmatch(value):
         return False
     if kind is Announces.DIGITS:
@@ -167,5 +178,5 @@ def is_told(value: bytes, kind: Announces, name: bytes, *, quoted: bool) -> bool
         if b" " in value or value.strip(b".,").lower() in _PROSE:
             return False
         return len(value) >= 8 or (len(value) >= 4 and not value.isalpha())
-    letters = sum((byte >= 0x41 and chr(byte).isalpha()) or byte >= 0x80 for byte in value)
+    letters = len(value.translate(None, _NO_LETTERS))
     return len(value) >= 6 and 0 < letters < len(value) and not _WORDS.fullmatch(value)

@@ -17,6 +17,51 @@ class Range(NamedTuple):
     end: int
 
 
+SEPARATOR = b"\n\x00\n"
+"""The bytes between joined values, and nowhere else (not before the first). The line breaks let `^` and `$` see the
+edges of a value, and none of our patterns reaches across one; the zero byte is rare in users' patterns."""
+
+
+class Sign(NamedTuple):
+    """A text that is found without a pattern, with what stands around it. Classes are written as between the brackets
+    of a pattern, about bytes; beyond the edges of a value there are line breaks."""
+
+    text: str
+    then: str = ""
+    """A class: what follows, `times` over."""
+    times: int = 1
+    through: str = ""
+    """A class: what is skipped behind that."""
+    until: str = ""
+    """A class: what must then follow; the end of the value is `\\x00`."""
+    before: str = ""
+    """A class: what must stand before the text."""
+    any_case: bool = False
+
+
+class Digits(NamedTuple):
+    """A number of so many digits, three of them in a row, with up to three separators between any two."""
+
+    least: int
+    groups: tuple[int, int, int] = (0, 0, 0)
+    """How the digits are grouped: at least so many, then so many, then at least so many; zeros for in any way. Where
+    a separator may be a code with digits of its own, any way will do."""
+
+
+def signs(
+    texts: str,
+    *,
+    then: str = "",
+    times: int = 1,
+    through: str = "",
+    until: str = "",
+    before: str = "",
+    any_case: bool = False,
+) -> tuple[Sign, ...]:
+    """Make a sign of each of some texts, separated by spaces, with the same around them."""
+    return tuple(Sign(text, then, times, through, until, before, any_case) for text in texts.split(" "))
+
+
 @dataclass(frozen=True, slots=True)
 class Detector:
     """One kind of secret.
@@ -24,8 +69,8 @@ class Detector:
     `find` returns the checked findings: sorted, disjoint ranges of the secret itself (of `Bearer abc` the `abc`, of a
     URL with credentials its `user:password`). It raises nothing, whatever the bytes, and takes time linear in them.
 
-    `pattern` (RE2, unanchored) is the necessary condition: where it matches nothing, `find` finds nothing. It keeps
-    that promise inside joined texts too (see `SEPARATOR`); that it matches says little.
+    `pattern` (RE2, unanchored) is a necessary condition: where it matches nothing, `find` finds nothing. It keeps that
+    promise inside joined texts too (see `SEPARATOR`); that it matches says little.
     """
 
     name: str
@@ -33,9 +78,9 @@ class Detector:
     find: Callable[[bytes], list[Range]]
     utf8: bool = False
     """Whether `pattern` is about characters (one written by a user) or about bytes (all of ours)."""
-    finer: str = ""
-    """A second necessary condition, asked only about values in which `pattern` matches; empty for none. Many words in
-    the one set of all patterns make an automaton too large to be fast."""
+    signs: tuple[Sign | Digits, ...] = ()
+    """A cheaper condition: a value without any of these has nothing that `find` finds, and `pattern` is not asked about
+    it. Empty for none. Where these say all, `pattern` is empty: it always matches."""
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:

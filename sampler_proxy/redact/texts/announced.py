@@ -7,29 +7,37 @@ So that key rules hold there too. Whether a name is one that rules are about is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.types import signs
 from sampler_proxy.redact.texts.members import Member
 
-NAMES = frozenset(
-    (
-        *("name", "key", "k", "header", "headername", "field", "fieldname", "param", "parameter", "parametername"),
-        *("parameterkey", "variable", "var", "property", "attribute", "option", "setting", "label", "identifier"),
-    )
+_SMALL = str.maketrans("", "", "_-")
+_NAMES = (
+    *("name", "key", "k", "header", "headername", "field", "fieldname", "param", "parameter", "parametername"),
+    *("parameterkey", "variable", "var", "property", "attribute", "option", "setting", "label", "identifier", "path"),
 )
+_VALUES = (
+    *("value", "values", "val", "v", "stringvalue", "headervalue", "fieldvalue", "parametervalue", "secretstring"),
+    *("newValue", "oldValue", "new_value", "old_value", "new", "old", "defaultValue", "default_value", "default"),
+)
+
+
+def _small(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(word.translate(_SMALL).lower() for word in words)
+
+
+def _spelt(words: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(form.encode() for word in words for form in (word, word[0].upper() + word[1:], word.upper()))
+
+
+NAMES = _small(_NAMES)
 """Keys whose values may be names, in lower case and without `_` and `-`."""
-VALUES = frozenset(
-    ("value", "values", "val", "v", "stringvalue", "headervalue", "fieldvalue", "parametervalue", "secretstring")
-)
+VALUES = _small(_VALUES)
 """Keys of what such a name names."""
-
-
-def _spelt(words: frozenset[str]) -> frozenset[bytes]:
-    return frozenset(form.encode() for word in words for form in (word, word.capitalize(), word.upper()))
-
-
-COMMON_NAMES, COMMON_VALUES = _spelt(NAMES), _spelt(VALUES)
+COMMON_NAMES, COMMON_VALUES = _spelt(_NAMES), _spelt(_VALUES)
 """The same as they are mostly spelt."""
 
 PATTERN = (
@@ -38,6 +46,12 @@ PATTERN = (
     r"""|\b(?:Secret|Sensitive|Password|ApiKey)[A-Za-z]{0,6}(?:::new|\.of)?\(["'`]"""
 )
 """RE2: pairs, options, and calls. Where it does not match, nothing is announced but by objects with quoted keys."""
+
+SIGNS = (
+    *signs("\" ' `", before=r"\s\[({bu,"),
+    *signs("\" ' `", then=r"\s,=-"),
+)
+"""What `PATTERN` cannot match without."""
 
 _NAME_KEY = b"|".join(sorted(word.encode() for word in NAMES))
 _VALUE_KEY = b"|".join(sorted(word.encode() for word in VALUES))
@@ -56,7 +70,6 @@ _SHORT = re.compile(rb"-[A-Za-z]")
 _WORD = re.compile(rb"[A-Za-z_]{1,24}")
 _GAP = re.compile(rb"\s*+(?:,|=>)\s*+")
 _END = re.compile(rb"\s*+,?\s*+(?:[\])}]|[\"'`]?[\])}\s]*+\Z)")
-_SMALL = str.maketrans("", "", "_-")
 _STARTS = re.compile(rb"[\w.\])]\Z")
 
 
@@ -97,6 +110,7 @@ def announced(text: bytes, members: Sequence[Member]) -> Iterator[Announced]:
 
 
 def _in_array(text: bytes, members: Sequence[Member], around: int, indices: Sequence[int]) -> Iterator[Announced]:
+    budget.spend(len(indices) + 2)
     option = ""
     for index in indices:
         member = members[index]
@@ -123,6 +137,7 @@ def beside(text: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Find strings that announce strings next to them, whatever is done to the brackets around both: names, each with
     where its value begins and ends. Linear; raises nothing."""
     for match in _BESIDE.finditer(text):
+        budget.spend(1)
         if match[1]:
             yield match[2], *match.span(3)
         elif match[4]:

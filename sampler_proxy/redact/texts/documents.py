@@ -30,8 +30,8 @@ _TOKEN = re.compile(
     rb"|(?P<word>[A-Za-z_$\x80-\xff][\w$\x80-\xff]*+)"
     rb"|(?P<number>[0-9](?:[\w.\x80-\xff]|(?<=[eE])[+-](?=[0-9]))*+)"
     rb"|(?P<comment>/\*.*?\*/|(?<!:)//[^\n]*+)"
-    rb"|(?P<regex>/(?:[^/\\\n]|\\.)++/[a-z]*+)"
     rb"|(?P<open>[\"'`].*|/\*.*)"
+    rb"|(?P<regex>/(?:[^/\\\n]|\\.)++/[a-z]*+)"
     rb"|.|\Z)"
 )
 _AFTER_KEY = re.compile(rb"\s*+(?:=>|:(?!:))")

@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
+from sampler_proxy.redact.detectors.types import Sign, signs
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.texts.brackets import members
 from sampler_proxy.redact.texts.members import Member
@@ -23,6 +24,13 @@ BARE_KEY = (
     r"""|\[[A-Za-z_][0-9A-Za-z_.$-]*:\[|[\s{\[(,]:[A-Za-z_][0-9A-Za-z_.-]*\s+["'`]|\{\s*:?[A-Za-z_][0-9A-Za-z_]*\s*,\s*(?:<<)?["'`]"""
 )
 """RE2: a key without quotes before a string, or in what looks like an object or call."""
+SIGNS = (
+    *signs("\" ' `", before=r"\s(=:>,<"),
+    Sign("{", through="0-9A-Za-z_.$-", until="="),
+    Sign("(", through="0-9A-Za-z_.$-", until="=", before="0-9A-Za-z_"),
+    Sign(":["),
+)
+"""What `BARE_KEY` cannot match without."""
 
 _FORM_KEY = r"[A-Za-z0-9_.~%\[\]+*$\x80-\xff-]+"
 _FORM_VALUE = r"[A-Za-z0-9_.~%*+!()@:/,;$?\[\]\x80-\xff-]*"

@@ -10,11 +10,20 @@ from bisect import bisect_left
 from collections.abc import Callable
 from itertools import accumulate
 
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.types import Sign, signs
+
 PATTERN = (
     r"""%[0-9A-Fa-f]{2}|\\(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|["'/\\nrtbf])"""
     r"""|&(?:quot|apos|amp|#0{0,4}(?:34|38|39|96)|#[xX]0{0,4}(?:22|26|27|60));|\x1b\[[0-9;]*m"""
 )
 """RE2: where it matches nothing, nothing is escaped."""
+SIGNS = (
+    Sign("%", then="0-9A-Fa-f", times=2),
+    Sign("\\", then=r"ux\"'/\\nrtbf"),
+    *signs("&quot; &apos; &amp; &# \x1b["),
+)
+"""What it cannot match without."""
 MAX_LEVELS = 3
 """Escapes over escapes that are resolved."""
 
@@ -41,6 +50,7 @@ def decoded(text: bytes) -> list[tuple[bytes, Origin]]:
         spans = [match.span() for match in _ESCAPE.finditer(text)]
         if not spans:
             break
+        budget.spend(len(spans) // 2)
         shifts = [0, *accumulate([end - start - 1 for start, end in spans])]
         places = [start - shift for (start, _), shift in zip(spans, shifts, strict=False)]
         text = _ESCAPE.sub(_replacement, text)

@@ -2,29 +2,36 @@
 string, what JavaScript, Python, Ruby and PHP print.
 
 So that key rules hold there too. Unlike `brackets` it makes nothing of how things nest, so that no damage around a key
-and its value matters: a key is what stands in quotes before a colon (or `=>`, `=`, `->`), wherever it is. The forms of
-PHP are here too: `["key"]=> string(1) "x"` (var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize).
+and its value matters: a key is what stands in quotes before a colon (or `=>`, `=`, `->`), wherever it is, and in pairs
+of Erlang and Lisp (`{<<"key">>,<<"x">>}`, `("key" . "x")`). The forms of PHP are here too: `["key"]=> string(1) "x"`
+(var_dump), `[key] => x` (print_r), `s:3:"key";s:1:"x";` (serialize).
 Before a string a key needs no quotes, where one may begin: in a bracket, in a line, or behind another string.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
+from sampler_proxy.redact import budget
+from sampler_proxy.redact.detectors.types import Sign, signs
 from sampler_proxy.redact.texts.members import unescaped
 
 _BEHIND = r"(?:>>)?\s*[\])]?\s*(?::|=|->)"
-PATTERN = r"""["'`](?:>>)?\s*[\])]?\s*(?::|=|->)|["'`];[A-Za-z]:"""
+PATTERN = r"""["'`](?:>>)?\s*[\])]?\s*(?::|=|->)|["'`];[A-Za-z]:|\{<<["'`]|\(["'`][^"'`\x00\n]*["'`]\s+\.\s"""
 """RE2: quoted keys."""
 IN_STRINGS = rf"[`']{_BEHIND}|[`'];[A-Za-z]:|[0-9A-Za-z_]\]\s*=>"
 """RE2: keys that a string of JSON without escapes may hold."""
+SIGNS = signs("\" ' `", then=r">\s\]):=;-")
+"""What `PATTERN` cannot match without."""
+SIGNS_IN_STRINGS = (*signs("' `", then=r">\s\]):=;-"), Sign("]", then=r"\s=", before="0-9A-Za-z_"))
+"""What `IN_STRINGS` cannot match without."""
 MAX_QUOTED_KEY_BYTES = 256
 """Of a longer key only its end is read."""
 
 _BEHIND_KEY = re.compile(
-    rb"""["'`](?:(?:>>)?\s*+[\])]?\s*+(?::(?!:)=?|=>|={1,3}(?![=~])|->)\s*+|(;)(?:s:[0-9]++:|[a-zA-Z]:))"""
+    rb"""["'`](?:(>>\s*+,\s*+(?=<<["'`])|\s++\.\s++(?=["'`]))|(?:>>)?\s*+[\])]?\s*+(?::(?!:)=?|=>|={1,3}(?![=~])|->)\s*+|(;)(?:s:[0-9]++:|[a-zA-Z]:))"""
     rb"|(?<=[0-9A-Za-z_])(\])\s*+=>[ \t]*+"
     rb"""|(?:^|["'`][ \t]++|[{\[(,;])[ \t]*+([A-Za-z_][0-9A-Za-z_.-]{0,127}+)\s*+(?::=?|=>)\s*+"""
     rb"""(?=(?:[A-Za-z_][\w.:]*+\()?["'`])"""
@@ -68,19 +75,21 @@ class KeyedValue(NamedTuple):
     text: bytes
 
 
-def keys(text: bytes) -> Iterator[QuotedKey]:
-    """Find the quoted keys, in order. Linear; raises nothing."""
+def keys(text: bytes, innocent: Container[bytes] = ()) -> Iterator[QuotedKey]:
+    """Find the quoted keys, in order, save those that are innocent as they stand. Linear; raises nothing but
+    SpentError."""
     for match in _BEHIND_KEY.finditer(text):
+        budget.spend(1)
         quote = match.start()
-        if bare := match[3] or match[4] or match[5]:
+        if bare := match[4] or match[5] or match[6]:
             yield QuotedKey(bare, 0, 0, match.end())
             continue
-        if match[2] is not None:
+        if match[3] is not None:
             start = text.rfind(b"[", max(0, quote - MAX_QUOTED_KEY_BYTES), quote)
             if start >= 0:
                 yield QuotedKey(text[start + 1 : quote], 0x5D, 0, match.end())
             continue
-        level = _backslashes(text, quote)
+        level = _backslashes(text, quote) if text[quote - 1 : quote] == b"\\" else 0
         stop = quote - level
         mark = text[quote : quote + 1]
         width = 1
@@ -90,9 +99,11 @@ def keys(text: bytes) -> Iterator[QuotedKey]:
         start = stop
         for _ in range(4):  # a quote with more backslashes before it belongs to the key
             start = text.rfind(mark, low, start)
-            if start < 0 or _backslashes(text, start) <= level:
+            if start <= 0 or text[start - 1] != 0x5C or _backslashes(text, start) <= level:
                 break
         inside = text[start + 1 if start >= 0 else low : stop]
+        if inside in innocent or (match[1] and not text[:start].endswith((b"{<<", b"("))):
+            continue
         yield QuotedKey(_plain(inside, level), text[quote], level, match.end(), width)
 
 

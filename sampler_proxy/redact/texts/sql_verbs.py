@@ -117,6 +117,7 @@ _MAY_HOLD = regex(
 _IDENTIFIED = regex(
     rf"(?i)(\bIDENTIFIED\s+(?:(?:WITH|VIA)\s+\w+\s+)?(?:BY|AS|USING)\s+(?:(?:PASSWORD|VALUES|RANDOM)\s+)?){_BARE}"
 )
+_REPLACED = regex(rf"(?i)(\bIDENTIFIED\s+BY\s+\?\s+REPLACE\s+){_BARE}")
 _CONNECT = regex(rf"(?i)(\bCONN(?:ECT)?\s+(?:[\w.]+\s*/\s*|TO\s[^;]*?\bUSING\s+)){_BARE}")
 _ASSIGNING = regex(
     r"(?is)(?:\A|;|\bBEGIN\b)[\s(]*(?:CREATE|ALTER|SET|COPY|UNLOAD|ATTACH|PRAGMA|OPEN|BACKUP|RESTORE)\s[^;]*"
@@ -166,6 +167,7 @@ def without_bare_secrets(shape: bytes) -> bytes:
         return shape
     for pattern, rewrite in (
         (_IDENTIFIED, _masked),
+        (_REPLACED, _masked),
         (_CONNECT, _masked),
         (_EXEC, _without_arguments),
         (_ASSIGNING, _assigned),

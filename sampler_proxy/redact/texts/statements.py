@@ -6,6 +6,7 @@ By its verb, and enough of what must follow that prose is seldom taken for one. 
 
 from __future__ import annotations
 
+from sampler_proxy.redact.detectors.types import signs
 from sampler_proxy.redact.regexes import regex
 
 _GAP = r"(?:\s|/\*[^*\x00]*\*/)"
@@ -22,6 +23,13 @@ PATTERN = (
     rf"|(?m:^)\s*({_SHORT})"
 )
 """RE2: where it matches nothing, there is no statement."""
+SIGNS = signs(
+    "select update delete merge insert replace create alter set grant call exec execute values",
+    then="^0-9A-Za-z_",
+    before="^0-9A-Za-z_",
+    any_case=True,
+)
+"""What it cannot match without."""
 
 _FIND = regex(PATTERN)
 _BEGINS = regex(r"(?i)^\s*(?:with|explain|analyze)\s")

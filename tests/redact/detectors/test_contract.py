@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampler_proxy.redact.detectors.catalogue import DETECTORS, SEPARATOR, STRICT, Range, sieve
+from sampler_proxy.redact.sieve import CANARY, Sieve
 from tests.redact.detectors.finding import find_all
 from tests.redact.detectors.marked import unmarked
 from tests.redact.detectors.test_tables import HITS, MISSES, masked
 
 ALL = tuple(DETECTORS.values())
 SIEVE = sieve(ALL)
+SIFTING = Sieve(ALL, sql=False, urls=False)
 EXAMPLES = [unmarked(text)[0] for table in (HITS, MISSES) for texts in table.values() for text in texts]
 
 
@@ -47,6 +49,18 @@ def test_the_pattern_is_necessary_alone_and_among_others(values: list[bytes]) ->
     assert finding <= set(SIEVE(SEPARATOR.join(values)))
     for value in values:
         assert {i for i, detector in enumerate(ALL) if detector.find(value)} <= set(SIEVE(value))
+
+
+@given(st.lists(texts, min_size=1, max_size=4))
+def test_values_with_findings_have_signs(values: list[bytes]) -> None:
+    regions = SIFTING.sift(SEPARATOR.join((*values, CANARY))) or []
+    start = 0
+    for value in values:
+        end = start + len(value)
+        finding = {i for i, detector in enumerate(ALL) if detector.find(value)}
+        assert finding <= set(SIFTING.hits(value))
+        assert not finding or any(low < end and start < high for low, high in regions)
+        start = end + len(SEPARATOR)
 
 
 @given(texts)

@@ -155,6 +155,38 @@ def test_calls_grow_with_the_text_and_are_few(part: str, strict: Policy) -> None
     assert four_times < 4 * CALLS_A_BYTE * SIZE
 
 
+COMBINED = [
+    ('{"a":"', '"password":1 '),
+    ('{"a":"', '"key":'),
+    ("[", '["code='),
+    ("", "sk-=>\xa0Bearer "),
+    ("", "Duplicate entry 'a' for key 'token' [a]=>b \x1b[0mtoken"),
+    ("", ">/>password "),
+    ("[", "pin {a:'b'}%3D[a]=>b "),
+    ("", "[a]=>b --from-literal=a=b AUTH default x "),
+    ("(", '"key":insert into a values(\uff11\'&pw=a'),
+    ('{"a":"', "\uff14/reset/'a'->password"),
+    ("'", '\\nAUTH default x [a]=>b "kty":"EC","d":"aaaaaaaaaaaaaaaaaaaa",'),
+    ('{"a":"', "header DE89370400440532013000&quot;"),
+    ("", "'''password=&quot;123-45-6788 ["),
+    ('{"a":"', '"a@b.c'),
+    ("", "password=${"),
+    ("", "Set-Cookie:a=b;"),
+    ("", "?pw={"),
+    ("", "key: |\n  "),
+    ("", ")=("),
+]
+"""Beginnings, and what is repeated behind them: texts that several ways of reading see something in."""
+LARGE = 65_000
+CALLS_A_BYTE_OF_LARGE = 11
+
+
+@pytest.mark.parametrize(("start", "part"), COMBINED)
+def test_calls_for_large_texts_are_fewer(start: str, part: str, strict: Policy) -> None:
+    """Whatever it is, it is given up where its budget ends."""
+    assert looked_at(strict, start.encode() + of_size(part, LARGE - len(start))) < CALLS_A_BYTE_OF_LARGE * LARGE
+
+
 MEMBERS = [
     "\n",
     "4111 1111 1111 1111\n",

@@ -56,6 +56,7 @@ SHAPES = [
     ("SELECT * FROM t WHERE id = e50e8400-e29b-41d4-a716-446655440000", "SELECT * FROM t WHERE id = ?"),
     ("SELECT 'C:\\\\dir', 'a\\tb'", "SELECT ?, ?"),
     ("ALTER USER bob IDENTIFIED BY hunter2", "ALTER USER bob IDENTIFIED BY ?"),
+    ("ALTER USER bob IDENTIFIED BY new REPLACE old", "ALTER USER bob IDENTIFIED BY ? REPLACE ?"),
     ("CREATE USER bob IDENTIFIED BY 'hunter2'", "CREATE USER bob IDENTIFIED BY ?"),
     ('CREATE USER "bob" IDENTIFIED BY "hunter2"', "CREATE USER ? IDENTIFIED BY ?"),
     ("SET search_path TO app", "SET search_path TO app"),
@@ -273,3 +274,10 @@ def test_many_literals() -> None:
     assert obfuscate(b"SELECT a, 'b' FROM t WHERE c = 'x\\'y' # z\n AND d = q'[x]' --e\n AND f = secret").startswith(
         b"SELECT a, ? FROM t WHERE c = ?"
     )
+
+
+def test_more_words_in_quotes_than_are_looked_at() -> None:
+    """None of them is taken for a name then, whatever stands beside it."""
+    few, many = ('SELECT "a" FROM "t" WHERE "a" IN (' + ", ".join(['"b"'] * n) + ")" for n in (900, 1100))
+    assert obfuscate(few.encode()) == few.encode()
+    assert b'"' not in obfuscate(many.encode())

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
+BUILDER = "v0.165.0"
 MAVEN = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-dependencies"
 
 
@@ -46,18 +47,27 @@ def javascript(folder: Path) -> None:
     run(folder, bundler, "page.mjs", "--bundle", "--format=esm", "--outfile=page.js", "--log-level=warning")
 
 
-def go(folder: Path) -> None:
-    """Build the client, and grpcurl."""
+def _go(folder: Path, *arguments: str) -> None:
     cache = folder.parent / "cache"
     variables = {
         "GOPATH": str(cache / "go"),
         "GOCACHE": str(cache / "go-build"),
         "GOFLAGS": "-modcacherw -buildvcs=false",
-        "GOTOOLCHAIN": "local",
         "CGO_ENABLED": "0",
     }
-    run(folder, tool("go"), "build", "-o", "send", ".", **variables)
-    run(folder, tool("go"), "build", "-o", "grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl", **variables)
+    run(folder, tool("go"), *arguments, **variables)
+
+
+def go(folder: Path) -> None:
+    """Build the client, and grpcurl."""
+    _go(folder, "build", "-o", "send", ".")
+    _go(folder, "build", "-o", "grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl")
+
+
+def collector(folder: Path) -> None:
+    """Build a Collector of the parts that its file names."""
+    _go(folder, "run", f"go.opentelemetry.io/collector/cmd/builder@{BUILDER}", "--config=builder.yaml")
+    (folder / "source" / "otelcol").rename(folder / "otelcol")
 
 
 def java(folder: Path) -> None:
@@ -68,7 +78,7 @@ def java(folder: Path) -> None:
     run(folder, compiler, "-cp", "*", "-encoding", "UTF-8", "Send.java")
 
 
-BUILDERS: dict[str, Callable[[Path], None]] = {"js": javascript, "go": go, "java": java}
+BUILDERS: dict[str, Callable[[Path], None]] = {"js": javascript, "go": go, "java": java, "collector": collector}
 
 
 def main() -> int:

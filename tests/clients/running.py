@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -52,7 +53,8 @@ class Sender(Process):
     """A client that sends the known trace for each line of its standard input."""
 
     def __init__(self, command: Sequence[str], folder: Path, variables: dict[str, str]) -> None:
-        super().__init__("client", command, folder, environment(**variables), stdin=subprocess.PIPE)
+        env = {name: value for name, value in environment(**variables).items() if not name.endswith("_CA_BUNDLE")}
+        super().__init__("client", command, folder, env, stdin=subprocess.PIPE)  # those would outdo OpenTelemetry's
         self._told = 0
 
     def send(self, seconds: float = 60.0) -> str:
@@ -126,6 +128,9 @@ class Relay:
                     kept += data
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
+
+
+PYTHON = (sys.executable, str(Path(__file__).parent / "python" / "send.py"))
 
 
 def configuration(sink: Sink, **receive: Any) -> dict[str, Any]:

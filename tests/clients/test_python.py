@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.running import sends
+from tests.clients.running import PYTHON, sends
 from tests.support.sink import Sink
 
 
@@ -15,11 +14,4 @@ from tests.support.sink import Sink
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_known_trace_arrives(protocol: str, gzip: bool, sink: Sink, tmp_path: Path) -> None:
 
-    sends(
-        [sys.executable, str(Path(__file__).parent / "python" / "send.py")],
-        protocol,
-        gzip,
-        sink,
-        tmp_path,
-        link_state="",
-    )
+    sends(PYTHON, protocol, gzip, sink, tmp_path, link_state="")

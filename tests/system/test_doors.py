@@ -271,3 +271,32 @@ def test_credentials_of_the_file_are_exchanged(proxy: Guarded) -> None:
     sender.goes_on()
     sender.stop()
     assert proxy.terminate() == 0
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics"])
+def test_other_signals_want_credentials_too(proxy: Guarded, signal: str) -> None:
+    connection = http.client.HTTPSConnection(
+        "localhost", proxy.http_port, timeout=10, context=client_context(proxy.ca, proxy.client)
+    )
+    service = f"opentelemetry.proto.collector.{signal}.v1.{signal.title()}Service"
+    files = proxy.client.key.read_bytes(), proxy.client.cert.read_bytes()
+    credentials = grpc.ssl_channel_credentials(proxy.ca.pem, *files)
+    with (
+        closing(connection),
+        grpc.secure_channel(f"localhost:{proxy.port}", credentials) as channel,
+    ):
+        export = channel.unary_unary(f"/{service}/Export")
+        for token, status in ((TOKEN, 200), ("wrong", 401)):
+            header = f"Bearer {token}"
+            headers = {"Content-Type": "application/x-protobuf", "Authorization": header}
+            connection.request("POST", f"/v1/{signal}", b"", headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+            if status == 200:
+                assert export(b"", timeout=10, metadata=(("authorization", header),)) == b""
+            else:
+                with pytest.raises(grpc.RpcError) as caught:
+                    export(b"", timeout=10, metadata=(("authorization", header),))
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert proxy.terminate() == 0

@@ -36,6 +36,10 @@ REQUEST_COST = 192
 """What a request that is held takes beside its bytes."""
 
 
+Waiting = tuple[bytes, bool, int]
+"""A request, whether it is joinable, and since when it waits (nanoseconds)."""
+
+
 @dataclass(slots=True, eq=False)
 class PassBatch:
     """Requests of one signal that are sent as one, until they are settled. All came with the same `metadata`
@@ -105,13 +109,18 @@ class SignalQueue:
         """Requests that nobody took since there was no room here."""
         self._lock = lock
         self._max_wait_ns = max_wait_ns
+<<<<<<< HEAD
         # Each with whether it is joinable, its metadata, and since when.
         self._waiting: deque[tuple[bytes, bool, bytes, int]] = deque()
+=======
+        self._waiting: deque[Waiting] = deque()
+>>>>>>> pass
         self._waiting_bytes = 0
         self._waiting_cost = 0
         self._wake_at: int | None = None  # None: nobody waits
         self._flushing = False
 
+<<<<<<< HEAD
     def add(self, request: bytes, joinable: bool, metadata: bytes, now_ns: int) -> Callable[[], object] | None:
         """Take a request, with the lock held; returns what is to be called once it is not held any more."""
         if now_ns < self.unwanted_until_ns:
@@ -121,6 +130,19 @@ class SignalQueue:
         size = len(request)
         cost = cost_of(request, metadata)
         self._waiting.append((request, joinable, metadata, now_ns))  # from here on nothing takes memory
+=======
+    def append(self, waiting: Waiting) -> None:
+        """Let a request wait, with the lock held; to be counted by `added`, or taken back. Raises MemoryError."""
+        self._waiting.append(waiting)
+
+    def take_back(self) -> None:
+        """Forget the request that was appended last, with the lock held, and not counted."""
+        self._waiting.pop()
+
+    def added(self, size: int) -> Callable[[], object] | None:
+        """Count the request that was appended, with the lock held; returns what is to be called once it is not held any
+        more."""
+>>>>>>> pass
         self.routed += 1
         self.queued += 1
         self.held += cost
@@ -132,18 +154,21 @@ class SignalQueue:
         self._wake_at = None
         return self.wake
 
-    def has_room(self, cost: int, bound: int, now_ns: int) -> bool:
-        """Tell whether a request that takes `cost` may be taken, with the lock held. `bound`: of what the destination
+    def passed_by(self, now_ns: int) -> None:
+        """Count a request that is not to be held, with the lock held: it is unwanted, or there is no room for it."""
+        self.routed += 1
+        if now_ns < self.unwanted_until_ns:
+            self.unwanted += 1
+        else:
+            self.lost[FULL] += 1
+
+    def has_room(self, cost: int, bound: int) -> bool:
+        """Tell whether a request that takes `cost` may be held, with the lock held. `bound`: of what the destination
         holds."""
         held = self.owner.held
-        if not held or now_ns < self.unwanted_until_ns:
+        if not held:
             return True
         return held + cost <= bound and (not self.held or self.held + cost <= bound - held)
-
-    def drop(self) -> None:
-        """Lose a request for want of room, with the lock held."""
-        self.lost[FULL] += 1
-        self.routed += 1
 
     def wait_ns(self, now_ns: int) -> int | None:
         """Return how long until a batch is ready if nothing more comes: 0 is now, None is never."""
@@ -286,7 +311,8 @@ class Way:
         """Take a request, which came with `metadata`, for every destination, or for none. One that is empty, or has no
         destination, is discarded. From any thread.
 
-        Raises QueueFull where a destination that loses nothing has no room for it, and Draining.
+        Raises QueueFull where a destination that loses nothing has no room for it, Draining, and MemoryError, and has
+        then taken nothing.
         """
         size = len(request)
         cost = cost_of(request, metadata)
@@ -296,15 +322,27 @@ class Way:
                 raise Draining("the proxy is stopping", retry_after_ns=RETRY_AFTER_NS)
             now_ns = self._clock()
             bound = self._all.bound(now_ns)
-            for queue in self._queues:
-                if not queue.owner.drop and not queue.has_room(cost, bound, now_ns):
-                    queue.refusals += 1
-                    raise QueueFull(f"the queue of {self.signal.label} is full", retry_after_ns=RETRY_AFTER_NS)
+            holding: list[SignalQueue] = []
             if size:
                 for queue in self._queues:
+<<<<<<< HEAD
                     if queue.owner.drop and not queue.has_room(cost, bound, now_ns):
                         queue.drop()
                     elif (wake := queue.add(request, joinable, metadata, now_ns)) is not None:
+=======
+                    if now_ns < queue.unwanted_until_ns:
+                        continue
+                    if queue.has_room(cost, bound):
+                        holding.append(queue)
+                    elif not queue.owner.drop:
+                        queue.refusals += 1
+                        raise QueueFull(f"the queue of {self.signal.label} is full", retry_after_ns=RETRY_AFTER_NS)
+                self._append(holding, (request, joinable, now_ns))
+                for queue in self._queues:
+                    if queue not in holding:
+                        queue.passed_by(now_ns)
+                    elif (wake := queue.added(size)) is not None:
+>>>>>>> pass
                         wakes.append(wake)
             self.received += 1
             self.received_bytes += size
@@ -312,6 +350,19 @@ class Way:
                 self.discarded += 1
         for wake in wakes:
             wake()
+
+    @staticmethod
+    def _append(queues: Sequence[SignalQueue], waiting: Waiting) -> None:
+        """Let a request wait in all queues or, with MemoryError, in none."""
+        appended = 0
+        try:
+            for queue in queues:
+                queue.append(waiting)
+                appended += 1
+        except MemoryError:
+            for queue in queues[:appended]:
+                queue.take_back()
+            raise
 
     def count_refused(self, reason: str) -> None:
         """Count a request that was refused."""

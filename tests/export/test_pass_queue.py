@@ -213,6 +213,23 @@ def test_what_is_left_is_lost_and_what_comes_then_is_refused() -> None:
     bench.check()
 
 
+def test_want_of_memory_leaves_no_queue_with_what_another_has_not(monkeypatch) -> None:
+    bench = Bench(False, False)
+
+    def poor(_: object) -> None:
+        raise MemoryError
+
+    second = bench.destinations[1].of[LOGS]
+    monkeypatch.setattr(second, "append", poor)
+    with pytest.raises(MemoryError):
+        bench.take()
+    bench.check()
+    assert first(bench).of[LOGS].take() is None
+    monkeypatch.undo()
+    assert bench.take()
+    bench.check()
+
+
 def test_many_threads_lose_no_count() -> None:
     bench = Bench(False, True, most=10_000)
 

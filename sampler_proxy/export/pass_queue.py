@@ -36,8 +36,8 @@ REQUEST_COST = 192
 """What a request that is held takes beside its bytes."""
 
 
-Waiting = tuple[bytes, bool, int]
-"""A request, whether it is joinable, and since when it waits (nanoseconds)."""
+Waiting = tuple[bytes, bool, bytes, int]
+"""A request, whether it is joinable, its metadata, and since when it waits (nanoseconds)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,28 +109,12 @@ class SignalQueue:
         """Requests that nobody took since there was no room here."""
         self._lock = lock
         self._max_wait_ns = max_wait_ns
-<<<<<<< HEAD
-        # Each with whether it is joinable, its metadata, and since when.
-        self._waiting: deque[tuple[bytes, bool, bytes, int]] = deque()
-=======
         self._waiting: deque[Waiting] = deque()
->>>>>>> pass
         self._waiting_bytes = 0
         self._waiting_cost = 0
         self._wake_at: int | None = None  # None: nobody waits
         self._flushing = False
 
-<<<<<<< HEAD
-    def add(self, request: bytes, joinable: bool, metadata: bytes, now_ns: int) -> Callable[[], object] | None:
-        """Take a request, with the lock held; returns what is to be called once it is not held any more."""
-        if now_ns < self.unwanted_until_ns:
-            self.routed += 1
-            self.unwanted += 1
-            return None
-        size = len(request)
-        cost = cost_of(request, metadata)
-        self._waiting.append((request, joinable, metadata, now_ns))  # from here on nothing takes memory
-=======
     def append(self, waiting: Waiting) -> None:
         """Let a request wait, with the lock held; to be counted by `added`, or taken back. Raises MemoryError."""
         self._waiting.append(waiting)
@@ -139,10 +123,9 @@ class SignalQueue:
         """Forget the request that was appended last, with the lock held, and not counted."""
         self._waiting.pop()
 
-    def added(self, size: int) -> Callable[[], object] | None:
-        """Count the request that was appended, with the lock held; returns what is to be called once it is not held any
-        more."""
->>>>>>> pass
+    def added(self, size: int, cost: int) -> Callable[[], object] | None:
+        """Count the request that was appended, of `size` bytes, which takes `cost`, with the lock held; returns what is
+        to be called once it is not held any more."""
         self.routed += 1
         self.queued += 1
         self.held += cost
@@ -325,11 +308,6 @@ class Way:
             holding: list[SignalQueue] = []
             if size:
                 for queue in self._queues:
-<<<<<<< HEAD
-                    if queue.owner.drop and not queue.has_room(cost, bound, now_ns):
-                        queue.drop()
-                    elif (wake := queue.add(request, joinable, metadata, now_ns)) is not None:
-=======
                     if now_ns < queue.unwanted_until_ns:
                         continue
                     if queue.has_room(cost, bound):
@@ -337,12 +315,11 @@ class Way:
                     elif not queue.owner.drop:
                         queue.refusals += 1
                         raise QueueFull(f"the queue of {self.signal.label} is full", retry_after_ns=RETRY_AFTER_NS)
-                self._append(holding, (request, joinable, now_ns))
+                self._append(holding, (request, joinable, metadata, now_ns))
                 for queue in self._queues:
                     if queue not in holding:
                         queue.passed_by(now_ns)
-                    elif (wake := queue.added(size)) is not None:
->>>>>>> pass
+                    elif (wake := queue.added(size, cost)) is not None:
                         wakes.append(wake)
             self.received += 1
             self.received_bytes += size

@@ -67,7 +67,8 @@ the other thread."""
 LINGER_S = 2.0
 """How long the rest of a refused request is read and dropped, so that its sender reads the answer."""
 
-BACKLOG = 4096
+BACKLOG = 1024
+"""Connections that may wait to be accepted. The loop accepts all of them at once, while everybody else waits."""
 
 _PAUSE_S = 0.1
 

@@ -166,7 +166,7 @@ class HttpConnection(asyncio.Protocol):
         self._deadline = math.inf
         self._reader: Reader | None = None
         self._beginning: bytes | None = b"" if inspected else None  # None: it speaks HTTP/1, as far as is known
-        self._held_back: list[bytes] = []  # what the protocol is not given yet
+        self._held_back, self._next = b"", 0  # what the protocol is not given yet, from there on
         self._given, self._most = 0, float(MAX_HEAD_BYTES)  # bytes of what should be a head
         self._slicing = False
         self._congested = False  # answers are not read
@@ -263,7 +263,7 @@ class HttpConnection(asyncio.Protocol):
         if self.body_timeout is not None and self._inner is not None:
             self._inner.data_received(data)
             return
-        self._held_back.append(data)
+        self._held_back, self._next = self._rest() + data, 0
         if not self.serving and not self._slicing:
             self._give_slice()
         if self._held_back:
@@ -279,7 +279,8 @@ class HttpConnection(asyncio.Protocol):
 
     def give_body(self) -> None:
         """Give all that is held back, and what comes: it is waited for."""
-        data, self._held_back = b"".join(self._held_back), []
+        data = self._rest()
+        self._held_back = b""
         if data and self._inner is not None:
             self.transport.resume_reading()
             self._inner.data_received(data)  # may pause it again
@@ -288,22 +289,26 @@ class HttpConnection(asyncio.Protocol):
         """Give the protocol a part of one head, at most, and go on later, if that was not all of it."""
         self._slicing = False
         if self.transport.is_closing():
-            self._held_back.clear()
+            self._held_back = b""
         if self.serving or self.asked or not self._held_back:
             return
-        data = b"".join(self._held_back)
-        end = data.find(b"\r\n\r\n", 0, SLICE_BYTES)
-        size = SLICE_BYTES if end < 0 else end + 4
-        part, rest = data[:size], data[size:]
-        self._held_back = [rest] if rest else []
+        end = self._held_back.find(b"\r\n\r\n", self._next, self._next + SLICE_BYTES)
+        size = SLICE_BYTES if end < 0 else end + 4 - self._next
+        part = self._held_back[self._next : self._next + size]
+        self._next += len(part)
         self._given += len(part)
         self.asked = end >= 0 and self._most < math.inf
-        if not rest:
+        if self._next == len(self._held_back):
+            self._held_back = b""
             self.transport.resume_reading()
         self._protocol().data_received(part)
-        if rest and not self.asked and self._given < self._most:
+        if self._held_back and not self.asked and self._given < self._most:
             self._slicing = True
             asyncio.get_running_loop().call_soon(self._give_slice)
+
+    def _rest(self) -> bytes:
+        """Return what is held back. Copies it only where a part has been given."""
+        return self._held_back[self._next :] if self._held_back else b""
 
     def _protocol(self) -> asyncio.Protocol:
         if self._inner is None:
@@ -324,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
         if self._reader is not None:
             self._reader.close()
         self._connections._remove(self)
-        self._held_back.clear()
+        self._held_back = b""
         if self._inner is not None:
             self._inner.connection_lost(error)
 

@@ -15,6 +15,7 @@ import http.client
 import math
 import multiprocessing
 import re
+import select
 import struct
 import threading
 import time
@@ -223,9 +224,13 @@ def _over_http(port: int) -> Callable[[bytes, Call], None]:
     pool = ThreadPoolExecutor(256)
 
     def work(message: bytes, call: Call) -> None:
-        try:
+        connection = None
+        while connection is None and free:
             connection = free.pop()
-        except IndexError:
+            if select.select([connection.sock], [], [], 0)[0]:  # closed meanwhile, as every client looks first
+                connection.close()
+                connection = None
+        if connection is None:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             connection.request("POST", "/v1/traces", message, {"Content-Type": "application/x-protobuf"})

@@ -63,9 +63,14 @@ BY_CONTENT: Mapping[str, Any] = {"p99_s": CONTENT_P99_S, "bound": RECEIVED + KEP
 
 
 def _http(
-    name: str, prepare: Callable[..., Any], *arguments: Any, bound: int = CALLS, p99_s: float = CONNECTION_P99_S
+    name: str,
+    prepare: Callable[..., Any],
+    *arguments: Any,
+    bound: int = CALLS,
+    p99_s: float = CONNECTION_P99_S,
+    **more: Any,
 ) -> Attack:
-    return Attack(f"HTTP: {name}", prepare, arguments, p99_s, bound, KEEP_NONE, http=True)
+    return Attack(f"HTTP: {name}", prepare, arguments, p99_s, bound, KEEP_NONE, http=True, **more)
 
 
 SHORT = (
@@ -113,7 +118,7 @@ HEAVY = (
     _content("20 regexes, 100 000 values", contents.distinct_values, 100_000, settings=_regexes(20)),
     _content("100 regexes, 100 000 values", contents.distinct_values, 100_000, settings=_regexes(100)),
     _http("1000 slow heads", http1.slow_heads, 1000),
-    _http("10 000 idle connections", http1.idle, 10_000, bound=2 * CALLS),
+    _http("10 000 idle connections", http1.idle, 10_000, seconds=15.0),
     _http("heads of many lines", http1.headers, 8, b"X: y\r\n"),
     _http("heads of one line", http1.headers, 8, b"x"),
     _http("broken off", http1.broken_off, 8),

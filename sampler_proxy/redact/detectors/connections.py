@@ -194,7 +194,8 @@ def _url_credentials(text: bytes) -> list[Range]:
 URL_CREDENTIALS = Detector(
     "url_credentials",
     r"""://[^@\x00-\x1f]*@|@(?:[a-z][a-z0-9]*\(|/\w|[0-9A-Za-z.-]+:[0-9]{2})"""
-    rf"|(?i:jdbc:oracle:|\b(?:{_CLIENTS})[ \t]|\buserid=)[^\x00-\x1f@]*[@/]"
+    rf"|(?i:jdbc:oracle:|\b(?:{_CLIENTS})[ \t]|\buserid=)[^\x00-\x1f@]*@"
+    r"|(?i:\b(?:sqlplus|sqlcl|sqlldr|expdp|impdp)[ \t]|\buserid=)[^\x00-\x1f@]*/"
     r"|[A-Za-z](?:[:;] ?/|;? ?//)/{0,3}[^\s/:@]+:[^\s/@]+@"
     r"|login\s+[!-~]+\s+(?:account\s+[!-~]+\s+)?password\s|machine\s+[!-~]+\s+password\s"
     rf"|:(?:{_PORT_OF_STORE}):[^\s:]+:[^\s:]+:|\bAUTH[ \t]+[^\x00-\x20]|HELLO[ \t]+[23][ \t]+AUTH",

@@ -8,7 +8,7 @@ import re
 from sampler_proxy.redact import budget
 from sampler_proxy.redact.detectors.reading import MAX_JUDGED, Value, read
 from sampler_proxy.redact.detectors.secret_values import is_secret, says_nothing
-from sampler_proxy.redact.detectors.types import Range, just_before
+from sampler_proxy.redact.detectors.types import Range, Sign, just_before
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
 
@@ -39,6 +39,8 @@ _MAX_SUFFIX = 5
 """Words behind a column's name in that of an index: `token_unique_idx`."""
 PATTERN = r"\)=\([^\s\x00]|Duplicate entry '|[Ii]ncorrect [a-z ]{0,24}value: '"
 """RE2: where it matches nothing, `find` finds nothing."""
+SIGNS = (Sign(")=("), Sign("duplicate entry '", any_case=True), Sign("ncorrect ", any_case=True))
+"""What `PATTERN` cannot match without."""
 
 
 def is_name_of_pair(text: bytes, start: int) -> bool:

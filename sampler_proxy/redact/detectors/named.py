@@ -39,7 +39,7 @@ from sampler_proxy.redact.detectors.secret_values import (
     looks_like_key,
     says_nothing,
 )
-from sampler_proxy.redact.detectors.types import Detector, Range, Sign, just_before, merged
+from sampler_proxy.redact.detectors.types import Detector, Range, just_before, merged
 from sampler_proxy.redact.regexes import regex
 from sampler_proxy.redact.secret_names import Announces, in_text
 
@@ -266,5 +266,5 @@ URL_SECRETS = Detector(
     "url_secrets",
     f"(?i){names.PATTERN}|{name_value_pairs.PATTERN}|{CODES_SIGN}|{commands.PATTERN}",
     _url_secrets,
-    signs=(*names.SIGNS, *commands.SIGNS, *CODES_SIGNS, Sign(")=("), Sign("duplicate entry '", any_case=True)),
+    signs=(*names.SIGNS, *commands.SIGNS, *CODES_SIGNS, *name_value_pairs.SIGNS),
 )

@@ -22,7 +22,7 @@ _KNOWN = (
     (r"ifttt\.com/trigger/", r"ifttt\.com/trigger/[^\s/]+/(?:json/)?with/key/([0-9A-Za-z_-]{10,})"),
     (r"hook\.[a-z0-9.]*make\.com/|hook\.integromat\.com/", r"hook\.[a-z0-9.]*(?:make|integromat)\.com/([0-9a-z]{20,})"),
     (r"/calendar/ical/", r"/calendar/ical/[^\s/]+/private-([0-9a-f]{20,})"),
-    (r"api/interactions/", r"discord(?:app)?\.com/api/(?:v[0-9]+/)?interactions/[0-9]+/([0-9A-Za-z_-]{20,})"),
+    (r"discord(?:app)?\.com/api/", r"discord(?:app)?\.com/api/(?:v[0-9]+/)?interactions/[0-9]+/([0-9A-Za-z_-]{20,})"),
     (r"/api/build/v1/", rf"/api/build/v1/source/{_UUID}/trigger/({_UUID})"),  # Docker Hub
     (r"heartbeat\.uptimerobot\.com/", r"heartbeat\.uptimerobot\.com/m[0-9]+-([0-9a-f]{20,})"),
     (r"cronitor\.link/p/", r"cronitor\.link/p/([0-9a-f]{20,})"),

@@ -149,7 +149,7 @@ SLACK_TOKEN = Detector(
 # before make another word of it (`task_live_`).
 STRIPE_KEY = Detector(
     "stripe_key",
-    r"(?:[ers]k_(?:org_)?(?:live|test|prod)|whsec)_[0-9A-Za-z+/]{8}",
+    r"[ers]k_(?:org_)?(?:live|test|prod)_[0-9A-Za-z]{8}|whsec_[0-9A-Za-z+/]{8}",
     until_settled(
         _groups(
             r"(?:\b|[^a-z]|[^a-z][a-z]|\A[a-z])([ers]k_(?:org_)?(?:live|test|prod)_[0-9A-Za-z]{16,247})"

@@ -125,7 +125,7 @@ def value_of(text: bytes, key: QuotedKey) -> KeyedValue:
             return KeyedValue(opening + 1, end, _plain(text[opening + 1 : end], opening - start if width == 1 else 0))
     call = (_CALL if key.quote != 0x5D else _NESTED).match(text, start)
     if sign in (b"{", b"[") or call:
-        return KeyedValue(start, _bracket(text, call.end() if call else start), b"")
+        return KeyedValue(start, _bracket(text, call.end() if call else opening), b"")
     bare = (_BARE if key.quote != 0x5D else _TO_NEXT).match(text, start)
     end = bare.end() if bare else start
     inside = text[start:end].rstrip()

@@ -11,13 +11,14 @@ NAME = re.compile(rb"(?:[A-Za-z_]+)(?:[-.:/$]" + _PART + rb")*+")
 """A name without digits, but for numbers that stand by themselves: `orders.v1` is none, since `hunter2` is none."""
 
 _MASKED = re.compile(rb"(?:\?|\[\d+ other arguments\]|\.\.\.|\xe2\x80\xa6)(?:,|;)?")
+_PUT_IN = b"****"  # lanes.MASK_TEXT
 _WORD = re.compile(rb"\S+")
 MAX_NAME = 64
 
 
 def is_masked(word: bytes) -> bool:
-    """Tell whether a word is what obfuscation leaves, ours or that of others."""
-    return _MASKED.fullmatch(word) is not None
+    """Tell whether a word is what obfuscation leaves, ours or that of others, or a value that was masked in part."""
+    return _MASKED.fullmatch(word) is not None or (_PUT_IN in word and is_name(word.replace(_PUT_IN, b"x")))
 
 
 def is_name(word: bytes) -> bool:

@@ -79,6 +79,8 @@ SHAPES = [
     (BY_TEXT, "-- name: GetUser\nSELECT * FROM users WHERE id = $1", "SELECT * FROM users WHERE id = $1"),
     (BY_TEXT, "near: INSERT INTO users VALUES ('s3cret')", "?"),
     (BY_TEXT, "my s3cret sentence", "my ? ?"),
+    (BY_TEXT, "see TICKET-****", "see TICKET-****"),
+    (BY_TEXT, "see s3cret****", "see ?"),
     (BY_TEXT, "findOne", "findOne"),
     (BY_TEXT, "?", "?"),
     (BY_TEXT, " ", " "),

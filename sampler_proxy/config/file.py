@@ -243,6 +243,8 @@ def _unknown_destinations(data: Any, positions: Positions) -> Iterator[tuple[Pat
                 near = difflib.get_close_matches(name, known, 1)
                 instead = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:MAX_NAMED])}"
                 yield (*path, number), positions.value((*path, number)), f"no destination has this name: {instead}"
+            elif name in names[:number]:
+                yield (*path, number), positions.value((*path, number)), "this destination is named already: remove it"
 
 
 def _expressions(data: Any) -> Iterator[tuple[Path, str]]:

@@ -101,6 +101,13 @@ class Receive(Section):
     """Headers of requests that stay with their spans (and with what is passed on): rules may name them, as
     metadata.NAME, and they go out as headers of the requests that carry the spans."""
 
+    @field_validator("metadata")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a header is named twice: write each once")
+        return value
+
 
 class Buffer(Section):
     decision_wait_ns: Annotated[int, Duration()] = Field(default=30 * SECOND, alias="decision_wait")
@@ -347,7 +354,7 @@ class HttpExport(OtlpExport):
 
     @property
     def url(self) -> str:
-        return self.endpoint or self.traces_endpoint or ""
+        return (self.endpoint or self.traces_endpoint or "").partition("?")[0]  # a query may hold a key
 
 
 class FileExport(Destination):

@@ -224,7 +224,7 @@ class Exporter(ABC):
         """Settle every trace of the only batch in `taken`, from which it is removed, or make suspects of them."""
 
         async def begun() -> list[Parcel]:
-            parcels = Parcel.by_metadata(taken[0])
+            parcels = Parcel.by_metadata(taken[0], Batch())
             self._under_way[parcels[0].batch] = parcels
             return parcels
 
@@ -547,9 +547,7 @@ class Exporter(ABC):
             return  # another time
 
         async def added() -> None:
-            company = Parcel.of(traces)
-            company.batch = batch
-            parcels.append(company)
+            parcels.extend(Parcel.by_metadata(traces, batch))
 
         if traces:
             self._probe = batch

@@ -65,13 +65,12 @@ class Parcel:
         return cls(traces, sum(trace.spans for trace in traces))
 
     @classmethod
-    def by_metadata(cls, traces: Sequence[KeptTrace]) -> list[Parcel]:
-        """Make the parcels of a batch, the last of them for those traces that came with what the first one came with,
-        and so on: a request has one sender's metadata."""
+    def by_metadata(cls, traces: Sequence[KeptTrace], batch: Batch) -> list[Parcel]:
+        """Make the parcels of what was taken from the queue at once, the last of them for those traces that came with
+        what the first one came with, and so on: a request has one sender's metadata."""
         groups: dict[bytes, list[KeptTrace]] = {}
         for trace in traces:
             groups.setdefault(trace.metadata, []).append(trace)
-        batch = Batch()
         parcels = [cls.of(group) for group in reversed(groups.values())]
         for parcel in parcels:
             parcel.batch = batch

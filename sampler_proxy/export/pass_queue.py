@@ -32,6 +32,9 @@ SHARE = 16
 BOUND_FOR_NS = 10**8
 """How often the bound is asked for: it is lowered where memory runs out."""
 
+LOOK_AHEAD = 256
+"""Requests with other metadata among which those of a sender are sought: to delete from among them is dear."""
+
 REQUEST_COST = 192
 """What a request that is held takes beside its bytes."""
 
@@ -169,26 +172,33 @@ class SignalQueue:
         """Take the oldest requests, as many as one request may be made of, ready or not; None: there are none. Raises
         MemoryError, and has then taken none."""
         with self._lock:
-            nbytes = 0
-            requests: list[bytes] = []
-            first = b""
-            for request, joinable, metadata, _ in self._waiting:
-                if not requests:
-                    first = metadata
-                elif not (joinable and metadata == first and nbytes + len(request) <= self.batch_bytes):
-                    break
-                requests.append(request)
-                nbytes += len(request)
-                if not joinable:
-                    break
-            if not requests:
+            if not self._waiting:
                 return None
-            batch = PassBatch(requests, first)
-            for _ in requests:
-                self._waiting.popleft()
-            self._waiting_bytes -= nbytes
+            places = self._joined()
+            batch = PassBatch([self._waiting[place][0] for place in places], self._waiting[0][2])
+            for place in reversed(places):  # takes no memory
+                del self._waiting[place]
+            self._waiting_bytes -= batch.nbytes
             self._waiting_cost -= batch.cost
             return batch
+
+    def _joined(self) -> list[int]:
+        """Return the places of the oldest request and of those after it that one request may be made of with it."""
+        request, joinable, first, _ = self._waiting[0]
+        places = [0]
+        nbytes = len(request)
+        if not joinable:
+            return places
+        for place, (request, joinable, metadata, _) in enumerate(self._waiting):
+            if not place or metadata != first:
+                if place - len(places) >= LOOK_AHEAD:
+                    break
+                continue
+            if not joinable or nbytes + len(request) > self.batch_bytes:
+                break
+            places.append(place)
+            nbytes += len(request)
+        return places
 
     def settle_exported(self, batch: PassBatch, rejected_items: int) -> None:
         """Settle a batch as taken by the destination, but for some log records, data points or profiles of it (a number

@@ -42,6 +42,9 @@ BATCH_BYTES = 3 << 20
 """The size of a batch, where `batch.max_bytes` is not set: gRPC servers take 4 MiB unless told otherwise, and what a
 request costs by itself is spread over all that are in it. (That of traces, 1 MiB, is what may fail together.)"""
 
+DOUBTS = 8
+"""So many tries in succession have to fail before a signal is discarded that the destination has taken before."""
+
 MAX_SLOTS = 4
 """Requests in flight to a destination for each signal, where `concurrency` allows so many."""
 
@@ -231,9 +234,10 @@ class Passing:
         async def after() -> None:
             if isinstance(outcome, Accepted):
                 self._pass(batch, outcome, started_ns)
-            elif outcome.not_served:
+            elif outcome.not_served and (self._passed_ns is None or self._failures >= DOUBTS):
                 self._discard(batch, outcome)
-            elif outcome.fault.passes_by_itself:
+            elif outcome.not_served or outcome.fault.passes_by_itself:
+                # It knew the signal before: a middleman may say that it does not, or it may for one sender only.
                 self._try_again(batch, outcome, started_ns)
             else:
                 self._refuse(batch, outcome)
@@ -273,6 +277,7 @@ class Passing:
         self._aside.clear()
         self.queue.discard(batches, self._clock() + ASK_AGAIN_NS)
         self._failures = 0
+        self._passed_ns = None
         if self._known:
             self._known = False
             log.warning(
@@ -289,6 +294,8 @@ class Passing:
         clears = outcome.fault.clears_the_bytes
         others_pass = self._passed_ns is not None and self._passed_ns > before_ns and not clears
         why = f"{self._transport.place}{outcome.why}, {outcome.code}"
+        # Silence is for this batch where the last one to be tried has passed: the next ones tell whether it is for all.
+        alone = others_pass or (self._passed_ns is not None and not self._failures)
         batch.tried_ns = started_ns
         batch.failures += 1
         if not others_pass:
@@ -312,8 +319,11 @@ class Passing:
             self._rests_until_ns = now_ns + self._backoff.delay_ns(self._failures)
             self._failures += 1
             self.report.failed(outcome.code, why)
-        if outcome.retry_after_ns:
+        if outcome.retry_after_ns and not alone:
             self._silent_until_ns = max(self._silent_until_ns, now_ns + outcome.retry_after_ns)
+        elif outcome.retry_after_ns:
+            for piece in pieces:
+                piece.not_before_ns = max(piece.not_before_ns, now_ns + outcome.retry_after_ns)
         self._aside += pieces
 
     def _refuse(self, batch: PassBatch, outcome: Failed) -> None:

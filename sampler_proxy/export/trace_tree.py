@@ -118,7 +118,7 @@ def _ordered(spans: Sequence[_Seen]) -> Iterator[tuple[_Seen, str]]:
         each.sort(key=lambda one: one.span.start_time_unix_nano)
     drawn: set[int] = set()
     # The spans to the left, then whatever only circles lead to.
-    for top in (*children.get(b"", ()), *spans):
+    for top in (*children.pop(b"", ()), *spans):
         stack = [(top, "", "")]
         while stack:
             one, indent, branch = stack.pop()
@@ -126,7 +126,8 @@ def _ordered(spans: Sequence[_Seen]) -> Iterator[tuple[_Seen, str]]:
                 continue
             drawn.add(id(one))
             yield one, indent + branch
-            below = [child for child in children.get(one.span.span_id, ()) if id(child) not in drawn]
+            # Once, for what has the same id: these are below the first.
+            below = [child for child in children.pop(one.span.span_id, ()) if id(child) not in drawn]
             inner = indent + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
             if len(inner) >= 3 * MAX_DEPTH:
                 inner = indent

@@ -45,7 +45,7 @@ cdef class Finisher:
     cdef int take_some(self, bint forced) except -1
     cdef uint64_t finish_some(self, list finished) except? 0xFFFFFFFFFFFFFFFF
     cdef int deliver(self, list finished) except -1
-    cdef void go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept
+    cdef Fragment* go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept
     cdef void put_back(self) noexcept
     cdef KeptTrace finished(self, Leaving* leaving)
     cdef bytes attributes_of(self, Leaving* leaving)

@@ -172,6 +172,8 @@ cdef class Finisher:
                 set_others_apart(leaving)
                 finished.append(self.finished(leaving))
                 spent += 1 + leaving.cost // BYTES_PER_UNIT + self.stamper.effort
+                if leaving.others != NULL:  # they are next
+                    break
                 leaving = leaving.next
         finally:  # an error's traces come first the next time
             self.deliver(finished)
@@ -181,6 +183,7 @@ cdef class Finisher:
         """Offer finished traces to the destinations, and free what they were made of; the rest goes back."""
         cdef Leaving* done = NULL
         cdef Leaving* leaving
+        cdef Fragment* part = NULL
         cdef KeptTrace kept
         self.lock.take()
         try:
@@ -188,7 +191,7 @@ cdef class Finisher:
                 self.outlets.deliver(kept)
                 leaving = self.taken
                 if leaving.others != NULL:
-                    self.go_on_with_others(leaving, kept.spans)
+                    part = self.go_on_with_others(leaving, kept.spans)
                     break
                 self.taken = leaving.next
                 self.spans -= leaving.spans
@@ -203,22 +206,24 @@ cdef class Finisher:
                 done = leaving.next
                 self.envelopes.free_fragments(leaving.fragments)
                 free(leaving)
+            self.envelopes.free_fragments(part)
         return 0
 
-    cdef void go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept:
-        """Have what is left of a trace be finished next; the part that has been delivered, `spans`, is freed."""
+    cdef Fragment* go_on_with_others(self, Leaving* leaving, uint32_t spans) noexcept:
+        """Have what is left of a trace be finished next; the part that has been delivered, `spans`, is returned."""
         cdef uint64_t cost = 0
-        cdef Fragment* fragment = leaving.fragments
+        cdef Fragment* part = leaving.fragments
+        cdef Fragment* fragment = part
         while fragment != NULL:
             cost += fragment_cost(fragment)
             fragment = fragment.next
-        self.envelopes.free_fragments(leaving.fragments)
         leaving.fragments = leaving.others
         leaving.others = NULL
         leaving.spans -= spans
         leaving.cost -= cost
         self.spans -= spans
         self.memory.leaving -= cost
+        return part
 
     cdef void put_back(self) noexcept:
         """Put what has been taken and not delivered back to the beginning of the line."""

@@ -131,8 +131,10 @@ cdef class Pipeline:
         cdef uint32_t i
         cdef RuleSet rule_set = self.rule_set(rules)  # outside the lock: a large one takes its time
         cdef dict by_id = self.routes_by_id(routes)
+        cdef set ids = set(map(self.ledger_id, rules[0]))
         with self.lock:
-            self.outlets.routes = by_id
+            # What rules that are gone have decided goes where they said.
+            self.outlets.routes = {rule: route for rule, route in self.outlets.routes.items() if rule not in ids} | by_id
             rule_set.partly_read = self.rules.partly_read
             self.rules = rule_set
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.

@@ -330,6 +330,18 @@ BAD = {
             (1, 42, "no destination has this name: there are tempo"),
         ],
     ),
+    "destination named twice": (
+        "rules: [{name: a, keep: all, to: [local, local]}]\n",
+        [(1, 42, "this destination is named already: remove it")],
+    ),
+    "metadata named twice": (
+        "receive: {metadata: [x-a, X-A]}\n",
+        [(1, 21, "a header is named twice: write each once")],
+    ),
+    "metadata of every request": (
+        "receive: {metadata: [Content-Type]}\n",
+        [(1, 22, "content-type says how a request is sent")],
+    ),
     "destination beside the default": (
         "rules: [{name: a, keep: all, to: [tempo]}]\n",
         [(1, 35, "no destination has this name: there are local")],

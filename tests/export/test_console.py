@@ -128,6 +128,14 @@ def test_any_tree_shows_each_span_once_below_its_parent():
         assert sorted(re.search(r"s\d+", line)[0] for line in lines[1:]) == sorted(f"s{n}" for n in range(size))
 
 
+def test_spans_that_share_an_id_cost_no_more():
+    request = ExportTraceServiceRequest()
+    for number in range(20_000):
+        span(request, "x", b"same", b"same" if number else b"", start=number)
+    lines = drawn(request)
+    assert len(lines) == MAX_SPANS + 2
+
+
 def test_deep_and_large_traces_are_bounded():
     request = ExportTraceServiceRequest()
     for number in range(3000):

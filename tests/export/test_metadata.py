@@ -9,10 +9,11 @@ import grpc
 import pytest
 from aiohttp import web
 
-from sampler_proxy.config.model import Batch, GrpcExport, HttpExport, Queue, Retry
+from sampler_proxy.config.model import Batch as BatchConfig
+from sampler_proxy.config.model import GrpcExport, HttpExport, Queue, Retry
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.otlp import OtlpExporter
-from sampler_proxy.export.parcel import Parcel
+from sampler_proxy.export.parcel import Batch, Parcel
 from sampler_proxy.otlp.metadata import encode
 from tests.export.http_backend import serving
 from tests.export.support import Trace, assemble, counts, numbers, running, until
@@ -22,7 +23,7 @@ TENANT = "x-scope-orgid"
 A, B = encode([(TENANT, "a")]), encode([(TENANT, "b"), ("x-zone", "eu")])
 COMMON = {
     "name": "tempo",
-    "batch": Batch(max_wait_ns=5 * MS),
+    "batch": BatchConfig(max_wait_ns=5 * MS),
     "queue": Queue(max_bytes=64 << 20),
     "retry": Retry(initial_ns=20 * MS, max_ns=100 * MS),
     "headers": {TENANT: "nobody", "x-static": "1"},
@@ -35,7 +36,7 @@ def exporter_of(settings: GrpcExport | HttpExport) -> OtlpExporter:
 
 
 def test_a_batch_is_parted_by_metadata():
-    parcels = Parcel.by_metadata([Trace(number, metadata=metadata) for number, metadata in TRACES])
+    parcels = Parcel.by_metadata([Trace(number, metadata=metadata) for number, metadata in TRACES], Batch())
     assert [[int.from_bytes(trace.trace_id, "big") for trace in parcel.traces] for parcel in reversed(parcels)] == [
         *([1, 4, 6], [2], [3, 5])
     ]
@@ -94,6 +95,35 @@ def test_one_tenant_that_is_refused_holds_up_no_other(run):
                 assert {number % 10 for number in server.stored} == {2}
 
     run(scenario())
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_what_keeps_a_failing_batch_company_keeps_its_metadata(run, concurrency):
+    """Where a tenant's traces hold all slots, others are tried beside them: as what they are."""
+    seen = []
+
+    def answer(request):
+        tenant = request.headers[TENANT]
+        seen.append((tenant, numbers(request.request)))
+        if any(number < 10 for number in numbers(request.request)):
+            raise web.HTTPServiceUnavailable
+
+    async def scenario():
+        async with serving(answer) as server:
+            settings = HttpExport(endpoint=server.url, protocol="http/protobuf", concurrency=concurrency, **COMMON)
+            async with running(exporter_of(settings)) as exporter:
+                for number in range(1, concurrency + 1):  # each a batch of its own, which never passes
+                    assert exporter.queue.offer(Trace(number, metadata=A))
+                    await until(lambda wanted=number: any(wanted in ids for _, ids in seen))
+                for number in range(10, 30):
+                    assert exporter.queue.offer(Trace(number, metadata=(A, B)[number % 2]))
+                await until(lambda: len(server.stored) == 20)
+
+    run(scenario())
+    assert {number: tenant for tenant, ids in seen for number in ids if number >= 10} == {
+        number: "ab"[number % 2] for number in range(10, 30)
+    }
+    assert all(len({number % 2 for number in ids if number >= 10}) <= 1 for _, ids in seen)
 
 
 def test_a_large_parcel_is_divided_within_its_metadata(run, backend):

@@ -131,6 +131,23 @@ def test_a_batch_is_what_fits_and_what_may_be_joined() -> None:
     ]
 
 
+def test_requests_of_several_senders_are_joined_by_sender() -> None:
+    bench = Bench(most=1000)
+    queue = first(bench).of[LOGS]
+    for number in range(600):
+        bench.ways[LOGS].take(b"%d," % (number % 3), True, b"tenant %d" % (number % 3))
+    bench.ways[LOGS].take(b"alone,", False, b"tenant 0")
+    batches = list(iter(queue.take, None))
+    assert b"".join(batch.joined() for batch in batches if batch.metadata == b"tenant 1") == b"1," * 200
+    assert sum(len(batch.requests) for batch in batches) == 601
+    assert len(batches) <= 8
+    for batch in batches:
+        assert len({*batch.requests}) == 1
+        queue.settle_exported(batch, 0)
+    bench.check()
+    assert not queue.held
+
+
 def test_halves_are_settled_each_by_itself() -> None:
     bench = Bench()
     queue = first(bench).of[LOGS]

@@ -246,6 +246,61 @@ def test_an_unknown_signal_is_discarded_with_one_line_and_asked_for_again(run, l
     ]
 
 
+def test_a_signal_that_was_known_is_not_given_up_for_one_answer(run, logs_backend):
+    """A middleman says so while a back end is exchanged, and a back end may to one sender only."""
+    backend = logs_backend()
+    gone = threading.Event()
+
+    def answer(_bodies, context):
+        if gone.is_set():
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
+
+    backend.answer = answer
+
+    async def scenario():
+        async with passing_to(backend.port) as made:
+            take(made, "a")
+            await until(lambda: exported(made) == 1)
+            gone.set()
+            take(made, "b")
+            await until(lambda: len(backend.seen) >= 3)
+            gone.clear()
+            take(made, "c")
+            await until(lambda: exported(made) == 3)
+            gone.set()
+            take(made, "d")  # for good
+            await until(lambda: count(made, metrics.PASSTHROUGH_REQUESTS_UNWANTED, "d0", "logs") == 1)
+
+    run(scenario())
+    assert sorted(backend.stored) == ["a", "b", "c"]
+
+
+def test_silence_for_one_sender_is_none_for_others(run, logs_backend):
+    backend = logs_backend()
+
+    def answer(read, context):
+        if read == ["slow"]:
+            context.set_trailing_metadata((("grpc-status-details-bin", status_details(retry_info(60))),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "")
+
+    backend.answer = answer
+
+    async def scenario():
+        async with passing_to(backend.port, retry=Retry(initial_ns=20 * MS, max_ns=100 * MS)) as made:
+            for number in range(3):  # while others pass
+                take(made, f"before {number}")
+                await until(lambda done=number: exported(made) == done + 1)
+            ways[LOGS].take(logs("slow"), True, b"")
+            ways[LOGS].take(logs("other"), False, b"")
+            await until(lambda: exported(made) == 4)
+            await until(lambda: ["slow"] in backend.seen)
+            for number in range(5):
+                take(made, f"after {number}")
+            await until(lambda: {f"after {number}" for number in range(5)} <= set(backend.stored))
+
+    run(scenario())
+
+
 def test_a_signal_that_is_not_known_leaves_the_others_alone(run, logs_backend):
     backend = logs_backend()
 
@@ -448,10 +503,10 @@ def test_an_error_of_ours_costs_the_batch_and_not_the_rest(run, logs_backend, mo
     backend = logs_backend()
     send = GrpcTransport.send
 
-    async def odd(transport, signal, request):
+    async def odd(transport, signal, request, metadata):
         if b"odd" in request:
             raise KeyError("secret")
-        return await send(transport, signal, request)
+        return await send(transport, signal, request, metadata)
 
     monkeypatch.setattr(GrpcTransport, "send", odd)
 

@@ -112,6 +112,25 @@ def test_parts_of_a_trace_meet_a_want_of_memory() -> None:
     assert driver.total(metrics.BUFFER_SPANS) == 0
 
 
+def test_each_part_is_finished_once() -> None:
+    finished = 0
+
+    def observe(*_: object) -> None:
+        nonlocal finished
+        finished += 1
+
+    driver = Driver(KEEP_ALL)
+    driver.pipeline.replace_redaction(policy({"preset": "common"}), observe)
+    for number in range(200):
+        message = request((number, 1))
+        message.resource_spans[0].scope_spans[0].spans[0].attributes.add(key="password").value.string_value = "hunter2"
+        for metadata in (ONE, OTHER):
+            driver.intake.accept(message.SerializeToString(), 0, metadata)
+    driver.tick(WAIT)
+    driver.check_ledger()
+    assert finished == len(driver.destinations[0].traces) == 400
+
+
 def test_rules_name_metadata() -> None:
     """At once, and read again behind a change of the rules."""
     driver = Driver(BY_TENANT)

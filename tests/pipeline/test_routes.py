@@ -98,6 +98,21 @@ def test_routes_change_with_the_rules() -> None:
     driver.check_ledger()
 
 
+def test_what_a_rule_that_is_gone_has_decided_goes_where_it_said() -> None:
+    ends = [Destination(), Destination(room=1)]
+    driver = Driver(ERRORS, destinations=ends, routes={"errors": [1]})
+    driver.send(request((1, 1), error=True))
+    driver.send(request((2, 1), error=True))
+    driver.tick(WAIT)  # one of them waits
+    driver.pipeline.replace_rules(rules_of([("mistakes", "{ status = error }", 1.0), ("others", None, 0.0)]))
+    driver.send(request((1, 2), error=True), WAIT)  # late
+    driver.send(request((3, 1), error=True), WAIT)
+    ends[1].room = None
+    driver.tick(2 * WAIT)
+    assert [numbers(end.traces) for end in ends] == [[3], [1, 2, 1, 3]]
+    driver.check_ledger()
+
+
 @pytest.mark.parametrize("stamped", [True, False])
 def test_what_is_sampled_out_goes_to_an_archive_and_is_marked(stamped: bool) -> None:
     tempo, archive = Destination(), Destination()

@@ -299,6 +299,8 @@ class MetadataName(HeaderName):
 
     def parse(self, value: object) -> str:
         name = HeaderName.parse(self, value)
+        if name in ("authorization", "cookie"):
+            raise ValueError(f"{name} is the sender's secret: name headers that say for whom, as x-scope-orgid")
         if name in _OF_REQUESTS:
             raise ValueError(f"{name} says how a request is sent: name headers that say for whom, as x-scope-orgid")
         return name

@@ -28,7 +28,7 @@ def address_of(host: str) -> Address | str:
 
 
 def _is_local_name(address: Address | str) -> bool:
-    return isinstance(address, str) and (address.endswith("localhost") or address == "ip6-loopback")
+    return isinstance(address, str) and (address in ("localhost", "ip6-loopback") or address.endswith(".localhost"))
 
 
 def _is_loopback(address: Address | str) -> bool:

@@ -111,10 +111,6 @@ class Credentials:
         """Return the role of who asks. Raises Unauthenticated."""
         return self._enter(authorization, peer).role
 
-    def knows(self, authorization: str | None) -> bool:
-        """Tell whether a header is that of a credential, without counting it."""
-        return self._find(_encoded(authorization)) is not None
-
     def look(self) -> None:
         """Read the files of secrets again. What cannot be used is looked at twice before it is called a problem: it may
         be about to be written. Blocking."""

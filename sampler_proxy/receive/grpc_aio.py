@@ -145,9 +145,10 @@ class AioEngine(GrpcEngine):
             self._in_flight += 1
             try:
                 _admitted = await self._ask(context, name)
-                noted = self._door.metadata
-                bound = handler if noted is None else bind(handler, noted.of(context.invocation_metadata()))
-                answer = await self._answer(bound, context)
+                noted = b"" if self._door.metadata is None else self._noted(context.invocation_metadata())
+                if not isinstance(noted, Refusal):
+                    noted = await self._answer(bind(handler, noted) if noted else handler, context)
+                answer = noted
             finally:
                 self._in_flight -= 1
             if isinstance(answer, bytes):

@@ -312,15 +312,17 @@ class CompletionQueueEngine(GrpcEngine):
         self._request_call()
         self._in_flight += 1
         admitted = None if self._door.credentials is None else self._ask(self._door.credentials, event)
+        handlers = self._handlers.get(event.call_details.method)
+        if self._door.metadata is not None and handlers is not None and not isinstance(admitted, Refusal):
+            noted = self._noted(event.invocation_metadata)
+            if isinstance(noted, Refusal):
+                admitted = noted
+            elif noted:
+                handlers = bind(handlers[0], noted), handlers[1] and bind(handlers[1], noted)
         if isinstance(admitted, Refusal):
             self._open_answer, its = admitted, None
             self._answer(call, admitted)
         else:
-            handlers = self._handlers.get(event.call_details.method)
-            if self._door.metadata is not None and handlers is not None:
-                metadata = self._door.metadata.of(event.invocation_metadata)
-                if metadata:
-                    handlers = bind(handlers[0], metadata), handlers[1] and bind(handlers[1], metadata)
             its = self._other(event) if handlers is None else Call(call, call.peer(), *handlers)
             if admitted is not None and its is not None:
                 its.lease = admitted

@@ -244,6 +244,15 @@ class GrpcEngine(ABC):
             self._count_refused(error.reason)
             return grpc_status.refusal(error)
 
+    def _noted(self, headers: Iterable[Any]) -> bytes | Refusal:
+        """Return what is kept of a call's metadata, or refuse the call, which is counted."""
+        assert self._door.metadata is not None
+        try:
+            return self._door.metadata.of(headers)
+        except RequestError as error:
+            self._count_refused(error.reason)
+            return grpc_status.refusal(error)
+
     def _handle(self, handler: Method, message: bytes | Inflation) -> bytes | Refusal:
         """Answer one received message, which may be compressed: by its handler, or by a refusal. Raises EffortSpent if
         the handler does, and nothing else."""

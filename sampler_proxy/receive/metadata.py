@@ -26,7 +26,7 @@ class SenderMetadata:
         self._names = names
         self._encoded = lru_cache(REMEMBERED)(encode)
 
-    def of(self, headers: Iterable[tuple[str, str]]) -> bytes:
+    def of(self, headers: Iterable[tuple[str, str | bytes]]) -> bytes:
         """Return what is kept, encoded (otlp/metadata.py); b"" where nothing is. `headers`: names, in any case, and
         values.
 
@@ -36,7 +36,7 @@ class SenderMetadata:
         for name, value in headers:
             name = name.lower()
             if name in self._names:
-                if not _VISIBLE.match(value):
+                if not isinstance(value, str) or not _VISIBLE.match(value):  # grpcio gives bytes that are no text
                     raise MalformedRequest(f"the header {name} has other characters than visible ASCII and spaces")
                 found[name] = f"{found[name]}, {value}" if name in found else value
         if not found:

@@ -30,8 +30,15 @@ from sampler_proxy.receive.opening import (
 
 UNKNOWN = b"/sampler_proxy.Compression/Unknown"
 
-MAX_BLOCK_BYTES = 64 * 1024
-"""Of one header block, as it comes and once it is decoded. Core takes 16 KiB by default."""
+MAX_BLOCK_BYTES = 16 * 1024
+"""Of one header block, as it comes and once it is decoded: what core takes by default."""
+
+MAX_PIECES = 64
+"""Frames of one header block."""
+
+AT_ONCE_BYTES = 128 * 1024
+"""So much is written anew at once, and what is left waits: a block of a few bytes that names what is in HPACK's table
+becomes thousands of times as long."""
 
 _END_HEADERS, _PADDED, _HAS_PRIORITY = 4, 8, 32
 _HEAD = 9
@@ -55,6 +62,9 @@ class Recoder:
         self._held = bytearray()  # the beginning of a frame whose header block, or head, is not complete
         self._block: bytes | None = None  # of a call whose headers have come in part
         self._call = b"", 0  # its stream, and the flags of its first frame
+        self._pieces = 0  # frames of the block
+        self.more = False
+        """Whether there is more to write anew of what has been received: receive(b"") goes on."""
 
     def receive(self, data: bytes) -> bytes:
         """Take what the client has sent, and return what core is to be given of it. Raises NotHttp2."""
@@ -65,7 +75,11 @@ class Recoder:
             return data
         out = bytearray(data[: self._passing])
         left, self._passing = memoryview(bytes(self._held) + data[self._passing :]), 0
+        self.more = False
         while len(left) >= _HEAD:
+            if len(out) >= AT_ONCE_BYTES:
+                self.more = True
+                break
             size, kind = int.from_bytes(left[:3], "big"), left[3]
             end = _HEAD + size
             if (kind == CONTINUATION) != (self._block is not None):
@@ -95,9 +109,11 @@ class Recoder:
         if kind == HEADERS:
             payload = unpadded(payload, flags)
             self._block, self._call = payload[5:] if flags & _HAS_PRIORITY else payload, (stream, flags)
+            self._pieces = 1
         else:
             self._block = (self._block or b"") + payload
-        if stream != self._call[0] or len(self._block) > MAX_BLOCK_BYTES:
+            self._pieces += 1
+        if stream != self._call[0] or len(self._block) > MAX_BLOCK_BYTES or self._pieces > MAX_PIECES:
             raise NotHttp2
         if not flags & _END_HEADERS:
             return b""

@@ -86,15 +86,23 @@ class Relayed:
             self._outward = self._outward[self.client.send(self._outward) :]
 
     def _move_inward(self) -> None:
-        if not self._inward and not self._inward_ended:
+        self._move_some_inward()
+        while self._recoder is not None and self._recoder.more and not self._inward:
+            self._inward = memoryview(self._recoder.receive(b""))
+            self._move_some_inward()
+
+    def _move_some_inward(self) -> None:
+        more = self._recoder is not None and self._recoder.more
+        if not self._inward and not self._inward_ended and not more:
             data = self.client.recv(READ_BYTES)
             self.received += len(data)
             self._inward_ended = not data
             self._inward = memoryview(data if self._recoder is None else self._recoder.receive(data))
+            more = self._recoder is not None and self._recoder.more
         try:
             if self._inward:
                 self._inward = self._inward[self.inner.send(self._inward) :]
-            if self._inward_ended and not self._inward:
+            if self._inward_ended and not self._inward and not more:
                 self.inner.shutdown(socket.SHUT_WR)
         except (BlockingIOError, InterruptedError):
             raise

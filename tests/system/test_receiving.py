@@ -59,7 +59,7 @@ def test_a_receiving_thread_that_dies_ends_the_process_and_loses_nothing(
 
 
 def test_logs_and_metrics_are_told_that_they_are_in_the_wrong_place(sink: Sink, tmp_path: Path) -> None:
-    proxy = Proxy(config(sink.endpoint), tmp_path)
+    proxy = Proxy(config(sink.endpoint, passthrough="off"), tmp_path)
     with grpc.insecure_channel(f"127.0.0.1:{proxy.port}") as channel:
         for kind, method in (("logs", "logs.v1.LogsService"), ("metrics", "metrics.v1.MetricsService")):
             call: Any = channel.unary_unary(f"/opentelemetry.proto.collector.{method}/Export")

@@ -22,6 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from sampler_proxy.otlp.signals import Signal
+from tests.receive import raw_http2
 from tests.support import nezha
 from tests.support.processes import Proxy, until
 from tests.system.test_passthrough import Sender, logs
@@ -196,6 +197,26 @@ def test_a_header_that_cannot_go_out_is_refused(sink_less: Proxy, value: bytes) 
     assert value not in body
     if value[0] >= 32:  # others are refused with the head
         assert sink_less.metrics().total("requests_refused_total", reason="malformed") == before + 1
+
+
+@pytest.mark.parametrize("value", [b"\xff\xe4", "\u00fc".encode(), b"a\tb"])
+def test_a_header_that_cannot_go_out_is_refused_over_grpc(sink_less: Proxy, value: bytes) -> None:
+    before = sink_less.metrics().total("requests_refused_total", transport="grpc")
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", raw_http2.EXPORT), (":authority", "x")]
+    fields += [("te", "trailers"), ("content-type", "application/grpc")]
+    tenant = b"\0" + bytes([len(TENANT)]) + TENANT.encode() + bytes([len(value)]) + value
+    with raw_http2.Connection(sink_less.port) as connection:
+        connection.send(raw_http2.HEADERS, raw_http2.END_HEADERS, 1, raw_http2.block(fields) + tenant)
+        connection.send(raw_http2.DATA, raw_http2.END_STREAM, 1, raw_http2.message(b""))
+        answer = b""
+        while b"grpc-status" not in answer:
+            answer += connection.read().payload
+    assert b"visible ASCII" in answer
+    assert value not in answer
+    assert answer.split(b"grpc-status")[1][1:2] == b"3"  # INVALID_ARGUMENT
+    after = sink_less.metrics()
+    assert after.total("requests_refused_total", transport="grpc", reason="malformed") == before + 1
+    assert after.total("requests_refused_total", transport="grpc", reason="internal") == 0
 
 
 @pytest.fixture(scope="module")

@@ -134,7 +134,10 @@ cdef class Pipeline:
         cdef set ids = set(map(self.ledger_id, rules[0]))
         with self.lock:
             # What rules that are gone have decided goes where they said.
-            self.outlets.routes = {rule: route for rule, route in self.outlets.routes.items() if rule not in ids} | by_id
+            for rule, route in self.outlets.routes.items():
+                if rule not in ids:
+                    by_id[rule] = route
+            self.outlets.routes = by_id
             rule_set.partly_read = self.rules.partly_read
             self.rules = rule_set
             # Whether what these rules exclude has been met, nobody knows of traces that others decided.

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -450,6 +450,20 @@ class Origin(Text):
         return origin
 
 
+def _split_url(text: str, wanted: str) -> tuple[SplitResult, int | None]:
+    """Split the URL of a back end, and read its port. Raises ValueError, which says what is `wanted`."""
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(f"not a URL: {wanted}") from None
+    if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch(r"[!-~]+", text):
+        raise ValueError(wanted)
+    if "@" in url.netloc:
+        raise ValueError(f"credentials do not belong into a URL: {wanted}, and the credentials into headers")
+    return url, port
+
+
 @dataclass(frozen=True, slots=True)
 class Url(_Setting):
     """The URL of a gRPC back end: `http://host:port` or `https://host:port`."""
@@ -457,15 +471,7 @@ class Url(_Setting):
     def parse(self, value: object) -> str:
         text = (value if isinstance(value, str) else "").removesuffix("/")
         wanted = "write http://host:port, or https://host:port for TLS"
-        try:
-            url = urlsplit(text)
-            port = url.port
-        except ValueError:
-            raise ValueError(f"not a URL: {wanted}") from None
-        if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch(r"[!-~]+", text):
-            raise ValueError(wanted)
-        if "@" in url.netloc:
-            raise ValueError(f"credentials do not belong into a URL: {wanted}, and the credentials into headers")
+        url, port = _split_url(text, wanted)
         if url.path or url.query or url.fragment:
             raise ValueError(f"gRPC knows no path: {wanted}")
         if not port:
@@ -486,15 +492,9 @@ class BaseUrl(_Setting):
     def parse(self, value: object) -> str:
         text = value if isinstance(value, str) else ""
         wanted = "write http://host:port/path, or https:// for TLS"
-        try:
-            url = urlsplit(text)
-            port = url.port
-        except ValueError:
-            raise ValueError(f"not a URL: {wanted}") from None
-        if url.scheme not in ("http", "https") or not url.hostname or not re.fullmatch(r"[!-~]+", text) or port == 0:
+        url, port = _split_url(text, wanted)
+        if port == 0:
             raise ValueError(wanted)
-        if "@" in url.netloc:
-            raise ValueError(f"credentials do not belong into a URL: {wanted}, and the credentials into headers")
         if url.fragment:
             raise ValueError(f"a fragment (#) is not sent: {wanted}")
         if self.added and url.query:

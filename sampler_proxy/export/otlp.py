@@ -9,9 +9,9 @@ from sampler_proxy.export.exporter import Dependencies, Exporter, Persistence
 from sampler_proxy.export.otlp_grpc import GrpcTransport
 from sampler_proxy.export.otlp_http import HttpTransport
 from sampler_proxy.export.retry import DEFAULT_LIMIT_BYTES, Accepted, Failed
-from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.transport import Transport
 from sampler_proxy.otlp.metadata import decode
+from sampler_proxy.otlp.signals import Signal
 
 
 class OtlpExporter(Exporter):

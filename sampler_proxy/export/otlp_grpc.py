@@ -13,9 +13,10 @@ from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.lasting import is_to_end
 from sampler_proxy.export.reasons import LOST
 from sampler_proxy.export.retry import Accepted, Failed, Fault, classify, retry_after_ns
-from sampler_proxy.export.signals import Signal, rejected_items
+from sampler_proxy.export.signals import rejected_items
 from sampler_proxy.export.transport import Transport
 from sampler_proxy.otlp.metadata import Metadata
+from sampler_proxy.otlp.signals import Signal
 
 _OPTIONS = (
     ("grpc.primary_user_agent", f"sampler-proxy/{__version__}"),

@@ -39,9 +39,9 @@ from sampler_proxy.export.reasons import (
     why_unreachable,
 )
 from sampler_proxy.export.retry import Accepted, Failed, Fault
-from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.transport import NOT_REACHED, TIMED_OUT, Transport
 from sampler_proxy.otlp.metadata import Metadata
+from sampler_proxy.otlp.signals import Signal
 
 CONNECT_S = 5.0
 """How long connecting may take, at most, with the TLS handshake."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from sampler_proxy.otlp.signals import Signal as Signal
-
 
 def rejected_items(response: bytes) -> int:
     """Return how many spans, log records, data points or profiles a partial success rejects: the responses of all

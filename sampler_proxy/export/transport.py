@@ -27,9 +27,9 @@ from sampler_proxy.export.proxies import GRPC, Variables, proxy_for, usable, wit
 from sampler_proxy.export.reasons import NO_NAME, UNCONNECTED
 from sampler_proxy.export.reporter import Reporter
 from sampler_proxy.export.retry import Accepted, Backoff, Failed, Fault
-from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.tls import Certificates
 from sampler_proxy.otlp.metadata import Metadata
+from sampler_proxy.otlp.signals import Signal
 
 FILES_EVERY_S = 1.0
 """How often the files of headers and certificates are looked at."""

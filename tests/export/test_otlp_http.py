@@ -27,7 +27,7 @@ from sampler_proxy.export.http_statuses import classify_status, rejected_by, ret
 from sampler_proxy.export.otlp import OtlpExporter
 from sampler_proxy.export.otlp_http import HttpTransport
 from sampler_proxy.export.retry import MAX_RETRY_AFTER_NS, Accepted, Failed, Fault
-from sampler_proxy.export.signals import Signal
+from sampler_proxy.otlp.signals import Signal
 from sampler_proxy.settings import HeaderFile
 from tests.export.http_backend import serving, success
 from tests.export.support import Trace, assemble, counts, numbers, offer, running, until

@@ -20,7 +20,7 @@ from sampler_proxy.export.otlp_grpc import GrpcLink, GrpcTransport
 from sampler_proxy.export.proxies import proxy_for, without_credentials
 from sampler_proxy.export.reasons import NO_NAME
 from sampler_proxy.export.retry import Accepted, Fault
-from sampler_proxy.export.signals import Signal
+from sampler_proxy.otlp.signals import Signal
 from tests.export.support import assemble, counts, offer, running, until
 from tests.export.test_otlp_grpc import config, exporting
 from tests.support.http2_server import Http2Server

@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.otlp_grpc import GrpcTransport
 from sampler_proxy.export.retry import Accepted, Fault
-from sampler_proxy.export.signals import Signal, rejected_items
+from sampler_proxy.export.signals import rejected_items
+from sampler_proxy.otlp.signals import Signal
 from tests.export.support import assemble
 from tests.export.test_otlp_grpc import config
 

@@ -15,8 +15,8 @@ from sampler_proxy.errors import StartError
 from sampler_proxy.export.exporter import Dependencies
 from sampler_proxy.export.otlp import transport_of
 from sampler_proxy.export.retry import Accepted
-from sampler_proxy.export.signals import Signal
 from sampler_proxy.export.tls import Certificates
+from sampler_proxy.otlp.signals import Signal
 from tests.export.http_backend import serving
 from tests.export.support import Backend, assemble, until
 from tests.support.certificates import Authority, write
